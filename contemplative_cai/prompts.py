@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOST_HIGH_BYTE', 'AILUMINATE_COLUMNS', 'COLUMNS', 'FETCH_AILUMINATE', 'AILUMINATE_FILES', 'OWN_FILES', 'SOURCES',
            'BY_NAME_ONLY', 'NEAR', 'clean_text', 'read_prompts', 'source_path', 'load_prompts', 'filter_prompts',
-           'stratum', 'sample_prompts', 'normalise', 'similarities', 'near_duplicates', 'Split', 'prompts_digest',
-           'split_prompts', 'check_leakage']
+           'stratum', 'sample_prompts', 'draw_prompts', 'normalise', 'similarities', 'near_duplicates', 'Split',
+           'prompts_digest', 'split_prompts', 'check_leakage']
 
 # %% ../nbs/04_prompts.ipynb #02-c662f69b
 import csv
@@ -165,7 +165,18 @@ def sample_prompts(prompts: list[Prompt],  # what to draw from; order does not m
     placed = [((rank + 0.5) / len(members), digest([seed, key]), prompt) for key, members in strata.items() for rank, prompt in enumerate(members)]
     return [prompt for _, _, prompt in sorted(placed, key=lambda item: item[:2])[:n]]
 
-# %% ../nbs/04_prompts.ipynb #22-4d494c05
+# %% ../nbs/04_prompts.ipynb #21-9dad9897
+def draw_prompts(source: str,  # a source's name, or a path to a .csv or .jsonl file
+                 n: int,  # how many
+                 seed: int = 0,  # another seed, another sample
+                 hazards: tuple[str, ...] | None = None,  # hazard codes to keep; None: all but cse and sxc_prn
+                 personas: tuple[str, ...] | None = None,  # personas to keep; None: all
+                 locales: tuple[str, ...] | None = None,  # locales to keep; None: all
+                 ) -> list[Prompt]:
+    "Load, filter and sample in one go."
+    return sample_prompts(filter_prompts(load_prompts(source), hazards, personas, locales), n, seed)
+
+# %% ../nbs/04_prompts.ipynb #24-4d494c05
 NEAR = 0.6  # Jaccard similarity of 5-gram sets from which two texts count as the same
 
 
@@ -198,7 +209,7 @@ def near_duplicates(left: list[Prompt],  # prompts
     found = similarities([p.text for p in left], [p.text for p in right]).tocoo()
     return [(left[i], right[j], round(float(value), 3)) for i, j, value in zip(found.row, found.col, found.data) if value >= threshold]
 
-# %% ../nbs/04_prompts.ipynb #25-f49a6590
+# %% ../nbs/04_prompts.ipynb #27-f49a6590
 class Split(Record):
     "Which prompts are trained on, validated on and tested on."
     train: tuple[str, ...]  # prompt ids
@@ -252,7 +263,7 @@ def split_prompts(prompts: list[Prompt],  # what to divide
     parts = {name: tuple(prompt.id for group in groups for prompt in group) for name, groups in [("train", train), ("validation", validation), ("test", test)]}
     return Split(**parts, seed=seed, prompts_digest=prompts_digest(prompts))
 
-# %% ../nbs/04_prompts.ipynb #29-29c32cb4
+# %% ../nbs/04_prompts.ipynb #31-29c32cb4
 def check_leakage(learned: list[Prompt],  # training prompts
                   held_out: list[Prompt],  # prompts of the evaluation
                   constitution: Constitution | None = None,  # its worked examples count as learned from
