@@ -80,7 +80,7 @@ def _problems(error: ValidationError,  # what pydantic found
         else: lines.append(f"{name}: '{key}': {item['msg'].removeprefix('Value error, ').lower()}, got {item['input']!r}")
     return lines
 
-# %% ../nbs/01_config.ipynb #10-85b234c2
+# %% ../nbs/01_config.ipynb #10-fd729e88
 FILTERS = ("empty", "cut_off", "identical", "near_identical", "leaked_preamble", "copied_example", "repetition_loop", "length_ratio")  # in the order they are applied
 
 
@@ -133,6 +133,7 @@ class Recipe(BaseModel):
     lora_alpha: Count = Field(32, description="scale of the LoRA adapter")
     lora_dropout: Share = Field(0.0, description="dropout inside the LoRA adapter")
     max_length: Count = Field(512, description="longest prompt plus answer in training, tokens")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in training: slower, much less memory")
     save_steps: Count = Field(4, description="optimizer steps between checkpoints")
 
     eval_prompts: str = Field("edge_cases", description="source of extra held-out prompts for evaluation")
