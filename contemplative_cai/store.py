@@ -185,14 +185,14 @@ def surroundings() -> dict:
     return {"commit": _git_commit(), "versions": versions,
             "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}}
 
-# %% ../nbs/02_store.ipynb #13-bd7a9acb
+# %% ../nbs/02_store.ipynb #13-ce6fead7
 @contextmanager
 def step(run: Run,  # the run it belongs to
          name: str,  # generate, review, train, evaluate, ...
          **facts: Any,  # what to keep beside the status
          ) -> Iterator[dict]:
     "Record a step's status, start and end in the manifest; yields a dict whose entries are kept there too."
-    entry = {"status": "running", "started": now(), "ended": None, **facts}
+    entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(), **facts}
     def save(): run.record(steps=run.manifest.get("steps", {}) | {name: entry})
     save()
     try:
