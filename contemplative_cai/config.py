@@ -80,7 +80,7 @@ def _problems(error: ValidationError,  # what pydantic found
         else: lines.append(f"{name}: '{key}': {item['msg'].removeprefix('Value error, ').lower()}, got {item['input']!r}")
     return lines
 
-# %% ../nbs/01_config.ipynb #10-fd729e88
+# %% ../nbs/01_config.ipynb #10-0644624c
 FILTERS = ("empty", "cut_off", "identical", "near_identical", "leaked_preamble", "copied_example", "repetition_loop", "length_ratio")  # in the order they are applied
 
 
@@ -112,6 +112,7 @@ class Recipe(BaseModel):
     n_few_shot: int = Field(2, ge=0, le=8, description="worked examples shown before a critique or a revision")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: share of probability sampled from")
+    repetition_penalty: float = Field(1.0, ge=1, le=2, description="lowers the scores of tokens already in the row; 1: none")
     answer_tokens: Count = Field(128, description="longest answer, tokens")
     critique_tokens: Count = Field(96, description="longest critique, tokens")
     revision_tokens: Count = Field(160, description="longest revision, tokens")

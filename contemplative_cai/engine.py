@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EMBEDDED_PACKAGE', 'CHATML', 'PLAIN_ATTENTION', 'SHARED_FROM', 'cache_folder', 'embedded_file', 'file_digest',
            'model_source', 'weights_digest', 'pick_device', 'fast_bfloat16', 'pick_dtype', 'row_seed', 'choose_tokens',
-           'common_prefix', 'TransformersLLM', 'load_llm']
+           'penalise', 'common_prefix', 'TransformersLLM', 'load_llm']
 
-# %% ../nbs/05a_engine.ipynb #02-cbfd0aa3
+# %% ../nbs/05a_engine.ipynb #02-0871af66
 import copy
 import hashlib
 import importlib.util
@@ -15,9 +15,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from .config import ModelSpec, project_root
 from .llm import Completion, Logprob, ModelCallError, Sampling
@@ -165,7 +166,16 @@ def choose_tokens(logits,  # scores of the next token, rows x vocabulary
     place = torch.searchsorted(mass.cumsum(-1), uniform * mass.sum(-1, keepdim=True)).clamp(max=mass.shape[-1] - 1)
     return tokens.gather(1, place).squeeze(1)
 
-# %% ../nbs/05a_engine.ipynb #10-9e438d18
+# %% ../nbs/05a_engine.ipynb #10-3d23cfb0
+def penalise(logits,  # scores of the next token, rows x vocabulary
+             seen,  # which tokens are in the row already, rows x vocabulary
+             penalty: float,  # 1: none
+             ):
+    "Scores with those of seen tokens lowered: positive ones divided by the penalty, negative ones multiplied."
+    import torch
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+# %% ../nbs/05a_engine.ipynb #13-9e438d18
 _SHARED: list = []  # the prefix in use: one (keys, values) a layer, each groups x positions x width; empty when there is none
 
 
@@ -234,7 +244,7 @@ def common_prefix(rows: list[list[int]],  # token ids
     shortest = min(map(len, rows))
     return next((i for i in range(shortest - 1) if any(row[i] != rows[0][i] for row in rows)), shortest - 1)
 
-# %% ../nbs/05a_engine.ipynb #12-de84b331
+# %% ../nbs/05a_engine.ipynb #15-1510e2a7
 SHARED_FROM = 64  # tokens from which a common beginning is worth computing once
 
 
@@ -321,29 +331,40 @@ class TransformersLLM:
         prefix = prefix if prefix >= SHARED_FROM else 0
         generators = [torch.Generator().manual_seed(row_seed(conversation, sampling.seed)) for conversation in conversations]
         with _shared_prefix(self.model, rows[0][:prefix]):
-            new = self._decode([row[prefix:] for row in rows], prefix, sampling, generators)
+            new = self._decode(rows, prefix, sampling, generators)
         return [self._completion(len(row), tokens, self._stop_ids()) for row, tokens in zip(rows, new)]
 
     def _decode(self, rows: list[list[int]], offset: int, sampling: Sampling, generators: list) -> list[list[int]]:
-        "New token ids of each row, the one that ends the turn included; positions are counted from `offset`."
+        "New token ids of each row, the one that ends the turn included; the first `offset` tokens of every row are the shared prefix."
         import torch
         from transformers import DynamicCache
         stops = torch.tensor(self._stop_ids(), device=self.model.device)
-        cache, (ids, mask) = DynamicCache(), self._padded(rows)
+        cache, (ids, mask) = DynamicCache(), self._padded([row[offset:] for row in rows])
+        seen = self._seen(rows)
         positions = (mask.cumsum(-1) - 1).clamp(min=0) + offset
         new: list[list[int]] = [[] for _ in rows]
         active = list(range(len(rows)))
         for _ in range(sampling.max_tokens):
             logits = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            if sampling.repetition_penalty != 1: logits = penalise(logits, seen, sampling.repetition_penalty)
             tokens = choose_tokens(logits, sampling, [generators[i] for i in active])
             for i, token in zip(active, tokens.tolist()): new[i].append(token)
+            seen.scatter_(1, tokens[:, None], True)
             going = (~torch.isin(tokens, stops)).nonzero().squeeze(1)
             if not len(going): break
             if len(going) < len(active):
                 cache.batch_select_indices(going)
-                tokens, mask, positions, active = tokens[going], mask[going], positions[going], [active[i] for i in going.tolist()]
+                tokens, mask, positions, seen, active = tokens[going], mask[going], positions[going], seen[going], [active[i] for i in going.tolist()]
             ids, mask, positions = tokens[:, None], torch.cat([mask, mask.new_ones(len(active), 1)], -1), positions[:, -1:] + 1
         return new
+
+    def _seen(self, rows: list[list[int]]):
+        "Which tokens of the vocabulary are in each row; the one that ends a turn is never marked."
+        import torch
+        seen = torch.zeros(len(rows), self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+        for i, row in enumerate(rows): seen[i, row] = True
+        seen[:, self._stop_ids()] = False
+        return seen.to(self.model.device)
 
     def _stop_ids(self) -> list[int]:
         "Token ids that end a turn."

@@ -116,7 +116,7 @@ def preference_accuracy(run: Run,  # a trained run
     return {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]), "length_rule": judged(length_rule(train, test), clusters), "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
             "likelihood": compare_preferences(preferences, recipe.resamples, recipe.seed).model_dump()}
 
-# %% ../nbs/12_evaluate.ipynb #11-7768b6c3
+# %% ../nbs/12_evaluate.ipynb #11-82e9f516
 def evaluate(run: Run,  # a run with an adapter
              recipe: Recipe,  # the experiment
              ) -> dict:
@@ -129,7 +129,7 @@ def evaluate(run: Run,  # a run with an adapter
     tuned = load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, adapter, recipe.batch_size)
     arms = {"base": tuned.without_adapter(), "tuned": tuned}
     apart = check_arms(**arms)
-    sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p, seed=recipe.seed)
+    sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
     with Journal(run.path("journal.sqlite")) as journal: answers = answer_prompts(arms, journal, prompts, sampling, run)
     verdicts = [verdict for answer in answers for verdict in detect(answer, rubric)]
     write_rows(run.path("answers.jsonl"), answers)

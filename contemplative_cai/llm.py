@@ -5,19 +5,21 @@
 # %% auto #0
 __all__ = ['Sampling', 'Completion', 'Logprob', 'CallFailed', 'ModelCallError', 'LLM', 'ScriptedLLM', 'call_key', 'ask']
 
-# %% ../nbs/05_llm.ipynb #02-404109a6
+# %% ../nbs/05_llm.ipynb #02-8f10f7fb
 import time
-from typing import Callable, Literal, Protocol, Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
-from .schema import Conversation, Message, Record, digest
+from .schema import Conversation, Record, digest
 from .store import Journal, Progress, Run
 
-# %% ../nbs/05_llm.ipynb #04-55fd38e5
+# %% ../nbs/05_llm.ipynb #04-cb1e78ac
 class Sampling(Record):
     "How to choose tokens. Two calls with the same conversation and the same sampling are the same call."
     max_tokens: int  # longest completion
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0  # nucleus, taken within the 256 likeliest tokens
+    repetition_penalty: float = 1.0  # divides the scores of tokens already in the row; 1: none (Keskar et al., 2019, sec. 4.1)
     seed: int = 0
 
 

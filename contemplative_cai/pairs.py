@@ -8,12 +8,12 @@ __all__ = ['Filter', 'META_TALK', 'COPIED_WORDS', 'FILTER_FUNCTIONS', 'Threshold
            'make_pair', 'filter_triples', 'waterfall', 'yield_by_principle', 'length_rule', 'bag_of_words_rule',
            'Generation', 'recipe_prompts', 'generate_pairs', 'load_pairs', 'load_split', 'pairs_of']
 
-# %% ../nbs/07_pairs.ipynb #02-41f145b1
+# %% ../nbs/07_pairs.ipynb #02-fbced3ad
 import difflib
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from .config import FILTERS, Recipe, model_spec
 from .constitution import load_constitution
@@ -220,7 +220,7 @@ def bag_of_words_rule(train: list[PreferencePair],  # pairs it is fitted on
     better, worse = (model.decision_function(vectorizer.transform(texts)) for texts in _sides(test))
     return [1.0 if b > w else 0.0 if b < w else 0.5 for b, w in zip(better, worse)]
 
-# %% ../nbs/07_pairs.ipynb #19-0cddcc88
+# %% ../nbs/07_pairs.ipynb #19-5763e1c8
 @dataclass(frozen=True)
 class Generation:
     "What the generate step made."
@@ -246,7 +246,7 @@ def generate_pairs(run: Run,  # where it goes
     held_out = [prompt for prompt in prompts if prompt.id in {*split.validation, *split.test}]
     check_leakage([prompt for prompt in prompts if prompt.id in split.train], held_out, constitution)
     llm = llm or load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, batch_size=recipe.batch_size)
-    def sampling(tokens): return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p, seed=recipe.seed)
+    def sampling(tokens): return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
     with Journal(run.path("journal.sqlite")) as journal:
         run.record(model=llm.key, constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts), template=CONVERSATION.label, seed=recipe.seed)
         write_text(run.path("split.json"), split.model_dump_json(indent=1) + "\n")

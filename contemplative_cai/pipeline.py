@@ -7,18 +7,19 @@ __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'KINDS', 'EXAMPLES', 'notebook_path
            'check_parameters', 'settle', 'begin', 'preflight', 'StepFailed', 'execute', 'check_setup', 'parameter_help',
            'Plan', 'make_plan', 'main']
 
-# %% ../nbs/15_pipeline.ipynb #02-d0726b2e
+# %% ../nbs/15_pipeline.ipynb #02-ff23381e
 import argparse
 import json
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -125,7 +126,7 @@ def preflight(steps: list[str],  # what will run
     if steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(run_name, create=False))
     if steps[0] != "review" and model_spec(recipe.model).kind == "embedded": embedded_file()
 
-# %% ../nbs/15_pipeline.ipynb #10-7771bad4
+# %% ../nbs/15_pipeline.ipynb #10-468f85bf
 class StepFailed(RuntimeError):
     "A step ended with an error; the message is the one line to show."
 
@@ -185,7 +186,7 @@ def execute(step: str,  # one of STEPS
     copy.parent.mkdir(parents=True, exist_ok=True)
     where = f"{notebook.name}, cell {{cell}}: {{what}} (executed copy: {copy})"
     try:
-        with _watching(folder): papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters}, kernel_name="python3", cwd=str(project_root()), progress_bar=False)
+        with _watching(folder): papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters}, kernel_name="python3", cwd=str(project_root()), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=ERROR"])
     except papermill.PapermillExecutionError as error:
         if error.ename == "InputError": raise InputError(*str(error.evalue).split("\n")) from None
         if error.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None

@@ -8,7 +8,7 @@ __all__ = ['LOST_HIGH_BYTE', 'AILUMINATE_COLUMNS', 'COLUMNS', 'FETCH_AILUMINATE'
            'stratum', 'sample_prompts', 'draw_prompts', 'normalise', 'similarities', 'near_duplicates', 'Split',
            'prompts_digest', 'split_prompts', 'check_leakage']
 
-# %% ../nbs/04_prompts.ipynb #02-c662f69b
+# %% ../nbs/04_prompts.ipynb #02-35ca48b6
 import csv
 import io
 import json
@@ -16,8 +16,8 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from pydantic import ValidationError
 

@@ -71,7 +71,7 @@ def limits(facts: dict,  # from `collect`
         if reward.undefined or reward.clusters < 20: said.append(f"Small effects. {reward.clusters} held-out prompts with pairs are enough to see that the line works, not to measure how well.")
     return said
 
-# %% ../nbs/14_report.ipynb #06-a8b4d6a0
+# %% ../nbs/14_report.ipynb #06-d38f5377
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
 
 
@@ -128,7 +128,7 @@ def preference_figure(facts: dict,  # from `collect`
     found = facts["metrics"]["preference"]
     rows = [("trained model (reward)", Estimate(**found["reward"]), BLUE), ("bag of words", Estimate(**found["bag_of_words"]), GREY), ("length alone", Estimate(**found["length_rule"]), GREY)]
     figure, axes = _axes(height=1.9)
-    for y, (name, value, colour) in enumerate(rows):
+    for y, (_, value, colour) in enumerate(rows):
         if value.mean is None: continue
         if value.low is not None: axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
         axes.plot(value.mean, y, "o", color=colour, markersize=7)

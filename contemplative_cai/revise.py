@@ -6,14 +6,14 @@
 __all__ = ['CONVERSATION', 'Template', 'critique_turn', 'revision_turn', 'few_shot', 'critique_conversation',
            'revision_conversation', 'respond', 'critique', 'revise', 'make_triples']
 
-# %% ../nbs/06_revise.ipynb #02-57cdda36
-from typing import Sequence
+# %% ../nbs/06_revise.ipynb #02-76d70689
+from collections.abc import Sequence
 
 from .llm import LLM, CallFailed, Sampling, ask
 from .schema import Constitution, Conversation, Critique, Message, Principle, Prompt, Record, Response, Revision, Triple, WorkedExample, digest
 from .store import Journal, Run
 
-# %% ../nbs/06_revise.ipynb #04-0aca7a1b
+# %% ../nbs/06_revise.ipynb #04-134584bd
 class Template(Record):
     "How the requests of a principle become turns of a conversation."
     name: str
@@ -26,7 +26,7 @@ class Template(Record):
         return f"{self.name}@{digest(self, 8)}"
 
 
-CONVERSATION = Template(name="conversation", critique='My question was: "{prompt}"\n\n{request}', revision='My question was: "{prompt}"\n\n{request}')
+CONVERSATION = Template(name="conversation", critique="{request}\n\nMy question was: {prompt}", revision="{request}\n\nMy question was: {prompt}")
 
 
 def critique_turn(template: Template,  # how to ask

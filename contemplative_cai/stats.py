@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MIN_CLUSTERS', 'Estimate', 'cluster_means', 'estimate', 'paired_difference', 'shown', 'share_interval']
 
-# %% ../nbs/11_stats.ipynb #02-10eb1dbb
+# %% ../nbs/11_stats.ipynb #02-419715de
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 from .schema import Record
 

@@ -7,7 +7,7 @@ __all__ = ['R', 'PACKAGES', 'MIN_FREE_MB', 'write_text', 'write_json', 'read_jso
            'append_row', 'now', 'Run', 'check_run_name', 'check_disk', 'open_run', 'run_names', 'surroundings', 'step',
            'Journal', 'write_ledger', 'clock', 'progress_line', 'Progress']
 
-# %% ../nbs/02_store.ipynb #02-92331e03
+# %% ../nbs/02_store.ipynb #02-fe364883
 import json
 import os
 import platform
@@ -17,17 +17,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Iterable, Iterator, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from .config import runs_root
-from .schema import InputError, Record, digest
+from .schema import InputError, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -98,14 +99,14 @@ def append_row(path: Path,  # append-only JSONL file; made when it is not there
         file.flush()
         os.fsync(file.fileno())
 
-# %% ../nbs/02_store.ipynb #09-dfc834c3
+# %% ../nbs/02_store.ipynb #09-0c0402c5
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "papermill", "nbdev")  # versions worth recording
 MIN_FREE_MB = 300  # free disk below which no step starts
 
 
 def now() -> str:
     "The time, UTC, to the second."
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 __all__ = ['LN2', 'SETTINGS', 'Preference', 'wins', 'score_preferences', 'latest_checkpoint', 'training_digest', 'training_pairs',
            'metrics_row', 'read_metrics', 'train_dpo', 'held_out_preferences', 'accuracies']
 
-# %% ../nbs/09_train.ipynb #02-6fad6b8f
+# %% ../nbs/09_train.ipynb #02-15229fdc
 import json
 import math
 import os
@@ -18,13 +18,13 @@ from typing import Any
 
 from .config import Recipe, model_spec
 from .constitution import load_constitution
-from .engine import TransformersLLM, load_llm, model_source, pick_device, pick_dtype, weights_digest
+from .engine import load_llm, model_source, pick_device, pick_dtype, weights_digest
 from .llm import LLM, Logprob
 from .pairs import load_pairs, load_split, pairs_of, recipe_prompts
 from .prompts import check_leakage
 from .review import read_decisions, reviewed_out
 from .schema import InputError, PreferencePair, Record, digest
-from .store import Progress, Run, read_json, read_rows, write_json, write_ledger, write_rows, write_text
+from .store import Progress, Run, read_json, write_json, write_ledger, write_rows, write_text
 
 LN2 = math.log(2)  # DPO's loss where policy and reference agree
 

@@ -1,0 +1,19 @@
+"""Render README.md from nbs/index.ipynb; with --check, say whether it is up to date."""
+import sys
+from pathlib import Path
+
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rendered() -> str:
+    "The README the index notebook says."
+    text, _ = MarkdownExporter().from_filename(ROOT / "nbs" / "index.ipynb")
+    return "<!-- Rendered from nbs/index.ipynb by .ci/readme.py: edit the notebook. -->\n\n" + text.strip() + "\n"
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    if "--check" not in sys.argv: readme.write_text(rendered(), encoding="utf-8")
+    elif readme.read_text(encoding="utf-8") != rendered(): sys.exit("README.md differs from nbs/index.ipynb; render it with: python .ci/readme.py")

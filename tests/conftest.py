@@ -1,0 +1,45 @@
+"""Fixtures: a runs folder of one's own, the scripted model, and the shared data where it lies."""
+import os
+from pathlib import Path
+
+import pytest
+
+from contemplative_cai.constitution import load_constitution
+from contemplative_cai.llm import ScriptedLLM
+
+ROOT = Path(__file__).resolve().parents[1]
+CURT = "You are right, plain and simple. There is nothing more to say about {}, so do not look back."
+MENDED = "That is hard to carry. Begin with one small step, say what you saw, and ask how it looked from over there."
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    "Every test has its own runs folder and works from the project's root."
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CCAI_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def contemplative():
+    return load_constitution("contemplative")
+
+
+@pytest.fixture
+def scripted(contemplative):
+    "A model that answers curtly, finds fault and mends."
+    def script(conversation):
+        asked = conversation[-1].content
+        for principle in contemplative.principles:
+            if principle.critique_request in asked: return "It settles in one stroke what nobody can know."
+            if principle.revision_request in asked: return MENDED
+        return CURT.format(repr(asked[:24]))
+    return ScriptedLLM(script, batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    "The real data sets beside the checkout, or where CCAI_SHARED_DATA points; absent on a user's machine."
+    folder = Path(os.environ.get("CCAI_SHARED_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir(): pytest.skip(f"no shared data in {folder}; set CCAI_SHARED_DATA to run this")
+    return folder

@@ -1,0 +1,132 @@
+"""The boundary to models: sampling, log-probabilities against TRL, shared prefixes, the journal."""
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from contemplative_cai.config import model_spec
+from contemplative_cai.engine import choose_tokens, common_prefix, load_llm, penalise
+from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM, ask
+from contemplative_cai.schema import InputError, Message
+from contemplative_cai.store import Journal
+
+
+def user(text): return (Message(role="user", content=text),)
+
+
+@pytest.fixture(scope="module")
+def tiny(): return load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=3)
+
+
+def test_sampling_follows_the_model():
+    "20,000 draws against the softmax, by a chi-square test."
+    logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = [choose_tokens(logits, Sampling(max_tokens=1, temperature=0.8), [generator]).item() for _ in range(20_000)]
+    expected = torch.softmax(logits[0].double() / 0.8, -1).numpy() * len(drawn)
+    assert stats.chisquare(np.bincount(drawn, minlength=5), expected).pvalue > 0.001
+
+
+def test_the_nucleus_keeps_the_likeliest_and_no_tail():
+    logits, generator = torch.tensor([[3.0, 2.0, -2.0, -3.0]]), torch.Generator().manual_seed(0)
+    assert {choose_tokens(logits, Sampling(max_tokens=1, temperature=1, top_p=0.9), [generator]).item() for _ in range(500)} == {0, 1}
+    assert {choose_tokens(logits, Sampling(max_tokens=1, temperature=1, top_p=0.01), [generator]).item() for _ in range(50)} == {0}
+
+
+def test_the_repetition_penalty_is_transformers():
+    from transformers import RepetitionPenaltyLogitsProcessor
+    logits, ids = torch.randn(2, 12), torch.tensor([[1, 4, 4], [0, 2, 9]])
+    seen = torch.zeros(2, 12, dtype=torch.bool).scatter_(1, ids, True)
+    assert torch.allclose(penalise(logits, seen, 1.3), RepetitionPenaltyLogitsProcessor(1.3)(ids, logits.clone()))
+
+
+def test_greedy_text_is_transformers_own(tiny):
+    "Our decoding loop against model.generate, with a repetition penalty."
+    conversations = [user("Is it late?"), user("My brother borrows and never gives back, and I am tired of asking him.")]
+    ours = tiny.chat(conversations, Sampling(max_tokens=12, repetition_penalty=1.2))
+    for conversation, completion in zip(conversations, ours):
+        ids = torch.tensor([tiny._encode(conversation)])
+        theirs = tiny.model.generate(ids, max_new_tokens=12, do_sample=False, repetition_penalty=1.2)[0, ids.shape[1]:]
+        assert completion.text == tiny.tokenizer.decode(theirs, skip_special_tokens=True).strip()
+
+
+@given(st.lists(st.text("abc def", min_size=1, max_size=60), min_size=2, max_size=5), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_a_row_does_not_depend_on_its_company_or_order(tiny, texts, shared):
+    head = "We spoke of rivers and of the stones in them for a long time. " * 6 if shared else ""
+    conversations, sampling = [user(head + text) for text in texts], Sampling(max_tokens=6, temperature=1.0, seed=1)
+    together = tiny.chat(conversations, sampling)
+    assert together == [tiny.chat([conversation], sampling)[0] for conversation in conversations] == tiny.chat(conversations[::-1], sampling)[::-1]
+
+
+def test_shared_prefix_logits_are_plain_attention(tiny):
+    "The score of every next token, with the prefix shared and without, in float32."
+    rows = [tiny._encode(user("We spoke of rivers and of the stones in them. " * 9 + end)) for end in ("And then?", "What of the sea, and of the rain that feeds it?")]
+    prefix = common_prefix(rows)
+    from contemplative_cai.engine import _shared_prefix
+    ids, mask = tiny._padded([row[prefix:] for row in rows])
+    positions = (mask.cumsum(-1) - 1).clamp(min=0) + prefix
+    with torch.inference_mode(), _shared_prefix(tiny.model, rows[0][:prefix]):
+        shared = tiny.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1).logits[:, -1]
+    with torch.inference_mode(): plain = torch.stack([tiny.model(torch.tensor([row])).logits[0, -1] for row in rows])
+    assert prefix > 64 and torch.allclose(shared, plain, atol=1e-4)
+
+
+def test_logprobs_are_trls(tiny, tmp_path):
+    "Sequence log-probabilities against those TRL's DPOTrainer logs for the same pair."
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from contemplative_cai.engine import model_source
+    row = {"prompt": [{"role": "user", "content": "Is it late?"}], "chosen": [{"role": "assistant", "content": "Not yet; sit down."}], "rejected": [{"role": "assistant", "content": "Yes."}]}
+    model = AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32)
+    settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=1, per_device_train_batch_size=1, logging_steps=1, report_to="none", activation_checkpointing=False, disable_tqdm=True)
+    trainer = DPOTrainer(model=model, args=settings, train_dataset=Dataset.from_list([row]), processing_class=tiny.tokenizer)
+    trainer.train()
+    logged = next(entry for entry in trainer.state.log_history if "logps/chosen" in entry)
+    ours = tiny.logprobs([user("Is it late?")] * 2, ["Not yet; sit down.", "Yes."])
+    assert abs(ours[0].total - logged["logps/chosen"]) < 1e-2 and abs(ours[1].total - logged["logps/rejected"]) < 1e-2
+
+
+def test_a_context_that_is_too_long_costs_only_its_own_row(tiny, tmp_path):
+    with Journal(tmp_path / "j.sqlite") as journal:
+        found = ask(tiny, journal, "respond", [user("Is it late?"), user("word " * 4000), user("And now?")], Sampling(max_tokens=4))
+    assert isinstance(found[1], CallFailed) and "context" in found[1].reason and not isinstance(found[0], CallFailed) and not isinstance(found[2], CallFailed)
+
+
+def test_failures_are_retried_and_never_become_text(tmp_path):
+    broken = {"two"}
+    llm = ScriptedLLM(lambda c: ModelCallError("the line went dead") if c[-1].content in broken else "Fine.", batch_size=2)
+    conversations, sampling = [user(text) for text in ("one", "two", "three")], Sampling(max_tokens=5)
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert [isinstance(c, CallFailed) for c in ask(llm, journal, "respond", conversations, sampling)] == [False, True, False]
+        assert journal.totals()["respond"]["failed"] == 1
+        broken.clear()
+        assert [c.text for c in ask(llm, journal, "respond", conversations, sampling)] == ["Fine."] * 3
+        assert journal.totals()["respond"]["failed"] == 0
+
+
+def test_a_model_that_never_answers_is_an_error(tmp_path):
+    with Journal(tmp_path / "j.sqlite") as journal, pytest.raises(ModelCallError, match="all 2 calls of stage 'respond' failed"):
+        ask(ScriptedLLM(lambda c: ModelCallError("out of memory")), journal, "respond", [user("a"), user("b")], Sampling(max_tokens=5))
+
+
+def test_everything_an_answer_depends_on_is_in_the_key(tmp_path):
+    "Another model, temperature, seed, limit, template or stage is another call."
+    llm, other = ScriptedLLM(lambda c: "a"), ScriptedLLM(lambda c: "b", key="other")
+    base = Sampling(max_tokens=5)
+    variants = [(llm, "respond", base, ""), (other, "respond", base, ""), (llm, "critique", base, ""), (llm, "respond", base, "t@1")]
+    variants += [(llm, "respond", base.model_copy(update=change), "") for change in ({"seed": 1}, {"temperature": 0.5}, {"top_p": 0.5}, {"max_tokens": 6}, {"repetition_penalty": 1.1})]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for model, stage, sampling, template in itertools.chain(variants, variants): ask(model, journal, stage, [user("x")], sampling, template)
+    assert len(llm.calls) + len(other.calls) == len(variants)
+
+
+def test_a_missing_device_is_said():
+    if torch.cuda.is_available(): pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match="device 'cuda'"): load_llm(model_spec("random-tiny"), device="cuda")
