@@ -6,7 +6,7 @@
 __all__ = ['PROBE', 'check_arms', 'evaluation_prompts', 'answer_prompts', 'Comparison', 'compare_verdicts', 'compare_preferences',
            'preference_accuracy', 'evaluate']
 
-# %% ../nbs/12_evaluate.ipynb #02-8df4029b
+# %% ../nbs/12_evaluate.ipynb #02-3b467585
 import time
 
 from .config import Recipe, model_spec
@@ -17,7 +17,7 @@ from .llm import LLM, CallFailed, Sampling, ask
 from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs_of, recipe_prompts
 from .prompts import check_leakage, draw_prompts
 from .schema import Answer, InputError, Message, Prompt, Record, Verdict
-from .stats import Estimate, estimate, paired_difference
+from .stats import Estimate, estimate, estimate_accuracy, paired_difference
 from .store import Journal, Run, read_json, read_rows, write_json, write_ledger, write_rows
 from .train import Preference, training_pairs, wins
 
@@ -61,7 +61,7 @@ def answer_prompts(arms: dict[str, LLM],  # arm to model
             answers.append(Answer(**common, text=None, failure=c.reason) if isinstance(c, CallFailed) else Answer(**common, text=c.text, finish_reason=c.finish_reason, tokens=c.completion_tokens))
     return answers
 
-# %% ../nbs/12_evaluate.ipynb #08-b8a91183
+# %% ../nbs/12_evaluate.ipynb #08-20a0e3cb
 class Comparison(Record):
     "One outcome under two arms, paired by prompt."
     outcome: str  # criterion or preference
@@ -112,7 +112,7 @@ def preference_accuracy(run: Run,  # a trained run
     test = [pair for pair in pairs_of(pairs, split.test) if pair.id in scored]
     train, _ = training_pairs(run, recipe)
     clusters = [pair.prompt_id for pair in test]
-    def judged(values, ids): return estimate(values, ids, 0.5, recipe.resamples, recipe.seed).model_dump()
+    def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed).model_dump()
     return {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]), "length_rule": judged(length_rule(train, test), clusters), "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
             "likelihood": compare_preferences(preferences, recipe.resamples, recipe.seed).model_dump()}
 

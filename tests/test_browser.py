@@ -1,14 +1,18 @@
-"""The two things only a browser shows: the review widget and the progress line, in a real JupyterLab and a real Chromium."""
+"""What only a browser shows: the review widget and the progress line, in a real JupyterLab and a real Chromium."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat.v4 as v4
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from contemplative_cai.constitution import load_constitution
 from contemplative_cai.llm import ScriptedLLM
@@ -18,120 +22,136 @@ from contemplative_cai.store import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
-REQUIRED = os.environ.get("CCAI_BROWSER") == "required"
 PATIENCE = 60  # seconds to wait for anything a slow machine does
-HOSTILE = {"question": "<i>Who</i> is right?", "answer": '<img src=x onerror="window.ran=true"> He is.', "revision": "<b>Nobody</b> yet. <script>window.ran=true</script> Ask & listen."}
+KERNEL_IDLE = re.compile(r"\| Idle$")  # in the status bar; the dot beside the kernel's name says idle before there is a kernel
+QUESTION, ANSWER = "<u>Who</u> is right?", '<img src=x onerror="window.ran=true"> He is.'
+REVISION = "<b>Nobody</b> yet. <script>window.ran=true</script> Ask & listen."
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no chromium on PATH (CCAI_BROWSER=required makes this a failure)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CCAI_BROWSER") != "required", reason="no chromium on PATH (CCAI_BROWSER=required makes this a failure)")
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
-    "A copy of what the notebooks read, and nothing outside it known to this process or its children."
-    base = tmp_path_factory.mktemp("browser")
-    for name in ("configs", "data", "nbs/pipelines"):
-        shutil.copytree(ROOT / name, base / "tree" / name, ignore=shutil.ignore_patterns("benchmarks", ".ipynb_checkpoints"))
-    shutil.copy(ROOT / "settings.ini", base / "tree")
-    jupyter = {f"JUPYTER_{name}_DIR": str(base / f"jupyter_{name.lower()}") for name in ("CONFIG", "DATA", "RUNTIME")}
-    places = {"HOME": str(base / "home"), "IPYTHONDIR": str(base / "ipython"), "CCAI_ROOT": str(base / "tree"), "CCAI_RUNS": str(base / "runs"), **jupyter}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("JUPYTER", "XDG_"))]: patch.delenv(name)
-        for name, value in places.items(): patch.setenv(name, value)
-        (base / "home").mkdir()
-        yield base / "tree"
+@dataclass(frozen=True)
+class Lab:
+    "A running JupyterLab."
+    folder: Path  # holds all it reads and writes: the copied tree, runs, settings
+    tree: Path  # the copy, which it serves
+    url: str
 
 
 @pytest.fixture(scope="module")
-def lab(tree) -> str:
-    "A JupyterLab on the copied tree, as the start of its notebooks' addresses."
-    quiet = Path(os.environ["JUPYTER_CONFIG_DIR"], "lab", "user-settings", "@jupyterlab", "apputils-extension", "notification.jupyterlab-settings")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    "A headless Chromium with a home of its own."
+    assert CHROMIUM, "CCAI_BROWSER=required, and there is no chromium on PATH"
+    home = os.environ | {"HOME": str(tmp_path_factory.mktemp("home"))}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], env=home)
+        try: yield browser
+        finally: browser.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[Lab]:
+    "A JupyterLab on a copy of what the notebooks read, which neither reads nor writes settings or runs elsewhere."
+    folder = tmp_path_factory.mktemp("lab")
+    tree, log, quiet = folder / "tree", folder / "server.log", folder / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    for name in ("configs", "data", "nbs/pipelines"): shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("benchmarks", ".ipynb_checkpoints"))
+    shutil.copy(ROOT / "settings.ini", tree)
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    places = {"HOME": "home", "IPYTHONDIR": "ipython", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "CCAI_ROOT": "tree", "CCAI_RUNS": "runs"}
+    for name in places.values(): (folder / name).mkdir(exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG_"))}
+    environment |= {name: str(folder / place) for name, place in places.items()} | {"JUPYTER_TOKEN": "only-a-test"}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={tree}"]
-    log = tree.parent / "server.log"
-    with log.open("w") as file: server = subprocess.Popen(command, cwd=tree, env=os.environ | {"JUPYTER_TOKEN": "only-a-test"}, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    with log.open("w") as file: server = subprocess.Popen(command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+
+    def url():
+        try: return json.loads((folder / "runtime" / f"jpserver-{server.pid}.json").read_text())["url"]
+        except (OSError, ValueError): return None
+
     try:
-        def started(): return next(Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob(f"jpserver-{server.pid}.json"), None)
         deadline = time.monotonic() + PATIENCE
-        while not started() and server.poll() is None and time.monotonic() < deadline: time.sleep(0.1)
-        assert started(), log.read_text()[-3000:]
-        yield json.loads(started().read_text())["url"] + "lab/tree/{path}?token=only-a-test"
+        while not url() and server.poll() is None and time.monotonic() < deadline: time.sleep(0.1)
+        assert url(), log.read_text()[-3000:]
+        yield Lab(folder, tree, url())
     finally:
-        server.terminate()  # which ends the kernels too
+        server.terminate()  # which ends its kernels too
         try: server.wait(20)
         except subprocess.TimeoutExpired: server.kill()
 
 
 @pytest.fixture
-def page(lab, tree, request) -> Page:
-    "An empty page; what it showed last is kept beside the tree."
-    assert CHROMIUM, "CCAI_BROWSER=required, and there is no chromium on PATH"
+def page(browser, lab, request) -> Iterator[Page]:
+    "An empty page; what it showed last is kept as a picture beside the copied tree."
     expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        try:
-            page = browser.new_page(viewport={"width": 1280, "height": 1200})
-            page.set_default_timeout(PATIENCE * 1000)
-            yield page
-            page.screenshot(path=tree.parent / f"{request.node.name}.png")
-        finally: browser.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 1200})
+    page.set_default_timeout(PATIENCE * 1000)
+    yield page
+    page.screenshot(path=lab.folder / f"{request.node.name}.png")
+    page.close()
 
 
-def run_all(page: Page, lab: str, path: str) -> None:
-    "Open a notebook of the tree and choose Run > Run All Cells."
-    page.goto(lab.format(path=path))
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
+def run_all(page: Page, lab: Lab, path: str) -> None:
+    "Open a notebook of the tree in a workspace of its own and, when its kernel is there, choose Run > Run All Cells."
+    page.goto(f"{lab.url}lab/workspaces/{Path(path).stem}/tree/{path}?token=only-a-test")
+    expect(page.get_by_text(KERNEL_IDLE)).to_be_visible()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator("li[data-command='runmenu:run-all']").click()
 
 
-def prepared_run(base: Path) -> Run:
+def prepared_run(folder: Path) -> Run:
     "A run whose questions, answers and revisions all hold HTML."
-    prompts = base / "hostile.jsonl"
-    prompts.write_text("".join(json.dumps({"text": f"{HOSTILE['question']} About the {thing}."}) + "\n" for thing in ("fence between us", "money he owes", "job I lost")))
+    prompts = folder / "hostile.jsonl"
+    prompts.write_text("".join(json.dumps({"text": f"{QUESTION} It is about the {thing}."}) + "\n" for thing in ("fence between us", "money he owes", "job I lost")))
     run, recipe = begin("reviewed", None, {"prompts": str(prompts), "n_prompts": 3, "filters": "empty,identical"})
     principles = load_constitution(recipe.constitution).principles
 
     def reply(conversation):
         asked = conversation[-1].content
-        if any(p.critique_request in asked for p in principles): return "It settles the matter."
-        return HOSTILE["revision"] if any(p.revision_request in asked for p in principles) else HOSTILE["answer"]
+        for principle in principles:
+            if principle.critique_request in asked: return "It settles the matter."
+            if principle.revision_request in asked: return f"{REVISION} ({principle.title})"
+        return ANSWER
 
     generate_pairs(run, recipe, ScriptedLLM(reply))
     return run
 
 
-def test_review_widget(page, lab, tree):
-    "A reviewer's click appends a decision and shows the next pair, and no text a model wrote becomes part of the page."
-    run = prepared_run(tree.parent)
-    notebook = tree / "nbs" / "pipelines" / "04_review.ipynb"
+def test_review_widget(page, lab, monkeypatch):
+    "A reviewer's click appends a decision and brings the next pair, and no text a model wrote becomes part of the page."
+    monkeypatch.setenv("CCAI_ROOT", str(lab.tree))
+    monkeypatch.setenv("CCAI_RUNS", str(lab.folder / "runs"))
+    run = prepared_run(lab.folder)
+    notebook = lab.tree / "nbs" / "pipelines" / "04_review.ipynb"
     source = notebook.read_text(encoding="utf-8")
-    assert source.count('run: str = \\"demo\\"') == 1
-    notebook.write_text(source.replace('run: str = \\"demo\\"', f'run: str = \\"{run.name}\\"'), encoding="utf-8")
-    total = len(run.path("pairs.jsonl").read_text().splitlines())
+    assert source.count(r'run: str = \"demo\"') == 1
+    notebook.write_text(source.replace(r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), encoding="utf-8")
+    decisions, total = run.path("reviews", "me.jsonl"), len(run.path("pairs.jsonl").read_text().splitlines())
 
     run_all(page, lab, "nbs/pipelines/04_review.ipynb")
     widget = page.locator(".jp-OutputArea-output").filter(has=page.get_by_role("button", name="A is better"))
     expect(widget).to_contain_text(f"0 decided, {total} to go")
-    for text in HOSTILE.values(): expect(widget).to_contain_text(text)
-    assert widget.locator("img, script, i").count() == 0
-    assert widget.locator("b").all_text_contents() == ["Question", "A", "B"]
-    assert page.evaluate("window.ran") is None
-    decisions = run.path("reviews", "me.jsonl")
+    for text in (QUESTION, ANSWER, REVISION): expect(widget).to_contain_text(text)
     assert not decisions.exists()
+    before = widget.inner_text()
 
     note = widget.get_by_placeholder("a note, kept with the decision")
     note.fill("plainer")
     widget.get_by_role("button", name="A is better").click()
     expect(widget).to_contain_text(f"1 decided, {total - 1} to go")
     expect(note).to_have_value("")
+    assert widget.inner_text().partition("to go")[2] != before.partition("to go")[2], "the pair that was decided is still shown"
     [row] = map(json.loads, decisions.read_text(encoding="utf-8").splitlines())
     assert (row["reviewer"], row["preferred"], row["note"]) == ("me", "A", "plainer")
     assert row["decision"] == ("accept" if row["shown_as_a"] == "chosen" else "reject")
+
+    for text in (QUESTION, ANSWER, REVISION): expect(widget).to_contain_text(text)
+    assert widget.locator("img, script, u").count() == 0 and widget.locator("b", has_text="Nobody").count() == 0
     assert page.evaluate("window.ran") is None
 
 
-PROGRESS_CELL = """import time
+PROGRESS = """\
+import time
 from pathlib import Path
 from contemplative_cai.store import Progress
 
@@ -139,23 +159,19 @@ progress = Progress(None, "answers", 3)
 for i in range(1, 4):
     while not Path(f"go{i}").exists(): time.sleep(0.05)
     time.sleep(0.5)
-    progress.advance(tokens=7)
-"""
+    progress.advance(tokens=7)"""
 
 
-def test_progress_line(page, lab, tree):
+def test_progress_line(page, lab):
     "The progress line of a cell changes in place while the cell runs, and ends as one line that says done."
-    import nbformat.v4 as v4
     kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    (tree / "progress.ipynb").write_text(json.dumps(v4.new_notebook(cells=[v4.new_code_cell(PROGRESS_CELL)], metadata=kernel)), encoding="utf-8")
+    (lab.tree / "progress.ipynb").write_text(json.dumps(v4.new_notebook(cells=[v4.new_code_cell(PROGRESS)], metadata=kernel)), encoding="utf-8")
 
     run_all(page, lab, "progress.ipynb")
-    lines = page.locator(".jp-Cell .jp-OutputArea-output")
-    expect(lines).to_have_text(["answers: 0 of 3 calls · estimating the time to go"])
+    outputs = page.locator(".jp-OutputArea-output")
+    expect(outputs).to_have_text(["answers: 0 of 3 calls · estimating the time to go"])
     for i, shown in enumerate(("answers: 1 of 3 calls", "answers: 2 of 3 calls", "done in"), 1):
-        (tree / f"go{i}").touch()  # the cell goes on only now, so every line is seen
-        expect(lines).to_contain_text([shown])
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
-    expect(lines).to_have_count(1)
-    text = lines.inner_text().strip()
-    assert text.startswith("answers: 3 of 3 calls") and "done in" in text and "\n" not in text
+        (lab.tree / f"go{i}").touch()  # the cell goes on only now, so every line is seen
+        expect(outputs).to_contain_text([shown])
+    expect(page.get_by_text(KERNEL_IDLE)).to_be_visible()
+    expect(outputs).to_have_text([re.compile(r"^answers: 3 of 3 calls · .*done in \d+ s\n?$")])
