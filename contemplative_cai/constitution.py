@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['EXAMPLE_PARTS', 'parse_constitution', 'dump_constitution', 'constitution_names', 'load_constitution']
 
-# %% ../nbs/03_constitution.ipynb #02-933a043f
+# %% ../nbs/03_constitution.ipynb #02-dd8065d2
 from dataclasses import dataclass
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
-from .config import did_you_mean, project_root, read_yaml
+from .config import did_you_mean, project_root, read_text, read_yaml
 from .schema import Constitution, InputError, Principle, WorkedExample
 
-# %% ../nbs/03_constitution.ipynb #05-a79c39a6
+# %% ../nbs/03_constitution.ipynb #05-9dcb6aea
 @dataclass(frozen=True)
 class _Section:
     "A heading with the text below it, up to the next heading."
@@ -30,7 +30,7 @@ def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     fences = [i for i, line in enumerate(lines) if line.strip() == "---"][:2]
     if len(fences) < 2 or fences[0] != 0: raise InputError(f"{name}, line 1: expected front matter between two '---' lines, with id, title, language and version")
-    return read_yaml("\n".join(lines[1:fences[1]]), name), "\n".join(lines[fences[1] + 1:]), fences[1] + 1
+    return read_yaml("\n".join(lines[1:fences[1]]), name, above=1), "\n".join(lines[fences[1] + 1:]), fences[1] + 1
 
 
 def _sections(text: str, offset: int) -> list[_Section]:
@@ -52,13 +52,16 @@ def _bullets(section: _Section, name: str) -> tuple[str, ...]:
         elif line.strip(): raise InputError(f"{name}, line {section.line}: '{section.title}' should be a list of '- ' lines, found {line.strip()[:40]!r}")
     return tuple(items)
 
-# %% ../nbs/03_constitution.ipynb #06-5a1cd098
+# %% ../nbs/03_constitution.ipynb #06-4a7e2156
 EXAMPLE_PARTS = ("Prompt", "Response", "Critique", "Revision")  # the fourth-level headings of a worked example
 
 
 def _example(head: _Section, parts: list[_Section], name: str) -> WorkedExample:
     "A worked example from its four parts."
-    found = {part.title.lower(): part.body for part in parts}
+    found: dict[str, str] = {}
+    for part in parts:
+        if part.title not in EXAMPLE_PARTS or part.title.lower() in found: raise InputError(f"{name}, line {part.line}: '#### {part.title}' in '{head.title}' is {'there twice' if part.title.lower() in found else 'not a part of an example'}; the parts are {', '.join(EXAMPLE_PARTS)}, once each")
+        found[part.title.lower()] = part.body
     for part in EXAMPLE_PARTS:
         if not found.get(part.lower()): raise InputError(f"{name}, line {head.line}: '{head.title}' has no text under '#### {part}'; add it")
     return WorkedExample(**{part.lower(): found[part.lower()] for part in EXAMPLE_PARTS})
@@ -76,6 +79,8 @@ def _principle(sections: list[_Section], name: str) -> Principle:
     head, below = sections[0], sections[1:]
     id, title = _principle_name(head, name)
     parts = {section.title.lower(): section for section in below if section.level == 3}
+    twice = next((section for section in below if section.level == 3 and parts[section.title.lower()] is not section), None)
+    if twice: raise InputError(f"{name}, line {twice.line}: '### {twice.title}' stands twice in principle '{title}'; join the two")
     examples = [section for section in below if section.level == 3 and section.title.lower().startswith("example")]
     for part in ("Clauses", "Critique request", "Revision request"):
         if part.lower() not in parts or not parts[part.lower()].body:
@@ -99,10 +104,13 @@ def parse_constitution(text: str,  # the Markdown
     front, body, offset = _front_matter(text, name)
     missing = [key for key in ("id", "title", "language", "version") if not front.get(key)]
     if missing: raise InputError(f"{name}: front matter lacks {', '.join(missing)}")
+    unknown = sorted(set(front) - {"id", "title", "language", "version"})
+    if unknown: raise InputError(f"{name}: front matter has an unknown key '{unknown[0]}'; {did_you_mean(unknown[0], ['id', 'title', 'language', 'version'])}")
     sections = _sections(body, offset)
     starts = [i for i, section in enumerate(sections) if section.level == 2]
     groups = [sections[start:end] for start, end in zip(starts, starts[1:] + [len(sections)])]
     meta = [group[0] for group in groups if group[0].title.lower() == "meta-principles"]
+    if len(meta) > 1: raise InputError(f"{name}, line {meta[1].line}: '## Meta-principles' stands twice; join the two")
     principles = [_principle(group, name) for group in groups if group[0] not in meta]
     if not principles: raise InputError(f"{name}: no principles found; each begins with a line '## Title {{#id}}'")
     try:
@@ -126,7 +134,7 @@ def dump_constitution(constitution: Constitution,  # what to write
             for part in EXAMPLE_PARTS: blocks += [f"#### {part}", getattr(example, part.lower())]
     return "\n\n".join(blocks) + "\n"
 
-# %% ../nbs/03_constitution.ipynb #15-fe75ef8d
+# %% ../nbs/03_constitution.ipynb #15-99485d91
 def constitution_names() -> list[str]:
     "The constitutions in `data/constitutions/`."
     return sorted(path.stem for path in (project_root() / "data" / "constitutions").glob("*.md"))
@@ -137,6 +145,4 @@ def load_constitution(name: str,  # a constitution's name, or a path to a .md fi
     "The constitution called `name`; raises `InputError` when it is not there or not valid."
     path = Path(name) if name.endswith(".md") else project_root() / "data" / "constitutions" / f"{name}.md"
     if not path.is_file(): raise InputError(f"no constitution '{name}'; {did_you_mean(name, constitution_names())} (a path to a .md file works too)")
-    try: text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error: raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    return parse_constitution(text, path.name)
+    return parse_constitution(read_text(path), path.name)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'KINDS', 'EXAMPLES', 'notebook_path', 'Parameter', 'notebook_parameters',
-           'check_parameters', 'settle', 'begin', 'preflight', 'StepFailed', 'execute', 'check_setup', 'parameter_help',
-           'Plan', 'make_plan', 'main']
+           'check_parameters', 'settle', 'begin', 'check_inputs', 'preflight', 'StepFailed', 'execute', 'check_setup',
+           'parameter_help', 'Plan', 'make_plan', 'main']
 
-# %% ../nbs/15_pipeline.ipynb #02-ff23381e
+# %% ../nbs/15_pipeline.ipynb #02-01f3bdd5
 import argparse
 import json
 import os
@@ -27,8 +27,9 @@ from .config import Recipe, build_recipe, did_you_mean, given, load_recipe, mode
 from .constitution import load_constitution
 from .engine import embedded_file, fast_bfloat16, pick_device, pick_dtype
 from .pairs import load_pairs, recipe_prompts
-from .prompts import FETCH_AILUMINATE, load_prompts
+from .prompts import FETCH_AILUMINATE, draw_prompts, load_prompts
 from .report import write_report
+from .review import check_reviewer
 from .schema import InputError
 from .store import Journal, Run, check_disk, check_run_name, clock, open_run, progress_line, read_json, run_names, surroundings
 
@@ -65,7 +66,7 @@ def notebook_parameters(step: str,  # one of STEPS
         found[node.target.id] = Parameter(node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning)
     return found
 
-# %% ../nbs/15_pipeline.ipynb #07-08386646
+# %% ../nbs/15_pipeline.ipynb #07-1dc2dfd9
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -91,12 +92,11 @@ def settle(run_name: str,  # the run
            ) -> tuple[str, Recipe]:
     "The recipe's name and the recipe as resolved; raises `InputError`."
     check_run_name(run_name)
-    manifest_path = runs_root() / run_name / "run.json"
-    manifest = read_json(manifest_path) if manifest_path.exists() else {}
+    manifest = Run(run_name, runs_root() / run_name).manifest
     if recipe is None and "recipe" in manifest:
         resolved = build_recipe(manifest["recipe"] | overrides, f"run {run_name}'s recipe")
         model_spec(resolved.model)
-        return manifest["recipe_name"], resolved
+        return manifest.get("recipe_name", "-"), resolved
     return recipe or DEFAULT_RECIPE, load_recipe(recipe or DEFAULT_RECIPE, overrides)
 
 
@@ -111,22 +111,30 @@ def begin(run: str,  # the run's name
     return opened, resolved
 
 
-def preflight(steps: list[str],  # what will run
-              run_name: str,  # the run
-              recipe: Recipe,  # as resolved
-              ) -> None:
-    "Look, without writing anything, at what the first step needs; raises `InputError`."
-    folder = runs_root() / run_name
-    check_disk(folder)
-    if steps[0] in ("setup", "smoke-test"): return
-    if (folder / "journal.sqlite").exists(): Journal(folder / "journal.sqlite").close()
-    if steps[0] in ("generate", "quickstart"):
+def check_inputs(steps: list[str],  # what will run
+                 recipe: Recipe,  # as resolved
+                 ) -> None:
+    "Read what the steps will read: constitution, prompts, device; raises `InputError`."
+    if set(steps) & {"smoke-test", "quickstart", "generate"}:
         load_constitution(recipe.constitution)
         recipe_prompts(recipe)
-    if steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(run_name, create=False))
-    if steps[0] != "review" and model_spec(recipe.model).kind == "embedded": embedded_file()
+    if set(steps) & {"smoke-test", "quickstart", "evaluate"} and recipe.n_eval_prompts: draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)
 
-# %% ../nbs/15_pipeline.ipynb #10-468f85bf
+
+def preflight(plan: "Plan",  # what will run
+              ) -> None:
+    "Look, without writing anything, at what a local run needs; raises `InputError`."
+    folder = runs_root() / plan.run
+    check_disk(folder)
+    check_inputs(plan.steps, plan.recipe)
+    if plan.recipe.device not in ("auto", "cpu"): pick_device(plan.recipe.device)
+    if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
+    if plan.steps[0] in ("setup", "smoke-test"): return
+    if (folder / "journal.sqlite").exists(): Journal(folder / "journal.sqlite").close()
+    if plan.steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(plan.run, create=False))
+    if plan.steps[0] != "review" and model_spec(plan.recipe.model).kind == "embedded": embedded_file()
+
+# %% ../nbs/15_pipeline.ipynb #10-b0a04cf7
 class StepFailed(RuntimeError):
     "A step ended with an error; the message is the one line to show."
 
@@ -179,14 +187,17 @@ def execute(step: str,  # one of STEPS
             parameters: dict[str, Any],  # what to give the notebook
             ) -> Path:
     "Execute a step's notebook; returns the executed copy. Raises `InputError`, `StepFailed` or `KeyboardInterrupt`."
+    import logging
+
     import papermill
     from nbclient.exceptions import DeadKernelError
     folder = runs_root() / run_name
     notebook, copy = notebook_path(step), folder / "notebooks" / f"{STEPS[step]}.ipynb"
     copy.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls every parameter of type 'int | None' unknown
     where = f"{notebook.name}, cell {{cell}}: {{what}} (executed copy: {copy})"
     try:
-        with _watching(folder): papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters}, kernel_name="python3", cwd=str(project_root()), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=ERROR"])
+        with _watching(folder): papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters}, kernel_name="python3", cwd=str(project_root()), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except papermill.PapermillExecutionError as error:
         if error.ename == "InputError": raise InputError(*str(error.evalue).split("\n")) from None
         if error.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None
@@ -217,7 +228,7 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     except InputError: row("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}")
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
-# %% ../nbs/15_pipeline.ipynb #14-4cad9135
+# %% ../nbs/15_pipeline.ipynb #14-37537e49
 EXAMPLES = """examples:
   ccai run quickstart                                  the whole line on the embedded model
   ccai run generate --run mine -p n_prompts=32         answers, critiques, revisions, pairs
@@ -284,7 +295,7 @@ def make_plan(step: str,  # one of STEPS, or all
     for reserved in {"run", "recipe"} & set(overrides): raise InputError(f"-p {reserved}=...: use --{reserved}")
     check_parameters(steps, overrides)
     if recipe is None and step in ("smoke-test", "quickstart", "setup"): recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
-    run_name = run_name or notebook_parameters(steps[0])["run"].default
+    run_name = notebook_parameters(steps[0])["run"].default if run_name is None else run_name
     name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items() if key in Recipe.model_fields and value is not None})
     return Plan(steps, run_name, name, resolved, overrides | ({"recipe": recipe} if recipe else {}))
 
@@ -304,11 +315,13 @@ def _run(arguments) -> int:
         return 0
     if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
     plan = make_plan(arguments.step, arguments.run, arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
-    if arguments.on != "local": return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, {key: value for key, value in plan.parameters.items() if key != "recipe"}, arguments.yes and not arguments.dry_run)
+    if arguments.on != "local":
+        check_inputs(plan.steps, plan.recipe)
+        return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, {key: value for key, value in plan.parameters.items() if key != "recipe"}, arguments.yes and not arguments.dry_run)
+    preflight(plan)
     if arguments.dry_run:
         _show_plan(plan)
         return 0
-    preflight(plan.steps, plan.run, plan.recipe)
     for step in plan.steps:
         allowed = notebook_parameters(step)
         print(f"{step}: run '{plan.run}', recipe {plan.recipe_name}", file=sys.stderr, flush=True)
@@ -329,12 +342,12 @@ def _farewell(plan: Plan) -> None:
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         print()
-        for what, number, basis in read_json(folder / "headline.json"): print(f"{what}: {number}\n    {basis}")
+        for what, number, basis in read_json(folder / "headline.json", list): print(f"{what}: {number}\n    {basis}")
     for name in ("report.html", "setup.json"):
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
 
-# %% ../nbs/15_pipeline.ipynb #16-4398bee6
+# %% ../nbs/15_pipeline.ipynb #16-cff5b762
 def _alive(pid: int | None) -> bool:
     "Whether a process is there."
     try: return pid is not None and os.kill(pid, 0) is None
@@ -355,7 +368,7 @@ def _runs(_) -> int:
     for name in run_names():
         run = open_run(name, create=False)
         done = [step for step, entry in run.manifest.get("steps", {}).items() if entry["status"] == "done"]
-        headline = dict((what, number) for what, number, _ in read_json(run.path("headline.json"))) if run.path("headline.json").exists() else {}
+        headline = dict((what, number) for what, number, _ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
         rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference after DPO", "-"), _cost(run)))
     if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
     else: _table(rows)
@@ -407,10 +420,14 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     arguments = _parser().parse_args(argv)
     commands = {"run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "report": _report}
     def interrupted(*_): raise KeyboardInterrupt
-    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, interrupted)
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None
     try: return commands[arguments.command](arguments)
     except InputError as error:
         for problem in error.problems: print(f"ccai: {problem}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost", file=sys.stderr)
         return 2
     except StepFailed as error:
         print(f"\nccai: {error}", file=sys.stderr)
@@ -418,3 +435,5 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     except KeyboardInterrupt:
         print("\nccai: interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
         return 1
+    finally:
+        if main_thread: signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,7 @@ __all__ = ['LOST_HIGH_BYTE', 'AILUMINATE_COLUMNS', 'COLUMNS', 'FETCH_AILUMINATE'
            'stratum', 'sample_prompts', 'draw_prompts', 'normalise', 'similarities', 'near_duplicates', 'Split',
            'prompts_digest', 'split_prompts', 'check_leakage']
 
-# %% ../nbs/04_prompts.ipynb #02-35ca48b6
+# %% ../nbs/04_prompts.ipynb #02-1b502fe4
 import csv
 import io
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import did_you_mean, project_root
+from .config import did_you_mean, project_root, read_text
 from .schema import Constitution, InputError, Prompt, Record, digest
 
 # %% ../nbs/04_prompts.ipynb #04-3d6bb623
@@ -35,20 +35,14 @@ def clean_text(text: str,  # as it was found
     text = "".join(LOST_HIGH_BYTE.get(character, character) for character in text)
     return "".join(character for character in text if character in "\n\t" or unicodedata.category(character) != "Cc").strip()
 
-# %% ../nbs/04_prompts.ipynb #07-a61f31e5
+# %% ../nbs/04_prompts.ipynb #07-9502eb4e
 AILUMINATE_COLUMNS = {"release_prompt_id": "id", "prompt_text": "text", "hazard": "hazard", "persona": "persona", "locale": "locale"}
 COLUMNS = ("text", "id", "hazard", "persona", "locale", "principle", "topic", "tension")  # what a prompt table may say
 
 
-def _decoded(path: Path) -> str:
-    "The file as text; a byte-order mark is dropped."
-    try: return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error: raise InputError(f"{path.name}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-
-
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
     "Line number and values of each row of a CSV file."
-    reader = csv.reader(io.StringIO(_decoded(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         twice = [name for name, count in Counter(header).items() if count > 1]
@@ -63,10 +57,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
     "Line number and values of each row of a JSONL file, its columns first."
     rows = []
-    for number, line in enumerate(_decoded(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         try: row = json.loads(line)
-        except json.JSONDecodeError as error: raise InputError(f"{path.name}, line {number}: not valid JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error: raise InputError(f"{path.name}, line {number}: not valid JSON ({getattr(error, 'msg', error)})") from None
         if not isinstance(row, dict): raise InputError(f"{path.name}, line {number}: expected an object with a key 'text', found a {type(row).__name__}")
         rows.append((number, row))
     yield 1, dict.fromkeys(key for _, row in rows for key in row)

@@ -7,7 +7,7 @@ __all__ = ['R', 'PACKAGES', 'MIN_FREE_MB', 'write_text', 'write_json', 'read_jso
            'append_row', 'now', 'Run', 'check_run_name', 'check_disk', 'open_run', 'run_names', 'surroundings', 'step',
            'Journal', 'write_ledger', 'clock', 'progress_line', 'Progress']
 
-# %% ../nbs/02_store.ipynb #02-fe364883
+# %% ../nbs/02_store.ipynb #02-cda8a9cb
 import json
 import os
 import platform
@@ -27,12 +27,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from .config import runs_root
+from .config import read_text, runs_root
 from .schema import InputError, Record
 
 R = TypeVar("R", bound=Record)
 
-# %% ../nbs/02_store.ipynb #04-a5e78692
+# %% ../nbs/02_store.ipynb #04-445bbdb2
 def write_text(path: Path,  # file to replace
                text: str,  # its new content
                ) -> None:
@@ -56,10 +56,15 @@ def write_json(path: Path,  # file to replace
 
 
 def read_json(path: Path,  # a JSON file
+              kind: type = dict,  # what it must hold: dict or list
               ) -> Any:
-    "A JSON file's value; raises `InputError` when it cannot be read as JSON."
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error: raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); restore the file, or move it away and rerun the step that writes it") from None
+    "A JSON file's value; raises `InputError` when it cannot be read as JSON of that kind."
+    remedy = "restore the file, or move it away and rerun the step that writes it"
+    try: value = json.loads(read_text(path))
+    except json.JSONDecodeError as error: raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); {remedy}") from None
+    except (ValueError, RecursionError) as error: raise InputError(f"{path}: not valid JSON ({error}); {remedy}") from None
+    if not isinstance(value, kind): raise InputError(f"{path}: expected a JSON {kind.__name__}, found {type(value).__name__}; {remedy}")
+    return value
 
 
 def write_rows(path: Path,  # JSONL file to replace
@@ -75,7 +80,7 @@ def read_rows(path: Path,  # JSONL file; a missing one has no rows
     "The records of a JSONL file; raises `InputError` naming the line that is not one."
     if not path.exists(): return []
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         try: rows.append(kind.model_validate_json(line))
         except ValidationError as error: raise InputError(f"{path}, line {number}: not a {kind.__name__}: {error.errors()[0]['msg']}; restore the line, or move the file away and rerun the step that writes it") from None
@@ -99,7 +104,7 @@ def append_row(path: Path,  # append-only JSONL file; made when it is not there
         file.flush()
         os.fsync(file.fileno())
 
-# %% ../nbs/02_store.ipynb #09-0c0402c5
+# %% ../nbs/02_store.ipynb #09-5afb8eb0
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "papermill", "nbdev")  # versions worth recording
 MIN_FREE_MB = 300  # free disk below which no step starts
 
@@ -124,7 +129,11 @@ class Run:
     @property
     def manifest(self) -> dict:
         "What `run.json` says; empty before the first step."
-        return read_json(self.path("run.json")) if self.path("run.json").exists() else {}
+        path = self.path("run.json")
+        found = read_json(path) if path.exists() else {}
+        wrong = [key for key in ("recipe", "steps") if not isinstance(found.get(key, {}), dict)]
+        if wrong: raise InputError(f"{path}: '{wrong[0]}' should be an object; restore the file, or move it away and rerun the step that writes it")
+        return found
 
     def record(self,
                **entries: Any,  # top-level keys of the manifest to set
@@ -145,6 +154,8 @@ def check_disk(folder: Path,  # where the run will write; need not exist yet
                ) -> float:
     "Free space in MB at `folder`; raises `InputError` when it is less than needed."
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not place.is_dir(): raise InputError(f"{place} is a file; expected a folder to write the run into")
+    if not os.access(place, os.W_OK): raise InputError(f"{place} cannot be written to; change its permissions, or set CCAI_RUNS to another folder")
     free = shutil.disk_usage(place).free / 1e6
     if free < needed_mb: raise InputError(f"no disk space: {free:.0f} MB free at {place}, at least {needed_mb:.0f} MB are needed; free some, or set CCAI_RUNS to a folder on another disk")
     return free
@@ -207,7 +218,7 @@ def step(run: Run,  # the run it belongs to
         entry["ended"] = now()
         save()
 
-# %% ../nbs/02_store.ipynb #16-8325d498
+# %% ../nbs/02_store.ipynb #16-cf426a8e
 class Journal:
     "The model calls of a run, on disk; a context manager."
 
@@ -221,9 +232,14 @@ class Journal:
             self._db.execute("PRAGMA synchronous=FULL")
             verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok": raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables - {"calls", "failures"}: raise sqlite3.DatabaseError(f"it holds another program's tables: {', '.join(sorted(tables - {'calls', 'failures'}))}")
             self._db.execute("CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, stage TEXT NOT NULL, completion TEXT NOT NULL, seconds REAL NOT NULL, ended TEXT NOT NULL)")
             self._db.execute("CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, stage TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, ended TEXT NOT NULL)")
+            self._db.execute("SELECT key, stage, completion, seconds, ended FROM calls LIMIT 1")
         except sqlite3.DatabaseError as error:
+            if hasattr(self, "_db"): self._db.close()
+            if "unable to open" in str(error) or "readonly" in str(error): raise InputError(f"{path}: cannot be opened for writing ({error}); change the permissions of its folder") from None
             raise InputError(f"{path}: not a readable journal ({error}); nothing was changed. Restore the file from a copy, or move it away and rerun: its calls will be made again") from None
 
     def __enter__(self): return self

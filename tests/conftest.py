@@ -25,16 +25,19 @@ def contemplative():
     return load_constitution("contemplative")
 
 
-@pytest.fixture
-def scripted(contemplative):
+def play(constitution) -> ScriptedLLM:
     "A model that answers curtly, finds fault and mends."
     def script(conversation):
         asked = conversation[-1].content
-        for principle in contemplative.principles:
+        for principle in constitution.principles:
             if principle.critique_request in asked: return "It settles in one stroke what nobody can know."
             if principle.revision_request in asked: return MENDED
         return CURT.format(repr(asked[:24]))
     return ScriptedLLM(script, batch_size=8)
+
+
+@pytest.fixture
+def scripted(contemplative): return play(contemplative)
 
 
 @pytest.fixture(scope="session")

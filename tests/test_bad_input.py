@@ -115,9 +115,9 @@ def test_step_without_its_pairs(before, refused, step):
     ("n_prompts", "2.5", "integer", "2.5"),
     ("n_prompts", "[1, 2]", "integer", "[1, 2]"),
     ("n_prompts", "", "integer", "None"),
-    ("n_prompts", "true", "integer", "True"),
+    ("n_prompts", "true", "a number", "True"),
     ("temperature", "warm", "number", "'warm'"),
-    ("temperature", ".nan", "2", "nan"),
+    ("temperature", ".nan", "finite", "nan"),
     ("model", "3", "string", "3"),
     ("filters", "{a: b}", "tuple", "{'a': 'b'}"),
     ("show_text", "1", "bool", "1"),
@@ -385,4 +385,4 @@ def test_every_problem_of_a_recipe_has_its_line(before, refused, write):
 
 def test_missing_recipe_file(before, refused, tmp_path):
     "A recipe file that is not there is named."
-    assert f"recipe file {tmp_path / 'none.yaml'} does not exist" in refused(*GENERATE, "--recipe", tmp_path / "none.yaml")
+    assert f"{tmp_path / 'none.yaml'}: cannot be read (No such file" in refused(*GENERATE, "--recipe", tmp_path / "none.yaml")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from contemplative_cai.config import FILTERS, Recipe, build_recipe
 from contemplative_cai.constitution import dump_constitution, parse_constitution
-from contemplative_cai.pairs import FILTER_FUNCTIONS, Thresholds, filter_triples, generate_pairs, load_pairs, waterfall, yield_by_principle
+from contemplative_cai.pairs import ALWAYS, FILTER_FUNCTIONS, Thresholds, filter_triples, generate_pairs, load_pairs, waterfall, yield_by_principle
 from contemplative_cai.review import apply_reviews, open_review, pair_html
 from contemplative_cai.revise import CONVERSATION, critique_conversation, revision_conversation
 from contemplative_cai.schema import Constitution, Critique, Dropped, InputError, PreferencePair, Principle, Prompt, Response, Revision, Triple, WorkedExample
@@ -84,16 +84,14 @@ def test_clean_answers_are_not_leaks(contemplative, text):
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_filter_that_is_switched_off_is_silent(contemplative, name):
-    "Each marred row is dropped by its own filter, and kept (or dropped by another) without it."
+    "Each marred row is dropped by its own filter, and for no such reason without it."
     answer = "Yes, she is simply rude, and rude people stay that way, so there is no use in trying anything with her at all."
     marred = {"empty": ("...", "stop"), "cut_off": (CLEAN, "length"), "identical": (answer.upper(), "stop"), "near_identical": (answer.replace("trying", "testing"), "stop"), "leaked_preamble": ("Here is the revised answer. " + CLEAN, "stop"),
               "copied_example": (contemplative.principles[0].examples[0].revision, "stop"), "repetition_loop": ("Say hello and then wait. " * 6, "stop"), "length_ratio": ("Say hello.", "stop")}
     triple = make_triple("Is she rude?", answer, "It labels her.", marred[name][0], reason=marred[name][1])
     assert filter_triples([triple], contemplative)[1][0].reason == name
-    without = tuple(other for other in FILTERS if other not in (name, "identical" if name == "empty" else name))
-    try: kept, dropped = filter_triples([triple], contemplative, without)
-    except ValueError: assert name in ("empty", "identical")  # a pair refuses what the filter would have caught
-    else: assert not dropped or dropped[0].reason != name
+    kept, dropped = filter_triples([triple], contemplative, tuple(other for other in FILTERS if other != name))
+    assert any(row.reason == name for row in dropped) == (name in ALWAYS), "only the two that make a pair a pair cannot be switched off"
 
 
 def test_generation_accounts_for_every_row_and_trl_reads_the_pairs(scripted, contemplative):

@@ -68,7 +68,11 @@ def test_yes_uploads_and_submits(account, capsys):
     names = tarfile.open(fileobj=io.BytesIO(gzip.decompress(content("source.tar.gz")))).getnames()
     assert {"settings.ini", "Makefile", "nbs/pipelines/03_generate.ipynb", "contemplative_cai/pipeline.py"} <= set(names) and not any(name.startswith((".venv", "runs/q")) for name in names)
     assert b"n_prompts: 4" in content("recipe.yaml") and b".venv/bin/ccai run generate --run cloud" in content("entry.sh")
-    assert main([*JOB, "--yes"]) == 2, "the same job twice is the service's refusal, in its own words"
+
+
+def test_a_refusal_is_the_services_own_words(account, capsys, monkeypatch):
+    monkeypatch.setenv("CCAI_SAGEMAKER_BUCKET", "nobody-made-this-bucket")
+    assert main([*JOB, "--yes"]) == 2
     assert "AWS refused" in capsys.readouterr().err
 
 

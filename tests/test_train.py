@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import torch
+from conftest import play
 
 from contemplative_cai.config import build_recipe, model_spec
 from contemplative_cai.engine import load_llm, model_source
@@ -24,11 +26,20 @@ RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompt
           "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, contemplative):
+    "One trained run, made once; tests work on copies."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CCAI_RUNS", str(tmp_path_factory.mktemp("runs")))
+        run, recipe = open_run("demo"), build_recipe(RECIPE)
+        generate_pairs(run, recipe, play(contemplative))
+        return run.folder, train_dpo(run, recipe)
+
+
 @pytest.fixture
-def trained(scripted):
-    run, recipe = open_run("demo"), build_recipe(RECIPE)
-    generate_pairs(run, recipe, scripted)
-    return run, recipe, train_dpo(run, recipe)
+def trained(finished, runs):
+    shutil.copytree(finished[0], runs / "demo")
+    return open_run("demo"), build_recipe(RECIPE), finished[1]
 
 
 def fingerprint(model):
