@@ -140,6 +140,20 @@ def test_reviews_are_blinded_resumable_and_reversible(scripted):
     assert read_rows(run.path("dropped.jsonl"), Dropped) and read_rows(run.path("pairs.jsonl"), PreferencePair) == kept
 
 
+def test_a_decision_can_be_taken_up_again(scripted):
+    run = open_run("demo")
+    generate_pairs(run, build_recipe({"n_prompts": 4, "filters": "empty"}), scripted)
+    session = open_review(run, "ada")
+    session.decide("neither")
+    first = session.decide("neither").pair_id
+    session.reopen()
+    assert session.current.pair_id == first and len(session.decisions) == 1
+    session.decide("A" if session._side_a(first) == "chosen" else "B")
+    assert session.decisions[first].decision == "accept" and open_review(run, "ada").decisions == session.decisions
+    assert len(run.path("reviews", "ada.jsonl").read_text().splitlines()) == 3, "the earlier decision stays in the file"
+    assert first in {pair.id for pair in apply_reviews(run)[0]}
+
+
 def test_model_text_is_escaped(scripted):
     from contemplative_cai.review import BlindedPair
     shown = pair_html(BlindedPair("x", "<img src=x onerror=alert(1)>", "</div><script>1</script>", "<b>bold</b>"))
