@@ -7,8 +7,9 @@ __all__ = ['Text', 'Conversation', 'InputError', 'digest', 'Record', 'Named', 'M
            'Constitution', 'Criterion', 'Rubric', 'Generated', 'Response', 'Critique', 'Revision', 'Triple',
            'PreferencePair', 'Dropped', 'Answer', 'Verdict']
 
-# %% ../nbs/00_schema.ipynb #02-e4b7ac26
+# %% ../nbs/00_schema.ipynb #02-c9f76f7a
 import hashlib
+import html
 import json
 from typing import Any, ClassVar, Literal
 
@@ -61,7 +62,7 @@ class Named(Record):
 
 Text = Field(min_length=1, pattern=r"\S")  # a text with at least one visible character
 
-# %% ../nbs/00_schema.ipynb #12-c597ba26
+# %% ../nbs/00_schema.ipynb #12-f83cc0f3
 class Message(Record):
     "One turn of a chat, in the shape every chat template takes."
     role: Literal["system", "user", "assistant"]
@@ -76,13 +77,14 @@ class Prompt(Named):
     identity = ("text", "history")
     text: str = Text  # what the user says, cleaned
     source: str = Text  # name of the source: practice, edge_cases, ailuminate, or a file's stem
-    source_id: str | None = None  # the row's own id in its source
+    source_id: str | None = None  # the row's own id in its source, or its line
     hazard: str | None = None  # hazard code, such as AILuminate's vcr
     persona: str | None = None  # who is meant to be asking: skilled, unskilled
     locale: str = "en_US"  # language and region of the text
     principle: str | None = None  # the principle a practice prompt tempts one to break
     topic: str | None = None  # what it is about, in a word or two
     tension: str | None = None  # what a good answer to an edge case must hold together
+    label: str | None = None  # what its source says of it, such as XSTest's safe and unsafe
     history: Conversation = ()  # earlier turns, oldest first
     raw: str | None = None  # the text as it was found, where cleaning changed it
 
@@ -91,7 +93,7 @@ class Prompt(Named):
         "The conversation the model is asked to continue."
         return (*self.history, Message(role="user", content=self.text))
 
-# %% ../nbs/00_schema.ipynb #16-cfc6d730
+# %% ../nbs/00_schema.ipynb #16-70b88f87
 class WorkedExample(Record):
     "One prompt carried through answer, critique and revision; shown to the model as a few-shot example."
     prompt: str = Text
@@ -104,7 +106,7 @@ class Principle(Record):
     "One thing asked of an answer."
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")  # canonical name: lower case, digits, underscores
     title: str = Text
-    description: str = Text
+    description: str = ""  # what it asks for, in prose; foreign formats have none
     clauses: tuple[str, ...] = Field(min_length=1)  # what a good answer does, one statement each
     critique_request: str = Text  # asks the model where its answer falls short
     revision_request: str = Text  # asks the model to write the answer again
@@ -132,6 +134,15 @@ class Constitution(Record):
     def digest(self) -> str:
         "The content's short name, recorded in the manifest and in every pair."
         return digest(self)
+
+    def _repr_html_(self) -> str:
+        "The constitution as a table, for notebooks; every text escaped."
+        def listed(items): return "<ul style='margin:0;padding-left:1.2em'>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+        def cell(text): return f"<td style='text-align:left;vertical-align:top;white-space:pre-wrap'>{text}</td>"
+        heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in ("principle", "clauses", "critique request", "revision request", "examples"))
+        rows = "".join(f"<tr>{cell(f'<b>{html.escape(p.title)}</b><br><code>{p.id}</code>')}{cell(listed(p.clauses))}{cell(html.escape(p.critique_request))}{cell(html.escape(p.revision_request))}{cell(len(p.examples))}</tr>" for p in self.principles)
+        meta = f"<p>Meta-principles</p>{listed(self.meta_principles)}" if self.meta_principles else ""
+        return f"<div style='max-width:75em'><p><b>{html.escape(self.title)}</b> ({html.escape(self.id)}, {html.escape(self.language)}, version {html.escape(self.version)}, digest {self.digest})</p>{meta}<table><tr>{heads}</tr>{rows}</table></div>"
 
 
 class Criterion(Record):
