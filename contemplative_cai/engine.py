@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EMBEDDED_PACKAGE', 'CHATML', 'PLAIN_ATTENTION', 'SHARED_FROM', 'cache_folder', 'embedded_file', 'file_digest',
            'model_source', 'weights_digest', 'pick_device', 'fast_bfloat16', 'pick_dtype', 'row_seed', 'choose_tokens',
-           'penalise', 'common_prefix', 'TransformersLLM', 'load_llm']
+           'penalise', 'common_prefix', 'TransformersLLM', 'load_tokenizer', 'load_llm']
 
 # %% ../nbs/05a_engine.ipynb #02-0871af66
 import copy
@@ -244,7 +244,7 @@ def common_prefix(rows: list[list[int]],  # token ids
     shortest = min(map(len, rows))
     return next((i for i in range(shortest - 1) if any(row[i] != rows[0][i] for row in rows)), shortest - 1)
 
-# %% ../nbs/05a_engine.ipynb #15-1510e2a7
+# %% ../nbs/05a_engine.ipynb #15-5fe22b3e
 SHARED_FROM = 64  # tokens from which a common beginning is worth computing once
 
 
@@ -403,6 +403,15 @@ class TransformersLLM:
         return [Logprob(total=picked[i, -n:].sum().item(), tokens=n) for i, n in enumerate(lengths)]
 
 
+def load_tokenizer(spec: ModelSpec,  # which model
+                   ):
+    "A model's tokenizer alone; raises `InputError` when it is not installed or not on the hub."
+    import transformers
+    source, revision = model_source(spec)
+    try: return transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+    except OSError as error: raise InputError(f"model '{spec.name}' ({source}) cannot be loaded: {str(error).splitlines()[0]} Recipe smollm2-135m needs neither network nor hub") from None
+
+
 def load_llm(spec: ModelSpec,  # which model
              dtype: str = "auto",  # auto, bfloat16, float16 or float32
              device: str = "auto",  # auto, cpu, cuda or mps
@@ -415,10 +424,8 @@ def load_llm(spec: ModelSpec,  # which model
     transformers.utils.logging.disable_progress_bar()
     device = pick_device(device)
     precision = pick_dtype(dtype, device)
-    source, revision = model_source(spec)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=getattr(torch, precision)).to(device)
+    tokenizer, (source, revision) = load_tokenizer(spec), model_source(spec)
+    try: model = transformers.AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=getattr(torch, precision)).to(device)
     except OSError as error: raise InputError(f"model '{spec.name}' ({source}) cannot be loaded: {str(error).splitlines()[0]} Recipe smollm2-135m needs neither network nor hub") from None
     if not tokenizer.chat_template: raise InputError(f"model '{spec.name}' has no chat template; use an instruction-tuned model")
     shares = _install_attention(model)

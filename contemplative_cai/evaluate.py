@@ -6,16 +6,15 @@
 __all__ = ['PROBE', 'check_arms', 'evaluation_prompts', 'answer_prompts', 'Comparison', 'compare_verdicts', 'compare_preferences',
            'preference_accuracy', 'evaluate']
 
-# %% ../nbs/12_evaluate.ipynb #02-3b467585
+# %% ../nbs/12_evaluate.ipynb #02-ebfe572c
 import time
 
 from .config import Recipe, model_spec
-from .constitution import load_constitution
 from .engine import load_llm
 from .judge import DETECTOR_VERSION, detect, load_rubric
 from .llm import LLM, CallFailed, Sampling, ask
-from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs_of, recipe_prompts
-from .prompts import check_leakage, draw_prompts
+from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs_of, recipe_prompts, recipe_split, refuse_leakage
+from .prompts import draw_prompts
 from .schema import Answer, InputError, Message, Prompt, Record, Verdict
 from .stats import Estimate, estimate, estimate_accuracy, paired_difference
 from .store import Journal, Run, read_json, read_rows, write_json, write_ledger, write_rows
@@ -33,17 +32,17 @@ def check_arms(base: LLM,  # the model without its adapter
     if apart == 0 or base.key == tuned.key: raise InputError("base and tuned are the same model: the adapter changes nothing. Was it trained? See dpo/metrics.jsonl; train again with more steps or a higher learning_rate")
     return apart
 
-# %% ../nbs/12_evaluate.ipynb #06-3ea14542
+# %% ../nbs/12_evaluate.ipynb #06-7db2fdee
 def evaluation_prompts(run: Run,  # a run that has generated
                        recipe: Recipe,  # the experiment
                        ) -> list[Prompt]:
     "Test prompts of the split and the extra ones; raises `InputError` when any was learned from."
-    split, drawn = load_split(run), recipe_prompts(recipe)
+    drawn = recipe_prompts(recipe)
+    split = recipe_split(recipe, drawn, run.path("split.json"))
+    refuse_leakage(run, recipe, split, drawn)
     test = [prompt for prompt in drawn if prompt.id in split.test]
     extra = draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed) if recipe.n_eval_prompts else []
-    prompts = list({prompt.id: prompt for prompt in [*test, *extra]}.values())
-    check_leakage([prompt for prompt in drawn if prompt.id in (*split.train, *split.validation)], prompts, load_constitution(recipe.constitution))
-    return prompts
+    return list({prompt.id: prompt for prompt in [*test, *extra]}.values())
 
 
 def answer_prompts(arms: dict[str, LLM],  # arm to model

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREY', 'NAMES', 'TITLE', 'HTML', 'MARKDOWN', 'collect', 'headline', 'learned', 'limits',
-           'waterfall_figure', 'training_figure', 'preference_figure', 'figures', 'comparison_table', 'side_by_side',
-           'provenance', 'what_was_done', 'write_report']
+           'waterfall_figure', 'training_figure', 'preference_figure', 'prompts_figure', 'figures', 'comparison_table',
+           'leakage_table', 'side_by_side', 'prompt_set', 'provenance', 'what_was_done', 'write_report']
 
-# %% ../nbs/14_report.ipynb #02-d4d7ac9b
+# %% ../nbs/14_report.ipynb #02-a94e28fd
 import base64
 import io
 from pathlib import Path
 
 from .config import Recipe
+from .duplicates import KINDS
 from .pairs import load_split, waterfall, yield_by_principle
 from .prompts import OWN_FILES, load_prompts
 from .schema import Answer, Dropped, InputError, PreferencePair, Prompt
@@ -20,16 +21,16 @@ from .stats import Estimate, share_interval, shown
 from .store import Run, read_json, read_rows, write_json, write_text
 from .train import LN2, read_metrics
 
-# %% ../nbs/14_report.ipynb #04-10411451
+# %% ../nbs/14_report.ipynb #04-9852cff0
 def collect(run: Run,  # a run with at least generated pairs
             ) -> dict:
     "Everything the report is made from; a step that has not run is None."
     if not run.path("pairs.jsonl").exists(): raise InputError(f"run '{run.name}' has nothing to report yet; run a step first, such as: ccai run generate --run {run.name}")
     kept, dropped = read_rows(run.path("pairs.jsonl"), PreferencePair), read_rows(run.path("dropped.jsonl"), Dropped)
     def optional(*parts): return read_json(run.path(*parts)) if run.path(*parts).exists() else None
-    training = optional("dpo", "training.json")
+    training, leaks = optional("dpo", "training.json"), optional("leakage.json")
     return {"run": run.name, "manifest": run.manifest, "split": load_split(run), "kept": kept, "dropped": dropped, "training": training if training and training["status"] == "done" else None,
-            "steps": read_metrics(run.path("dpo")), "metrics": optional("metrics.json"), "answers": read_rows(run.path("answers.jsonl"), Answer), "ledger": optional("ledger.json")}
+            "steps": read_metrics(run.path("dpo")), "metrics": optional("metrics.json"), "answers": read_rows(run.path("answers.jsonl"), Answer), "ledger": optional("ledger.json"), "leakage": leaks["table"] if leaks else []}
 
 
 def headline(facts: dict,  # from `collect`
@@ -71,7 +72,7 @@ def limits(facts: dict,  # from `collect`
         if reward.undefined or reward.clusters < 20: said.append(f"Small effects. {reward.clusters} held-out prompts with pairs are enough to see that the line works, not to measure how well.")
     return said
 
-# %% ../nbs/14_report.ipynb #06-d38f5377
+# %% ../nbs/14_report.ipynb #06-7cfd794b
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
 
 
@@ -143,6 +144,27 @@ def preference_figure(facts: dict,  # from `collect`
     return figure
 
 
+def prompts_figure(table: dict[str, dict[str, int]],  # from `count_prompts`
+                   title: str = "",  # what was counted
+                   ):
+    "Prompts by hazard or principle, personas beside each other."
+    personas = sorted({persona for row in table.values() for persona in row})
+    figure, axes = _axes(height=0.3 * len(table) + 1.0)
+    left = dict.fromkeys(table, 0)
+    for persona, colour in zip(personas, (BLUE, ORANGE, GREY, "#009E73", "#CC79A7", "#E69F00")):
+        counts = [row.get(persona, 0) for row in table.values()]
+        axes.barh(list(table), counts, left=list(left.values()), color=colour, label=persona)
+        left = {name: start + count for (name, start), count in zip(left.items(), counts)}
+    for y, total in enumerate(left.values()): axes.text(total, y, f" {total:,}", va="center", fontsize=8)
+    axes.set_yticks(range(len(table)), list(table), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(left.values(), default=1) * 1.12)
+    axes.set_xlabel("prompts")
+    axes.set_title(title, fontsize=9, loc="left")
+    if personas not in ([], ["-"]): axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=len(personas))
+    return figure
+
+
 def figures(facts: dict,  # from `collect`
             ) -> dict:
     "The figures the run has data for, by file name."
@@ -158,7 +180,7 @@ def _png(figure) -> bytes:
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
-# %% ../nbs/14_report.ipynb #08-3103b6bd
+# %% ../nbs/14_report.ipynb #08-2315704b
 NAMES = {"words": "words an answer", "refusal": "answers that begin by declining", "repetition": "answers that go in circles", "cut_off": "answers cut off at the token limit"}
 
 
@@ -171,6 +193,15 @@ def comparison_table(facts: dict,  # from `collect`
     rows.append(("unseen pairs with the revision likelier, a token", pairs, 2, f"{pairs['difference']['n']} pairs, {pairs['difference']['clusters']} prompts"))
     def number(value, digits): return "no data" if value is None else f"{value:.{digits}f}"
     return [{"outcome": name, "base": number(c["base"], digits), "tuned": number(c["tuned"], digits), "difference": shown(Estimate(**c["difference"]), digits, signed=True), "on": on} for name, c, digits, on in rows]
+
+
+def leakage_table(facts: dict,  # from `collect`
+                  ) -> list[dict]:
+    "What was compared with what, and how many texts were in both, one row a pair of sets."
+    def shown_row(row):
+        if row["held_out_prompts"] is None: return {"held out": row["held_out"], "learned": row["learned"], "compared": "not on this machine", **dict.fromkeys(KINDS, "-"), "allowed": "-"}
+        return {"held out": row["held_out"], "learned": row["learned"], "compared": f"{row['held_out_prompts']:,} x {row['learned_prompts']:,}", **{kind: row[kind] for kind in KINDS}, "allowed": row["allowed"]}
+    return [shown_row(row) for row in facts["leakage"]]
 
 
 def side_by_side(facts: dict,  # from `collect`
@@ -188,19 +219,28 @@ def side_by_side(facts: dict,  # from `collect`
     return list(rows.values())
 
 
+def prompt_set(manifest: dict,  # run.json
+               ) -> str | None:
+    "Digest, sources, and what cleaning changed."
+    if "prompts" not in manifest: return None
+    drawn, cleaned = (", ".join(f"{count} {name}" for name, count in manifest.get(key, {}).items()) for key in ("drawn", "mended"))
+    return f"{manifest['prompts']}: {drawn or 'sources unknown'}; mended: {cleaned or 'nothing'}"
+
+
 def provenance(facts: dict,  # from `collect`
                ) -> list[tuple[str, str]]:
     "What the run was made of."
     manifest, recipe = facts["manifest"], facts["manifest"].get("recipe", {})
-    changed = {key: value for key, value in recipe.items() if key in Recipe.model_fields and value != Recipe.model_fields[key].default}
-    rows = [("model", manifest.get("model")), ("constitution", manifest.get("constitution")), ("prompt set", manifest.get("prompts")), ("template", manifest.get("template")), ("seed", manifest.get("seed")),
+    usual = Recipe().model_dump(mode="json")
+    changed = {key: value for key, value in recipe.items() if key in usual and value != usual[key]}
+    rows = [("model", manifest.get("model")), ("constitution", manifest.get("constitution")), ("prompt set", prompt_set(manifest)), ("template", manifest.get("template")), ("seed", manifest.get("seed")),
             ("recipe", f"{manifest.get('recipe_name', '')}: " + ", ".join(f"{key} {value}" for key, value in changed.items())), ("commit", manifest.get("surroundings", {}).get("commit")),
             ("versions", ", ".join(f"{name} {number}" for name, number in manifest.get("surroundings", {}).get("versions", {}).items())),
-            ("split", f"{len(facts['split'].train)} prompts to train, {len(facts['split'].validation)} to validate, {len(facts['split'].test)} to test")]
+            ("split", f"by {facts['split'].by}: {len(facts['split'].train)} prompts to train, {len(facts['split'].validation)} to validate, {len(facts['split'].test)} to test" + (f"; held out: {', '.join(facts['split'].held_out)}" if facts["split"].held_out else ""))]
     if facts["ledger"]: rows.append(("cost", "; ".join(f"{stage}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in entry.items() if value) for stage, entry in facts["ledger"].items())))
     return [(name, str(value)) for name, value in rows if value is not None]
 
-# %% ../nbs/14_report.ipynb #10-e0044019
+# %% ../nbs/14_report.ipynb #10-eb1510f4
 TITLE = "Contemplative constitutional AI"
 
 HTML = """<!doctype html>
@@ -229,6 +269,8 @@ HTML = """<!doctype html>
 {% if answers %}<h2>Answers side by side</h2><p>Written by models; click a question to read.</p>{% for row in answers %}<details><summary>{{ row.question }}</summary><div class="two"><div><b>base</b>
 {{ row.base }}</div><div><b>tuned</b>
 {{ row.tuned }}</div></div></details>{% endfor %}{% endif %}
+{% if leakage %}<h2>Leaks</h2><p>Texts that are learned from compared with texts that are tested on or should stay untouched: the same text, the same up to case and spacing, in long runs of words, or nearly the same. A hit that is not allowed by name stops the run.</p>
+<table><tr>{% for name in leakage[0] %}<th>{{ name }}</th>{% endfor %}</tr>{% for row in leakage %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}
 <h2>What it was made of</h2><table>{% for name, value in provenance %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
 <footer>Rebuilt from the run folder with <code>ccai report {{ run }}</code>. Numbers for machines: metrics.json, dpo/training.json, ledger.json.</footer>
 </body></html>
@@ -270,6 +312,12 @@ MARKDOWN = """# {{ title }}: run {{ run }}
 |---|---:|---:|---|---|
 {% for row in comparisons %}| {{ row.outcome }} | {{ row.base }} | {{ row.tuned }} | {{ row.difference }} | {{ row.on }} |
 {% endfor %}
+{% endif %}{% if leakage %}## Leaks
+
+| {{ leakage[0] | join(" | ") }} |
+|{% for _ in leakage[0] %}---|{% endfor %}
+{% for row in leakage %}| {{ row.values() | join(" | ") }} |
+{% endfor %}
 {% endif %}## What it was made of
 
 | | |
@@ -302,7 +350,7 @@ def write_report(run: Run,  # a run with at least generated pairs
         images[name] = "data:image/png;base64," + base64.b64encode(content).decode()
     values = dict(title=TITLE, run=run.name, done=what_was_done(facts), headline=headline(facts), learned=learned(facts), limits=limits(facts), images=images, training=facts["training"],
                   waterfall=waterfall(facts["kept"], facts["dropped"]), by_principle=list(yield_by_principle(facts["kept"], facts["dropped"]).items()),
-                  comparisons=comparison_table(facts) if facts["metrics"] else [], answers=side_by_side(facts, show_text), provenance=provenance(facts))
+                  comparisons=comparison_table(facts) if facts["metrics"] else [], answers=side_by_side(facts, show_text), provenance=provenance(facts), leakage=leakage_table(facts))
     write_text(run.path("report.html"), Environment(autoescape=True).from_string(HTML).render(values))
     write_text(run.path("report.md"), Environment(autoescape=False).from_string(MARKDOWN).render(values))
     write_json(run.path("headline.json"), [list(row) for row in values["headline"]])

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OWN', 'CODE', 'CHECKPOINTS', 'settings', 'missing_settings', 'command_line', 'entry_script', 'job_name', 'price',
-           'plan', 'prompt_file', 'source_archive', 'submit', 'launch']
+           'plan', 'input_files', 'source_archive', 'submit', 'launch']
 
-# %% ../nbs/16_sagemaker.ipynb #02-5caed312
+# %% ../nbs/16_sagemaker.ipynb #02-1614cd19
 import gzip
 import io
 import json
@@ -14,6 +14,7 @@ import os
 import shlex
 import subprocess
 import tarfile
+from pathlib import Path
 from typing import Any
 
 from .config import Recipe, project_root, read_config
@@ -95,17 +96,20 @@ def plan(step: str,  # a step, or all
         "Tags": [{"Key": "project", "Value": "contemplative_cai"}, {"Key": "run", "Value": run}],
     }
 
-# %% ../nbs/16_sagemaker.ipynb #08-2e153bc3
-def prompt_file(recipe: Recipe,  # whose prompts the job needs
-                ) -> str:
-    "The recipe's prompt file, relative to the project; raises `InputError` when the job could not find it there."
-    path, root = source_path(recipe.prompts).resolve(), project_root()
-    if not path.is_file(): raise InputError(f"no prompt file {path}")
-    if not path.is_relative_to(root): raise InputError(f"{path}: a job sees only the project's tree; copy the file into data/ and name it from there")
-    return str(path.relative_to(root))
+# %% ../nbs/16_sagemaker.ipynb #08-4d882ec5
+def input_files(recipe: Recipe,  # whose inputs the job needs
+                ) -> list[str]:
+    "The recipe's prompt files, constitution and split, relative to the project; raises `InputError` when the job could not find one there."
+    named = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)] + [Path(name) for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None) if name]
+    root, found = project_root(), []
+    for path in (path.resolve() for path in named if path is not None):
+        if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")
+        if not path.is_relative_to(root): raise InputError(f"{path}: a job sees only the project's tree; copy the file into data/ and name it from there")
+        found.append(str(path.relative_to(root)))
+    return found
 
 
-def source_archive(extra: str,  # a file to send although git does not track it
+def source_archive(extra: list[str],  # files to send although git does not track them
                    ) -> bytes:
     "The tracked files of the project and `extra` as a .tar.gz that is the same for the same content."
     root = project_root()
@@ -113,7 +117,7 @@ def source_archive(extra: str,  # a file to send although git does not track it
     if listed.returncode: raise InputError(f"{root} is not a git checkout, so it is unclear what to send: {listed.stderr.strip()}; clone the project with git")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in sorted({extra, *filter(None, listed.stdout.split("\0"))}):
+        for name in sorted({*extra, *filter(None, listed.stdout.split("\0"))}):
             path = root / name
             if not path.is_file(): continue
             entry = archive.gettarinfo(path, arcname=name)
@@ -148,7 +152,7 @@ def launch(step: str,  # a step, or all
            ) -> int:
     "`ccai run ... --on sagemaker`: print the plan, and with `yes` submit it; returns the exit status."
     import yaml
-    where, archive = settings(), source_archive(prompt_file(recipe))
+    where, archive = settings(), source_archive(input_files(recipe))
     request, cost = plan(step, run, recipe, overrides, where, digest(archive.hex())), price(where)
     print(json.dumps(request, indent=2))
     dollars = f"at most {cost['max_usd']} USD" if cost["max_usd"] is not None else "price unknown: add the instance to configs/prices.yaml"

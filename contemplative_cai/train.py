@@ -6,7 +6,7 @@
 __all__ = ['LN2', 'SETTINGS', 'Preference', 'wins', 'score_preferences', 'latest_checkpoint', 'training_digest', 'training_pairs',
            'metrics_row', 'read_metrics', 'train_dpo', 'held_out_preferences', 'accuracies']
 
-# %% ../nbs/09_train.ipynb #02-15229fdc
+# %% ../nbs/09_train.ipynb #02-f04c12f6
 import json
 import math
 import os
@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from .config import Recipe, model_spec
-from .constitution import load_constitution
 from .engine import load_llm, model_source, pick_device, pick_dtype, weights_digest
 from .llm import LLM, Logprob
-from .pairs import load_pairs, load_split, pairs_of, recipe_prompts
-from .prompts import check_leakage
+from .pairs import load_pairs, load_split, pairs_of, recipe_prompts, recipe_split, refuse_leakage
 from .review import read_decisions, reviewed_out
 from .schema import InputError, PreferencePair, Record, digest
 from .store import Progress, Run, read_json, write_json, write_ledger, write_rows, write_text
@@ -85,7 +83,7 @@ def latest_checkpoint(folder: Path,  # holds checkpoint-<step> folders
         path.rename(path.with_name(f"broken-{path.name}-{time.time_ns()}"))
     return None
 
-# %% ../nbs/09_train.ipynb #09-9d3f599e
+# %% ../nbs/09_train.ipynb #09-5427bbec
 SETTINGS = ("model", "dtype", "device", "seed", "learning_rate", "beta", "epochs", "train_batch_size", "accumulation", "lora_r", "lora_alpha", "lora_dropout", "max_length", "gradient_checkpointing")  # recipe keys a training depends on
 
 
@@ -115,11 +113,11 @@ def training_pairs(run: Run,  # a run that has generated
     "Pairs to train on and pairs held out, reviewers' decisions applied; raises `InputError` on a leak or too few pairs."
     split, out = load_split(run), reviewed_out(read_decisions(run))
     pairs = [pair for pair in load_pairs(run) if pair.id not in out]
-    train, held_out = pairs_of(pairs, split.train), pairs_of(pairs, (*split.validation, *split.test))
-    prompts = {prompt.id: prompt for prompt in recipe_prompts(recipe)}
-    missing = {pair.prompt_id for pair in pairs} - set(prompts)
+    train, held_out = pairs_of(pairs, split.train, split.untrained_principles), pairs_of(pairs, (*split.validation, *split.test))
+    prompts = recipe_prompts(recipe)
+    missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in prompts}
     if missing: raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws now; run the generate step again with this recipe, or take a new --run name")
-    check_leakage([prompts[id] for id in split.train], [prompts[id] for id in (*split.validation, *split.test)], load_constitution(recipe.constitution))
+    refuse_leakage(run, recipe, recipe_split(recipe, prompts, run.path("split.json")), prompts)
     if len(train) < 2: raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; raise n_prompts, loosen the filters, or look at dropped.jsonl")
     return train, held_out
 
