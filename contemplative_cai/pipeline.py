@@ -7,9 +7,10 @@ __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'KINDS', 'EXAMPLES', 'notebook_path
            'check_parameters', 'settle', 'begin', 'check_inputs', 'preflight', 'StepFailed', 'execute', 'check_setup',
            'parameter_help', 'Plan', 'make_plan', 'main']
 
-# %% ../nbs/15_pipeline.ipynb #02-01f3bdd5
+# %% ../nbs/15_pipeline.ipynb #02-a0cc6afb
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -24,13 +25,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from .config import Recipe, build_recipe, did_you_mean, given, load_recipe, model_spec, model_specs, parse_override, project_root, recipe_names, recipe_summary, runs_root
-from .constitution import load_constitution
+from .constitution import load_constitution, recipe_constitution
 from .engine import embedded_file, fast_bfloat16, pick_device, pick_dtype
-from .pairs import load_pairs, recipe_prompts
-from .prompts import FETCH_AILUMINATE, draw_prompts, load_prompts
+from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
+from .pairs import leakage, load_pairs, recipe_prompts, recipe_split
+from .prompts import FETCH_AILUMINATE, load_prompts
 from .report import write_report
 from .review import check_reviewer
 from .schema import InputError
+from .split import refuse_leaks
 from .store import Journal, Run, check_disk, check_run_name, clock, open_run, progress_line, read_json, run_names, surroundings
 
 # %% ../nbs/15_pipeline.ipynb #04-725dbe4e
@@ -66,7 +69,7 @@ def notebook_parameters(step: str,  # one of STEPS
         found[node.target.id] = Parameter(node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning)
     return found
 
-# %% ../nbs/15_pipeline.ipynb #07-1dc2dfd9
+# %% ../nbs/15_pipeline.ipynb #07-9c65474e
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -113,12 +116,13 @@ def begin(run: str,  # the run's name
 
 def check_inputs(steps: list[str],  # what will run
                  recipe: Recipe,  # as resolved
+                 folder: Path | None = None,  # the run's, where there is one
                  ) -> None:
-    "Read what the steps will read: constitution, prompts, device; raises `InputError`."
-    if set(steps) & {"smoke-test", "quickstart", "generate"}:
-        load_constitution(recipe.constitution)
-        recipe_prompts(recipe)
-    if set(steps) & {"smoke-test", "quickstart", "evaluate"} and recipe.n_eval_prompts: draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)
+    "Read what the steps will read: constitution, prompts, split, and leaks between what is learned and what is tested; raises `InputError`."
+    if set(steps) - {"setup", "review"}:
+        recipe_constitution(recipe)
+        prompts = recipe_prompts(recipe)
+        refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None), prompts)[1])
 
 
 def preflight(plan: "Plan",  # what will run
@@ -126,7 +130,7 @@ def preflight(plan: "Plan",  # what will run
     "Look, without writing anything, at what a local run needs; raises `InputError`."
     folder = runs_root() / plan.run
     check_disk(folder)
-    check_inputs(plan.steps, plan.recipe)
+    check_inputs(plan.steps, plan.recipe, folder)
     if plan.recipe.device not in ("auto", "cpu"): pick_device(plan.recipe.device)
     if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
     if plan.steps[0] in ("setup", "smoke-test"): return
@@ -134,7 +138,7 @@ def preflight(plan: "Plan",  # what will run
     if plan.steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(plan.run, create=False))
     if plan.steps[0] != "review" and model_spec(plan.recipe.model).kind == "embedded": embedded_file()
 
-# %% ../nbs/15_pipeline.ipynb #10-b0a04cf7
+# %% ../nbs/15_pipeline.ipynb #10-a206a275
 class StepFailed(RuntimeError):
     "A step ended with an error; the message is the one line to show."
 
@@ -182,13 +186,16 @@ def _sign(path: Path) -> None:
     if path.exists(): NotebookNotary().sign(nbformat.read(path, as_version=4))
 
 
+def _hush_broken_tasks() -> None:
+    "After an interruption: the task of the broken-off cell must not report its dead kernel after our own last line."
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 def execute(step: str,  # one of STEPS
             run_name: str,  # the run
             parameters: dict[str, Any],  # what to give the notebook
             ) -> Path:
     "Execute a step's notebook; returns the executed copy. Raises `InputError`, `StepFailed` or `KeyboardInterrupt`."
-    import logging
-
     import papermill
     from nbclient.exceptions import DeadKernelError
     folder = runs_root() / run_name
@@ -200,8 +207,9 @@ def execute(step: str,  # one of STEPS
         with _watching(folder): papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters}, kernel_name="python3", cwd=str(project_root()), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
     except papermill.PapermillExecutionError as error:
         if error.ename == "InputError": raise InputError(*str(error.evalue).split("\n")) from None
-        if error.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None
+        if error.ename == "KeyboardInterrupt": _hush_broken_tasks(); raise KeyboardInterrupt from None
         raise StepFailed(where.format(cell=error.cell_index, what=f"{error.ename}: {error.evalue}")) from None
+    except KeyboardInterrupt: _hush_broken_tasks(); raise
     except DeadKernelError: raise StepFailed(where.format(cell="?", what="the kernel died; if memory ran out, lower batch_size or train_batch_size. What was finished is kept: run the same command again")) from None
     finally:
         _close_steps(folder)
@@ -228,7 +236,7 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     except InputError: row("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}")
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
-# %% ../nbs/15_pipeline.ipynb #14-37537e49
+# %% ../nbs/15_pipeline.ipynb #14-2c2e3f68
 EXAMPLES = """examples:
   ccai run quickstart                                  the whole line on the embedded model
   ccai run generate --run mine -p n_prompts=32         answers, critiques, revisions, pairs
@@ -245,8 +253,33 @@ def parameter_help(steps: list[str],  # whose notebooks
                    ) -> str:
     "What -p accepts for these steps, one line a parameter."
     known = {name: parameter for step in steps for name, parameter in notebook_parameters(step).items() if name not in ("run", "recipe")}
-    def default(p): return Recipe.model_fields[p.name].default if p.name in Recipe.model_fields else p.default
+    usual = Recipe().model_dump(mode="json")
+    def default(p):
+        value = usual.get(p.name, p.default)
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
     return "parameters (-p name=value; the default is the recipe's, else the one shown):\n" + "\n".join(f"  {p.name:<18} {p.meaning.removesuffix('; None: as the recipe says')} [{default(p)}]" for p in known.values())
+
+
+def _constitution_parser(commands) -> None:
+    "`ccai constitution lint|show|diff`."
+    constitution = commands.add_parser("constitution", help="lint, show or compare constitutions", formatter_class=argparse.RawDescriptionHelpFormatter, epilog="examples:\n  ccai constitution lint                                 all of data/constitutions/\n  ccai constitution show mine.md --model smollm2-135m    lengths in tokens\n  ccai constitution show foreign.md --full > mine.md     another format, rewritten in ours\n  ccai constitution diff contemplative charter")
+    what = constitution.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name, help_text, files in [("lint", "what is missing, misplaced or would be filtered; exit status 2 when a file cannot be used", "*"), ("show", "principles, lengths and digest", "+"), ("diff", "every part in which two differ", 2)]:
+        parser = what.add_parser(name, help=help_text)
+        parser.add_argument("files", nargs=files, metavar="FILE", help="name in data/constitutions/, or a .md file (ours, structured, directives or headerless)")
+        if name != "diff": parser.add_argument("--model", help="count tokens of this model (default: words)")
+        if name == "show": parser.add_argument("--full", action="store_true", help="print the whole text, in the project's own format")
+
+
+def _prompts_parser(commands) -> None:
+    "`ccai prompts`."
+    prompts = commands.add_parser("prompts", help="what a source of prompts holds, without showing one", formatter_class=argparse.RawDescriptionHelpFormatter, epilog="examples:\n  ccai prompts ailuminate --figure counts.png\n  ccai prompts practice mine.csv --columns text=question,hazard=kind\n  ccai prompts '{source: hh-rlhf, data_dir: harmless-base, part: test}'\n  ccai prompts hub:owner/name --columns text=instruction")
+    prompts.add_argument("sources", nargs="+", metavar="SOURCE", help="practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, a .csv/.jsonl/.parquet file, hub:owner/name, or YAML such as '{source: mine.csv, history: true}'")
+    for name in ("hazards", "personas", "locales"): prompts.add_argument(f"--{name}", metavar="NAMES", help=f"{name} to keep, separated by commas")
+    prompts.add_argument("--columns", metavar="field=column,...", help="which columns of a file hold text, id, hazard, persona, ...")
+    prompts.add_argument("--duplicates", choices=("exact", "near"), default="exact", help="count once: exact copies, or near duplicates too")
+    prompts.add_argument("--constitution", default="contemplative", metavar="NAME", help="whose principles the capacity is computed with (default: contemplative)")
+    prompts.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the counts into this file too")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,6 +302,8 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="rebuild a run's report from its folder")
     report.add_argument("run")
     report.add_argument("--show-text", action="store_true", help="show answers to adversarial prompts too (hidden until clicked)")
+    _constitution_parser(commands)
+    _prompts_parser(commands)
     run.set_defaults(run_parser=run)
     return parser
 
@@ -304,7 +339,7 @@ def _show_plan(plan: Plan) -> None:
     "What --dry-run prints."
     print(f"run      {plan.run}  ({runs_root() / plan.run})\nrecipe   {plan.recipe_name}")
     for step in plan.steps: print(f"step     {step}: nbs/pipelines/{STEPS[step]}.ipynb")
-    for key, value in plan.recipe.model_dump().items(): print(f"  {key:<22} {value}")
+    for key, value in plan.recipe.model_dump(mode="json").items(): print(f"  {key:<22} {value}")
 
 
 def _run(arguments) -> int:
@@ -347,7 +382,7 @@ def _farewell(plan: Plan) -> None:
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
 
-# %% ../nbs/15_pipeline.ipynb #16-cff5b762
+# %% ../nbs/15_pipeline.ipynb #16-199d0046
 def _alive(pid: int | None) -> bool:
     "Whether a process is there."
     try: return pid is not None and os.kill(pid, 0) is None
@@ -371,14 +406,8 @@ def _runs(_) -> int:
         headline = dict((what, number) for what, number, _ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
         rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference after DPO", "-"), _cost(run)))
     if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
-    else: _table(rows)
+    else: print(text_table(rows))
     return 0
-
-
-def _table(rows: list[tuple[str, ...]]) -> None:
-    "Print rows in columns."
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows: print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
 
 
 def _status(arguments) -> int:
@@ -400,11 +429,30 @@ def _recipes(_) -> int:
     for name in recipe_names():
         recipe = load_recipe(name)
         rows.append((name, recipe.model, f"{model_spec(recipe.model).memory_gb.get('bf16', 0):g} GB", recipe_summary(name)))
-    _table(rows)
+    print(text_table(rows))
     print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: about 3 GB with the embedded model.\n")
     rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
     for name, spec in model_specs().items(): rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}", *(f"{spec.memory_gb[k]:g} GB" if k in spec.memory_gb else "-" for k in ("bf16", "int8", "int4")), spec.licence))
-    _table(rows)
+    print(text_table(rows))
+    return 0
+
+
+def _constitution(arguments) -> int:
+    "`ccai constitution`; status 2 when lint found a file that cannot be used."
+    if arguments.what == "diff": print(diff_text(*arguments.files))
+    elif arguments.what == "show": print("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full) for name in arguments.files))
+    else:
+        text, usable = lint_text(arguments.files, arguments.model)
+        print(text)
+        return 0 if usable else 2
+    return 0
+
+
+def _prompts(arguments) -> int:
+    "`ccai prompts`."
+    filters = {name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip()) or None for name in ("hazards", "personas", "locales") if getattr(arguments, name)}
+    columns = parse_columns(arguments.columns)
+    print(prompts_text([parse_source(text, columns) for text in arguments.sources], len(load_constitution(arguments.constitution).principles), arguments.figure, duplicates=arguments.duplicates, **filters))
     return 0
 
 
@@ -418,7 +466,7 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
     arguments = _parser().parse_args(argv)
-    commands = {"run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "report": _report}
+    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "report": _report}
     def interrupted(*_): raise KeyboardInterrupt
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None
@@ -426,6 +474,9 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     except InputError as error:
         for problem in error.problems: print(f"ccai: {problem}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost", file=sys.stderr)
         return 2
