@@ -186,7 +186,7 @@ def test_broken_row(before, refused, write, name, content, line, what):
 def test_prompt_file_in_another_encoding(before, refused, write):
     "A UTF-16 file is named with what to do."
     path = write("mine.csv", "text\nOne?\n".encode("utf-16"))
-    assert "mine.csv: not UTF-8" in refused(*GENERATE, "-p", f"prompts={path}")
+    assert "mine.csv, line 1: not UTF-8" in refused(*GENERATE, "-p", f"prompts={path}")
 
 
 # constitutions

@@ -14,7 +14,7 @@ import nbformat.v4 as v4
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from contemplative_cai.constitution import load_constitution
+from contemplative_cai.constitution import load_constitution, parse_constitution
 from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.pairs import generate_pairs
 from contemplative_cai.pipeline import begin
@@ -56,6 +56,7 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
     tree, log, quiet = folder / "tree", folder / "server.log", folder / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     for name in ("configs", "data", "nbs/pipelines"): shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("benchmarks", ".ipynb_checkpoints"))
     shutil.copy(ROOT / "settings.ini", tree)
+    shutil.copy(ROOT / "nbs" / "builder.ipynb", tree / "nbs")
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     places = {"HOME": "home", "IPYTHONDIR": "ipython", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "CCAI_ROOT": "tree", "CCAI_RUNS": "runs"}
@@ -148,6 +149,37 @@ def test_review_widget(page, lab, monkeypatch):
     for text in (QUESTION, ANSWER, REVISION): expect(widget).to_contain_text(text)
     assert widget.locator("img, script, u").count() == 0 and widget.locator("b", has_text="Nobody").count() == 0
     assert page.evaluate("window.ran") is None
+
+
+def test_builder_widget(page, lab):
+    "The form in JupyterLab: a clause is emptied and lint says so at once, a question goes through critique and revision on a real transformer, and the saved file can be read."
+    notebook = lab.tree / "nbs" / "builder.ipynb"
+    source = notebook.read_text(encoding="utf-8")
+    assert source.count(r'recipe: str = \"smollm2-135m\"') == 1
+    notebook.write_text(source.replace(r'recipe: str = \"smollm2-135m\"', r'recipe: str = \"smoke\"'), encoding="utf-8")
+
+    run_all(page, lab, "nbs/builder.ipynb")
+    form = page.locator(".jp-OutputArea-output").filter(has=page.get_by_role("button", name="Try it"))
+    expect(form).to_contain_text("Nothing to find fault with.")
+    form.get_by_role("tab", name="Principle").click()
+    clauses = form.locator("textarea").nth(3)  # after preamble, meta-principles and description
+    expect(clauses).to_have_value(re.compile("The answer speaks of what a person did"))
+    clauses.fill("")
+    clauses.blur()
+    expect(form).to_contain_text("1 to be mended before it can be saved")
+    expect(form.get_by_role("button", name="Save")).to_be_disabled()
+    clauses.fill("<b>Bold</b> claims are left open.")
+    clauses.blur()
+    expect(form).to_contain_text("Nothing to find fault with.")
+
+    form.get_by_placeholder("a question to try it on").fill("Is my neighbour simply rude?")
+    form.get_by_role("button", name="Try it").click()
+    expect(form).to_contain_text("As a pair:")
+    form.get_by_role("button", name="Save").click()
+    expect(form).to_contain_text("Saved as mine.md")
+    saved = parse_constitution((lab.tree / "data" / "constitutions" / "mine.md").read_text(encoding="utf-8"), "mine.md")
+    assert saved.principles[0].clauses == ("<b>Bold</b> claims are left open.",) and saved.principles[1:] == load_constitution("contemplative").principles[1:]
+    assert form.locator("b", has_text="Bold").count() == 0
 
 
 PROGRESS = """\
