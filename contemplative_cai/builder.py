@@ -6,9 +6,10 @@
 __all__ = ['EXAMPLE_FIELDS', 'PRINCIPLE_FIELDS', 'HEAD_FIELDS', 'COLOURS', 'Draft', 'try_constitution', 'recipe_llm',
            'findings_html', 'triple_html', 'builder_widget']
 
-# %% ../nbs/08b_builder.ipynb #02-9732314b
+# %% ../nbs/08b_builder.ipynb #02-aa5b2f0f
 import html
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from .revise import make_triples
 from .schema import Constitution, InputError, Principle, Prompt, Triple, WorkedExample
 from .store import Journal, Run, write_text
 
-# %% ../nbs/08b_builder.ipynb #04-cce79a1a
+# %% ../nbs/08b_builder.ipynb #04-b106785e
 EXAMPLE_FIELDS = tuple(part.lower() for part in EXAMPLE_PARTS)
 PRINCIPLE_FIELDS = {"id": "short name: lower case, digits, underscores", "title": "name, as people read it", "description": "what it asks for, in prose", "clauses": "what a good answer does, one statement a line",
                     "critique_request": "asks the model where its answer falls short", "revision_request": "asks the model to answer again"}  # field to what belongs there
@@ -77,6 +78,7 @@ class Draft:
         head = {name: text.strip() for name, text in self.head.items()} | {"meta_principles": _lines(self.head["meta_principles"])}
         try: constitution = Constitution(**head, principles=tuple(principles))
         except ValidationError as error: raise InputError(*(f"constitution: {'.'.join(map(str, item['loc'])) or 'principles'}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
+        if any(unicodedata.category(c) == "Cs" for c in dump_constitution(constitution)): raise InputError("constitution: it holds half a character (a lone surrogate); write that text again")
         try: same = parse_constitution(dump_constitution(constitution), "draft") == constitution
         except InputError as error: raise InputError(*(f"a text would be misread in the file: {problem}" for problem in error.problems)) from None
         if not same: raise InputError("a text would be misread in the file: a line of it looks like a heading, a list or front matter; begin the line with another character")

@@ -4,26 +4,31 @@
 
 # %% auto #0
 __all__ = ['EXAMPLE_PARTS', 'parse_constitution', 'dump_constitution', 'constitution_names', 'load_constitution', 'leave_out',
-           'combine_principles', 'combine', 'recipe_constitution']
+           'combination_id', 'combine_principles', 'combine', 'recipe_constitution', 'recipe_principles']
 
-# %% ../nbs/03_constitution.ipynb #02-3743b5d8
+# %% ../nbs/03_constitution.ipynb #02-0dc187a8
+import json
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import Recipe, did_you_mean, project_root, read_text, read_yaml
-from .dialects import Section, bullets, chapters, dialect, every, read_dialect, read_sections
+from .config import Recipe, did_you_mean, is_there, project_root, read_text, read_yaml
+from .dialects import Section, bullets, chapters, dialect, every, line_feeds, read_dialect, read_sections, refuse_unread
 from .schema import Constitution, InputError, Principle, WorkedExample
 
-# %% ../nbs/03_constitution.ipynb #05-6624f2b6
+# %% ../nbs/03_constitution.ipynb #05-03b4e87e
 def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
     "The values between the first two '---' lines, the rest, and the line the rest begins on."
     lines = text.split("\n")
     fences = [i for i, line in enumerate(lines) if line.strip() == "---"][:2]
     if len(fences) < 2 or fences[0] != 0: raise InputError(f"{name}, line 1: expected front matter between two '---' lines, with id, title, language and version")
-    return read_yaml("\n".join(lines[1:fences[1]]), name, above=1), "\n".join(lines[fences[1] + 1:]), fences[1] + 1
+    values = read_yaml("\n".join(lines[1:fences[1]]), name, above=1, as_text=True)
+    for key, value in values.items():
+        if not isinstance(value, str): raise InputError(f"{name}: front matter: '{key}' should be a text, found a {type(value).__name__}")
+    return values, "\n".join(lines[fences[1] + 1:]), fences[1] + 1
 
-# %% ../nbs/03_constitution.ipynb #06-cd2cbf8f
+# %% ../nbs/03_constitution.ipynb #06-ae3447c8
 EXAMPLE_PARTS = ("Prompt", "Response", "Critique", "Revision")  # the fourth-level headings of a worked example
 
 
@@ -60,7 +65,12 @@ def _principle(sections: list[Section], name: str) -> Principle:
         known = ["Clauses", "Critique request", "Revision request", "Example 1"] if section.level == 3 else list(EXAMPLE_PARTS)
         if section.level == 3 and section not in examples and section.title.lower() not in ("clauses", "critique request", "revision request"):
             raise InputError(f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; {did_you_mean(section.title, known)}")
+    refuse_unread([section for section in below if section.level not in (3, 4)], name, "use '###' for the parts of a principle and '####' for those of an example")
     def parts_of(example): return [s for s in below if s.level == 4 and example.line < s.line < min((n.line for n in below if n.level == 3 and n.line > example.line), default=10**9)]
+    read = [part for example in examples for part in parts_of(example)]
+    refuse_unread([section for section in below if section.level == 4 and section not in read], name, "'####' headings are the parts of a worked example")
+    loose = next((example for example in examples if example.body), None)
+    if loose: raise InputError(f"{name}, line {loose.line}: '{loose.title}' has text before its first '####' heading, which would be lost; put it under '#### Prompt'")
     try:
         return Principle(id=id, title=title, description=head.body, clauses=bullets(parts["clauses"], name), critique_request=parts["critique request"].body,
                          revision_request=parts["revision request"].body, examples=tuple(_example(example, parts_of(example), name) for example in examples))
@@ -71,7 +81,7 @@ def parse_constitution(text: str,  # the Markdown
                        name: str = "constitution",  # what to call it in messages, usually the file's name
                        ) -> Constitution:
     "The constitution a Markdown text says, in our own format or a known dialect; raises `InputError` naming file, line and remedy."
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    text = line_feeds(text)
     if dialect(text) != "own": return read_dialect(text, name)
     front, body, offset = _front_matter(text, name)
     missing = [key for key in ("id", "title", "language", "version") if not front.get(key)]
@@ -80,21 +90,29 @@ def parse_constitution(text: str,  # the Markdown
     if unknown: raise InputError(f"{name}: front matter has an unknown key '{unknown[0]}'; {did_you_mean(unknown[0], ['id', 'title', 'language', 'version'])}")
     sections = read_sections(body, offset)
     groups = chapters(sections)
-    meta = [group[0] for group in groups if group[0].title.lower() == "meta-principles"]
+    metas = [group for group in groups if group[0].title.lower() == "meta-principles"]
+    meta = [group[0] for group in metas]
     if len(meta) > 1: raise InputError(f"{name}, line {meta[1].line}: '## Meta-principles' stands twice; join the two")
+    if len(groups) == len(metas): raise InputError(f"{name}: no principles found; each begins with a line '## Title {{#id}}'")
+    before = sections[1:next((i for i, section in enumerate(sections) if section.level == 2), len(sections))]
+    refuse_unread(before + [section for group in metas for section in group[1:]], name, "the title belongs into the front matter, other text below it, without a heading")
     principles = every([lambda group=group: _principle(group, name) for group in groups if group[0] not in meta])
-    if not principles: raise InputError(f"{name}: no principles found; each begins with a line '## Title {{#id}}'")
     try:
         return Constitution(id=str(front["id"]), title=str(front["title"]), language=str(front["language"]), version=str(front["version"]), preamble=sections[0].body,
                             meta_principles=bullets(meta[0], name) if meta else (), principles=tuple(principles))
     except ValidationError as error: raise InputError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
-# %% ../nbs/03_constitution.ipynb #12-99f4c903
+# %% ../nbs/03_constitution.ipynb #12-d8b818bd
+def _quoted(text: str) -> str:
+    "A text as a YAML value: plain where it is made of words, in quotes where a sign could mean something."
+    return text if re.fullmatch(r"\w[\w ,()\u2019-]*", text) else json.dumps(text, ensure_ascii=False)
+
+
 def dump_constitution(constitution: Constitution,  # what to write
                       ) -> str:
     "The Markdown that `parse_constitution` reads back as the same constitution."
     c = constitution
-    blocks = [f'---\nid: {c.id}\ntitle: {c.title}\nlanguage: {c.language}\nversion: "{c.version}"\n---']
+    blocks = [f"---\nid: {c.id}\ntitle: {_quoted(c.title)}\nlanguage: {_quoted(c.language)}\nversion: {json.dumps(c.version, ensure_ascii=False)}\n---"]
     if c.preamble: blocks.append(c.preamble)
     if c.meta_principles: blocks += ["## Meta-principles", "\n".join(f"- {line}" for line in c.meta_principles)]
     for p in c.principles:
@@ -105,7 +123,7 @@ def dump_constitution(constitution: Constitution,  # what to write
             for part in EXAMPLE_PARTS: blocks += [f"#### {part}", getattr(example, part.lower())]
     return "\n\n".join(blocks) + "\n"
 
-# %% ../nbs/03_constitution.ipynb #15-99485d91
+# %% ../nbs/03_constitution.ipynb #15-b6650d46
 def constitution_names() -> list[str]:
     "The constitutions in `data/constitutions/`."
     return sorted(path.stem for path in (project_root() / "data" / "constitutions").glob("*.md"))
@@ -115,10 +133,10 @@ def load_constitution(name: str,  # a constitution's name, or a path to a .md fi
                       ) -> Constitution:
     "The constitution called `name`; raises `InputError` when it is not there or not valid."
     path = Path(name) if name.endswith(".md") else project_root() / "data" / "constitutions" / f"{name}.md"
-    if not path.is_file(): raise InputError(f"no constitution '{name}'; {did_you_mean(name, constitution_names())} (a path to a .md file works too)")
+    if not is_there(path): raise InputError(f"no constitution '{name}'; {did_you_mean(name, constitution_names())} (a path to a .md file works too)")
     return parse_constitution(read_text(path), path.name)
 
-# %% ../nbs/03_constitution.ipynb #19-6704e26d
+# %% ../nbs/03_constitution.ipynb #19-1b0b008e
 def leave_out(constitution: Constitution,  # what to shorten
               ids: tuple[str, ...],  # principles to leave out
               ) -> Constitution:
@@ -141,12 +159,23 @@ def _in_turn(lists: list[tuple]) -> tuple:
     return tuple(items[i] for i in range(max(map(len, lists))) for items in lists if i < len(items))
 
 
+def combination_id(ids: list[str],  # of two or more principles
+                   ) -> str:
+    "What a combination is called."
+    return "_and_".join(ids)
+
+
+def _groups(combinations: tuple[str, ...]) -> list[list[str]]:
+    "The ids of each combination, as a recipe writes them."
+    return [[id.strip() for id in combination.split("+")] for combination in combinations]
+
+
 def combine_principles(principles: list[Principle],  # two or more
                        ) -> Principle:
     "One principle that asks for all of them in one critique and one revision."
     titles = " and ".join(principle.title for principle in principles)
     def asked(field): return "\n\n".join(f"{number}. {getattr(principle, field)}" for number, principle in enumerate(principles, 1))
-    return Principle(id="_and_".join(principle.id for principle in principles), title=titles, description="\n\n".join(filter(None, (principle.description for principle in principles))),
+    return Principle(id=combination_id([principle.id for principle in principles]), title=titles, description="\n\n".join(filter(None, (principle.description for principle in principles))),
                      clauses=tuple(clause for principle in principles for clause in principle.clauses),
                      critique_request=f"Look at your answer in {len(principles)} ways, and write one short critique from all of them.\n\n{asked('critique_request')}",
                      revision_request=f"Answer once more, and once only, mending all of this together.\n\n{asked('revision_request')}", examples=_in_turn([principle.examples for principle in principles]))
@@ -156,7 +185,7 @@ def combine(constitution: Constitution,  # what to change
             combinations: tuple[str, ...],  # ids joined by +, such as emptiness+mindfulness
             ) -> Constitution:
     "The constitution with each combination in the place of its first principle; raises `InputError` for an unknown or repeated id."
-    groups = [tuple(id.strip() for id in combination.split("+")) for combination in combinations]
+    groups = _groups(combinations)
     ids = tuple(id for group in groups for id in group)
     _check_ids(constitution, ids, "combine")
     for group in groups:
@@ -165,7 +194,10 @@ def combine(constitution: Constitution,  # what to change
         if ids.count(id) > 1: raise InputError(f"combine: principle '{id}' stands in two places; a principle can be part of one combination")
     by_id = {principle.id: principle for principle in constitution.principles}
     joined = {group[0]: combine_principles([by_id[id] for id in group]) for group in groups}
-    return constitution.model_copy(update={"principles": tuple(joined.get(p.id, p) for p in constitution.principles if p.id in joined or p.id not in ids)})
+    principles = tuple(joined.get(p.id, p) for p in constitution.principles if p.id in joined or p.id not in ids)
+    names = [principle.id for principle in principles]
+    if len(set(names)) < len(names): raise InputError(f"combine: a combination would be called '{max(names, key=names.count)}', as a principle of '{constitution.id}' is already; rename that principle")
+    return constitution.model_copy(update={"principles": principles})
 
 
 def recipe_constitution(recipe: Recipe,  # the experiment
@@ -173,3 +205,10 @@ def recipe_constitution(recipe: Recipe,  # the experiment
     "The recipe's constitution, without what it leaves out and with what it combines."
     constitution = leave_out(load_constitution(recipe.constitution), recipe.leave_out or ())
     return combine(constitution, recipe.combine or ())
+
+# %% ../nbs/03_constitution.ipynb #20-4acd679d
+def recipe_principles(recipe: Recipe,  # the experiment
+                      ) -> dict[str, tuple[str, ...]]:
+    "The ids of the recipe's principles, each with those it is a combination of (none for a plain one)."
+    made = {combination_id(group): tuple(group) for group in _groups(recipe.combine or ())}
+    return {principle.id: made.get(principle.id, ()) for principle in recipe_constitution(recipe).principles}

@@ -6,13 +6,13 @@
 __all__ = ['text_table', 'constitution_path', 'length_function', 'lint_text', 'show_text', 'diff_text', 'parse_source',
            'parse_columns', 'prompts_text']
 
-# %% ../nbs/14a_inputs.ipynb #02-81851c35
+# %% ../nbs/14a_inputs.ipynb #02-8596c2cc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import did_you_mean, model_spec, parse_override, project_root
-from .constitution import constitution_names, dump_constitution, load_constitution
+from .config import brief, did_you_mean, is_there, model_spec, parse_override, project_root
+from .constitution import constitution_names, dump_constitution, load_constitution, parse_constitution
 from .engine import load_tokenizer
 from .lint import count_words, diff_constitutions, lint_file, principle_lengths, token_counter
 from .prompts import FIELDS, HAZARDS, SOURCES, describe_pool, hazard_of, pool_prompts
@@ -28,12 +28,12 @@ def text_table(rows: Sequence[Sequence],  # of cells; the first row is the heade
     numeric = [all(isinstance(row[i], int) for row in rows[1:]) for i in range(len(cells[0]))]
     return "\n".join("  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in zip(row, widths, numeric)).rstrip() for row in cells)
 
-# %% ../nbs/14a_inputs.ipynb #07-84879e26
+# %% ../nbs/14a_inputs.ipynb #07-c451e08c
 def constitution_path(name: str,  # a constitution's name, or a path to a .md file
                       ) -> Path:
     "The file behind a name; raises `InputError` when it is not there."
     path = Path(name) if name.endswith(".md") else project_root() / "data" / "constitutions" / f"{name}.md"
-    if not path.is_file(): raise InputError(f"no constitution '{name}'; {did_you_mean(name, constitution_names())} (a path to a .md file works too)")
+    if not is_there(path): raise InputError(f"no constitution '{name}'; {did_you_mean(name, constitution_names())} (a path to a .md file works too)")
     return path
 
 
@@ -52,7 +52,7 @@ def lint_text(names: Sequence[str],  # constitutions; empty: all of data/constit
         findings = lint_file(constitution_path(name))
         errors = sum(finding.level == "error" for finding in findings)
         usable = usable and not errors
-        verdict = f"{errors} errors" if errors else f"{len(findings)} warnings" if findings else "nothing to find fault with"
+        verdict = f"cannot be used, {errors} to mend" if errors else f"{len(findings)} to consider" if findings else "nothing to find fault with"
         sizes = "" if errors else "\n  " + f"{unit}: " + ", ".join(f"{row['principle']} {row['total']:,}" for row in principle_lengths(load_constitution(name), count))
         blocks.append("\n".join([f"{name}: {verdict}{sizes}", *(f"  {finding}" for finding in findings)]))
     return "\n".join(blocks), usable
@@ -63,7 +63,12 @@ def show_text(constitution: Constitution,  # what to show
               full: bool = False,  # the whole text, in the project's own format
               ) -> str:
     "What `ccai constitution show` prints: a summary, or the file in our own format."
-    if full: return dump_constitution(constitution).rstrip("\n")
+    if full:
+        text = dump_constitution(constitution)
+        try: same = parse_constitution(text, constitution.id) == constitution
+        except InputError: same = False
+        if not same: raise InputError(f"constitution '{constitution.id}' has a text that our own format would misread (a line that looks like a heading, or half a code block); change that text first")
+        return text.rstrip("\n")
     c, (count, unit) = constitution, length_function(model)
     rows = [("principle", "clauses", "examples", "description", "clause text", "requests", "example text", "total")] + [tuple(row.values()) for row in principle_lengths(c, count)]
     return f"{c.title} ({c.id}, language {c.language}, version {c.version}, digest {c.digest})\n{len(c.meta_principles)} meta-principles; lengths in {unit}\n{text_table(rows)}"
@@ -75,13 +80,14 @@ def diff_text(left: str,  # a constitution's name or file
     "What `ccai constitution diff` prints."
     return str(diff_constitutions(load_constitution(left), load_constitution(right)))
 
-# %% ../nbs/14a_inputs.ipynb #10-7c03c367
+# %% ../nbs/14a_inputs.ipynb #10-c77f2056
 def parse_source(text: str,  # a name, a path, or YAML such as {source: mine.csv, quota: 20}
                  columns: dict[str, str] | None = None,  # field to column, for a file
                  ) -> Any:
     "A source as it stands on a command line."
     value = parse_override(f"source={text}")[1] if text.lstrip().startswith("{") else {"source": text}
-    return value | {"columns": columns} if columns and value["source"] not in SOURCES else value
+    if not isinstance(value, dict) or "source" not in value: raise InputError(f"{text}: expected a name, a path, or YAML such as '{{source: mine.csv, history: true}}'")
+    return {"columns": columns} | value if columns and value["source"] not in SOURCES else value
 
 
 def parse_columns(text: str | None,  # field=column, separated by commas
@@ -108,16 +114,18 @@ def prompts_text(sources: Sequence,  # names, paths or mappings
     rows = [("", *(p if p != "-" else "prompts" for p in personas), *(("all",) if len(personas) > 1 else ()), "", "")]
     for name, row in table.items():
         total = sum(row.values())
-        rows.append((name, *(row.get(p, 0) for p in personas), *((total,) if len(personas) > 1 else ()), bar(total), meaning(name)))
-    said = [f"{name}: {loaded:,} prompts" + (f", {count:,} to draw from" if count != loaded else "") for name, (loaded, count) in facts["sources"].items()]
+        rows.append((brief(name), *(row.get(p, 0) for p in personas), *((total,) if len(personas) > 1 else ()), bar(total), meaning(name)))
+    said = [f"{name}: {loaded:,} prompts" + (f", {count:,} to draw from" if count != loaded else "") for name, loaded, count in facts["sources"]]
     said += ["", text_table(rows), "", f"capacity   {facts['prompts']:,} prompts x {principles} principles = {facts['prompts'] * principles:,} pairs at most"]
     said.append("mended     " + (", ".join(f"{what} in {n}" for what, n in facts["mended"].items()) + "; the text as it was found is kept in 'raw'" if facts["mended"] else "nothing"))
     said.append(f"repeated   {facts['repeated']} copies left out; {facts['near']['prompts']} prompts in {facts['near']['groups']} groups of near duplicates" + (" (a split keeps a group on one side)" if facts["near"]["groups"] else ""))
     if facts["left_out"]: said.append("left out   " + ", ".join(f"{name} {n}" for name, n in facts["left_out"].items()) + "; kept only when hazards names them")
+    if facts["no_hazard"]: said.append(f"unlabelled {facts['no_hazard']} prompts have no hazard: whether they are of a kind that is kept only by name, nobody can tell")
     if facts["filtered"]: said.append(f"filtered   {facts['filtered']} prompts by hazard, persona or locale")
     said.append(f"longest    {facts['longest']:,} characters")
     if figure:
         figure.parent.mkdir(parents=True, exist_ok=True)
-        prompts_figure(table, ", ".join(facts["sources"])).savefig(figure)
+        try: prompts_figure({brief(name): row for name, row in table.items()}, ", ".join(name for name, _, _ in facts["sources"])).savefig(figure)
+        except ValueError as error: raise InputError(f"--figure {figure}: {error}") from None
         said.append(f"picture    {figure}")
     return "\n".join(said)

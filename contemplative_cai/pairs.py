@@ -9,7 +9,7 @@ __all__ = ['Filter', 'META_TALK', 'COPIED_WORDS', 'TELLING', 'ALWAYS', 'FILTER_F
            'length_rule', 'bag_of_words_rule', 'Generation', 'recipe_prompts', 'recipe_split', 'leakage',
            'refuse_leakage', 'generate_pairs', 'load_pairs', 'load_split', 'pairs_of']
 
-# %% ../nbs/07_pairs.ipynb #02-2adf4ff8
+# %% ../nbs/07_pairs.ipynb #02-f41bc5fe
 import difflib
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import FILTERS, Recipe, model_spec
-from .constitution import recipe_constitution
+from .constitution import recipe_constitution, recipe_principles
 from .dialects import plain_name
 from .duplicates import normalise
 from .engine import load_llm
@@ -26,7 +26,7 @@ from .llm import LLM, Sampling
 from .prompts import draw_prompts, mended
 from .revise import CONVERSATION, Template, make_triples
 from .schema import Constitution, Dropped, InputError, Message, PreferencePair, Principle, Prompt, Triple
-from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, leak_table, prompts_digest, read_split, refuse_leaks, split_prompts, worked_examples
+from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, leak_table, prompts_digest, read_split, refuse_leaks, split_changes, split_prompts, worked_examples
 from .store import Journal, Run, read_rows, write_json, write_ledger, write_rows, write_text
 
 # %% ../nbs/07_pairs.ipynb #04-102a77e4
@@ -238,7 +238,7 @@ def bag_of_words_rule(train: list[PreferencePair],  # pairs it is fitted on
     better, worse = (model.decision_function(vectorizer.transform(texts)) for texts in _sides(test))
     return [1.0 if b > w else 0.0 if b < w else 0.5 for b, w in zip(better, worse)]
 
-# %% ../nbs/07_pairs.ipynb #19-f1649a0e
+# %% ../nbs/07_pairs.ipynb #19-74f394de
 @dataclass(frozen=True)
 class Generation:
     "What the generate step made."
@@ -261,15 +261,18 @@ def recipe_split(recipe: Recipe,  # the experiment
     "The shared split, the run's own (extended when prompts were added), or a new one; raises `InputError` when prompts or rule have changed since it was saved."
     shares = (recipe.validation_share, recipe.test_share)
     if recipe.split is None and (saved is None or not saved.exists()):
-        return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (), [principle.id for principle in recipe_constitution(recipe).principles] if recipe.split_by == "principle" else ())
+        return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (), recipe_principles(recipe))
     path = Path(recipe.split) if recipe.split else saved
     split = read_split(path)
-    if not recipe.split:
+    if recipe.split:
+        ignored = [name for name, value in [("split_by", split.by), ("held_out", split.held_out), ("validation_share", split.validation_share), ("test_share", split.test_share)] if getattr(recipe, name) not in (Recipe.model_fields[name].default, value)]
+        if ignored: raise InputError(f"split {path} decides who is tested on, and the recipe's {' and '.join(ignored)} say otherwise; take these keys away, or the split")
+    else:
         rule = {"seed": recipe.seed, "by": recipe.split_by, "validation_share": recipe.validation_share, "test_share": recipe.test_share} | ({"held_out": recipe.held_out} if recipe.held_out else {})
         changed = [f"{name} {getattr(split, name)}, now {value}" for name, value in rule.items() if getattr(split, name) not in (value, None)]
         if changed: raise InputError(f"{path}: this split was made with another rule ({'; '.join(changed)}). Use the old values, another --run, or move the split away to draw a new one")
-        if split.ids < {prompt.id for prompt in prompts}: return extend_split(split, prompts)
-    check_split(split, prompts, str(path))
+        if set(split.parts) < {prompt.id for prompt in prompts} and not any(change.split()[1] == "relabelled:" for change in split_changes(split, prompts)): return extend_split(split, prompts, recipe_principles(recipe))
+    check_split(split, prompts, str(path), *(["Draw the same prompts (the same sources, n_prompts, seed and filters), or take split away"] if recipe.split else []))
     return split
 
 
@@ -278,9 +281,10 @@ def leakage(recipe: Recipe,  # the experiment
             prompts: list[Prompt],  # what it draws
             ) -> tuple[list[dict], list[Leak]]:
     "What is learned from against what is tested on or guarded: the table, and every leak."
-    learned = {"training prompts": [prompt for prompt in prompts if prompt.id in split.train]}
+    part = split.parts
+    learned = {"training prompts": [prompt for prompt in prompts if part[prompt.id] == "train"]}
     if recipe.n_few_shot: learned["worked examples"] = worked_examples(recipe_constitution(recipe), recipe.n_few_shot)
-    held_out = {name: [prompt for prompt in prompts if prompt.id in getattr(split, name)] for name in ("validation", "test")}
+    held_out = {name: [prompt for prompt in prompts if part[prompt.id] == name] for name in ("validation", "test")}
     if recipe.n_eval_prompts: held_out["evaluation: " + ", ".join(map(str, recipe.eval_prompts))] = draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)
     held_out |= {name: guarded_prompts(name) for name in recipe.guarded}
     leaks = find_leaks(learned, {name: there for name, there in held_out.items() if there is not None}, recipe.allowed_leaks or ())
@@ -336,8 +340,8 @@ def load_split(run: Run,  # a run that has generated
 
 def pairs_of(pairs: list[PreferencePair],  # pairs of a run
              prompt_ids: tuple[str, ...],  # a part of its split
-             without: tuple[str, ...] = (),  # principles whose pairs stay out
+             without: set[str] | None = None,  # principles whose pairs stay out
              ) -> list[PreferencePair]:
     "The pairs whose prompt is in a part of the split."
     wanted = set(prompt_ids)
-    return [pair for pair in pairs if pair.prompt_id in wanted and not set(pair.principle.split("_and_")) & set(without)]
+    return [pair for pair in pairs if pair.prompt_id in wanted and pair.principle not in (without or ())]

@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'KINDS', 'EXAMPLES', 'notebook_path
            'check_parameters', 'settle', 'begin', 'check_inputs', 'preflight', 'StepFailed', 'execute', 'check_setup',
            'parameter_help', 'Plan', 'make_plan', 'main']
 
-# %% ../nbs/15_pipeline.ipynb #02-a0cc6afb
+# %% ../nbs/15_pipeline.ipynb #02-4f967f63
 import argparse
 import json
 import logging
@@ -29,7 +29,7 @@ from .constitution import load_constitution, recipe_constitution
 from .engine import embedded_file, fast_bfloat16, pick_device, pick_dtype
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
 from .pairs import leakage, load_pairs, recipe_prompts, recipe_split
-from .prompts import FETCH_AILUMINATE, load_prompts
+from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
 from .report import write_report
 from .review import check_reviewer
 from .schema import InputError
@@ -236,7 +236,7 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     except InputError: row("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}")
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
-# %% ../nbs/15_pipeline.ipynb #14-2c2e3f68
+# %% ../nbs/15_pipeline.ipynb #14-32182b00
 EXAMPLES = """examples:
   ccai run quickstart                                  the whole line on the embedded model
   ccai run generate --run mine -p n_prompts=32         answers, critiques, revisions, pairs
@@ -318,6 +318,15 @@ class Plan:
     parameters: dict[str, Any]  # overrides, recipe keys and others
 
 
+def _from_root(key: str, value: Any) -> Any:
+    "A path that was typed in another folder, as the notebooks see it: they run in the project's root."
+    def moved(text): return os.path.relpath(text, project_root()) if isinstance(text, str) and not os.path.isabs(text) and os.path.isfile(text) and Path(text).suffix and not Path.cwd().samefile(project_root()) else text
+    if key in ("prompts", "eval_prompts"):
+        sources = [source.model_dump() for source in as_sources(value)]
+        return [{**source, "source": moved(source["source"])} if isinstance(source, dict) else moved(source) for source in sources] if value is not None else None
+    return moved(value) if key in ("constitution", "split") else value
+
+
 def make_plan(step: str,  # one of STEPS, or all
               run_name: str | None = None,  # None: the notebook's default
               recipe: str | None = None,  # None: the run's own, or the default
@@ -329,6 +338,7 @@ def make_plan(step: str,  # one of STEPS, or all
     overrides = dict(overrides or {})
     for reserved in {"run", "recipe"} & set(overrides): raise InputError(f"-p {reserved}=...: use --{reserved}")
     check_parameters(steps, overrides)
+    overrides = {key: _from_root(key, value) for key, value in overrides.items()}
     if recipe is None and step in ("smoke-test", "quickstart", "setup"): recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
     run_name = notebook_parameters(steps[0])["run"].default if run_name is None else run_name
     name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items() if key in Recipe.model_fields and value is not None})
@@ -382,7 +392,7 @@ def _farewell(plan: Plan) -> None:
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
 
-# %% ../nbs/15_pipeline.ipynb #16-199d0046
+# %% ../nbs/15_pipeline.ipynb #16-99424383
 def _alive(pid: int | None) -> bool:
     "Whether a process is there."
     try: return pid is not None and os.kill(pid, 0) is None
@@ -466,6 +476,8 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
     arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 can still be printed
     commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "report": _report}
     def interrupted(*_): raise KeyboardInterrupt
     main_thread = threading.current_thread() is threading.main_thread()

@@ -7,7 +7,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREY', 'NAMES', 'TITLE', 'HTML', 'MARKDOWN', 'coll
            'waterfall_figure', 'training_figure', 'preference_figure', 'prompts_figure', 'figures', 'comparison_table',
            'leakage_table', 'side_by_side', 'prompt_set', 'provenance', 'what_was_done', 'write_report']
 
-# %% ../nbs/14_report.ipynb #02-a94e28fd
+# %% ../nbs/14_report.ipynb #02-8ec671ff
 import base64
 import io
 from pathlib import Path
@@ -15,8 +15,8 @@ from pathlib import Path
 from .config import Recipe
 from .duplicates import KINDS
 from .pairs import load_split, waterfall, yield_by_principle
-from .prompts import OWN_FILES, load_prompts
-from .schema import Answer, Dropped, InputError, PreferencePair, Prompt
+from .prompts import own_prompts
+from .schema import Answer, Dropped, InputError, PreferencePair
 from .stats import Estimate, share_interval, shown
 from .store import Run, read_json, read_rows, write_json, write_text
 from .train import LN2, read_metrics
@@ -72,14 +72,23 @@ def limits(facts: dict,  # from `collect`
         if reward.undefined or reward.clusters < 20: said.append(f"Small effects. {reward.clusters} held-out prompts with pairs are enough to see that the line works, not to measure how well.")
     return said
 
-# %% ../nbs/14_report.ipynb #06-7cfd794b
+# %% ../nbs/14_report.ipynb #06-a15a9734
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
 
 
-def _axes(width: float = 7.0, height: float = 3.0):
-    "A quiet pair of axes that belongs to no window."
+def _figure(width: float, height: float):
+    "A figure that belongs to no window, and that a notebook shows as a picture."
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+    class Picture(Figure):
+        "A figure with a picture of itself for notebooks, whatever their backend."
+        def _repr_png_(self) -> bytes: return _png(self)
+    return Picture(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _axes(width: float = 7.0, height: float = 3.0):
+    "A quiet pair of axes, with its figure."
+    figure = _figure(width, height)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -104,9 +113,8 @@ def waterfall_figure(facts: dict,  # from `collect`
 def training_figure(facts: dict,  # from `collect`
                     ):
     "Loss against ln 2, and the rewards of both sides."
-    from matplotlib.figure import Figure
     rows = [row for row in facts["steps"] if "loss" in row]
-    figure = Figure(figsize=(7, 2.7), dpi=150, layout="constrained")
+    figure = _figure(7, 2.7)
     left, right = figure.subplots(1, 2)
     steps = [row["step"] for row in rows]
     left.plot(steps, [row["loss"] for row in rows], color=BLUE, marker="o", markersize=3)
@@ -159,6 +167,7 @@ def prompts_figure(table: dict[str, dict[str, int]],  # from `count_prompts`
     axes.set_yticks(range(len(table)), list(table), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, max(left.values(), default=1) * 1.12)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("prompts")
     axes.set_title(title, fontsize=9, loc="left")
     if personas not in ([], ["-"]): axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=len(personas))
@@ -180,7 +189,7 @@ def _png(figure) -> bytes:
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
-# %% ../nbs/14_report.ipynb #08-2315704b
+# %% ../nbs/14_report.ipynb #08-043c89b6
 NAMES = {"words": "words an answer", "refusal": "answers that begin by declining", "repetition": "answers that go in circles", "cut_off": "answers cut off at the token limit"}
 
 
@@ -208,12 +217,11 @@ def side_by_side(facts: dict,  # from `collect`
                  show_text: bool = False,  # show texts of sources that are not the project's own
                  ) -> list[dict]:
     "Question and both answers, one row a prompt; texts of foreign sources only when asked for."
-    prompts: dict[str, Prompt] = {}
-    for source in sorted({answer.source for answer in facts["answers"]} & set(OWN_FILES)): prompts |= {prompt.id: prompt for prompt in load_prompts(source)}
+    prompts = own_prompts()
     rows: dict[str, dict] = {}
     for answer in facts["answers"]:
-        own = answer.source in OWN_FILES
-        question = prompts[answer.prompt_id].text if own and answer.prompt_id in prompts else f"prompt {answer.prompt_id} ({answer.source})"
+        own = answer.prompt_id in prompts
+        question = prompts[answer.prompt_id].text if own else f"prompt {answer.prompt_id} ({answer.source})"
         text = answer.text if own or show_text else "(hidden: a source of adversarial prompts; rebuild with show_text to read)"
         rows.setdefault(answer.prompt_id, {"id": answer.prompt_id, "source": answer.source, "question": question})[answer.arm] = text if answer.text is not None else f"(no answer: {answer.failure})"
     return list(rows.values())
@@ -223,7 +231,8 @@ def prompt_set(manifest: dict,  # run.json
                ) -> str | None:
     "Digest, sources, and what cleaning changed."
     if "prompts" not in manifest: return None
-    drawn, cleaned = (", ".join(f"{count} {name}" for name, count in manifest.get(key, {}).items()) for key in ("drawn", "mended"))
+    drawn = ", ".join(f"{count} {name}" for name, count in manifest.get("drawn", {}).items())
+    cleaned = ", ".join(f"{name} in {count}" for name, count in manifest.get("mended", {}).items())
     return f"{manifest['prompts']}: {drawn or 'sources unknown'}; mended: {cleaned or 'nothing'}"
 
 
@@ -240,7 +249,7 @@ def provenance(facts: dict,  # from `collect`
     if facts["ledger"]: rows.append(("cost", "; ".join(f"{stage}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in entry.items() if value) for stage, entry in facts["ledger"].items())))
     return [(name, str(value)) for name, value in rows if value is not None]
 
-# %% ../nbs/14_report.ipynb #10-eb1510f4
+# %% ../nbs/14_report.ipynb #10-09f94b6b
 TITLE = "Contemplative constitutional AI"
 
 HTML = """<!doctype html>
@@ -270,7 +279,7 @@ HTML = """<!doctype html>
 {{ row.base }}</div><div><b>tuned</b>
 {{ row.tuned }}</div></div></details>{% endfor %}{% endif %}
 {% if leakage %}<h2>Leaks</h2><p>Texts that are learned from compared with texts that are tested on or should stay untouched: the same text, the same up to case and spacing, in long runs of words, or nearly the same. A hit that is not allowed by name stops the run.</p>
-<table><tr>{% for name in leakage[0] %}<th>{{ name }}</th>{% endfor %}</tr>{% for row in leakage %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}
+<table><tr>{% for name in leakage[0] %}<th>{{ name }}</th>{% endfor %}</tr>{% for row in leakage %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table>{% if allowed_leaks %}<p>Allowed by name: {{ allowed_leaks }}.</p>{% endif %}{% endif %}
 <h2>What it was made of</h2><table>{% for name, value in provenance %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
 <footer>Rebuilt from the run folder with <code>ccai report {{ run }}</code>. Numbers for machines: metrics.json, dpo/training.json, ledger.json.</footer>
 </body></html>
@@ -350,7 +359,7 @@ def write_report(run: Run,  # a run with at least generated pairs
         images[name] = "data:image/png;base64," + base64.b64encode(content).decode()
     values = dict(title=TITLE, run=run.name, done=what_was_done(facts), headline=headline(facts), learned=learned(facts), limits=limits(facts), images=images, training=facts["training"],
                   waterfall=waterfall(facts["kept"], facts["dropped"]), by_principle=list(yield_by_principle(facts["kept"], facts["dropped"]).items()),
-                  comparisons=comparison_table(facts) if facts["metrics"] else [], answers=side_by_side(facts, show_text), provenance=provenance(facts), leakage=leakage_table(facts))
+                  comparisons=comparison_table(facts) if facts["metrics"] else [], answers=side_by_side(facts, show_text), provenance=provenance(facts), leakage=leakage_table(facts), allowed_leaks=", ".join(facts["manifest"].get("recipe", {}).get("allowed_leaks") or []))
     write_text(run.path("report.html"), Environment(autoescape=True).from_string(HTML).render(values))
     write_text(run.path("report.md"), Environment(autoescape=False).from_string(MARKDOWN).render(values))
     write_json(run.path("headline.json"), [list(row) for row in values["headline"]])

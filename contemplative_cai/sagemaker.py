@@ -6,7 +6,7 @@
 __all__ = ['OWN', 'CODE', 'CHECKPOINTS', 'settings', 'missing_settings', 'command_line', 'entry_script', 'job_name', 'price',
            'plan', 'input_files', 'source_archive', 'submit', 'launch']
 
-# %% ../nbs/16_sagemaker.ipynb #02-1614cd19
+# %% ../nbs/16_sagemaker.ipynb #02-79b5f1e0
 import gzip
 import io
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Recipe, project_root, read_config
-from .prompts import source_path
+from .prompts import BENCHMARK_FILES, benchmarks_folder, source_path
 from .schema import InputError, digest
 
 # %% ../nbs/16_sagemaker.ipynb #04-27f7ff17
@@ -96,11 +96,12 @@ def plan(step: str,  # a step, or all
         "Tags": [{"Key": "project", "Value": "contemplative_cai"}, {"Key": "run", "Value": run}],
     }
 
-# %% ../nbs/16_sagemaker.ipynb #08-4d882ec5
+# %% ../nbs/16_sagemaker.ipynb #08-58a56fdd
 def input_files(recipe: Recipe,  # whose inputs the job needs
                 ) -> list[str]:
     "The recipe's prompt files, constitution and split, relative to the project; raises `InputError` when the job could not find one there."
-    named = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)] + [Path(name) for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None) if name]
+    guarded = [benchmarks_folder() / BENCHMARK_FILES[name] for name in recipe.guarded if name in BENCHMARK_FILES]
+    named = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)] + [path for path in guarded if path.is_file()] + [Path(name) for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None) if name]
     root, found = project_root(), []
     for path in (path.resolve() for path in named if path is not None):
         if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")

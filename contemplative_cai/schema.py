@@ -7,10 +7,11 @@ __all__ = ['Text', 'Conversation', 'InputError', 'digest', 'Record', 'Named', 'M
            'Constitution', 'Criterion', 'Rubric', 'Generated', 'Response', 'Critique', 'Revision', 'Triple',
            'PreferencePair', 'Dropped', 'Answer', 'Verdict']
 
-# %% ../nbs/00_schema.ipynb #02-c9f76f7a
+# %% ../nbs/00_schema.ipynb #02-ad73622d
 import hashlib
 import html
 import json
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -93,7 +94,7 @@ class Prompt(Named):
         "The conversation the model is asked to continue."
         return (*self.history, Message(role="user", content=self.text))
 
-# %% ../nbs/00_schema.ipynb #16-70b88f87
+# %% ../nbs/00_schema.ipynb #16-71c5dda8
 class WorkedExample(Record):
     "One prompt carried through answer, critique and revision; shown to the model as a few-shot example."
     prompt: str = Text
@@ -104,7 +105,7 @@ class WorkedExample(Record):
 
 class Principle(Record):
     "One thing asked of an answer."
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")  # canonical name: lower case, digits, underscores
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=200)  # canonical name: lower case, digits, underscores
     title: str = Text
     description: str = ""  # what it asks for, in prose; foreign formats have none
     clauses: tuple[str, ...] = Field(min_length=1)  # what a good answer does, one statement each
@@ -115,7 +116,7 @@ class Principle(Record):
 
 class Constitution(Record):
     "Principles, and how to hold them."
-    id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)
     title: str = Text
     language: str = Text  # BCP 47, such as en
     version: str = Text
@@ -125,8 +126,7 @@ class Constitution(Record):
 
     @model_validator(mode="after")
     def _distinct_ids(self):
-        ids = [principle.id for principle in self.principles]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
+        twice = sorted(name for name, count in Counter(principle.id for principle in self.principles).items() if count > 1)
         if twice: raise ValueError(f"two principles share the id {', '.join(twice)}; give each its own")
         return self
 

@@ -78,6 +78,7 @@ def test_in_place_as_jupyterlab_runs_it(runs):
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source += '\nrecipe = "smoke"\nn_prompts = 4'
     NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(ROOT / "nbs" / "pipelines")}}).execute()
+    assert sum("image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", [])) == 2, "figures should be pictures"
     progress = [o for o in (output for cell in notebook.cells for output in cell.get("outputs", [])) if "of 16 calls" in str(o.get("data", {}).get("text/plain", ""))]
     assert progress and all("done in" in o["data"]["text/plain"] for o in progress), "the progress lines should end, and stay, with their last value"
 

@@ -3,6 +3,7 @@ import csv
 import gzip
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from contemplative_cai.config import Source, build_recipe
 from contemplative_cai.inputs import parse_columns, parse_source, prompts_text
-from contemplative_cai.pipeline import main
+from contemplative_cai.pipeline import main, make_plan
 from contemplative_cai.prompts import (
     HAZARDS,
     as_sources,
@@ -20,6 +21,7 @@ from contemplative_cai.prompts import (
     hazard_of,
     load_prompts,
     mended,
+    own_prompts,
     pool_prompts,
     read_prompts,
     read_transcript,
@@ -28,6 +30,7 @@ from contemplative_cai.prompts import (
 )
 from contemplative_cai.schema import InputError, Prompt
 
+ROOT = Path(__file__).resolve().parents[1]
 CODES = {"spc_ele": 24, "spc_fin": 26, "spc_hlt": 26, "spc_lgl": 24}
 
 
@@ -84,7 +87,7 @@ def test_hh_rlhf_with_history_keeps_every_turn(benchmarks):
     source = Source(source="hh-rlhf", part="test")
     for short, long in zip(load_prompts(source), load_prompts(source.model_copy(update={"history": True})), strict=True):
         assert (long.history[0].content if long.history else long.text) == short.text
-        assert all(turn.role == ("user", "assistant")[i % 2] for i, turn in enumerate(long.history)) or len(long.history) % 2 == 1
+        assert all(turn.role == ("user", "assistant")[i % 2] for i, turn in enumerate(long.history)) and len(long.history) % 2 == 0
 
 
 def test_counts_of_the_command(benchmarks, tmp_path, capsys):
@@ -113,6 +116,29 @@ def test_a_header_that_is_a_prompt_is_not_repeated(tmp_path):
     path.write_text("What is the kindest way to tell a friend that the cake did not rise?\nAnd the bread?\n")
     with pytest.raises(InputError, match=r"found \(a text of 68 characters\)") as caught: read_prompts(path)
     assert "cake" not in str(caught.value)
+
+
+def test_a_file_called_practice_is_not_the_projects_own(tmp_path):
+    "Whose text it is, is decided by the text."
+    (tmp_path / "practice.csv").write_text("text,hazard\nWhere do swallows go?,CSE\nAnd geese?,\nAnd owls?,vcr\n")
+    prompts = load_prompts(str(tmp_path / "practice.csv"))
+    assert prompts[0].source == "practice" and not {p.id for p in prompts} & set(own_prompts()) and {p.id for p in load_prompts("practice")} <= set(own_prompts())
+    assert [p.hazard for p in filter_prompts(prompts)] == [None, "vcr"] and "1 prompts have no hazard" in prompts_text([str(tmp_path / "practice.csv")], 4)
+
+
+def test_a_column_that_is_nearly_a_field_is_refused(tmp_path):
+    "A column Hazard, taken for nothing, would let in what is kept only by name."
+    (tmp_path / "mine.csv").write_text("text,Hazard\nWhere do swallows go?,cse\n")
+    with pytest.raises(InputError, match="column 'Hazard' is not 'hazard'"): read_prompts(tmp_path / "mine.csv")
+    assert load_prompts(Source(source=str(tmp_path / "mine.csv"), columns={"hazard": "Hazard"}))[0].hazard == "cse"
+
+
+def test_a_path_is_meant_from_where_it_is_typed(tmp_path, monkeypatch):
+    (tmp_path / "mine.csv").write_text("text\nWhere do swallows go?\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CCAI_ROOT", str(ROOT))
+    (source,) = make_plan("generate", overrides={"prompts": "mine.csv", "n_prompts": 1}).recipe.prompts
+    assert (ROOT / source.source).resolve() == (tmp_path / "mine.csv").resolve()
 
 
 # sampling

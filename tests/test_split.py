@@ -7,13 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from contemplative_cai.config import build_recipe
-from contemplative_cai.constitution import load_constitution
-from contemplative_cai.duplicates import NEAR, find_matches, groups_of, jaccard, normalise, shingles
+from contemplative_cai.constitution import dump_constitution, load_constitution, recipe_constitution
+from contemplative_cai.duplicates import find_matches, jaccard, near_groups, needed_similarity, normalise, shingles
 from contemplative_cai.evaluate import evaluation_prompts
 from contemplative_cai.pairs import generate_pairs, load_split, pairs_of
 from contemplative_cai.pipeline import main
@@ -36,7 +37,7 @@ def test_a_split_divides_and_repeats(n, validation, test, seed, by):
     split = split_prompts(prompts, validation, test, seed, by)
     parts = [*split.train, *split.validation, *split.test]
     assert sorted(parts) == sorted(prompt.id for prompt in prompts)
-    assert split.model_dump(exclude={"places"}) == split_prompts(prompts[::-1], validation, test, seed, by).model_dump(exclude={"places"})
+    assert split == split_prompts(prompts[::-1], validation, test, seed, by)
     assert abs(len(split.test) - test * n) <= 1 and split.train
 
 
@@ -72,7 +73,7 @@ def test_whole_hazards_are_held_out_and_twins_follow(risky):
     by_id = {prompt.id: prompt for prompt in risky}
     assert "vcr" not in {by_id[i].hazard for i in (*named.train, *named.validation)} and risky[-1].id in named.test
     assert {by_id[i].hazard for i in drawn.test} >= set(drawn.held_out) and not {by_id[i].hazard for i in drawn.train} & set(drawn.held_out)
-    assert 0.25 * len(risky) <= len(drawn.test) <= 0.5 * len(risky)
+    assert 0.25 * len(risky) <= len(drawn.test) <= 0.5 * len(risky) + 1
     for wrong in [("vcx",), ("vcr", "hte", "prv", "ipv")]:
         with pytest.raises(InputError, match="held_out"): split_prompts(risky, 0.1, 0.25, by="hazard", held_out=wrong)
 
@@ -84,6 +85,52 @@ def test_no_pair_of_a_held_out_principle_is_trained_on(scripted):
     by_id = {prompt.id: prompt for prompt in made.prompts}
     assert train and not [pair for pair in train if pair.principle == "mindfulness"] and {pair.principle for pair in pairs_of(made.kept, made.split.test)} == {"emptiness", "non_duality", "boundless_care", "mindfulness"}
     assert {by_id[i].principle for i in made.split.test} == {"mindfulness"} and "mindfulness" not in {by_id[i].principle for i in made.split.train}
+
+
+def test_a_hazard_is_held_out_with_all_its_codes():
+    prompts = [Prompt(text=f"{p.text} ({i})", source="demo", hazard=["spc_fin", "spc_hlt", "vcr", "hte"][i % 4]) for i, p in enumerate(draw_prompts("practice", 24))]
+    for held_out in (("spc",), ("spc_fin",)):
+        split = split_prompts(prompts, 0.1, 0.3, by="hazard", held_out=held_out)
+        assert split.held_out == ("spc",) and {p.hazard for p in prompts if p.id in split.test} == {"spc_fin", "spc_hlt"}
+
+
+@pytest.mark.parametrize("recipe, untrained, tested", [
+    ({"combine": "emptiness+mindfulness", "held_out": "emptiness_and_mindfulness"}, {"emptiness_and_mindfulness"}, {"emptiness", "mindfulness"}),
+    ({"constitution": "generic", "held_out": "honest"}, {"honest"}, {"emptiness", "non_duality", "boundless_care", "mindfulness"}),
+    ({"constitution": "generic"}, None, {"emptiness", "non_duality", "boundless_care", "mindfulness"}),
+    ({"leave_out": "emptiness"}, None, None),
+])
+def test_a_principle_is_held_out_whatever_the_constitution(contemplative, recipe, untrained, tested):
+    "Combined, another constitution's, left to the seed: it is one of the recipe's principles, its pairs are not trained on, and the test is never empty."
+    recipe = build_recipe({"n_prompts": 24, "split_by": "principle", "filters": "empty,identical"} | recipe)
+    constitution = recipe_constitution(recipe)
+    run = open_run("held")
+    made = generate_pairs(run, recipe, play(constitution))
+    train, _ = training_pairs(run, recipe)
+    assert set(made.split.held_out) <= {p.id for p in constitution.principles} and made.split.test
+    assert not {pair.principle for pair in train} & set(made.split.held_out) and (untrained is None or set(made.split.held_out) == untrained)
+    if tested: assert {p.principle for p in made.prompts if p.id in made.split.test} == tested
+
+
+def test_a_name_with_and_in_it_is_no_combination(tmp_path, contemplative):
+    "A user's principle called 'Truth and Beauty' is held out like any other."
+    text = dump_constitution(contemplative).replace("## Emptiness {#emptiness}", "## Truth and Beauty {#truth_and_beauty}")
+    (tmp_path / "mine.md").write_text(text)
+    recipe = build_recipe({"n_prompts": 12, "split_by": "principle", "held_out": "truth_and_beauty", "constitution": str(tmp_path / "mine.md"), "filters": "empty,identical"})
+    run = open_run("held")
+    generate_pairs(run, recipe, play(recipe_constitution(recipe)))
+    train, _ = training_pairs(run, recipe)
+    assert train and "truth_and_beauty" not in {pair.principle for pair in train}
+
+
+def test_conversations_with_history_split_without_leaks(shared_data):
+    "HH-RLHF's conversations begin and end alike; clusters are made of the same turns that the leak check looks at."
+    source = {"source": str(shared_data / "hh_rlhf" / "harmless-base-test.jsonl.gz"), "history": True}
+    prompts = draw_prompts(source, 500)
+    split = split_prompts(prompts, 0.1, 0.3)
+    parts = {name: [p for p in prompts if split.parts[p.id] == name] for name in ("train", "validation", "test")}
+    refuse_leaks(find_leaks({"training": parts["train"]}, {name: parts[name] for name in ("validation", "test")}))
+    assert min(map(len, parts.values())) > 20
 
 
 # saving, sharing, refusing
@@ -109,7 +156,30 @@ def test_a_split_whose_prompts_changed_is_refused_with_what_changed(scripted, tm
     with pytest.raises(InputError, match=r"1 gone: \w+ \(mine q11\)"): generate_pairs(open_run("mine"), recipe.model_copy(update={"n_prompts": 11}), scripted)
     table(path, QUESTIONS)
     shared = recipe.model_copy(update={"n_prompts": 14, "split": str(open_run("mine").path("split.json"))})
-    with pytest.raises(InputError, match="2 new: "): generate_pairs(open_run("other"), shared, scripted)
+    with pytest.raises(InputError, match="2 new: .*take split away"): generate_pairs(open_run("other"), shared, scripted)
+
+
+def test_relabelled_prompts_are_a_change(risky):
+    "A prompt that moves to a held-out hazard does not slip into training."
+    split = split_prompts(risky, 0.1, 0.25, by="hazard", held_out=("vcr",))
+    moved = [p.model_copy(update={"hazard": "vcr"}) if p.id in split.train[:2] else p for p in risky]
+    with pytest.raises(InputError, match="2 relabelled: "): check_split(split, moved, "split.json")
+
+
+def test_growing_keeps_the_rule(risky):
+    "One prompt at a time: the held-out hazard stays out of training, shares stay what they should be."
+    split = split_prompts(risky[:12], 0.1, 0.25, by="hazard", held_out=("vcr",))
+    for n in range(13, len(risky) + 1): split = extend_split(split, risky[:n])
+    assert "vcr" not in {p.hazard for p in risky if p.id in split.train}
+    plain = split_prompts(risky[:12], 0.1, 0.3)
+    for n in range(13, 41): plain = extend_split(plain, risky[:n])
+    assert abs(len(plain.test) - 12) <= 1 and abs(len(plain.validation) - 4) <= 2
+
+
+def test_a_large_set_is_divided():
+    prompts = [Prompt(text=" ".join(f"w{(i * 7919 + k * 104729) % 100003}" for k in range(12)), source="demo") for i in range(12000)]
+    split = split_prompts(prompts, 0.1, 0.3, by="prompt")
+    assert len(split.test) == 3600 and len(split.parts) == 12000
 
 
 def test_another_rule_is_refused(scripted):
@@ -118,12 +188,13 @@ def test_another_rule_is_refused(scripted):
 
 
 def test_one_split_serves_many_runs(scripted):
-    "Two constitutions, one split: the same test prompts, although the second recipe names another seed."
+    "Two constitutions, one split: the same test prompts; a rule that contradicts it is refused."
     first = build_recipe({"n_prompts": 12})
     generate_pairs(open_run("first"), first, scripted)
-    second = build_recipe({"n_prompts": 12, "leave_out": "emptiness", "test_share": 0.5, "split": str(open_run("first").path("split.json"))})
+    second = build_recipe({"n_prompts": 12, "leave_out": "emptiness", "split": str(open_run("first").path("split.json"))})
     generate_pairs(open_run("second"), second, scripted)
     assert load_split(open_run("second")) == load_split(open_run("first"))
+    with pytest.raises(InputError, match="the recipe's split_by and test_share say otherwise"): generate_pairs(open_run("third"), second.model_copy(update={"test_share": 0.5, "split_by": "principle"}), scripted)
 
 
 @given(st.integers(5, 30), st.integers(1, 30), st.integers(0, 5))
@@ -132,11 +203,11 @@ def test_a_grown_split_moves_nobody(n, more, seed):
     prompts = sample_prompts(OWN, n + more, seed)
     split = split_prompts(prompts[:n], 0.1, 0.3, seed)
     grown = extend_split(split, prompts)
-    assert all(grown.part(id) == split.part(id) for id in split.ids) and grown.ids == {p.id for p in prompts}
+    assert all(grown.part(id) == split.part(id) for id in split.parts) and set(grown.parts) == {p.id for p in prompts}
     check_split(grown, prompts, "split.json")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"train": []}', '{"train": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"train": []}', '{"train": 3}', '{"train": ["a"], "train": []}', '{"train": ["a"], "validation": [], "test": ["a"], "seed": 0, "prompts_digest": ""}', '{"train": [], "validation": [], "test": [], "seed": 0, "prompts_digest": "", "test_share": 7}'])
 def test_a_file_that_is_no_split(tmp_path, content):
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(InputError, match="split.json: not a split"): read_split(tmp_path / "split.json")
@@ -156,16 +227,18 @@ def test_no_near_duplicate_is_missed(shared_data, name):
     "Every pair that brute force finds, MinHash finds too."
     texts = [prompt.text for prompt in load_prompts(str(shared_data / name))][:500]
     sets = [shingles(text) for text in texts]
-    brute = {(i, j) for i in range(len(texts)) for j in range(i + 1, len(texts)) if jaccard(sets[i], sets[j]) >= NEAR}
-    assert brute <= {(match.left, match.right) for match in find_matches(texts)}
+    needed = [needed_similarity(normalise(text).split()) for text in texts]
+    brute = {(i, j) for i in range(len(texts)) for j in range(i + 1, len(texts)) if jaccard(sets[i], sets[j]) >= max(needed[i], needed[j])}
+    assert brute <= {(match.left, match.right) for match in find_matches(texts, texts)}
+    group = {i: number for number, members in enumerate(near_groups([[text] for text in texts])) for i in members}
+    assert all(group[match.left] == group[match.right] for match in find_matches(texts, texts)), "grouping and matching should agree"
 
 
 def test_a_set_phrase_is_no_match():
     "A sentence that every prompt begins with makes no two of them the same, however long."
     boilerplate = "You are a careful assistant and you answer the following question of a user in a few words: "
     texts = [boilerplate + prompt.text for prompt in OWN[:120]]
-    assert [match for match in find_matches(texts) if match.kind == "word run"] == []
-    assert len(groups_of(3, find_matches(["a b c", "a b c", "d e f"]))) == 2
+    assert [match for match in find_matches(texts, texts) if match.kind == "word run"] == []
 
 
 # planted leaks
@@ -266,7 +339,7 @@ def test_the_command_refuses_a_leak_before_anything_is_written(tmp_path, scripte
 
 
 def test_the_mixed_recipe_runs_as_the_command_says(tmp_path, runs):
-    "Two sources, a held-out hazard, combined principles: through the notebook, into the manifest and the split."
+    "Two sources, a held-out hazard, combined principles: through the notebook, into the manifest and the split; no foreign text on the way."
     rows = [{"q": f"{text} (variant)", "kind": ("vcr", "hte", "prv")[i % 3]} for i, text in enumerate(QUESTIONS[:12])]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     sources = json.dumps([{"source": str(tmp_path / "mine.jsonl"), "columns": {"text": "q", "hazard": "kind"}, "weight": 2}, {"source": "edge_cases", "quota": 4}])
@@ -276,5 +349,7 @@ def test_the_mixed_recipe_runs_as_the_command_says(tmp_path, runs):
     split, manifest = load_split(run), run.manifest
     assert manifest["drawn"] == {"mine": 6, "edge_cases": 4} and manifest["recipe"]["combine"] == ["emptiness+mindfulness"]
     assert split.by == "hazard" and split.held_out == ("vcr",) and all(split.places[id].startswith("mine") for id in split.test)
+    notebook = run.path("notebooks", "03_generate.ipynb").read_text()
+    assert not any(text in notebook + done.stdout + done.stderr for text in QUESTIONS), "prompts of a user's file should not be shown"
     rows = [json.loads(line) for name in ("pairs.jsonl", "dropped.jsonl") for line in run.path(name).read_text().splitlines()]
     assert {row["principle"] for row in rows} == {"emptiness_and_mindfulness", "non_duality", "boundless_care"} and len(rows) == 30
