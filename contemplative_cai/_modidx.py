@@ -640,6 +640,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                              'contemplative_cai.sagemaker.missing_settings': ( 'sagemaker.html#missing_settings',
                                                                                                'contemplative_cai/sagemaker.py'),
                                              'contemplative_cai.sagemaker.plan': ('sagemaker.html#plan', 'contemplative_cai/sagemaker.py'),
+                                             'contemplative_cai.sagemaker.portable': ( 'sagemaker.html#portable',
+                                                                                       'contemplative_cai/sagemaker.py'),
                                              'contemplative_cai.sagemaker.price': ( 'sagemaker.html#price',
                                                                                     'contemplative_cai/sagemaker.py'),
                                              'contemplative_cai.sagemaker.settings': ( 'sagemaker.html#settings',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OWN', 'CODE', 'CHECKPOINTS', 'settings', 'missing_settings', 'command_line', 'entry_script', 'job_name', 'price',
-           'plan', 'input_files', 'source_archive', 'submit', 'launch']
+           'plan', 'input_files', 'portable', 'source_archive', 'submit', 'launch']
 
 # %% ../nbs/16_sagemaker.ipynb #02-79b5f1e0
 import gzip
@@ -96,18 +96,27 @@ def plan(step: str,  # a step, or all
         "Tags": [{"Key": "project", "Value": "contemplative_cai"}, {"Key": "run", "Value": run}],
     }
 
-# %% ../nbs/16_sagemaker.ipynb #08-58a56fdd
+# %% ../nbs/16_sagemaker.ipynb #08-641b8a3b
 def input_files(recipe: Recipe,  # whose inputs the job needs
                 ) -> list[str]:
     "The recipe's prompt files, constitution and split, relative to the project; raises `InputError` when the job could not find one there."
     guarded = [benchmarks_folder() / BENCHMARK_FILES[name] for name in recipe.guarded if name in BENCHMARK_FILES]
     named = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)] + [path for path in guarded if path.is_file()] + [Path(name) for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None) if name]
     root, found = project_root(), []
-    for path in (path.resolve() for path in named if path is not None):
+    for path in ((root / path).resolve() for path in named if path is not None):
         if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")
         if not path.is_relative_to(root): raise InputError(f"{path}: a job sees only the project's tree; copy the file into data/ and name it from there")
         found.append(str(path.relative_to(root)))
     return found
+
+
+def portable(recipe: Recipe,  # as resolved
+             ) -> Recipe:
+    "The recipe with every path inside the project written from its root, as the job will find it."
+    root = project_root()
+    def inside(text): return str(Path(text).resolve().relative_to(root)) if text and Path(text).is_absolute() and Path(text).resolve().is_relative_to(root) else text
+    def sources(found): return tuple(source.model_copy(update={"source": inside(source.source)}) for source in found)
+    return recipe.model_copy(update={"prompts": sources(recipe.prompts), "eval_prompts": sources(recipe.eval_prompts), "constitution": inside(recipe.constitution), "split": inside(recipe.split)})
 
 
 def source_archive(extra: list[str],  # files to send although git does not track them
@@ -153,7 +162,7 @@ def launch(step: str,  # a step, or all
            ) -> int:
     "`ccai run ... --on sagemaker`: print the plan, and with `yes` submit it; returns the exit status."
     import yaml
-    where, archive = settings(), source_archive(input_files(recipe))
+    where, recipe, archive = settings(), portable(recipe), source_archive(input_files(recipe))
     request, cost = plan(step, run, recipe, overrides, where, digest(archive.hex())), price(where)
     print(json.dumps(request, indent=2))
     dollars = f"at most {cost['max_usd']} USD" if cost["max_usd"] is not None else "price unknown: add the instance to configs/prices.yaml"
