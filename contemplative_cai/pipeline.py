@@ -392,7 +392,7 @@ def _farewell(plan: Plan) -> None:
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
 
-# %% ../nbs/15_pipeline.ipynb #16-99424383
+# %% ../nbs/15_pipeline.ipynb #16-224d3d83
 def _alive(pid: int | None) -> bool:
     "Whether a process is there."
     try: return pid is not None and os.kill(pid, 0) is None
@@ -496,6 +496,7 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
         print(f"\nccai: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        _hush_broken_tasks()
         print("\nccai: interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
         return 1
     finally:
