@@ -9,7 +9,7 @@ __all__ = ['Filter', 'META_TALK', 'COPIED_WORDS', 'TELLING', 'ALWAYS', 'FILTER_F
            'length_rule', 'bag_of_words_rule', 'Generation', 'recipe_prompts', 'recipe_split', 'leakage',
            'refuse_leakage', 'generate_pairs', 'load_pairs', 'load_split', 'pairs_of']
 
-# %% ../nbs/07_pairs.ipynb #02-f41bc5fe
+# %% ../nbs/07_pairs.ipynb #02-0f6e7d00
 import difflib
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ from .llm import LLM, Sampling
 from .prompts import draw_prompts, mended
 from .revise import CONVERSATION, Template, make_triples
 from .schema import Constitution, Dropped, InputError, Message, PreferencePair, Principle, Prompt, Triple
-from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, leak_table, prompts_digest, read_split, refuse_leaks, split_changes, split_prompts, worked_examples
+from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, held_names, leak_table, prompts_digest, read_split, refuse_leaks, relabelled, split_prompts, worked_examples
 from .store import Journal, Run, read_rows, write_json, write_ledger, write_rows, write_text
 
 # %% ../nbs/07_pairs.ipynb #04-102a77e4
@@ -238,7 +238,7 @@ def bag_of_words_rule(train: list[PreferencePair],  # pairs it is fitted on
     better, worse = (model.decision_function(vectorizer.transform(texts)) for texts in _sides(test))
     return [1.0 if b > w else 0.0 if b < w else 0.5 for b, w in zip(better, worse)]
 
-# %% ../nbs/07_pairs.ipynb #19-74f394de
+# %% ../nbs/07_pairs.ipynb #19-adeac181
 @dataclass(frozen=True)
 class Generation:
     "What the generate step made."
@@ -264,14 +264,15 @@ def recipe_split(recipe: Recipe,  # the experiment
         return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (), recipe_principles(recipe))
     path = Path(recipe.split) if recipe.split else saved
     split = read_split(path)
+    wanted = {"split_by": recipe.split_by, "held_out": held_names(recipe.held_out, recipe.split_by) if recipe.held_out else None, "validation_share": recipe.validation_share, "test_share": recipe.test_share}
+    made = {"split_by": split.by, "held_out": split.held_out, "validation_share": split.validation_share, "test_share": split.test_share}
     if recipe.split:
-        ignored = [name for name, value in [("split_by", split.by), ("held_out", split.held_out), ("validation_share", split.validation_share), ("test_share", split.test_share)] if getattr(recipe, name) not in (Recipe.model_fields[name].default, value)]
+        ignored = [name for name, value in wanted.items() if value not in (Recipe.model_fields[name].default, made[name])]
         if ignored: raise InputError(f"split {path} decides who is tested on, and the recipe's {' and '.join(ignored)} say otherwise; take these keys away, or the split")
     else:
-        rule = {"seed": recipe.seed, "by": recipe.split_by, "validation_share": recipe.validation_share, "test_share": recipe.test_share} | ({"held_out": recipe.held_out} if recipe.held_out else {})
-        changed = [f"{name} {getattr(split, name)}, now {value}" for name, value in rule.items() if getattr(split, name) not in (value, None)]
+        changed = [f"{name} {was}, now {value}" for name, value, was in [("seed", recipe.seed, split.seed), *((name, value, made[name]) for name, value in wanted.items() if value is not None)] if was not in (value, None)]
         if changed: raise InputError(f"{path}: this split was made with another rule ({'; '.join(changed)}). Use the old values, another --run, or move the split away to draw a new one")
-        if set(split.parts) < {prompt.id for prompt in prompts} and not any(change.split()[1] == "relabelled:" for change in split_changes(split, prompts)): return extend_split(split, prompts, recipe_principles(recipe))
+        if set(split.parts) < {prompt.id for prompt in prompts} and not relabelled(split, prompts): return extend_split(split, prompts, recipe_principles(recipe))
     check_split(split, prompts, str(path), *(["Draw the same prompts (the same sources, n_prompts, seed and filters), or take split away"] if recipe.split else []))
     return split
 

@@ -3,9 +3,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from contemplative_cai.constitution import load_constitution
 from contemplative_cai.llm import ScriptedLLM
+
+settings.register_profile("repeatable", derandomize=True)  # a red test is red again on the next run, here and in CI
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parents[1]
 CURT = "You are right, plain and simple. There is nothing more to say about {}, so do not look back."

@@ -19,7 +19,7 @@ from contemplative_cai.dialects import canonical_id, dialect, read_dialect
 from contemplative_cai.inputs import show_text
 from contemplative_cai.lint import diff_constitutions, lint_file
 from contemplative_cai.pipeline import main
-from contemplative_cai.prompts import clean_text, draw_prompts, load_prompts, pool_prompts, read_prompts
+from contemplative_cai.prompts import clean_text, draw_prompts, is_visible, load_prompts, pool_prompts, read_prompts
 from contemplative_cai.schema import InputError, Prompt
 from contemplative_cai.split import check_split, read_split, split_prompts
 
@@ -636,7 +636,7 @@ def test_drafts_that_can_be_saved(tmp_path, made):
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-@given(st.lists(TEXT.filter(clean_text), min_size=1, max_size=8), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n"]), st.booleans())
+@given(st.lists(TEXT.filter(lambda text: is_visible(clean_text(text))), min_size=1, max_size=8), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n"]), st.booleans())
 @fuzz
 def test_any_text_survives_a_jsonl_file(tmp_path_factory, given_texts, ascii, end, packed):
     "In order, cleaned, and as it was found in raw."

@@ -187,6 +187,18 @@ def test_another_rule_is_refused(scripted):
     with pytest.raises(InputError, match="another rule .*test_share 0.3, now 0.5"): generate_pairs(open_run("mine"), build_recipe({"n_prompts": 8, "test_share": 0.5}), scripted)
 
 
+def test_a_hazard_named_by_its_code_is_the_same_rule_the_next_time(scripted, tmp_path):
+    "held_out=spc_fin holds out spc; the steps after generation read the saved split by the same recipe."
+    (tmp_path / "mine.jsonl").write_text("\n".join(json.dumps({"text": text, "hazard": ["spc_fin", "spc_hlt", "vcr"][i % 3]}) for i, text in enumerate(QUESTIONS[:12])))
+    recipe = build_recipe({"prompts": str(tmp_path / "mine.jsonl"), "n_prompts": 12, "split_by": "hazard", "held_out": "spc_fin", "filters": "empty,identical"})
+    run = open_run("mine")
+    made = generate_pairs(run, recipe, scripted)
+    train, _ = training_pairs(run, recipe)
+    assert made.split.held_out == ("spc",) and {pair.hazard for pair in train} == {"vcr"}
+    shared = recipe.model_copy(update={"split": str(run.path("split.json"))})
+    assert generate_pairs(open_run("other"), shared, scripted).split == made.split
+
+
 def test_one_split_serves_many_runs(scripted):
     "Two constitutions, one split: the same test prompts; a rule that contradicts it is refused."
     first = build_recipe({"n_prompts": 12})
