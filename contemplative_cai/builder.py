@@ -6,7 +6,7 @@
 __all__ = ['EXAMPLE_FIELDS', 'PRINCIPLE_FIELDS', 'HEAD_FIELDS', 'COLOURS', 'Draft', 'try_constitution', 'recipe_llm',
            'findings_html', 'triple_html', 'builder_widget']
 
-# %% ../nbs/08b_builder.ipynb #02-aa5b2f0f
+# %% ../nbs/08b_builder.ipynb #02-476bb441
 import html
 import re
 import unicodedata
@@ -24,7 +24,8 @@ from .llm import LLM, Sampling
 from .pairs import Thresholds, filter_triples
 from .revise import make_triples
 from .schema import Constitution, InputError, Principle, Prompt, Triple, WorkedExample
-from .store import Journal, Run, write_text
+from .journal import Journal
+from .store import Run, write_text
 
 # %% ../nbs/08b_builder.ipynb #04-b106785e
 EXAMPLE_FIELDS = tuple(part.lower() for part in EXAMPLE_PARTS)

@@ -7,7 +7,7 @@ __all__ = ['EMBEDDED_PACKAGE', 'CHATML', 'PLAIN_ATTENTION', 'SHARED_FROM', 'cach
            'model_source', 'weights_digest', 'pick_device', 'fast_bfloat16', 'pick_dtype', 'row_seed', 'choose_tokens',
            'penalise', 'common_prefix', 'TransformersLLM', 'load_tokenizer', 'load_llm']
 
-# %% ../nbs/05a_engine.ipynb #02-0871af66
+# %% ../nbs/05a_engine.ipynb #02-f4b2713e
 import copy
 import hashlib
 import importlib.util
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import ModelSpec, project_root
-from .llm import Completion, Logprob, ModelCallError, Sampling
+from .llm import Completion, Logprob, ModelCallError, Sampling, stream_batch
 from .schema import Conversation, InputError, digest
 from .store import check_disk
 
@@ -244,7 +244,7 @@ def common_prefix(rows: list[list[int]],  # token ids
     shortest = min(map(len, rows))
     return next((i for i in range(shortest - 1) if any(row[i] != rows[0][i] for row in rows)), shortest - 1)
 
-# %% ../nbs/05a_engine.ipynb #15-5fe22b3e
+# %% ../nbs/05a_engine.ipynb #15-591390ff
 SHARED_FROM = 64  # tokens from which a common beginning is worth computing once
 
 
@@ -321,6 +321,10 @@ class TransformersLLM:
         for batch in self.batches(conversations):
             for i, completion in zip(batch, self._guarded(self._chat_batch, [conversations[i] for i in batch], sampling)): found[i] = completion
         return [found[i] for i in range(len(conversations))]
+
+    def stream(self, conversations, sampling):
+        "The batch as one group; row by row when it fails."
+        return stream_batch(self, conversations, sampling)
 
     def _chat_batch(self, conversations: list[Conversation], sampling: Sampling) -> list[Completion]:
         "Generate for one batch: the shared prefix once, then all rows token by token; a row that is finished leaves."

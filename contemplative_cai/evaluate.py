@@ -6,7 +6,7 @@
 __all__ = ['PROBE', 'check_arms', 'evaluation_prompts', 'answer_prompts', 'Comparison', 'compare_verdicts', 'compare_preferences',
            'preference_accuracy', 'evaluate']
 
-# %% ../nbs/12_evaluate.ipynb #02-ebfe572c
+# %% ../nbs/12_evaluate.ipynb #02-802f13f4
 import time
 
 from .config import Recipe, model_spec
@@ -17,7 +17,8 @@ from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs
 from .prompts import draw_prompts
 from .schema import Answer, InputError, Message, Prompt, Record, Verdict
 from .stats import Estimate, estimate, estimate_accuracy, paired_difference
-from .store import Journal, Run, read_json, read_rows, write_json, write_ledger, write_rows
+from .journal import Journal, write_ledger
+from .store import Run, read_json, read_rows, write_json, write_rows
 from .train import Preference, training_pairs, wins
 
 # %% ../nbs/12_evaluate.ipynb #04-8ac44123

@@ -9,7 +9,7 @@ __all__ = ['Filter', 'META_TALK', 'COPIED_WORDS', 'TELLING', 'ALWAYS', 'FILTER_F
            'length_rule', 'bag_of_words_rule', 'Generation', 'recipe_prompts', 'recipe_split', 'leakage',
            'refuse_leakage', 'generate_pairs', 'load_pairs', 'load_split', 'pairs_of']
 
-# %% ../nbs/07_pairs.ipynb #02-0f6e7d00
+# %% ../nbs/07_pairs.ipynb #02-50d5fd89
 import difflib
 import re
 from collections import Counter
@@ -27,7 +27,8 @@ from .prompts import draw_prompts, mended
 from .revise import CONVERSATION, Template, make_triples
 from .schema import Constitution, Dropped, InputError, Message, PreferencePair, Principle, Prompt, Triple
 from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, held_names, leak_table, prompts_digest, read_split, refuse_leaks, relabelled, split_prompts, worked_examples
-from .store import Journal, Run, read_rows, write_json, write_ledger, write_rows, write_text
+from .journal import Journal, write_ledger
+from .store import Run, read_rows, write_json, write_rows, write_text
 
 # %% ../nbs/07_pairs.ipynb #04-102a77e4
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'KINDS', 'EXAMPLES', 'notebook_path
            'check_parameters', 'settle', 'begin', 'check_inputs', 'preflight', 'StepFailed', 'execute', 'check_setup',
            'parameter_help', 'Plan', 'make_plan', 'main']
 
-# %% ../nbs/15_pipeline.ipynb #02-4f967f63
+# %% ../nbs/15_pipeline.ipynb #02-53695b7c
 import argparse
 import json
 import logging
@@ -34,7 +34,8 @@ from .report import write_report
 from .review import check_reviewer
 from .schema import InputError
 from .split import refuse_leaks
-from .store import Journal, Run, check_disk, check_run_name, clock, open_run, progress_line, read_json, run_names, surroundings
+from .journal import Journal, clock, progress_line, salvage
+from .store import Run, alive, check_disk, check_run_name, hold, open_run, read_json, refuse_busy, run_names, surroundings
 
 # %% ../nbs/15_pipeline.ipynb #04-725dbe4e
 STEPS = {"setup": "00_setup", "smoke-test": "01_smoke_test", "quickstart": "02_quickstart", "generate": "03_generate", "review": "04_review", "train": "05_train", "evaluate": "06_evaluate"}
@@ -69,7 +70,7 @@ def notebook_parameters(step: str,  # one of STEPS
         found[node.target.id] = Parameter(node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning)
     return found
 
-# %% ../nbs/15_pipeline.ipynb #07-9c65474e
+# %% ../nbs/15_pipeline.ipynb #07-6a839a91
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -110,6 +111,8 @@ def begin(run: str,  # the run's name
     "Open the run and record what it is made of: the first call of every pipeline notebook."
     name, resolved = settle(run, recipe, given(parameters))
     opened = open_run(run)
+    if not parameters and "recipe" in opened.manifest: return opened, resolved  # reviewing changes nothing and may go on beside other work
+    refuse_busy(opened)
     opened.record(run=run, recipe_name=name, recipe=resolved.model_dump(mode="json"), surroundings=surroundings())
     return opened, resolved
 
@@ -130,6 +133,7 @@ def preflight(plan: "Plan",  # what will run
     "Look, without writing anything, at what a local run needs; raises `InputError`."
     folder = runs_root() / plan.run
     check_disk(folder)
+    if plan.steps != ["review"]: refuse_busy(Run(plan.run, folder))
     check_inputs(plan.steps, plan.recipe, folder)
     if plan.recipe.device not in ("auto", "cpu"): pick_device(plan.recipe.device)
     if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
@@ -236,7 +240,7 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     except InputError: row("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}")
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
-# %% ../nbs/15_pipeline.ipynb #14-32182b00
+# %% ../nbs/15_pipeline.ipynb #14-880180ab
 EXAMPLES = """examples:
   ccai run quickstart                                  the whole line on the embedded model
   ccai run generate --run mine -p n_prompts=32         answers, critiques, revisions, pairs
@@ -299,6 +303,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("recipes", help="list recipes and models, with the memory each needs")
     status = commands.add_parser("status", help="what of a run is done, what is left")
     status.add_argument("run")
+    repair = commands.add_parser("repair", help="save the calls of a damaged journal that can still be read")
+    repair.add_argument("run")
     report = commands.add_parser("report", help="rebuild a run's report from its folder")
     report.add_argument("run")
     report.add_argument("--show-text", action="store_true", help="show answers to adversarial prompts too (hidden until clicked)")
@@ -392,14 +398,7 @@ def _farewell(plan: Plan) -> None:
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
 
-# %% ../nbs/15_pipeline.ipynb #16-224d3d83
-def _alive(pid: int | None) -> bool:
-    "Whether a process is there."
-    try: return pid is not None and os.kill(pid, 0) is None
-    except PermissionError: return True
-    except OSError: return False
-
-
+# %% ../nbs/15_pipeline.ipynb #16-52a721e5
 def _cost(run: Run) -> str:
     "Tokens and seconds of a run, in words."
     ledger = read_json(run.path("ledger.json")) if run.path("ledger.json").exists() else {}
@@ -426,7 +425,7 @@ def _status(arguments) -> int:
     steps = run.manifest.get("steps", {})
     for name in dict.fromkeys([*ALL, *steps]):
         entry = steps.get(name)
-        status = "to do" if entry is None else "stopped (its process is gone; run the step again to go on)" if entry["status"] == "running" and not _alive(entry.get("pid")) else entry["status"]
+        status = "to do" if entry is None else "stopped (its process is gone; run the step again to go on)" if entry["status"] == "running" and not alive(entry.get("pid")) else entry["status"]
         print(f"{name:<12} {status}" + (f": {entry['error']}" if entry and entry.get("error") else ""))
     if run.path("progress.json").exists(): print(progress_line(read_json(run.path("progress.json"))))
     print(f"so far       {_cost(run)}")
@@ -466,6 +465,19 @@ def _prompts(arguments) -> int:
     return 0
 
 
+def _repair(arguments) -> int:
+    "`ccai repair RUN`."
+    run = open_run(arguments.run, create=False)
+    path = run.path("journal.sqlite")
+    with hold(run):
+        try: Journal(path).close()
+        except InputError:
+            saved, old = salvage(path)
+            print(f"{saved} calls saved; the damaged file is kept as {old.name}. Run the step again: only what is missing is asked")
+        else: print(f"{path.name} can be read; nothing to repair")
+    return 0
+
+
 def _report(arguments) -> int:
     "`ccai report RUN`."
     print(write_report(open_run(arguments.run, create=False), arguments.show_text))
@@ -478,7 +490,7 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     arguments = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 can still be printed
-    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "report": _report}
+    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "repair": _repair, "report": _report}
     def interrupted(*_): raise KeyboardInterrupt
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None

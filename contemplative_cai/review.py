@@ -6,7 +6,7 @@
 __all__ = ['TEXT', 'Decision', 'check_reviewer', 'BlindedPair', 'ReviewSession', 'read_decisions', 'reviewed_out',
            'apply_reviews', 'open_review', 'pair_html', 'review_widget']
 
-# %% ../nbs/08_review.ipynb #02-a89b0907
+# %% ../nbs/08_review.ipynb #02-6f87c0e0
 import html
 import time
 from collections import Counter
@@ -16,7 +16,8 @@ from typing import Literal
 
 from .pairs import load_pairs
 from .schema import Dropped, InputError, PreferencePair, Record, digest
-from .store import Run, append_row, check_run_name, now, read_rows, repair_log, write_ledger, write_rows
+from .journal import write_ledger
+from .store import Run, append_row, check_run_name, now, read_rows, repair_log, write_rows
 
 # %% ../nbs/08_review.ipynb #04-5b227a34
 class Decision(Record):

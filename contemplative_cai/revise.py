@@ -6,12 +6,13 @@
 __all__ = ['CONVERSATION', 'Template', 'critique_turn', 'revision_turn', 'few_shot', 'critique_conversation',
            'revision_conversation', 'respond', 'critique', 'revise', 'make_triples']
 
-# %% ../nbs/06_revise.ipynb #02-76d70689
+# %% ../nbs/06_revise.ipynb #02-b9cc16b4
 from collections.abc import Sequence
 
 from .llm import LLM, CallFailed, Sampling, ask
 from .schema import Constitution, Conversation, Critique, Message, Principle, Prompt, Record, Response, Revision, Triple, WorkedExample, digest
-from .store import Journal, Run
+from .journal import Journal
+from .store import Run
 
 # %% ../nbs/06_revise.ipynb #04-134584bd
 class Template(Record):

@@ -6,7 +6,7 @@
 __all__ = ['LN2', 'SETTINGS', 'Preference', 'wins', 'score_preferences', 'latest_checkpoint', 'training_digest', 'untrained',
            'training_pairs', 'metrics_row', 'read_metrics', 'train_dpo', 'held_out_preferences', 'accuracies']
 
-# %% ../nbs/09_train.ipynb #02-c872a722
+# %% ../nbs/09_train.ipynb #02-69dba2ca
 import json
 import math
 import os
@@ -24,7 +24,8 @@ from .pairs import load_pairs, load_split, pairs_of, recipe_prompts, recipe_spli
 from .review import read_decisions, reviewed_out
 from .schema import InputError, PreferencePair, Record, digest
 from .split import Split
-from .store import Progress, Run, read_json, write_json, write_ledger, write_rows, write_text
+from .journal import Progress, write_ledger
+from .store import Run, read_json, write_json, write_rows, write_text
 
 LN2 = math.log(2)  # DPO's loss where policy and reference agree
 

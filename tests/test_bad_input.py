@@ -11,8 +11,9 @@ import pytest
 
 from contemplative_cai import engine, pipeline, store
 from contemplative_cai.config import Recipe
+from contemplative_cai.journal import Journal
 from contemplative_cai.schema import InputError
-from contemplative_cai.store import Journal, open_run
+from contemplative_cai.store import open_run
 
 GENERATE = ("run", "generate", "--run", "mine")
 CALLS = {f"call-{i}": {"text": f"Walk a little every day, number {i}. " * 40, "prompt_tokens": 9, "completion_tokens": 9} for i in range(40)}

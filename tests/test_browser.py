@@ -185,7 +185,7 @@ def test_builder_widget(page, lab):
 PROGRESS = """\
 import time
 from pathlib import Path
-from contemplative_cai.store import Progress
+from contemplative_cai.journal import Progress
 
 progress = Progress(None, "answers", 3)
 for i in range(1, 4):

@@ -10,9 +10,9 @@ from scipy import stats
 
 from contemplative_cai.config import model_spec
 from contemplative_cai.engine import choose_tokens, common_prefix, load_llm, penalise
+from contemplative_cai.journal import Journal
 from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM, ask
 from contemplative_cai.schema import InputError, Message
-from contemplative_cai.store import Journal
 
 
 def user(text): return (Message(role="user", content=text),)
@@ -117,14 +117,25 @@ def test_a_model_that_never_answers_is_an_error(tmp_path):
 
 
 def test_everything_an_answer_depends_on_is_in_the_key(tmp_path):
-    "Another model, temperature, seed, limit, template or stage is another call."
+    "Another model, temperature, seed, template or stage is another call; another limit only where it would change the answer."
     llm, other = ScriptedLLM(lambda c: "a"), ScriptedLLM(lambda c: "b", key="other")
     base = Sampling(max_tokens=5)
     variants = [(llm, "respond", base, ""), (other, "respond", base, ""), (llm, "critique", base, ""), (llm, "respond", base, "t@1")]
-    variants += [(llm, "respond", base.model_copy(update=change), "") for change in ({"seed": 1}, {"temperature": 0.5}, {"top_p": 0.5}, {"max_tokens": 6}, {"repetition_penalty": 1.1})]
+    variants += [(llm, "respond", base.model_copy(update=change), "") for change in ({"seed": 1}, {"temperature": 0.5}, {"top_p": 0.5}, {"repetition_penalty": 1.1})]
     with Journal(tmp_path / "j.sqlite") as journal:
         for model, stage, sampling, template in itertools.chain(variants, variants): ask(model, journal, stage, [user("x")], sampling, template)
     assert len(llm.calls) + len(other.calls) == len(variants)
+
+
+def test_raising_the_limit_asks_again_only_what_it_had_cut_off(tmp_path):
+    llm = ScriptedLLM(lambda c: c[-1].content)
+    texts = ["one", "one two three four", "one two"]
+    def all_of(limit): return [(c.text, c.finish_reason) for c in ask(llm, journal, "respond", [user(text) for text in texts], Sampling(max_tokens=limit))]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert all_of(2) == [("one", "stop"), ("one two", "length"), ("one two", "stop")]
+        assert all_of(8) == [("one", "stop"), ("one two three four", "stop"), ("one two", "stop")] and len(llm.calls) == 4
+        assert all_of(2)[1] == ("one two", "length") and all_of(1)[2] == ("one", "length") and len(llm.calls) == 6  # the shorter limit has its own row; below a text's length it is cut again
+        assert journal.totals()["respond"]["calls"] == 6
 
 
 def test_a_missing_device_is_said():
