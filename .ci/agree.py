@@ -24,7 +24,7 @@ def main() -> int:
     problems = [f"nbs/pipelines/{name} holds outputs; clear them" for name in with_outputs(ROOT / "nbs" / "pipelines")]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / ROOT.name
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", "*.egg-info", "benchmarks"))
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "*.egg-info", "benchmarks"))
         for command in ("nbdev_export", "nbdev_clean"): subprocess.run([str(Path(sys.executable).with_name(command))], cwd=copy, check=True, capture_output=True)
         problems += [f"contemplative_cai/{name} is not what its notebook exports; run nbdev_export" for name in differences(ROOT / "contemplative_cai", copy / "contemplative_cai", "*.py")]
         problems += [f"nbs/{name} is not clean; run nbdev_clean" for name in differences(ROOT / "nbs", copy / "nbs", "*.ipynb")]

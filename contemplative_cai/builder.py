@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import Recipe, model_spec, project_root
+from .config import Recipe, project_root
 from .constitution import EXAMPLE_PARTS, dump_constitution, parse_constitution
-from .engine import load_llm
+from .opening import keep_open
 from .lint import Finding, lint_constitution
 from .llm import LLM, Sampling
 from .pairs import Thresholds, filter_triples
@@ -120,8 +120,8 @@ def try_constitution(constitution: Constitution,  # as it is now
 
 def recipe_llm(recipe: Recipe,  # the experiment
                ) -> LLM:
-    "The recipe's model, loaded."
-    return load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, batch_size=recipe.batch_size)
+    "The recipe's model, opened at the first question."
+    return keep_open(recipe)
 
 # %% ../nbs/08b_builder.ipynb #10-2bf524ec
 COLOURS = {"error": "#B00020", "warning": "#8A5A00"}

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FILTERS', 'Names', 'Sources', 'Share', 'Count', 'NOT_RECIPES', 'project_root', 'runs_root', 'read_text', 'is_there',
            'brief', 'did_you_mean', 'read_yaml', 'Source', 'Recipe', 'build_recipe', 'read_config', 'recipe_names',
-           'load_recipe', 'recipe_summary', 'ModelSpec', 'model_specs', 'model_spec', 'parse_override', 'given']
+           'load_recipe', 'recipe_summary', 'ModelSpec', 'model_specs', 'check_model', 'model_spec', 'parse_override',
+           'given']
 
 # %% ../nbs/01_config.ipynb #02-6420bec9
 import difflib
@@ -182,6 +183,15 @@ class Recipe(BaseModel):
     model: str = Field("smollm2-135m", description="name in configs/models.yaml, or a folder with a Hugging Face model")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="arithmetic of generation and training; auto: bfloat16 where the hardware computes in it")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model runs; auto: the first accelerator found")
+    engine: Literal["auto", "transformers", "vllm", "endpoint"] = Field("auto", description="who computes the answers: transformers in this process, a vllm server that is started for it, or the server at base_url; auto: chosen by what is there")
+    quantization: Literal["none", "int8", "int4"] = Field("none", description="load the weights in 8 or 4 bits with bitsandbytes: less memory, other texts")
+    device_map: Literal["one", "auto"] = Field("one", description="one: the whole model on one device; auto: its layers over all GPUs, then the computer's memory")
+    compile: bool = Field(False, description="compile the model with torch.compile: minutes once, then fewer seconds a token")
+    base_url: str | None = Field(None, description="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; model is then the name it is served by")
+    api_key_env: str = Field("CCAI_API_KEY", description="environment variable that holds the server's key; the key itself is written nowhere")
+    concurrency: Count = Field(32, description="requests under way at once at a server")
+    timeout: float = Field(120.0, gt=0, description="seconds a server may take for one request")
+    vllm_python: str | None = Field(None, description="python of the environment in which vllm is installed; None: .venv-vllm, which make vllm builds")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of sampling, splits and training")
 
     prompts: Sources = Field((Source(source="practice"),), description="sources of prompts: practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
@@ -200,7 +210,7 @@ class Recipe(BaseModel):
     answer_tokens: Count = Field(128, description="longest answer, tokens")
     critique_tokens: Count = Field(96, description="longest critique, tokens")
     revision_tokens: Count = Field(160, description="longest revision, tokens")
-    batch_size: Count = Field(16, description="conversations generated together")
+    batch_size: Count | Literal["auto"] = Field("auto", description="conversations generated together; auto: as many as memory allows")
 
     filters: Names = Field(FILTERS, description="structural filters a pair must pass")
     max_similarity: Share = Field(0.9, description="near_identical: highest similarity of answer and revision")
@@ -243,6 +253,8 @@ class Recipe(BaseModel):
         if unknown: raise ValueError(f"unknown filter '{unknown[0]}'; {did_you_mean(unknown[0], list(FILTERS))}")
         if self.validation_share + self.test_share >= 1: raise ValueError(f"validation_share + test_share = {self.validation_share + self.test_share:g} leaves nothing to train on; keep the sum below 1")
         if self.held_out and self.split_by not in ("hazard", "principle"): raise ValueError(f"held_out names what split_by keeps whole, and split_by is '{self.split_by}'; set split_by to hazard or principle")
+        if self.engine == "endpoint" and not self.base_url: raise ValueError("engine: endpoint needs base_url, the address of a server such as http://127.0.0.1:8000/v1")
+        if self.base_url and self.engine not in ("auto", "endpoint"): raise ValueError(f"base_url names a server, and engine is '{self.engine}'; take one of the two away")
         if self.min_length_ratio >= self.max_length_ratio: raise ValueError(f"min_length_ratio {self.min_length_ratio:g} must be below max_length_ratio {self.max_length_ratio:g}")
         return self
 
@@ -279,7 +291,7 @@ def load_recipe(name: str,  # a recipe's name, or a path to a .yaml file
     elif name in recipe_names(): values = read_config(name)
     else: raise InputError(f"unknown recipe '{name}'; {did_you_mean(name, recipe_names())}")
     recipe = build_recipe(values | (overrides or {}), f"recipe {name}")
-    model_spec(recipe.model)
+    check_model(recipe)
     return recipe
 
 
@@ -315,6 +327,12 @@ def model_specs() -> dict[str, ModelSpec]:
         try: found[name] = ModelSpec(name=name, **values)
         except ValidationError as error: raise InputError(*_problems(error, f"configs/models.yaml: {name}", list(ModelSpec.model_fields))) from None
     return found
+
+
+def check_model(recipe: Recipe,  # the experiment
+                ) -> None:
+    "Raises `InputError` for a model that is not known, unless a server knows it."
+    if not recipe.base_url: model_spec(recipe.model)
 
 
 def model_spec(name: str,  # a model's name, or a folder holding one

@@ -9,10 +9,10 @@ __all__ = ['PROBE', 'check_arms', 'evaluation_prompts', 'answer_prompts', 'Compa
 # %% ../nbs/12_evaluate.ipynb #02-802f13f4
 import time
 
-from .config import Recipe, model_spec
-from .engine import load_llm
+from .config import Recipe
 from .judge import DETECTOR_VERSION, detect, load_rubric
 from .llm import LLM, CallFailed, Sampling, ask
+from .opening import open_llm
 from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs_of, recipe_prompts, recipe_split, refuse_leakage
 from .prompts import draw_prompts
 from .schema import Answer, InputError, Message, Prompt, Record, Verdict
@@ -32,6 +32,13 @@ def check_arms(base: LLM,  # the model without its adapter
     apart = abs(tuned.logprobs([PROBE], ["Listen first."])[0].total - base.logprobs([PROBE], ["Listen first."])[0].total)
     if apart == 0 or base.key == tuned.key: raise InputError("base and tuned are the same model: the adapter changes nothing. Was it trained? See dpo/metrics.jsonl; train again with more steps or a higher learning_rate")
     return apart
+
+
+def _probed(run: Run, base: LLM, tuned: LLM) -> float:
+    "What `check_arms` found, remembered in the manifest: a finished evaluation asks no model again."
+    known = run.manifest.get("probe", {})
+    if known.get("arms") != [base.key, tuned.key]: run.record(probe=(known := {"arms": [base.key, tuned.key], "nats": check_arms(base, tuned)}))
+    return known["nats"]
 
 # %% ../nbs/12_evaluate.ipynb #06-7db2fdee
 def evaluation_prompts(run: Run,  # a run that has generated
@@ -126,11 +133,11 @@ def evaluate(run: Run,  # a run with an adapter
     started, prompts, rubric = time.monotonic(), evaluation_prompts(run, recipe), load_rubric("surface")
     seen = set(read_json(run.path("dpo", "training.json"))["prompts"]) & {prompt.id for prompt in prompts}
     if seen: raise InputError(f"run '{run.name}': the adapter was trained on {len(seen)} of the evaluation's prompts ({', '.join(sorted(seen)[:5])}); train again, or evaluate in a new run")
-    tuned = load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, adapter, recipe.batch_size)
-    arms = {"base": tuned.without_adapter(), "tuned": tuned}
-    apart = check_arms(**arms)
     sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
-    with Journal(run.path("journal.sqlite")) as journal: answers = answer_prompts(arms, journal, prompts, sampling, run)
+    with Journal(run.path("journal.sqlite")) as journal, open_llm(recipe, run, {"tuned": adapter}) as llm:
+        arms = {"base": llm, "tuned": llm.with_adapter("tuned")}
+        apart = _probed(run, **arms)
+        answers = answer_prompts(arms, journal, prompts, sampling, run)
     verdicts = [verdict for answer in answers for verdict in detect(answer, rubric)]
     write_rows(run.path("answers.jsonl"), answers)
     write_rows(run.path("verdicts.jsonl"), verdicts)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .config import brief, model_spec, parse_override
 from .constitution import constitution_names, constitution_path, dump_constitution, load_constitution, parse_constitution
-from .engine import load_tokenizer
+from .weights import load_tokenizer
 from .lint import count_words, diff_constitutions, lint_file, principle_lengths, token_counter
 from .prompts import FIELDS, HAZARDS, SOURCES, describe_pool, hazard_of, pool_prompts
 from .report import prompts_figure

@@ -14,15 +14,16 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import FILTERS, Recipe, model_spec
+from .config import FILTERS, Recipe
 from .constitution import recipe_constitution, recipe_principles
 from .dialects import plain_name
 from .duplicates import normalise
-from .engine import load_llm
 from .llm import LLM, Sampling
+from .opening import open_llm
 from .prompts import draw_prompts, mended
 from .revise import CONVERSATION, Template, make_triples
 from .schema import Constitution, Dropped, InputError, Message, PreferencePair, Principle, Prompt, Triple
@@ -312,9 +313,8 @@ def generate_pairs(run: Run,  # where it goes
     prompts, constitution = recipe_prompts(recipe), recipe_constitution(recipe)
     split = recipe_split(recipe, prompts, run.path("split.json"))
     refuse_leakage(run, recipe, split, prompts)
-    llm = llm or load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, batch_size=recipe.batch_size)
     def sampling(tokens): return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
-    with Journal(run.path("journal.sqlite")) as journal:
+    with Journal(run.path("journal.sqlite")) as journal, nullcontext(llm) if llm else open_llm(recipe, run) as llm:
         run.record(model=llm.key, constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts), drawn=dict(Counter(prompt.source for prompt in prompts)), mended=dict(Counter(change for prompt in prompts for change in mended(prompt))), template=CONVERSATION.label, seed=recipe.seed)
         write_text(run.path("split.json"), split.model_dump_json(indent=1) + "\n")
         triples = make_triples(llm, journal, prompts, constitution, sampling(recipe.answer_tokens), sampling(recipe.critique_tokens), sampling(recipe.revision_tokens), CONVERSATION, recipe.n_few_shot, run)

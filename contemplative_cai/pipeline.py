@@ -24,10 +24,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .config import Recipe, build_recipe, did_you_mean, given, load_recipe, model_spec, model_specs, parse_override, project_root, recipe_names, recipe_summary, runs_root
+from .config import Recipe, build_recipe, check_model, did_you_mean, given, load_recipe, model_spec, model_specs, parse_override, project_root, recipe_names, recipe_summary, runs_root
 from .constitution import load_constitution, recipe_constitution
-from .engine import embedded_file, fast_bfloat16, pick_device, pick_dtype
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
+from .opening import choose_engine
 from .pairs import leakage, load_pairs, recipe_prompts, recipe_split
 from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
 from .report import write_report
@@ -35,6 +35,7 @@ from .review import check_reviewer
 from .schema import InputError
 from .split import refuse_leaks
 from .journal import Journal, clock, progress_line, salvage
+from .weights import embedded_file, fast_bfloat16, pick_device, pick_dtype
 from .store import Run, alive, check_disk, check_run_name, hold, open_run, read_json, refuse_busy, run_names, surroundings
 
 # %% ../nbs/15_pipeline.ipynb #04-725dbe4e
@@ -99,7 +100,7 @@ def settle(run_name: str,  # the run
     manifest = Run(run_name, runs_root() / run_name).manifest
     if recipe is None and "recipe" in manifest:
         resolved = build_recipe(manifest["recipe"] | overrides, f"run {run_name}'s recipe")
-        model_spec(resolved.model)
+        check_model(resolved)
         return manifest.get("recipe_name", "-"), resolved
     return recipe or DEFAULT_RECIPE, load_recipe(recipe or DEFAULT_RECIPE, overrides)
 
@@ -136,11 +137,12 @@ def preflight(plan: "Plan",  # what will run
     if plan.steps != ["review"]: refuse_busy(Run(plan.run, folder))
     check_inputs(plan.steps, plan.recipe, folder)
     if plan.recipe.device not in ("auto", "cpu"): pick_device(plan.recipe.device)
+    if set(plan.steps) & {"quickstart", "generate", "evaluate"}: choose_engine(plan.recipe, Run(plan.run, folder))
     if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
     if plan.steps[0] in ("setup", "smoke-test"): return
     if (folder / "journal.sqlite").exists(): Journal(folder / "journal.sqlite").close()
     if plan.steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(plan.run, create=False))
-    if plan.steps[0] != "review" and model_spec(plan.recipe.model).kind == "embedded": embedded_file()
+    if plan.steps[0] != "review" and not plan.recipe.base_url and model_spec(plan.recipe.model).kind == "embedded": embedded_file()
 
 # %% ../nbs/15_pipeline.ipynb #10-a206a275
 class StepFailed(RuntimeError):
@@ -233,6 +235,9 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     row("device", "ok", f"{device}, {here['machine']['cores']} cores")
     fast = fast_bfloat16(device)
     row("bfloat16", "ok" if fast else "note", "computed in hardware" if fast else "emulated, very slow", "" if fast else "nothing: float32 is used instead (dtype: auto)")
+    try: choice = choose_engine(recipe)
+    except InputError as error: row("engine", "missing", recipe.engine, str(error))
+    else: row("engine", "ok", f"{choice.engine}: {choice.why}")
     row("disk", "ok", f"{check_disk(runs_root()) / 1000:.0f} GB free")
     try: row("embedded model", "ok", embedded_file().name)
     except InputError as error: row("embedded model", "missing", "not installed", str(error))
@@ -248,6 +253,7 @@ EXAMPLES = """examples:
   ccai run evaluate --run mine                         base against tuned on held-out prompts
   ccai run all --run big --recipe qwen2.5-7b           generate, train, evaluate
   ccai run all --run big --recipe qwen2.5-7b --on sagemaker --dry-run
+  ccai run generate --run mine --on ray -p actors=2    the same calls on two Ray actors
 
 A run continues where it stopped: the same command again does only what is left.
 exit status: 0 done · 1 a step failed or was interrupted · 2 the input is wrong"""
@@ -296,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--recipe", help=f"name in configs/, or a .yaml file (default: the run's own, or {DEFAULT_RECIPE})")
     run.add_argument("--run", help="name of the run, a folder in runs/ (default: the notebook's)")
     run.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value", help="set a parameter; may be repeated")
-    run.add_argument("--on", default="local", metavar="WHERE", help="local (default), or a launcher such as sagemaker")
+    run.add_argument("--on", default="local", metavar="WHERE", help="local (default); ray: the calls of generate on actors, one a GPU (RAY_ADDRESS: a running cluster); or a launcher such as sagemaker")
     run.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     run.add_argument("--yes", action="store_true", help="with a launcher: really submit what --dry-run shows")
     commands.add_parser("runs", help="list the runs")
@@ -365,8 +371,12 @@ def _run(arguments) -> int:
         if arguments.step in (*STEPS, "all"): print("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
         return 0
     if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
-    plan = make_plan(arguments.step, arguments.run, arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
-    if arguments.on != "local":
+    overrides = dict(parse_override(text) for text in arguments.parameters)
+    if arguments.on == "ray":
+        if arguments.step not in ("generate", "all"): raise InputError(f"--on ray: step '{arguments.step}' makes no calls that could be spread; generate and all do")
+        overrides["on"] = "ray"
+    plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
+    if arguments.on not in ("local", "ray"):
         check_inputs(plan.steps, plan.recipe)
         return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, {key: value for key, value in plan.parameters.items() if key != "recipe"}, arguments.yes and not arguments.dry_run)
     preflight(plan)
@@ -384,7 +394,7 @@ def _run(arguments) -> int:
 def _launcher(name: str):
     "The function behind `--on NAME`, from the entry points of group ccai.launchers."
     found = {point.name: point for point in entry_points(group="ccai.launchers")}
-    if name not in found: raise InputError(f"--on {name}: no such place; {did_you_mean(name, ['local', *found])}")
+    if name not in found: raise InputError(f"--on {name}: no such place; {did_you_mean(name, ['local', 'ray', *found])}")
     return found[name].load()
 
 

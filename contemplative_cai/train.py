@@ -18,7 +18,7 @@ from typing import Any
 
 from .config import Recipe, model_spec
 from .constitution import recipe_principles
-from .engine import load_llm, model_source, pick_device, pick_dtype, weights_digest
+from .engine import load_llm
 from .llm import LLM, Logprob
 from .pairs import load_pairs, load_split, pairs_of, recipe_prompts, recipe_split, refuse_leakage
 from .review import read_decisions, reviewed_out
@@ -26,6 +26,7 @@ from .schema import InputError, PreferencePair, Record, digest
 from .split import Split
 from .journal import Progress, write_ledger
 from .store import Run, read_json, write_json, write_rows, write_text
+from .weights import model_source, pick_device, pick_dtype, weights_digest
 
 LN2 = math.log(2)  # DPO's loss where policy and reference agree
 
@@ -240,8 +241,8 @@ def held_out_preferences(run: Run,  # a run with dpo/adapter
                          ) -> list[Preference]:
     "Score held-out pairs in float32 before (adapter off) and after training, into `dpo/preferences.jsonl`."
     split = load_split(run)
-    tuned = load_llm(model_spec(recipe.model), "float32", recipe.device, run.path("dpo", "adapter"), batch_size=8)
-    preferences = score_preferences(tuned.without_adapter(), tuned, held_out, {pair.prompt_id: split.part(pair.prompt_id) for pair in held_out})
+    base = load_llm(model_spec(recipe.model), "float32", recipe.device, {"tuned": run.path("dpo", "adapter")}, batch_size=8)
+    preferences = score_preferences(base, base.with_adapter("tuned"), held_out, {pair.prompt_id: split.part(pair.prompt_id) for pair in held_out})
     write_rows(run.path("dpo", "preferences.jsonl"), preferences)
     return preferences
 

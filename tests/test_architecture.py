@@ -58,7 +58,7 @@ def test_a_library_notebook_opens_with_its_sentence(path):
 
 
 def test_parameters_tags_survive_nbdev_clean(tmp_path):
-    shutil.copytree(ROOT, tmp_path / "tree", ignore=shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", "benchmarks"))
+    shutil.copytree(ROOT, tmp_path / "tree", ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     subprocess.run([str(Path(sys.executable).with_name("nbdev_clean"))], cwd=tmp_path / "tree", check=True, capture_output=True)
     for step in STEPS:
         tagged = [cell for cell in cells(tmp_path / "tree" / "nbs" / "pipelines" / notebook_path(step).name) if "parameters" in cell["metadata"].get("tags", [])]
@@ -67,7 +67,7 @@ def test_parameters_tags_survive_nbdev_clean(tmp_path):
 
 def test_recipe_keys_equal_notebook_parameters():
     named = {name for step in ("generate", "train", "evaluate") for name in notebook_parameters(step)}
-    assert named - {"run", "recipe", "show_text"} == set(Recipe.model_fields)
+    assert named - {"run", "recipe", "show_text", "on", "actors"} == set(Recipe.model_fields)
 
 
 @pytest.mark.parametrize("step", STEPS)

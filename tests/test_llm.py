@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from contemplative_cai.attention import PackedRows, common_prefix, read_prefix
 from contemplative_cai.config import model_spec
-from contemplative_cai.engine import choose_tokens, common_prefix, load_llm, penalise
+from contemplative_cai.engine import choose_tokens, load_llm, penalise
 from contemplative_cai.journal import Journal
 from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM, ask
 from contemplative_cai.schema import InputError, Message
@@ -59,21 +60,39 @@ def test_greedy_text_is_transformers_own(tiny):
 def test_a_row_does_not_depend_on_its_company_or_order(tiny, texts, shared):
     head = "We spoke of rivers and of the stones in them for a long time. " * 6 if shared else ""
     conversations, sampling = [user(head + text) for text in texts], Sampling(max_tokens=6, temperature=1.0, seed=1)
-    together = tiny.chat(conversations, sampling)
-    assert together == [tiny.chat([conversation], sampling)[0] for conversation in conversations] == tiny.chat(conversations[::-1], sampling)[::-1]
+    def said(some): return [(c.text, c.finish_reason, c.completion_tokens) for c in tiny.chat(some, sampling)]
+    assert said(conversations) == [said([conversation])[0] for conversation in conversations] == said(conversations[::-1])[::-1]
 
 
 def test_shared_prefix_logits_are_plain_attention(tiny):
-    "The score of every next token, with the prefix shared and without, in float32."
-    rows = [tiny._encode(user("We spoke of rivers and of the stones in them. " * 9 + end)) for end in ("And then?", "What of the sea, and of the rain that feeds it?")]
+    "The score of every next token, read packed behind a shared prefix and continued, against plain forward passes in float32."
+    rows = [tiny._encode(user("We spoke of rivers and of the stones in them. " * 9 + end)) for end in ("And then?", "What of the sea, and of the rain that feeds it?", "Why?")]
     prefix = common_prefix(rows)
-    from contemplative_cai.engine import _shared_prefix
-    ids, mask = tiny._padded([row[prefix:] for row in rows])
-    positions = (mask.cumsum(-1) - 1).clamp(min=0) + prefix
-    with torch.inference_mode(), _shared_prefix(tiny.model, rows[0][:prefix]):
-        shared = tiny.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1).logits[:, -1]
-    with torch.inference_mode(): plain = torch.stack([tiny.model(torch.tensor([row])).logits[0, -1] for row in rows])
-    assert prefix > 64 and torch.allclose(shared, plain, atol=1e-4)
+    def plain(row): return tiny.model(torch.tensor([row])).logits[0, -1]
+    with torch.inference_mode():
+        batch = PackedRows(tiny.model, [row[prefix:] for row in rows], read_prefix(tiny.model, rows[0][:prefix]), room=4)
+        assert prefix > 64 and torch.allclose(torch.stack([scores[-1] for scores in batch.read()]), torch.stack([plain(row) for row in rows]), atol=1e-4)
+        assert torch.allclose(batch.step(torch.tensor([5, 6, 7])), torch.stack([plain([*row, token]) for row, token in zip(rows, (5, 6, 7))]), atol=1e-4)
+        order = batch.keep([1, 2])  # the first row leaves, the last moves into its place
+        assert order == [2, 1] and torch.allclose(batch.step(torch.tensor([8, 9])), torch.stack([plain([*rows[2], 7, 8]), plain([*rows[1], 6, 9])]), atol=1e-4)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(0, 2**9 - 1))
+@settings(max_examples=25, deadline=None)
+def test_rows_read_in_several_passes_and_let_go_in_any_order_stay_themselves(tiny, lengths, chosen):
+    "Packed in passes of a few tokens; whichever rows leave, those that stay go on as if alone."
+    draw = torch.Generator().manual_seed(sum(lengths))
+    rows = [torch.randint(3, 1000, (length,), generator=draw).tolist() for length in lengths]
+    going = [i for i in range(len(rows)) if chosen >> i & 1] or [0]
+    def plain(row): return tiny.model(torch.tensor([row])).logits[0, -1]
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("contemplative_cai.attention.PACKED_TOKENS", 30)
+        batch = PackedRows(tiny.model, rows, [], room=2)
+        first = torch.cat(list(batch.read()))
+        assert torch.allclose(first, torch.stack([plain(row) for row in rows]), atol=1e-4)
+        batch.step(torch.full((len(rows),), 7))
+        order = batch.keep(going)
+        assert sorted(order) == going and torch.allclose(batch.step(torch.full((len(order),), 9)), torch.stack([plain([*rows[i], 7, 9]) for i in order]), atol=1e-4)
 
 
 def test_logprobs_are_trls(tiny, tmp_path):
@@ -82,7 +101,7 @@ def test_logprobs_are_trls(tiny, tmp_path):
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
-    from contemplative_cai.engine import model_source
+    from contemplative_cai.weights import model_source
     row = {"prompt": [{"role": "user", "content": "Is it late?"}], "chosen": [{"role": "assistant", "content": "Not yet; sit down."}], "rejected": [{"role": "assistant", "content": "Yes."}]}
     model = AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32)
     settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=1, per_device_train_batch_size=1, logging_steps=1, report_to="none", activation_checkpointing=False, disable_tqdm=True)

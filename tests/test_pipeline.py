@@ -86,7 +86,7 @@ def test_in_place_as_jupyterlab_runs_it(runs):
 def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     "A notebook that breaks: exit 1, and the last line names notebook, cell, error and copy."
     root = tmp_path / "tree"
-    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", "benchmarks"))
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
     path.write_text(path.read_text().replace("made = generate_pairs(run, recipe)", "raise RuntimeError('the roof fell in')"))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})

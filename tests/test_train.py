@@ -13,7 +13,7 @@ import torch
 from conftest import play
 
 from contemplative_cai.config import build_recipe, model_spec
-from contemplative_cai.engine import load_llm, model_source
+from contemplative_cai.engine import load_llm
 from contemplative_cai.evaluate import check_arms, evaluate, evaluation_prompts
 from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.pairs import generate_pairs, load_split
@@ -21,6 +21,7 @@ from contemplative_cai.report import write_report
 from contemplative_cai.schema import InputError, Message
 from contemplative_cai.store import open_run
 from contemplative_cai.train import latest_checkpoint, metrics_row, read_metrics, train_dpo, training_pairs
+from contemplative_cai.weights import model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1, "save_steps": 2,
           "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200}
@@ -62,8 +63,8 @@ def test_the_adapter_loads_with_plain_peft_and_changes_the_model_not_the_base(tr
 
 def test_base_and_tuned_are_told_apart_and_base_is_the_bare_model(trained):
     run, _, _ = trained
-    tuned, bare = load_llm(model_spec("random-tiny"), "float32", "cpu", run.path("dpo", "adapter")), load_llm(model_spec("random-tiny"), "float32", "cpu")
-    base, question = tuned.without_adapter(), [(Message(role="user", content="Is it late?"),)]
+    base, bare = load_llm(model_spec("random-tiny"), "float32", "cpu", {"tuned": run.path("dpo", "adapter")}), load_llm(model_spec("random-tiny"), "float32", "cpu")
+    tuned, question = base.with_adapter("tuned"), [(Message(role="user", content="Is it late?"),)]
     assert check_arms(base, tuned) > 0 and base.key == bare.key != tuned.key
     assert base.logprobs(question, ["No."]) == bare.logprobs(question, ["No."]) != tuned.logprobs(question, ["No."])
     with pytest.raises(InputError, match="same model"): check_arms(base, bare)

@@ -1,0 +1,247 @@
+"""A server of our own: ready, failing, hanging; gone with us whatever ends us; and the real vLLM where it is installed."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from contemplative_cai import serve
+from contemplative_cai.config import model_spec
+from contemplative_cai.endpoint import EndpointLLM
+from contemplative_cai.llm import Sampling
+from contemplative_cai.schema import InputError, Message
+from contemplative_cai.serve import VllmServer, adapter_rank, find_vllm, free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+STAND_IN = '''
+"A python that has vllm, as far as we can see: behaves as the model it is asked to serve is called."
+import json, os, signal, subprocess, sys, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+if "find_spec" in sys.argv[2]: sys.exit(0)
+source, name, port = sys.argv[4], *(sys.argv[sys.argv.index(option) + 1] for option in ("--served-model-name", "--port"))
+if "stubborn" in name: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleep = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+engine = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {sleep!r}]); print(p.pid, flush=True); {sleep}"
+children = [subprocess.Popen([sys.executable, "-c", engine], stdout=subprocess.PIPE, text=True), subprocess.Popen([sys.executable, "-c", sleep], start_new_session=True)]
+pids = [os.getpid(), *(child.pid for child in children), int(children[0].stdout.readline())]
+with open(os.path.join(source, "started.json"), "w") as file: json.dump({"pids": pids, "line": sys.argv[3:], "environment": dict(os.environ)}, file)
+if "failing" in name:
+    print("ValueError: the weights are of another model", flush=True)
+    print(*(f"line {i}" for i in range(40)), "shutting down", sep=chr(10), flush=True)
+    sys.exit(3)
+time.sleep(600 if "hanging" in name else 0.2)
+asked = []
+class Models(BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
+    def do_GET(self):
+        asked.append(self.path)
+        self.answer(503 if len(asked) < 3 else 200, {"data": [{"id": name}]})
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.answer(400 if "refused" in body["lora_name"] else 200, {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16"}} if "refused" in body["lora_name"] else body)
+    def answer(self, status, body):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+HTTPServer(("127.0.0.1", int(port)), Models).serve_forever()
+'''
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch): monkeypatch.setattr(serve, "GRACE", 1.0)
+
+
+@pytest.fixture
+def python(tmp_path):
+    "An executable that stands in for the python of vLLM's environment; its model's folder lies beside it."
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/stand_in.py" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    return tmp_path / "python"
+
+
+def adapter(folder, rank=16):
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    return folder
+
+
+def server(python, name="small", **options): return VllmServer(str(python.parent), name, python.parent / "logs" / "vllm.log", python, **options)
+
+
+def started(python): return json.loads((python.parent / "started.json").read_text())
+
+
+def there(pids):
+    "Those that run; a zombie does not."
+    def state(pid):
+        try: return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError: return "Z"
+    return [pid for pid in pids if state(pid) != "Z"]
+
+
+def gone_within(seconds, pids):
+    deadline = time.monotonic() + seconds
+    while there(pids) and time.monotonic() < deadline: time.sleep(0.05)
+    return not there(pids)
+
+
+def test_it_is_ready_when_it_answers_and_gone_afterwards(python, monkeypatch, tmp_path):
+    monkeypatch.setenv("CCAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("VLLM_API_KEY", "sk-secret")
+    with server(python, dtype="float32", max_model_len=512, adapters={"sft": adapter(tmp_path / "a", 16), "dpo": adapter(tmp_path / "b", 20)}, extra=("--seed", "1")) as vllm:
+        found = started(python)
+        assert vllm.alive() and len(there(found["pids"])) == 4 and vllm.base_url == f"http://127.0.0.1:{vllm.port}/v1"
+    assert not vllm.alive() and not there(found["pids"])
+    line = " ".join(found["line"])
+    for part in (f"serve {tmp_path} --served-model-name small", "--dtype float32", "--enable-prefix-caching", "--enable-prompt-tokens-details", "--max-model-len 512", "--max-lora-rank 32", f"--lora-modules sft={tmp_path}/a dpo={tmp_path}/b", "--host 127.0.0.1"): assert part in line
+    assert found["line"][-2:] == ["--seed", "1"]
+    environment = found["environment"]
+    assert "sk-secret" not in str(environment) and environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1" and environment["PATH"].startswith(f"{tmp_path}:")
+    vllm.stop()  # once more does nothing
+    assert vllm.log.exists()
+
+
+@pytest.mark.parametrize("name", ["small", "stubborn"])
+def test_an_exception_ends_it_too(python, name):
+    with pytest.raises(ZeroDivisionError), server(python, name): 1 / 0  # noqa: B018
+    assert not there(started(python)["pids"])
+
+
+def test_a_start_that_fails_shows_why(python):
+    with pytest.raises(InputError, match="ended with code 3") as failed: server(python, "failing").start()
+    said = str(failed.value)
+    assert "ValueError: the weights are of another model" in said and said.endswith("shutting down") and "line 38" in said and "line 5\n" not in said
+    assert not there(started(python)["pids"])
+
+
+def test_a_start_that_hangs_is_stopped(python):
+    with pytest.raises(InputError, match="not ready after . s"): server(python, "hanging", patience=4).start()
+    assert not there(started(python)["pids"])
+
+
+def test_ctrl_c_while_waiting_ends_it(python):
+    def press():
+        while not (python.parent / "started.json").exists(): time.sleep(0.1)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt): server(python, "hanging").start()
+    assert not there(started(python)["pids"])
+
+
+def test_a_server_that_is_killed_leaves_no_children(python):
+    with server(python) as vllm:
+        pids = started(python)["pids"]
+        os.kill(pids[0], signal.SIGKILL)
+        assert gone_within(10, pids)
+        vllm._guard.wait(15)
+        assert not vllm.alive()
+        with pytest.raises(InputError, match="not running"): vllm.load_adapter("dpo", adapter(python.parent / "a"))
+
+
+PARENT = """
+    import os, sys, time
+    from pathlib import Path
+    from contemplative_cai.serve import VllmServer
+    python = Path(sys.argv[1])
+    server = VllmServer(str(python.parent), sys.argv[2], python.parent / "vllm.log", python).start()
+    if sys.argv[3] == "forks" and os.fork() == 0:
+        time.sleep(12)
+        os._exit(0)
+    print("ready", flush=True)
+    if sys.argv[3] == "exits": sys.exit(0)
+    if sys.argv[3] == "raises": raise RuntimeError
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name, way", [("small", signal.SIGKILL), ("stubborn", signal.SIGKILL), ("small", signal.SIGTERM), ("small", signal.SIGINT), ("small", "exits"), ("small", "raises"), ("small", "forks")])
+def test_it_goes_with_its_parent(python, name, way):
+    "However the parent ends, and though a process forked from it still holds its pipes."
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PARENT), str(python), name, str(way)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "ready\n", parent.stderr.read()
+    pids = started(python)["pids"]
+    assert way in ("exits", "raises") or len(there(pids)) == 4
+    if isinstance(way, int): parent.send_signal(way)
+    if way == "forks": parent.kill()
+    parent.wait()
+    assert gone_within(15 if name == "stubborn" else 10, pids)
+
+
+def test_another_server_on_its_port_is_not_taken_for_it(python, monkeypatch):
+    with server(python, "first") as first:
+        monkeypatch.setattr(serve, "free_port", lambda: first.port)
+        with pytest.raises(InputError, match="ended with code 1(.|\n)*Address already in use"): server(python, "second").start()
+        assert first.alive()
+
+
+def test_adapters_are_loaded_by_name(python, tmp_path):
+    with server(python, max_lora_rank=16) as vllm:
+        assert "--enable-lora --max-lora-rank 16" in " ".join(started(python)["line"])
+        vllm.load_adapter("dpo", adapter(tmp_path / "a"))
+        vllm.load_adapter("dpo", tmp_path / "a")
+        assert vllm.adapters == {"dpo": tmp_path / "a"}
+        with pytest.raises(InputError, match="'refused'.*rank 64 is greater.*max_lora_rank"): vllm.load_adapter("refused", adapter(tmp_path / "b", 64))
+        with open(adapter(tmp_path / "c") / "adapter_model.safetensors", "wb") as file: file.write((2).to_bytes(8, "little") + b"{}")
+        vllm.load_adapter("empty", tmp_path / "c")
+        header = json.dumps({"base_model.model.lm_head.lora_A.weight": {}, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": {}}).encode()
+        (tmp_path / "c" / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(InputError, match="changes layers vllm was not told of and would ignore: lm_head"): vllm.load_adapter("vocabulary", tmp_path / "c")
+    assert "lm_head" in server(python, adapters={"vocabulary": tmp_path / "c"})._layers
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="expected the folder of a LoRA adapter"): adapter_rank(folder)
+    with pytest.raises(InputError, match="expected the folder of a LoRA adapter"): server(python, adapters={"dpo": tmp_path})
+
+
+def test_an_environment_without_vllm_says_what_to_do(tmp_path):
+    (tmp_path / "python").write_text("not a program")
+    (tmp_path / "python").chmod(0o755)
+    for python in ("no/such/python", tmp_path, tmp_path / "python", sys.executable):
+        with pytest.raises(InputError, match="run 'make vllm', or set vllm_python"): find_vllm(python)
+
+
+def test_ports_are_free(): assert len({free_port() for _ in range(20)}) > 10
+
+
+# The real thing.
+
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+QUESTIONS = ["What is the capital of France?", "My brother borrows and never gives back; how do I ask him?", "Is it late?", "How do I boil an egg?", "Why is the sky blue?", "Name three colours."]
+
+
+def user(text): return (Message(role="user", content=text),)
+
+
+@pytest.mark.skipif(not VLLM.exists(), reason="vllm is not installed; 'make vllm' installs it")
+def test_vllm_and_transformers_agree(tmp_path):
+    "Greedy texts, log-probabilities, the prefix cache, and an adapter loaded while it runs, in float32."
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from contemplative_cai.engine import load_llm
+    from contemplative_cai.weights import model_source
+    source, rows = model_source(model_spec("smollm2-135m"))[0], [user(question) for question in QUESTIONS]
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(source), LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    reference, greedy = load_llm(model_spec("smollm2-135m"), "float32", "cpu"), Sampling(max_tokens=16)
+    texts, likely = [c.text for c in reference.chat(rows, greedy)], reference.logprobs(rows, ["That is a good question."] * len(rows))
+    with VllmServer(source, "small", tmp_path / "vllm.log", dtype="float32", max_model_len=1024, max_lora_rank=8) as vllm:
+        processes = serve.descendants(vllm._guard.pid)
+        llm = EndpointLLM(vllm.base_url, "small", adapters={"dpo": ("tuned", "abcd")}, timeout=300)
+        assert sum(ours.text == theirs for ours, theirs in zip(llm.chat(rows, greedy), texts)) >= len(rows) - 1
+        for ours, theirs in zip(llm.logprobs(rows, ["That is a good question."] * len(rows)), likely): assert ours.tokens == theirs.tokens and abs(ours.total - theirs.total) < 0.02
+        head = "We spoke of rivers and of the stones in them for a long time. " * 12
+        first, second = (llm.chat([user(head + end)], Sampling(max_tokens=4, temperature=1.0, seed=seed))[0] for end, seed in [("And then?", 1), ("What of the sea?", 2)])
+        assert first.cached_tokens in (0, None) and second.cached_tokens > 100
+        many = llm.chat([user(f"{i}. {head}") for i in range(24)], Sampling(max_tokens=4, temperature=1.0))  # more prompt than fits a step, each row with its seed
+        assert len(many) == 24 and vllm.alive()
+        vllm.load_adapter("tuned", tmp_path / "adapter")
+        assert llm.with_adapter("dpo").logprobs(rows[:1], ["Yes."])[0].total != pytest.approx(llm.logprobs(rows[:1], ["Yes."])[0].total, abs=0.01)
+    assert len(processes) >= 3 and not there(processes)
