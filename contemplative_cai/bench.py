@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'NEEDED', 'conversations', 'NaiveLLM', 'Pass', 'timed', 'agreement', 'Machine', 'measure_machine',
-           'least_seconds', 'step_seconds', 'refilling', 'engines', 'measure', 'summary', 'table', 'figure', 'main']
+           'least_seconds', 'step_seconds', 'refilling', 'engines', 'measure', 'middle_round', 'summary', 'table',
+           'figure', 'main']
 
 # %% ../nbs/18_bench.ipynb #6ece1b99
 import argparse
@@ -28,7 +29,7 @@ from .revise import CONVERSATION, critique_conversation, revision_conversation
 from .schema import Conversation, Critique, InputError, Response
 from .serve import descendants, find_vllm
 from .store import write_json
-from .weights import pick_device
+from .weights import load_model, load_tokenizer, model_key, pick_device
 
 # %% ../nbs/18_bench.ipynb #f8dddc86
 STAGES = {"answer": 128, "critique": 96, "revision": 128}  # stage to its longest completion, tokens
@@ -52,10 +53,11 @@ class NaiveLLM:
     "One conversation at a time through `model.generate`; only the bench uses it."
 
     def __init__(self,
-                 llm: TransformersLLM,  # whose model and tokenizer it takes
+                 recipe: Recipe,  # whose model it loads, in float32 and with nothing of ours in it
                  ):
-        self.key, self._llm = f"{llm.key}/naive", llm
-        self._llm.model.set_attn_implementation("sdpa")
+        spec, device = model_spec(recipe.model), pick_device(recipe.device)
+        self._llm = TransformersLLM(load_model(spec, "float32", device), load_tokenizer(spec), f"{model_key(spec, 'float32')}/naive", batch_size=1)
+        self.key = self._llm.key
 
     def chat(self, conversations, sampling):
         "Greedy completions, one after the other."
@@ -206,9 +208,8 @@ def engines(recipe: Recipe,  # model, precision and device
             ) -> Iterator[dict[str, Any]]:
     "The engines by name; naive first."
     with ExitStack() as stack:
-        naive = load_llm(model_spec(recipe.model), "float32", recipe.device)
         ours = load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, None, recipe.batch_size)
-        found = {"naive": NaiveLLM(naive), "transformers": ours}
+        found = {"naive": NaiveLLM(recipe), "transformers": ours}
         if with_vllm: found["vllm"] = stack.enter_context(open_llm(recipe.model_copy(update={"engine": "vllm", "timeout": 3600.0, "concurrency": 256})))
         yield found
 
@@ -231,6 +232,12 @@ def measure(found: dict[str, Any],  # from `engines`
             if name == "naive": naive_texts = texts
             else: agreements[name].append(agreement({stage: [texts[stage][i] for i in part] for stage in texts}, naive_texts))
     return passes, agreements
+
+
+def middle_round(passes: list[Pass],  # of one engine on the same prompts
+                  ) -> Pass:
+    "The round in the middle, by CPU-seconds."
+    return sorted(passes, key=lambda one: one.cpu)[len(passes) // 2]
 
 
 NEEDED = {"float32": 0.9, "bfloat16": 0.35, "float16": 0.35}  # mean share of words up to the first difference, below which an engine counts as wrong; two precisions part sooner
@@ -310,7 +317,6 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
 
 def _bench(arguments: argparse.Namespace, recipe: Recipe, there: bool) -> int:
     "The bench itself."
-    from dataclasses import replace
     out = arguments.out or runs_root() / "bench"
     out.mkdir(parents=True, exist_ok=True)
     with engines(recipe, there) as found:
@@ -322,7 +328,9 @@ def _bench(arguments: argparse.Namespace, recipe: Recipe, there: bool) -> int:
         passes, agreements = measure(found, asked, arguments.rounds, min(arguments.naive or arguments.prompts, arguments.prompts), lambda line: print(line, flush=True))
         growth = []
         for n in sorted({int(text) for text in arguments.growth.split(",") if text.strip()}):
-            growth.append(replace(timed("transformers", ours, conversations(ours, n))[0], prompts=n))
+            known = [one for one in passes if one.engine == "transformers"]
+            part = {stage: found_rows[:n] for stage, found_rows in asked.items()} if n < arguments.prompts else conversations(ours, n) if n > arguments.prompts else None
+            growth.append(middle_round(known) if part is None else timed("transformers", ours, part)[0])
             print(f"{n} prompts: {growth[-1].wall:.2f} s a prompt, {growth[-1].cpu:.2f} CPU-s", flush=True)
         sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < ours.batch_size and size < arguments.prompts] + [min(ours.batch_size, arguments.prompts)]
         lengths = [completion.completion_tokens for completion in ours.chat(asked["critique"], Sampling(max_tokens=STAGES["critique"]))]

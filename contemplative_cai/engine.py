@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from .attention import PackedRows, PaddedRows, common_prefix, install_attention, read_prefix
+from .attention import PackedRows, PaddedRows, common_prefix, install_attention, read_prefix, turn_products
 from .config import ModelSpec
 from .llm import Completion, Logprob, ModelCallError, Sampling, adapted_key, stream_batch
 from .schema import Conversation, InputError, digest
@@ -266,6 +266,7 @@ def load_llm(spec: ModelSpec,  # which model
     precision, tokenizer = pick_dtype(dtype, device), load_tokenizer(spec)
     model = load_model(spec, precision, device, quantization, device_map)
     packed = install_attention(model)
+    if model.device.type == "cpu": turn_products(model)
     if compiled: model.compile(dynamic=True)
     key = model_key(spec, precision, quantization)
     for name, folder in (adapters or {}).items():
