@@ -409,6 +409,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                     'contemplative_cai/endpoint.py'),
                                             'contemplative_cai.endpoint._in_a_thread': ( 'endpoint.html#_in_a_thread',
                                                                                          'contemplative_cai/endpoint.py'),
+                                            'contemplative_cai.endpoint._next': ('endpoint.html#_next', 'contemplative_cai/endpoint.py'),
                                             'contemplative_cai.endpoint._no_answer': ( 'endpoint.html#_no_answer',
                                                                                        'contemplative_cai/endpoint.py'),
                                             'contemplative_cai.endpoint._open_client': ( 'endpoint.html#_open_client',

@@ -179,10 +179,16 @@ def _in_a_thread(work: Callable[[Callable], Awaitable[None]]) -> Iterator[queue.
         thread.join(5)
 
 
+def _next(heard: queue.SimpleQueue) -> Any:
+    "The next thing heard; wakes up now and then, because a Ctrl-C that another thread receives does not end a wait."
+    while True:
+        with suppress(queue.Empty): return heard.get(timeout=0.2)
+
+
 def _groups(heard: queue.SimpleQueue) -> Iterator[dict[int, Any]]:
     "What was heard, as much at a time as is there; raises the error that came last."
     while True:
-        items = [heard.get()]
+        items = [_next(heard)]
         with suppress(queue.Empty):
             while isinstance(items[-1], dict): items.append(heard.get_nowait())
         group = {i: found for item in items if isinstance(item, dict) for i, found in item.items()}

@@ -152,8 +152,7 @@ def _line() -> Callable[[str], None]:
     "A function that shows a text in one place: an output of a notebook cell, or a terminal's line; elsewhere nothing."
     if "ipykernel" in sys.modules:
         from IPython.display import display
-        shown = display({"text/plain": ""}, raw=True, display_id=True)
-        return lambda text: shown.update({"text/plain": text}, raw=True)
+        if shown := display({"text/plain": ""}, raw=True, display_id=True): return lambda text: shown.update({"text/plain": text}, raw=True)
     if sys.stderr.isatty(): return lambda text: print(f"\r\x1b[2K{text}", end="\n" if "ready" in text else "", file=sys.stderr, flush=True)
     return lambda text: None
 

