@@ -281,10 +281,11 @@ def figure(rows: list[dict],  # from `summary`
     import matplotlib.pyplot as plt
     drawn, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     names = [row["engine"] for row in rows]
-    bars = left.barh(names, [row["cpu"] for row in rows], color="#9DB7D5", height=0.55)
-    left.bar_label(bars, [f"{row['cpu']:.2f}  ({row['ratio']:.1f} x naive)" if row["engine"] != "naive" else f"{row['cpu']:.2f}" for row in rows], padding=8, fontsize=9)
+    left.barh(names, [row["cpu"] for row in rows], color="#9DB7D5", height=0.55)
+    longest = {name: max(one.cpu for one in passes if one.engine == name) for name in names}
+    for y, row in enumerate(rows): left.text(longest[row["engine"]] + 0.02 * max(longest.values()), y, f"{row['cpu']:.1f}" + ("" if row["engine"] == "naive" else f"  ({row['ratio']:.1f} x naive)"), va="center", fontsize=9)
     for one in passes: left.plot(one.cpu, names.index(one.engine), "o", color="#1B3A5C", markersize=3.5)
-    left.set(xlabel="CPU-seconds a prompt (answer + critique + revision)", xlim=(0, max(row["cpu"] for row in rows) * 1.35))
+    left.set(xlabel="CPU-seconds a prompt (answer + critique + revision)", xlim=(0, max(longest.values()) * 1.2))
     left.invert_yaxis()
     right.plot([one.prompts for one in growth], [one.cpu for one in growth], "o-", color="#1B3A5C")
     right.set(xlabel="prompts in one run", ylabel="CPU-seconds a prompt", xscale="log", ylim=(0, None), xticks=[one.prompts for one in growth], xticklabels=[str(one.prompts) for one in growth])
