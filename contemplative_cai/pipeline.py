@@ -28,7 +28,8 @@ from .config import Recipe, build_recipe, check_model, did_you_mean, given, load
 from .constitution import load_constitution, recipe_constitution
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
 from .opening import choose_engine
-from .pairs import leakage, load_pairs, recipe_prompts, recipe_split
+from .pairs import load_pairs
+from .generate import leakage, recipe_prompts, recipe_split
 from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
 from .report import write_report
 from .review import check_reviewer
