@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OPENING_WORDS', 'FEW_OPENINGS', 'BESIDE', 'ONLY_WHERE_ASKED', 'make_pair', 'drop_pair', 'filter_rows',
            'near_duplicates', 'opening', 'boilerplate', 'drop_some', 'filter_triples', 'filter_judged',
-           'filter_ensemble', 'waterfall', 'yields', 'length_rule', 'bag_of_words_rule', 'load_pairs', 'load_split',
-           'pairs_of']
+           'filter_ensemble', 'waterfall', 'yields', 'losses', 'length_rule', 'bag_of_words_rule', 'load_pairs',
+           'load_split', 'pairs_of']
 
 # %% ../nbs/07_pairs.ipynb #02-50d5fd89
 from collections import Counter
@@ -195,6 +195,18 @@ def yields(kept: list[PreferencePair],  # pairs that passed
     def name(row): return getattr(row, by) or "none"
     asked, passed = Counter(map(name, [*kept, *dropped])), Counter(map(name, kept))
     return {key: (passed[key], count) for key, count in asked.items()}
+
+
+def losses(kept: list[PreferencePair],  # pairs that passed
+           dropped: list[Dropped],  # rows that did not
+           by: str = "principle",  # principle or hazard
+           ) -> dict[str, dict[str, int]]:
+    "For each principle or hazard, and for all, how many rows were asked, lost to each reason that took any, and kept."
+    def name(row): return getattr(row, by) or "none"
+    reasons = [row["stage"] for row in waterfall(kept, dropped)[1:-1] if row["lost"]]
+    def counted(mine, gone): return {"asked": len(mine) + len(gone), **{reason: sum(row.reason == reason for row in gone) for reason in reasons}, "kept": len(mine)}
+    groups = {key: counted([row for row in kept if name(row) == key], [row for row in dropped if name(row) == key]) for key in dict.fromkeys(map(name, [*kept, *dropped]))}
+    return groups | {"all": counted(kept, dropped)}
 
 # %% ../nbs/07_pairs.ipynb #16-23ae80b4
 def _sides(pairs: list[PreferencePair]) -> tuple[list[str], list[str]]:

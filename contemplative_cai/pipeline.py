@@ -29,7 +29,7 @@ from .constitution import load_constitution, recipe_constitution
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
 from .opening import choose_engine
 from .pairs import load_pairs
-from .generate import leakage, recipe_prompts, recipe_split
+from .generate import check_methods, leakage, recipe_prompts, recipe_split
 from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
 from .report import write_report
 from .review import check_reviewer
@@ -126,6 +126,7 @@ def check_inputs(steps: list[str],  # what will run
     "Read what the steps will read: constitution, prompts, split, and leaks between what is learned and what is tested; raises `InputError`."
     if set(steps) - {"setup", "review"}:
         recipe_constitution(recipe)
+        check_methods(recipe)
         prompts = recipe_prompts(recipe)
         refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None), prompts)[1])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from contemplative_cai.config import FILTERS, build_recipe
 from contemplative_cai.constitution import leave_out
 from contemplative_cai.filters import Thresholds, language, vocabulary
-from contemplative_cai.generate import generate_pairs
+from contemplative_cai.generate import check_methods, generate_pairs
 from contemplative_cai.journal import Journal
 from contemplative_cai.leaks import find_leak, wording
 from contemplative_cai.llm import CallFailed, ModelCallError, ScriptedLLM
@@ -424,3 +424,9 @@ def test_twins_are_harmless_distinct_and_not_a_benchmarks():
     twins = load_prompts("twins")
     assert len(twins) == 72 and len({t.hazard for t in twins}) == 12 and not {"cse", "sxc_prn"} & {t.hazard for t in twins} and len(near_groups([[t.text] for t in twins])) == 72
     assert len(refusals()) == 48 and sum(map(refuses, refusals())) >= 24, "and the filter knows at least half of them"
+
+
+def test_every_name_that_is_wrong_is_said_before_anything_is_asked(tmp_path):
+    with pytest.raises(InputError) as caught: check_methods(build_recipe({"template": "structurd", "critic": "smolm2-135m", "ensemble": "gneric.md,qwen2.5-7bb"}))
+    assert len(caught.value.problems) == 4 and all("did you mean" in problem for problem in caught.value.problems)
+    check_methods(build_recipe({"critic": "random-tiny", "ensemble": "generic,random-tiny"}))
