@@ -25,7 +25,7 @@ from .engine import TransformersLLM, load_llm
 from .llm import LLM, Sampling
 from .opening import open_llm
 from .prompts import draw_prompts
-from .revise import CONVERSATION, critique_conversation, revision_conversation
+from .templates import CONVERSATION, critique_conversation, revision_conversation, shots
 from .schema import Conversation, Critique, InputError, Response
 from .serve import descendants, find_vllm
 from .store import write_json
@@ -39,13 +39,14 @@ def conversations(llm: LLM,  # writes the texts that later stages look at
                   n: int,  # prompts
                   ) -> dict[str, list[Conversation]]:
     "What each stage asks, for the first `n` practice prompts."
-    prompts, principle = draw_prompts(build_recipe({}).prompts, n, 0), load_constitution("contemplative").principles[0]
+    prompts, constitution = draw_prompts(build_recipe({}).prompts, n, 0), load_constitution("contemplative")
+    principle, shown = constitution.principles[0], shots(constitution, constitution.principles[0], 2)
     def said(stage, asked): return [completion.text or "." for completion in llm.chat(asked, Sampling(max_tokens=STAGES[stage]))]
     asked = {"answer": [prompt.messages for prompt in prompts]}
     answers = [Response(prompt_id=prompt.id, text=text, finish_reason="stop", model=llm.key, seed=0) for prompt, text in zip(prompts, said("answer", asked["answer"]))]
-    asked["critique"] = [critique_conversation(CONVERSATION, principle, prompt, answer) for prompt, answer in zip(prompts, answers)]
+    asked["critique"] = [critique_conversation(CONVERSATION, principle, prompt, answer, shown) for prompt, answer in zip(prompts, answers)]
     found = [Critique(prompt_id=a.prompt_id, response_id=a.id, principle=principle.id, text=text, finish_reason="stop", model=llm.key, seed=0) for a, text in zip(answers, said("critique", asked["critique"]))]
-    asked["revision"] = [revision_conversation(CONVERSATION, principle, *row) for row in zip(prompts, answers, found)]
+    asked["revision"] = [revision_conversation(CONVERSATION, principle, *row, shown) for row in zip(prompts, answers, found)]
     return asked
 
 # %% ../nbs/18_bench.ipynb #c892efd0

@@ -20,9 +20,10 @@ from .config import Recipe, project_root
 from .constitution import EXAMPLE_PARTS, dump_constitution, parse_constitution
 from .opening import keep_open
 from .lint import Finding, lint_constitution
-from .llm import LLM, Sampling
-from .pairs import Thresholds, filter_triples
-from .revise import make_triples
+from .llm import LLM
+from .filters import recipe_thresholds
+from .pairs import filter_triples
+from .revise import alone, make_triples, recipe_methods
 from .schema import Constitution, InputError, Principle, Prompt, Triple, WorkedExample
 from .journal import Journal
 from .store import Run, write_text
@@ -112,9 +113,8 @@ def try_constitution(constitution: Constitution,  # as it is now
                      ) -> tuple[Triple, str]:
     "The triple, and what the filters say about it ('kept', or the reason and what was seen)."
     one = constitution.model_copy(update={"principles": tuple(p for p in constitution.principles if p.id == principle_id)})
-    def sampling(tokens): return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
-    triple = make_triples(llm, journal, [Prompt(text=prompt, source="builder")], one, sampling(recipe.answer_tokens), sampling(recipe.critique_tokens), sampling(recipe.revision_tokens), n_few_shot=recipe.n_few_shot, run=run)[0]
-    kept, dropped = filter_triples([triple], one, recipe.filters, Thresholds(recipe.max_similarity, recipe.min_length_ratio, recipe.max_length_ratio))
+    triple = make_triples(alone(llm), journal, [Prompt(text=prompt, source="builder")], one, recipe_methods(recipe), run)[0]
+    kept, dropped = filter_triples([triple], one, recipe.filters, recipe_thresholds(recipe))
     return triple, "kept" if kept else f"dropped: {dropped[0].reason} ({dropped[0].detail})"
 
 

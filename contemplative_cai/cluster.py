@@ -25,10 +25,10 @@ from pathlib import Path
 from .config import Recipe, did_you_mean, project_root
 from .constitution import recipe_constitution
 from .journal import Journal, Progress
-from .llm import LLM, CallFailed, ModelCallError, Sampling, call_key
+from .llm import LLM, CallFailed, ModelCallError, call_key
 from .opening import keep_open
-from .pairs import recipe_prompts
-from .revise import CONVERSATION, Template, make_triples
+from .generate import recipe_prompts
+from .revise import Methods, alone, make_triples, recipe_methods
 from .schema import Constitution, InputError, Prompt, Triple, digest
 from .store import Run, write_text
 
@@ -40,8 +40,9 @@ class RecordedLLM:
                  key: str,  # of the model that made the calls
                  journal: Path | None = None,  # whose failures it repeats; None: every call it is asked for counts as failed
                  batch_size: int = 1,  # as the model's; nothing is batched here
+                 template: str = "",  # label of the template set that was used
                  ):
-        self.key, self.batch_size, self._journal = key, batch_size, journal
+        self.key, self.batch_size, self._journal, self._template = key, batch_size, journal, template
 
     def with_adapter(self, name):
         "Itself for None; it has no adapters."
@@ -51,9 +52,9 @@ class RecordedLLM:
     def _reason(self, conversation, sampling) -> CallFailed:
         "Why the call has no completion; raises `ModelCallError` when the journal does not say."
         if self._journal is None: return CallFailed(reason="not in the journal")
-        keys = [call_key(stage, conversation, self, sampling, template) for stage, template in [("respond", ""), ("critique", CONVERSATION.label), ("revise", CONVERSATION.label)]]
+        keys = [call_key(stage, conversation, self, sampling, template) for stage, template in [("respond", ""), ("critique", self._template), ("revise", self._template), ("distil", "")]]
         with closing(sqlite3.connect(f"{self._journal.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            found = db.execute("SELECT reason FROM failures WHERE key IN (?, ?, ?)", keys).fetchone()
+            found = db.execute("SELECT reason FROM failures WHERE key IN (?, ?, ?, ?)", keys).fetchone()
         if found: return CallFailed(reason=found[0])
         raise ModelCallError(f"a call of {self.key} is not in {self._journal}, and nobody here can make it; run the same step again with --on ray, or without --on to make it here")
 
@@ -78,26 +79,23 @@ class RecordedLLM:
 class Chain:
     "Answers, critiques and revisions as a recipe wants them."
     constitution: Constitution
-    answer: Sampling
-    critique: Sampling
-    revision: Sampling
-    template: Template
-    n_few_shot: int
+    methods: Methods
 
     def triples(self,
                 llm: LLM,  # who answers, criticises and revises
                 journal,  # what remembers: a `Journal`, or what has its get, save and fail
                 prompts: list[Prompt],  # what to answer
                 ) -> list[Triple]:
-        "One triple a principle and prompt."
-        return make_triples(llm, journal, prompts, self.constitution, self.answer, self.critique, self.revision, self.template, self.n_few_shot)
+        "The triples of some prompts."
+        return make_triples(alone(llm), journal, prompts, self.constitution, self.methods)
 
 
 def recipe_chain(recipe: Recipe,  # the experiment
                  ) -> Chain:
-    "The chain that `generate_pairs` runs for a recipe."
-    def sampling(tokens): return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
-    return Chain(recipe_constitution(recipe), sampling(recipe.answer_tokens), sampling(recipe.critique_tokens), sampling(recipe.revision_tokens), CONVERSATION, recipe.n_few_shot)
+    "The chain that `generate_pairs` runs for a recipe; raises `InputError` for what needs several models, or all pairs at once."
+    alone_only = [f"{key}={getattr(recipe, key)}" for key in ("critic", "reviser", "ensemble", "paraphrases", "twins") if getattr(recipe, key)] + ([f"judge={recipe.judge}"] if recipe.judge != "none" else [])
+    if alone_only: raise InputError(f"--on ray runs one model's answers, critiques and revisions, and the recipe asks for {', '.join(alone_only)}; take that away, or run the same step once more without --on ray afterwards: what the actors made is not made again")
+    return Chain(recipe_constitution(recipe), recipe_methods(recipe))
 
 # %% ../nbs/17_cluster.ipynb #31f781ab
 def freeze(run: Run,  # whose inputs
@@ -385,7 +383,7 @@ def ray_llm(run: Run,  # whose journal to fill
                 rows, key = rows if found == key else unfinished(journal, found, chain, read_blocks(path)), found
                 run.record(ray={"key": key, "settings": settings, "inputs": path.name, "size": size, "actors": number})
                 if rows: _work_off(run, journal, total, rows, _results(ray, rows, (opening, key, chain, number), number, gpus))
-    return RecordedLLM(key, run.path("journal.sqlite"))
+    return RecordedLLM(key, run.path("journal.sqlite"), template=chain.methods.template.label)
 
 
 def ray_model(on: str,  # where the calls are made: local or ray

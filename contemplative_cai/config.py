@@ -125,7 +125,9 @@ def _problems(error: ValidationError,  # what pydantic found
     return lines
 
 # %% ../nbs/01_config.ipynb #10-f01851a0
-FILTERS = ("empty", "cut_off", "identical", "near_identical", "leaked_preamble", "copied_example", "repetition_loop", "length_ratio")  # in the order they are applied
+FILTERS = ("empty", "cut_off", "identical", "near_identical", "leaked_preamble", "copied_example", "repetition_loop", "language_switch", "refusal_again", "length_ratio", "principle_vocabulary",  # of a row, in the order they are applied
+           "near_duplicate", "boilerplate",  # of all rows that are left
+           "judge_prefers_rejected", "judge_flips", "ensemble_disagrees")  # where a judge or an ensemble was asked
 
 
 def _names(value: Any) -> Any:
@@ -203,7 +205,22 @@ class Recipe(BaseModel):
     constitution: str = Field("contemplative", description="name in data/constitutions/, or a .md file")
     leave_out: Names | None = Field(None, description="principles to leave out; None: none")
     combine: Names | None = Field(None, description="principles criticised together, such as emptiness+mindfulness; None: each by itself")
+    template: str = Field("conversation", description="template set: conversation (one chat), structured (all under headings), terse (for small models), or a .yaml file")
     n_few_shot: int = Field(2, ge=0, le=8, description="worked examples shown before a critique or a revision")
+    few_shot: Literal["first", "drawn", "mixed"] = Field("first", description="which examples: a principle's first, drawn from it by the seed, or drawn from all principles")
+    critique_method: Literal["free", "verdict", "reasoned", "logits"] = Field("free", description="free: prose; verdict: 'violates: yes, partly or no' first, so that a good answer is left alone; reasoned: the verdict after thinking; logits: the verdict weighed by log-probabilities")
+    critique_samples: Count = Field(1, description="critiques of each answer; the majority of their verdicts decides")
+    revision_method: Literal["once", "best_of", "chained", "distilled"] = Field("once", description="once; best_of: of several, the one the critic weighs highest; chained: one answer through all principles; distilled: the principle as system prompt, no critique")
+    revision_samples: Count = Field(1, description="revisions that best_of chooses from")
+    second_round: bool = Field(False, description="criticise revisions too, and revise again those that still fall short")
+    principle_choice: Literal["all", "sampled", "routed"] = Field("all", description="which principles look at a prompt's answer: all, some drawn by the seed, or those the model finds most relevant")
+    principles_per_prompt: Count = Field(1, description="how many principles, where they are sampled or routed")
+    critic: str | None = Field(None, description="model that criticises and judges; None: the one that answers")
+    reviser: str | None = Field(None, description="model that revises; None: the one that answers")
+    judge: Literal["none", "logits"] = Field("none", description="logits: the critic weighs chosen against rejected in both orders, and pairs it does not prefer are dropped")
+    paraphrases: int = Field(0, ge=0, le=8, description="paraphrases of each training prompt by the answering model; they stay in their parent's part of the split")
+    twins: Share = Field(0.0, description="benign twins, prompts that only look dangerous, in shares of n_prompts: pairs of a helpful answer against a refusal")
+    ensemble: Names | None = Field(None, description="further models or constitutions that weigh each pair; it is kept when all prefer the revision; None: none")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: share of probability sampled from")
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="lowers the scores of tokens already in the row; 1: none")
@@ -212,10 +229,12 @@ class Recipe(BaseModel):
     revision_tokens: Count = Field(160, description="longest revision, tokens")
     batch_size: Count | Literal["auto"] = Field("auto", description="conversations generated together; auto: as many as memory allows")
 
-    filters: Names = Field(FILTERS, description="structural filters a pair must pass")
-    max_similarity: Share = Field(0.9, description="near_identical: highest similarity of answer and revision")
+    filters: Names = Field(FILTERS, description="filters a pair must pass")
+    max_similarity: Share = Field(0.9, description="near_identical: highest similarity of answer and revision, whole or as far as training reads them")
     min_length_ratio: float = Field(0.33, ge=0, description="length_ratio: shortest revision, in lengths of the answer")
     max_length_ratio: float = Field(3.0, gt=0, description="length_ratio: longest revision, in lengths of the answer")
+    max_vocabulary: float = Field(2.0, ge=0, description="principle_vocabulary: most words such as 'mindful' or 'non-dual' in a hundred of a revision")
+    max_share_opening: Share = Field(0.2, description="boilerplate: largest share of revisions that may open with the same five words")
     split: str | None = Field(None, description="a split.json to share, such as runs/first/split.json; None: this run's own")
     split_by: Literal["cluster", "prompt", "hazard", "principle"] = Field("cluster", description="what stays on one side: clusters of near duplicates, prompts, whole hazards, or whole principles")
     held_out: Names | None = Field(None, description="hazards or principles kept for the test when split_by names them; None: drawn by the seed")
@@ -255,6 +274,13 @@ class Recipe(BaseModel):
         if self.held_out and self.split_by not in ("hazard", "principle"): raise ValueError(f"held_out names what split_by keeps whole, and split_by is '{self.split_by}'; set split_by to hazard or principle")
         if self.engine == "endpoint" and not self.base_url: raise ValueError("engine: endpoint needs base_url, the address of a server such as http://127.0.0.1:8000/v1")
         if self.base_url and self.engine not in ("auto", "endpoint"): raise ValueError(f"base_url names a server, and engine is '{self.engine}'; take one of the two away")
+        if self.critique_samples > 1 and self.critique_method not in ("verdict", "reasoned"): raise ValueError(f"critique_samples decide by a majority of written verdicts, and critique_method is '{self.critique_method}'; set it to verdict or reasoned")
+        if self.critique_samples > 1 and self.temperature == 0: raise ValueError("critique_samples at temperature 0 are all the same; raise the temperature, or take one sample")
+        if self.revision_method == "best_of" and (self.revision_samples < 2 or self.temperature == 0): raise ValueError("revision_method: best_of needs revision_samples of 2 or more, and a temperature above 0")
+        if self.revision_samples > 1 and self.revision_method != "best_of": raise ValueError(f"revision_samples are chosen from by best_of, and revision_method is '{self.revision_method}'")
+        if self.second_round and (self.critique_method == "free" or self.revision_method in ("chained", "distilled")): raise ValueError("second_round revises what still falls short: it needs a critique_method with verdicts, and revision_method once or best_of")
+        if self.revision_method == "distilled" and self.critique_method != "free": raise ValueError(f"revision_method: distilled has no critiques, and critique_method is '{self.critique_method}'; take one of the two away")
+        if self.revision_method == "chained" and self.principle_choice != "all": raise ValueError(f"revision_method: chained goes through all principles, and principle_choice is '{self.principle_choice}'; take one of the two away")
         if self.min_length_ratio >= self.max_length_ratio: raise ValueError(f"min_length_ratio {self.min_length_ratio:g} must be below max_length_ratio {self.max_length_ratio:g}")
         return self
 

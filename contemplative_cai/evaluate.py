@@ -13,7 +13,8 @@ from .config import Recipe
 from .judge import DETECTOR_VERSION, detect, load_rubric
 from .llm import LLM, CallFailed, Sampling, ask
 from .opening import open_llm
-from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs_of, recipe_prompts, recipe_split, refuse_leakage
+from .pairs import bag_of_words_rule, length_rule, load_pairs, load_split, pairs_of
+from .generate import recipe_prompts, recipe_split, refuse_leakage
 from .prompts import draw_prompts
 from .schema import Answer, InputError, Message, Prompt, Record, Verdict
 from .stats import Estimate, estimate, estimate_accuracy, paired_difference

@@ -28,7 +28,8 @@ from .config import Recipe, build_recipe, check_model, did_you_mean, given, load
 from .constitution import load_constitution, recipe_constitution
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
 from .opening import choose_engine
-from .pairs import leakage, load_pairs, recipe_prompts, recipe_split
+from .pairs import load_pairs
+from .generate import check_methods, leakage, recipe_prompts, recipe_split
 from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
 from .report import write_report
 from .review import check_reviewer
@@ -125,6 +126,7 @@ def check_inputs(steps: list[str],  # what will run
     "Read what the steps will read: constitution, prompts, split, and leaks between what is learned and what is tested; raises `InputError`."
     if set(steps) - {"setup", "review"}:
         recipe_constitution(recipe)
+        check_methods(recipe)
         prompts = recipe_prompts(recipe)
         refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None), prompts)[1])
 

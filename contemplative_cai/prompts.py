@@ -241,7 +241,7 @@ def read_prompts(path: Path,  # .csv, .jsonl (also .gz) or .parquet file
 
 # %% ../nbs/04_prompts.ipynb #13-314a5458
 FETCH_AILUMINATE = "git submodule update --init data/benchmarks/ailuminate"
-OWN_FILES = {"practice": "prompts/practice.jsonl", "edge_cases": "edge_cases/contemplative.jsonl"}
+OWN_FILES = {"practice": "prompts/practice.jsonl", "twins": "prompts/twins.jsonl", "edge_cases": "edge_cases/contemplative.jsonl"}
 BENCHMARK_FILES = {"ailuminate": "ailuminate/airr_official_1.0_demo_en_us_prompt_set_release.csv", "ailuminate-fr": "ailuminate/airr_official_1.0_demo_fr_fr_prompt_set_release.csv", "xstest": "xstest/xstest_prompts.csv", "mt_bench": "mt_bench/question.jsonl"}
 FETCH = {"ailuminate": f"fetch them with: {FETCH_AILUMINATE}", "ailuminate-fr": f"fetch them with: {FETCH_AILUMINATE}",
          "xstest": "put xstest_prompts.csv from github.com/paul-rottger/exaggerated-safety (CC BY 4.0) there", "mt_bench": "put question.jsonl from github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt_bench (Apache-2.0) there"}

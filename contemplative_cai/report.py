@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .config import Recipe
 from .duplicates import KINDS
-from .pairs import load_split, waterfall, yield_by_principle
+from .pairs import load_split, waterfall, yields
 from .prompts import own_prompts
 from .schema import Answer, Dropped, InputError, PreferencePair
 from .stats import Estimate, share_interval, shown
@@ -358,7 +358,7 @@ def write_report(run: Run,  # a run with at least generated pairs
         run.path("figures", f"{name}.png").write_bytes(content)
         images[name] = "data:image/png;base64," + base64.b64encode(content).decode()
     values = dict(title=TITLE, run=run.name, done=what_was_done(facts), headline=headline(facts), learned=learned(facts), limits=limits(facts), images=images, training=facts["training"],
-                  waterfall=waterfall(facts["kept"], facts["dropped"]), by_principle=list(yield_by_principle(facts["kept"], facts["dropped"]).items()),
+                  waterfall=waterfall(facts["kept"], facts["dropped"]), by_principle=list(yields(facts["kept"], facts["dropped"]).items()),
                   comparisons=comparison_table(facts) if facts["metrics"] else [], answers=side_by_side(facts, show_text), provenance=provenance(facts), leakage=leakage_table(facts), allowed_leaks=", ".join(facts["manifest"].get("recipe", {}).get("allowed_leaks") or []))
     write_text(run.path("report.html"), Environment(autoescape=True).from_string(HTML).render(values))
     write_text(run.path("report.md"), Environment(autoescape=False).from_string(MARKDOWN).render(values))

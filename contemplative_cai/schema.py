@@ -88,6 +88,12 @@ class Prompt(Named):
     label: str | None = None  # what its source says of it, such as XSTest's safe and unsafe
     history: Conversation = ()  # earlier turns, oldest first
     raw: str | None = None  # the text as it was found, where cleaning changed it
+    parent: str | None = None  # id of the prompt it paraphrases
+
+    @property
+    def counts_as(self) -> str:
+        "The id under which it is counted and split: its parent's, for a paraphrase."
+        return self.parent or self.id
 
     @property
     def messages(self) -> Conversation:
@@ -195,17 +201,19 @@ class Revision(Generated):
 
 
 class Triple(Record):
-    "Answer, critique and revision of one prompt under one principle; what could not be made is None and `failure` says why."
+    "Answer, critique and revision of one prompt under one principle; what could not be made is None and `failure` says why. Without either there was nothing to mend, or nobody could tell."
     prompt: Prompt
     principle: str
     response: Response | None = None
     critique: Critique | None = None
     revision: Revision | None = None
+    verdict: Literal["yes", "partly", "no", "unreadable"] | None = None  # whether the answer breaks the principle; None: nobody was asked
     failure: str | None = None
 
     @model_validator(mode="after")
-    def _complete_or_failed(self):
-        if (self.revision is None) == (self.failure is None): raise ValueError("a triple has either a revision or the reason why there is none")
+    def _complete_or_explained(self):
+        if self.revision is not None and self.failure is not None: raise ValueError("a triple has either a revision or the reason why there is none")
+        if self.revision is None and self.failure is None and self.verdict not in ("no", "unreadable"): raise ValueError("a triple without a revision needs the reason: a failure, or a verdict that calls for none")
         return self
 
 # %% ../nbs/00_schema.ipynb #20-2d6b4a60
@@ -221,9 +229,9 @@ class PreferencePair(Named):
     persona: str | None = None
     locale: str
     source: str
-    critique: str
+    critique: str  # empty where the constitution stood in the place of a critique
     constitution: str  # id and digest of the constitution
-    model: str  # key of the model that wrote both
+    model: str  # key of the model that wrote both; of the two, joined by " > ", where another revised
     seed: int
     template: str  # name and digest of the templates used
 
@@ -239,7 +247,8 @@ class Dropped(Record):
     "A row that did not become a pair, or stopped being one, and why."
     prompt_id: str
     principle: str
-    reason: str  # name of the filter, call_failed, or review
+    hazard: str | None = None
+    reason: str  # name of the filter, or call_failed, clean, unreadable_verdict, review
     detail: str  # what was seen, in numbers or words
     response: str | None = None
     critique: str | None = None

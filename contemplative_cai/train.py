@@ -20,7 +20,8 @@ from .config import Recipe, model_spec
 from .constitution import recipe_principles
 from .engine import load_llm
 from .llm import LLM, Logprob
-from .pairs import load_pairs, load_split, pairs_of, recipe_prompts, recipe_split, refuse_leakage
+from .pairs import load_pairs, load_split, pairs_of
+from .generate import recipe_prompts, recipe_split, refuse_leakage
 from .review import read_decisions, reviewed_out
 from .schema import InputError, PreferencePair, Record, digest
 from .split import Split

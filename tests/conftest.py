@@ -15,7 +15,10 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parents[1]
 CURT = "You are right, plain and simple. There is nothing more to say about {}, so do not look back."
-MENDED = "That is hard to carry. Begin with one small step, say what you saw, and ask how it looked from over there."
+MENDED = ["That is hard to carry. Begin with one small step, say what you saw, and ask how it looked from over there.",
+          "What happened stays with you, and it need not say who anybody is. Try one talk, and change course when it shows you more.",
+          "This hurts, and others may be hurting as well. Look after the one who is worst off first, and rest before you decide.",
+          "Notice which part you know and which you guess. Write both down, and check the guess with a question tomorrow."]
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +38,9 @@ def play(constitution) -> ScriptedLLM:
     "A model that answers curtly, finds fault and mends."
     def script(conversation):
         asked = conversation[-1].content
-        for principle in constitution.principles:
+        for i, principle in enumerate(constitution.principles):
             if principle.critique_request in asked: return "It settles in one stroke what nobody can know."
-            if principle.revision_request in asked: return MENDED
+            if principle.revision_request in asked: return f"{asked[-24:]} {MENDED[i % len(MENDED)]}"
         return CURT.format(repr(asked[:24]))
     return ScriptedLLM(script, batch_size=8)
 

@@ -15,8 +15,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from contemplative_cai.constitution import load_constitution, parse_constitution
+from contemplative_cai.generate import generate_pairs
 from contemplative_cai.llm import ScriptedLLM
-from contemplative_cai.pairs import generate_pairs
 from contemplative_cai.pipeline import begin
 from contemplative_cai.store import Run
 

@@ -13,10 +13,10 @@ from contemplative_cai import opening, weights
 from contemplative_cai.config import ModelSpec, build_recipe, model_spec
 from contemplative_cai.constitution import load_constitution
 from contemplative_cai.engine import load_llm
+from contemplative_cai.generate import generate_pairs
 from contemplative_cai.journal import Journal
 from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM, ask
 from contemplative_cai.opening import choose_engine, open_llm
-from contemplative_cai.pairs import generate_pairs
 from contemplative_cai.schema import InputError, Message
 from contemplative_cai.store import open_run
 from contemplative_cai.weights import fitting_rows, load_tokenizer, memory_bytes, model_source, row_bytes

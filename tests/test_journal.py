@@ -29,7 +29,7 @@ NURSERY = """
     import torch, transformers
     from contemplative_cai.config import build_recipe, model_spec
     from contemplative_cai.engine import load_llm
-    from contemplative_cai.pairs import generate_pairs
+    from contemplative_cai.generate import generate_pairs
     from contemplative_cai.store import open_run
 
     log, kills, dice = sys.argv[1], int(sys.argv[2]), random.Random(7)

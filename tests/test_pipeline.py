@@ -111,7 +111,7 @@ def test_ctrl_c_and_sigterm_leave_a_run_that_goes_on(runs, how):
     assert again.returncode == 0 and journalled(runs / "demo" / "journal.sqlite") == 24 + 2 * 96 > done >= 4
 
 
-GENERATE = "from contemplative_cai.config import load_recipe; from contemplative_cai.store import open_run; from contemplative_cai.pairs import generate_pairs; import sys; generate_pairs(open_run(sys.argv[1]), load_recipe('smoke', {'n_prompts': 24, 'batch_size': 2, 'temperature': 0.9}))"
+GENERATE = "from contemplative_cai.config import load_recipe; from contemplative_cai.store import open_run; from contemplative_cai.generate import generate_pairs; import sys; generate_pairs(open_run(sys.argv[1]), load_recipe('smoke', {'n_prompts': 24, 'batch_size': 2, 'temperature': 0.9}))"
 
 
 def test_kill_9_in_the_middle_of_generation_gives_the_same_pairs(runs):

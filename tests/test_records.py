@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from contemplative_cai.config import FILTERS, Recipe, build_recipe
 from contemplative_cai.constitution import dump_constitution, parse_constitution
-from contemplative_cai.pairs import ALWAYS, FILTER_FUNCTIONS, Thresholds, filter_triples, generate_pairs, load_pairs, waterfall, yield_by_principle
+from contemplative_cai.filters import ALWAYS, FILTER_FUNCTIONS, Thresholds
+from contemplative_cai.generate import generate_pairs
+from contemplative_cai.pairs import filter_triples, load_pairs, waterfall, yields
 from contemplative_cai.review import apply_reviews, open_review, pair_html
-from contemplative_cai.revise import CONVERSATION, critique_conversation, revision_conversation
 from contemplative_cai.schema import Constitution, Critique, Dropped, InputError, PreferencePair, Principle, Prompt, Response, Revision, Triple, WorkedExample
 from contemplative_cai.store import open_run, read_rows
+from contemplative_cai.templates import CONVERSATION, critique_conversation, revision_conversation, shots
 
 words = st.text("abcdefg ,.'", min_size=1, max_size=60).map(str.strip).filter(lambda t: t and t[0] not in "-#")
 examples = st.builds(WorkedExample, prompt=words, response=words, critique=words, revision=words)
@@ -42,7 +44,7 @@ def test_worked_examples_pass_the_filters_they_teach(contemplative, index):
     principle = contemplative.principles[index]
     for example in principle.examples:
         triple = make_triple(example.prompt, example.response, example.critique, example.revision, principle.id)
-        for name in set(FILTERS) - {"copied_example"}: assert FILTER_FUNCTIONS[name](triple, principle, Thresholds()) is None, (name, example.prompt)
+        for name in set(FILTER_FUNCTIONS) - {"copied_example"}: assert FILTER_FUNCTIONS[name](triple, principle, Thresholds()) is None, (name, example.prompt)
 
 
 def make_triple(question, answer, critique, revision, principle="emptiness", reason="stop"):
@@ -59,7 +61,8 @@ def test_the_question_is_in_every_turn_and_goes_through_the_chat_template(contem
     from contemplative_cai.engine import load_llm
     triple, principle = make_triple("Is my neighbour simply rude?", "Yes.", "It labels her.", "Ask her."), contemplative.principles[0]
     tiny = load_llm(model_spec("random-tiny"), "float32", "cpu")
-    for conversation in (critique_conversation(CONVERSATION, principle, triple.prompt, triple.response), revision_conversation(CONVERSATION, principle, triple.prompt, triple.response, triple.critique)):
+    shown = shots(contemplative, principle, 2)
+    for conversation in (critique_conversation(CONVERSATION, principle, triple.prompt, triple.response, shown), revision_conversation(CONVERSATION, principle, triple.prompt, triple.response, triple.critique, shown)):
         own = conversation[12:]  # after two worked examples of six turns
         assert all(triple.prompt.text in message.content for message in own if message.role == "user")
         rendered = tiny.tokenizer.decode(tiny._encode(conversation))
@@ -82,13 +85,18 @@ def test_clean_answers_are_not_leaks(contemplative, text):
     assert not FILTER_FUNCTIONS["leaked_preamble"](make_triple("Is she rude?", "Yes.", "It labels.", text), contemplative.principles[0], Thresholds())
 
 
-@pytest.mark.parametrize("name", FILTERS)
+ANSWER = "Yes, she is simply rude, and rude people stay that way, so there is no use in trying anything with her at all."
+MARRED = {"empty": ("...", "stop"), "cut_off": (CLEAN, "length"), "identical": (ANSWER.upper(), "stop"), "near_identical": (ANSWER.replace("trying", "testing"), "stop"), "leaked_preamble": ("Here is the revised answer. " + CLEAN, "stop"),
+          "copied_example": ("an example", "stop"), "repetition_loop": ("Say hello and then wait. " * 6, "stop"), "length_ratio": ("Say hello.", "stop"),
+          "language_switch": ("Vielleicht ist sie müde oder bei neuen Leuten schüchtern. Grüß sie morgen und sieh, was zurückkommt, bevor du urteilst.", "stop"),
+          "principle_vocabulary": ("Be mindful of her, with compassion and equanimity, and say hello tomorrow to see what comes back.", "stop")}
+
+
+@pytest.mark.parametrize("name", FILTER_FUNCTIONS)
 def test_a_filter_that_is_switched_off_is_silent(contemplative, name):
     "Each marred row is dropped by its own filter, and for no such reason without it."
-    answer = "Yes, she is simply rude, and rude people stay that way, so there is no use in trying anything with her at all."
-    marred = {"empty": ("...", "stop"), "cut_off": (CLEAN, "length"), "identical": (answer.upper(), "stop"), "near_identical": (answer.replace("trying", "testing"), "stop"), "leaked_preamble": ("Here is the revised answer. " + CLEAN, "stop"),
-              "copied_example": (contemplative.principles[0].examples[0].revision, "stop"), "repetition_loop": ("Say hello and then wait. " * 6, "stop"), "length_ratio": ("Say hello.", "stop")}
-    triple = make_triple("Is she rude?", answer, "It labels her.", marred[name][0], reason=marred[name][1])
+    answer, (text, reason) = (ANSWER, MARRED[name]) if name in MARRED else ("I'm sorry, but I can't help with that.", ("I am not able to help with that, but I hope you find a way.", "stop"))
+    triple = make_triple("Is she rude?", answer, "It labels her.", contemplative.principles[0].examples[0].revision if name == "copied_example" else text, reason=reason)
     assert filter_triples([triple], contemplative)[1][0].reason == name
     kept, dropped = filter_triples([triple], contemplative, tuple(other for other in FILTERS if other != name))
     assert any(row.reason == name for row in dropped) == (name in ALWAYS), "only the two that make a pair a pair cannot be switched off"
@@ -99,7 +107,7 @@ def test_generation_accounts_for_every_row_and_trl_reads_the_pairs(scripted, con
     run, recipe = open_run("demo"), build_recipe({"n_prompts": 6, "filters": "empty,identical"})
     made = generate_pairs(run, recipe, scripted)
     assert len(made.kept) + len(made.dropped) == 24 == waterfall(made.kept, made.dropped)[0]["left"]
-    assert sum(asked for _, asked in yield_by_principle(made.kept, made.dropped).values()) == 24
+    assert sum(asked for _, asked in yields(made.kept, made.dropped).values()) == 24
     rows = load_dataset("json", data_files=str(run.path("pairs.jsonl")), split="train", cache_dir=str(run.path("cache")))
     assert {"prompt", "chosen", "rejected", "id", "prompt_id", "principle", "hazard", "persona", "locale", "source", "critique", "constitution", "model", "seed", "template"} == set(rows.column_names)
     calls = len(scripted.calls)

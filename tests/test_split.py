@@ -16,7 +16,8 @@ from contemplative_cai.config import build_recipe
 from contemplative_cai.constitution import dump_constitution, load_constitution, recipe_constitution
 from contemplative_cai.duplicates import find_matches, jaccard, near_groups, needed_similarity, normalise, shingles
 from contemplative_cai.evaluate import evaluation_prompts
-from contemplative_cai.pairs import generate_pairs, load_split, pairs_of
+from contemplative_cai.generate import generate_pairs
+from contemplative_cai.pairs import load_split, pairs_of
 from contemplative_cai.pipeline import main
 from contemplative_cai.prompts import draw_prompts, load_prompts, sample_prompts
 from contemplative_cai.report import collect, leakage_table, write_report

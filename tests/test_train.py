@@ -15,8 +15,9 @@ from conftest import play
 from contemplative_cai.config import build_recipe, model_spec
 from contemplative_cai.engine import load_llm
 from contemplative_cai.evaluate import check_arms, evaluate, evaluation_prompts
+from contemplative_cai.generate import generate_pairs
 from contemplative_cai.llm import ScriptedLLM
-from contemplative_cai.pairs import generate_pairs, load_split
+from contemplative_cai.pairs import load_split
 from contemplative_cai.report import write_report
 from contemplative_cai.schema import InputError, Message
 from contemplative_cai.store import open_run
