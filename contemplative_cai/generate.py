@@ -18,6 +18,7 @@ from .config import Recipe, Source, model_spec
 from .constitution import combine_principles, constitution_names, load_constitution, recipe_constitution, recipe_principles
 from .dialects import every
 from .filters import recipe_thresholds
+from .health import balance_pairs
 from .journal import Journal, write_ledger
 from .llm import LLM
 from .opening import open_llm
@@ -185,7 +186,8 @@ def generate_pairs(run: Run,  # where it goes
         if twins: triples += twin_triples(models.answer, journal, twins, methods.answer, recipe.seed, run)
         kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.template)
         kept, gone = _judged(kept, recipe, constitution, models.critic, journal, run)
-    dropped += gone
+    kept, surplus = balance_pairs(kept, recipe)
+    dropped += [*gone, *surplus]
     write_rows(run.path("pairs.jsonl"), kept)
     write_rows(run.path("dropped.jsonl"), dropped)
     write_ledger(run, generate={"kept_pairs": len(kept)})

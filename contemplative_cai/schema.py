@@ -248,7 +248,7 @@ class Dropped(Record):
     prompt_id: str
     principle: str
     hazard: str | None = None
-    reason: str  # name of the filter, or call_failed, clean, unreadable_verdict, review
+    reason: str  # name of the filter, or call_failed, clean, unreadable_verdict, balance, length_match, review
     detail: str  # what was seen, in numbers or words
     response: str | None = None
     critique: str | None = None
