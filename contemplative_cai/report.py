@@ -13,6 +13,7 @@ import base64
 import io
 from pathlib import Path
 
+from .augment import BENIGN
 from .config import Recipe, brief
 from .duplicates import KINDS
 from .health import FEWEST, FIRST_WORDS, RATIOS, Health, health, stated, warnings
@@ -98,8 +99,9 @@ def _axes(width: float = 7.0, height: float = 3.0):
 
 def waterfall_figure(facts: dict,  # from `collect`
                      ):
-    "Rows left after each stage, and what each filter took."
-    rows = waterfall(facts["kept"], facts["dropped"])
+    "Rows left after each stage that took some."
+    first, *stages, last = waterfall(facts["kept"], facts["dropped"])
+    rows = [first, *(row for row in stages if row["lost"]), last]
     figure, axes = _axes(height=0.34 * len(rows) + 0.7)
     for y, row in enumerate(rows):
         axes.barh(y, row["left"], color=BLUE if row["stage"] == "kept" else "#BFD7E8")
@@ -108,7 +110,7 @@ def waterfall_figure(facts: dict,  # from `collect`
     axes.set_yticks(range(len(rows)), [row["stage"].replace("_", " ") for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, rows[0]["left"] * 1.15 or 1)
-    axes.set_xlabel("rows (blue: left, orange: dropped here)")
+    axes.set_xlabel("rows (blue: left, orange: dropped here; stages that took none are not drawn)")
     return figure
 
 
@@ -357,7 +359,7 @@ HTML = """<!doctype html>
 <div class="not"><b>What this run does not show</b><ul>{% for line in limits %}<li>{{ line }}</li>{% endfor %}</ul></div>
 <h2>From prompts to pairs</h2><p>Each prompt is answered once and revised under each principle. A row is kept as it is or dropped for the first reason that applies; texts of dropped rows are in <code>dropped.jsonl</code>.</p>
 <img alt="waterfall of rows" src="{{ images.waterfall }}">
-{% for title, table in lost.items() %}<table><tr><th>{{ title }}</th>{% for reason in table.all %}<th>{{ reason.replace('_', ' ') }}</th>{% endfor %}</tr>{% for name, row in table.items() %}<tr><td>{{ name.replace('_', ' ') }}</td>{% for count in row.values() %}<td>{{ count }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
+{% for title, table in lost.items() %}<table><tr><th>{{ title }}</th>{% for reason in table.all %}<th>{{ reason.replace('_', ' ') }}</th>{% endfor %}</tr>{% for name, row in table.items() %}<tr><td>{{ name.replace('_', ' ') }}</td>{% for count in row.values() %}<td>{{ count }}</td>{% endfor %}</tr>{% endfor %}</table><br>{% endfor %}
 <h2>Health of the data set</h2><p>What could be learned from the kept pairs without understanding them. Rules are fitted and tried on different prompts; intervals are 95 %, by prompt.</p>
 <ul>{% for line in health_words %}<li>{{ line }}</li>{% endfor %}</ul>
 <img alt="length ratios, accuracy of rules that understand nothing, most frequent openings" src="{{ images.health }}">
@@ -446,7 +448,7 @@ def what_was_done(facts: dict,  # from `collect`
     "The run in one sentence."
     rows = [*facts["kept"], *facts["dropped"]]
     model = str(facts["manifest"].get("model", "a model")).split("@")[0]
-    said = f"{model} answered {len({row.prompt_id for row in rows})} prompts, criticised and revised each answer under {len({row.principle for row in rows})} principles"
+    said = f"{model} answered {len({row.prompt_id for row in rows})} prompts, criticised and revised each answer under {len({row.principle for row in rows} - {BENIGN.id})} principles"
     if facts["training"]: said += f", and was trained by DPO on {facts['training']['pairs']} of the pairs"
     if facts["metrics"]: said += f"; base and tuned model then answered {facts['metrics']['prompts']} prompts that were never trained on"
     return said + "."
