@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from .compare import diff_runs, load_version, show_changes
 from .config import Recipe, build_recipe, check_model, did_you_mean, given, load_recipe, model_spec, model_specs, parse_override, project_root, recipe_names, recipe_summary, runs_root
 from .constitution import load_constitution, recipe_constitution
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
@@ -31,8 +32,9 @@ from .opening import choose_engine
 from .pairs import load_pairs
 from .generate import check_methods, leakage, recipe_prompts, recipe_split
 from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
+from .publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
 from .report import write_report
-from .review import check_reviewer
+from .review import apply_reviews, check_reviewer
 from .schema import InputError
 from .split import refuse_leaks
 from .journal import Journal, clock, progress_line, salvage
@@ -294,6 +296,31 @@ def _prompts_parser(commands) -> None:
     prompts.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the counts into this file too")
 
 
+def _push_parser(commands) -> None:
+    "`ccai push`."
+    push = commands.add_parser("push", help="a run's pairs as a data set on the hub; shows what would be sent, --yes sends it", formatter_class=argparse.RawDescriptionHelpFormatter,
+                               description="Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub. Only --yes sends it. The token is the hub's own: hf auth login, or HF_TOKEN.",
+                               epilog="examples:\n  ccai push mine --repo lab/contemplative-pairs          show files, sizes, licence and card\n  ccai push mine --repo lab/contemplative-pairs --yes    send them to a private repository\n\nexit status: 0 shown or sent · 1 the hub did not take it · 2 the input is wrong, or there is no token")
+    push.add_argument("run", metavar="RUN")
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="where to; made when it is not there")
+    push.add_argument("--public", action="store_true", help="everybody may see it (default: private)")
+    push.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing (also without it, as long as --yes is not given)")
+    push.add_argument("--yes", action="store_true", help="really send it")
+
+
+def _diff_parser(commands) -> None:
+    "`ccai diff`."
+    diff = commands.add_parser("diff", help="what became of one run's pairs in another", formatter_class=argparse.RawDescriptionHelpFormatter,
+                               description="Compare two runs' pairs by prompt and principle: added, dropped (with the reason), changed; and what in their recipes, models and versions differs.",
+                               epilog="examples:\n  ccai diff zero-shot few-shot              counts, reasons and settings\n  ccai diff zero-shot few-shot --show 5     five changed pairs side by side\n  ccai diff zero-shot few-shot --json       ids and counts, no texts")
+    diff.add_argument("left", metavar="RUN")
+    diff.add_argument("right", metavar="RUN")
+    how = diff.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for machines")
+    how.add_argument("--show", type=int, default=0, metavar="N", help="show N changed pairs, of the project's own prompts")
+    diff.add_argument("--show-text", action="store_true", help="with --show: pairs of other sources too")
+
+
 def _parser() -> argparse.ArgumentParser:
     "The command line."
     parser = argparse.ArgumentParser(prog="ccai", description="Contemplative constitutional AI: generate, review, train, evaluate.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -318,6 +345,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--show-text", action="store_true", help="show answers to adversarial prompts too (hidden until clicked)")
     _constitution_parser(commands)
     _prompts_parser(commands)
+    _push_parser(commands)
+    _diff_parser(commands)
     run.set_defaults(run_parser=run)
     return parser
 
@@ -496,13 +525,38 @@ def _report(arguments) -> int:
     return 0
 
 
+def _push(arguments) -> int:
+    "`ccai push RUN --repo OWNER/NAME`."
+    run = open_run(arguments.run, create=False)
+    check_repo(arguments.repo)
+    refuse_restricted(load_pairs(run))
+    with hold(run):
+        if run.path("reviews").exists(): apply_reviews(run)  # decisions that came after the last review step count too
+        upload = plan_upload(run, arguments.repo, arguments.public)
+        print(upload, flush=True)
+        if arguments.dry_run or not arguments.yes: print(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes" + (" instead of --dry-run" if arguments.dry_run else ""))
+        else:
+            try: print(f"\nsent: {send(upload)}")
+            except UploadFailed as error: raise StepFailed(str(error)) from None
+    return 0
+
+
+def _diff(arguments) -> int:
+    "`ccai diff RUN RUN`."
+    if arguments.show < 0: raise InputError(f"--show {arguments.show}: expected how many changed pairs to show, such as --show 5")
+    difference = diff_runs(*(load_version(open_run(name, create=False)) for name in (arguments.left, arguments.right)))
+    print(json.dumps(difference.as_dict(), indent=2, ensure_ascii=False) if arguments.json else difference)
+    if arguments.show: print(f"\n{show_changes(difference, arguments.show, arguments.show_text)}")
+    return 0
+
+
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
     arguments = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 can still be printed
-    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "repair": _repair, "report": _report}
+    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "repair": _repair, "report": _report, "push": _push, "diff": _diff}
     def interrupted(*_): raise KeyboardInterrupt
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None
