@@ -93,7 +93,9 @@ class Chain:
 def recipe_chain(recipe: Recipe,  # the experiment
                  ) -> Chain:
     "The chain that `generate_pairs` runs for a recipe; raises `InputError` for what needs several models, or all pairs at once."
-    alone_only = [f"{key}={getattr(recipe, key)}" for key in ("critic", "reviser", "ensemble", "paraphrases", "twins") if getattr(recipe, key)] + ([f"judge={recipe.judge}"] if recipe.judge != "none" else [])
+    others = {key: name for key in ("critic", "reviser") if (name := getattr(recipe, key)) not in (None, recipe.model)}
+    later = {key: value for key in ("ensemble", "paraphrases", "twins", "judge") if (value := getattr(recipe, key)) not in (None, 0, "none")}
+    alone_only = [f"{key}={value}" for key, value in {**others, **later}.items()]
     if alone_only: raise InputError(f"--on ray runs one model's answers, critiques and revisions, and the recipe asks for {', '.join(alone_only)}; take that away, or run the same step once more without --on ray afterwards: what the actors made is not made again")
     return Chain(recipe_constitution(recipe), recipe_methods(recipe))
 
@@ -232,7 +234,7 @@ def commit_block(journal: Journal,  # the run's
                  ) -> int:
     "Commit what a block made; returns the tokens that were written for it."
     made, failed = json.loads(done["made"]), json.loads(done["failed"])
-    for stage in ("respond", "critique", "revise"):
+    for stage in dict.fromkeys([*(row["stage"] for row in made), *(failure["stage"] for failure in failed.values())]):
         rows = [row for row in made if row["stage"] == stage]
         if rows: journal.save(stage, {row["key"]: row["completion"] for row in rows}, sum(row["seconds"] for row in rows), {row["key"]: (row["alike"], 0) for row in rows})
         reasons = {key: failure["reason"] for key, failure in failed.items() if failure["stage"] == stage}

@@ -126,12 +126,17 @@ class Difference:
                 + (table([("", self.left, self.right), *((name, brief(before, 100), brief(after, 100)) for name, before, after in self.settings)]) if self.settings else "<p>The recipes, models and versions are the same.</p>"))
 
 
-def _by_key(rows: Sequence, name: str) -> dict:
-    "Pairs by prompt and principle; raises `InputError` when two have the same."
-    keys = Counter((row.prompt_id, row.principle) for row in rows)
+def _key(pair: PreferencePair) -> tuple[str, str, str]:
+    "What makes two pairs the same row: prompt, principle, and the question as it was put, since paraphrases count as their prompt."
+    return pair.prompt_id, pair.principle, pair.prompt[-1].content
+
+
+def _by_key(rows: Sequence[PreferencePair], name: str) -> dict[tuple[str, str, str], PreferencePair]:
+    "Pairs by prompt, principle and question; raises `InputError` when two have the same."
+    keys = Counter(map(_key, rows))
     twice = [key for key, count in keys.items() if count > 1]
     if twice: raise InputError(f"run '{name}' has {keys[twice[0]]} pairs of prompt {twice[0][0]} under {twice[0][1]}; two runs are compared by prompt and principle, so each may be there once")
-    return {(row.prompt_id, row.principle): row for row in rows}
+    return {_key(row): row for row in rows}
 
 
 def diff_runs(left: Version,  # the one, from `load_version`
@@ -141,7 +146,7 @@ def diff_runs(left: Version,  # the one, from `load_version`
     a, b = _by_key(left.pairs, left.name), _by_key(right.pairs, right.name)
     def alone(pairs, others, version):
         reasons = {(row.prompt_id, row.principle): row.reason for row in version.dropped}
-        return tuple(OneSided(pair, reasons.get(key, "not_asked")) for key, pair in pairs.items() if key not in others)
+        return tuple(OneSided(pair, reasons.get(key[:2], "not_asked")) for key, pair in pairs.items() if key not in others)
     both = [Change(pair, b[key]) for key, pair in a.items() if key in b]
     before, after = made_of(left.manifest), made_of(right.manifest)
     return Difference(left.name, right.name, alone(b, a, left), alone(a, b, right), tuple(row for row in both if row.parts), tuple(row.left for row in both if not row.parts),

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from .config import Recipe, did_you_mean, is_there, project_root, read_text, read_yaml
 from .dialects import Section, bullets, chapters, dialect, every, line_feeds, read_dialect, read_sections, refuse_unread
-from .schema import Constitution, InputError, Principle, WorkedExample
+from .schema import Constitution, InputError, Principle, WorkedExample, digest
 
 # %% ../nbs/03_constitution.ipynb #05-03b4e87e
 def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
@@ -169,8 +169,9 @@ def _in_turn(lists: list[tuple]) -> tuple:
 
 def combination_id(ids: list[str],  # of two or more principles
                    ) -> str:
-    "What a combination is called."
-    return "_and_".join(ids)
+    "What a combination is called: the ids joined, or, where that is too long for a name, their number and digest."
+    joined = "_and_".join(ids)
+    return joined if len(joined) <= 200 else f"all_of_{len(ids)}_{digest(ids, 12)}"
 
 
 def _groups(combinations: tuple[str, ...]) -> list[list[str]]:

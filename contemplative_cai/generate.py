@@ -7,6 +7,7 @@ __all__ = ['Generation', 'recipe_prompts', 'parted', 'recipe_split', 'leakage', 
            'generate_pairs']
 
 # %% ../nbs/07b_generate.ipynb #09db41be
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,11 +25,11 @@ from .llm import LLM
 from .opening import open_llm
 from .pairs import filter_ensemble, filter_judged, filter_triples
 from .prefer import preferences
-from .prompts import draw_prompts, mended
+from .prompts import draw_prompts, load_prompts, mended
 from .revise import Models, make_triples, recipe_methods
-from .schema import Constitution, Dropped, InputError, PreferencePair, Principle, Prompt
+from .schema import Constitution, Dropped, InputError, PreferencePair, Prompt
 from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, held_names, leak_table, prompts_digest, read_split, refuse_leaks, relabelled, split_prompts, worked_examples
-from .templates import load_template
+from .templates import asked_text, load_template, shows_one_clause
 from .store import Run, write_json, write_rows, write_text
 
 # %% ../nbs/07b_generate.ipynb #ac038b6a
@@ -45,7 +46,7 @@ def recipe_prompts(recipe: Recipe,  # the experiment
                    ) -> list[Prompt]:
     "The prompts a recipe draws, benign twins last."
     drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed, recipe.hazards, recipe.personas, recipe.locales, recipe.duplicates)
-    n = round(recipe.twins * recipe.n_prompts)
+    n = math.ceil(recipe.twins * recipe.n_prompts)
     known = {prompt.id for prompt in drawn}
     return [*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed) if twin.id not in known)] if n else drawn
 
@@ -53,9 +54,9 @@ def recipe_prompts(recipe: Recipe,  # the experiment
 def parted(recipe: Recipe,  # the experiment
            prompts: Sequence[Prompt],  # from `recipe_prompts`
            ) -> tuple[list[Prompt], list[Prompt]]:
-    "Those for the loop, and the benign twins."
-    twins = [prompt for prompt in prompts if prompt.source == TWINS] if recipe.twins else []
-    return [prompt for prompt in prompts if not (twins and prompt.source == TWINS)], twins
+    "Those for the loop, and the benign twins, which are this project's own."
+    own = {prompt.id for prompt in load_prompts(TWINS)} if recipe.twins else set()
+    return [prompt for prompt in prompts if prompt.id not in own], [prompt for prompt in prompts if prompt.id in own]
 
 
 def recipe_split(recipe: Recipe,  # the experiment
@@ -81,17 +82,21 @@ def recipe_split(recipe: Recipe,  # the experiment
     return split
 
 
+def _held_out(recipe: Recipe, split: Split, prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    "What is tested on or guarded, by name."
+    held_out = {name: [prompt for prompt in prompts if split.parts[prompt.id] == name] for name in ("validation", "test")}
+    if recipe.n_eval_prompts: held_out["evaluation: " + ", ".join(map(str, recipe.eval_prompts))] = draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)
+    return held_out | {name: guarded_prompts(name) for name in recipe.guarded}
+
+
 def leakage(recipe: Recipe,  # the experiment
             split: Split,  # of its prompts
             prompts: list[Prompt],  # what it draws
             ) -> tuple[list[dict], list[Leak]]:
     "What is learned from against what is tested on or guarded: the table, and every leak."
-    part = split.parts
-    learned = {"training prompts": [prompt for prompt in prompts if part[prompt.id] == "train"]}
+    learned = {"training prompts": [prompt for prompt in prompts if split.parts[prompt.id] == "train"]}
     if recipe.n_few_shot: learned["worked examples"] = worked_examples(recipe_constitution(recipe), recipe.n_few_shot if recipe.few_shot == "first" else None)
-    held_out = {name: [prompt for prompt in prompts if part[prompt.id] == name] for name in ("validation", "test")}
-    if recipe.n_eval_prompts: held_out["evaluation: " + ", ".join(map(str, recipe.eval_prompts))] = draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)
-    held_out |= {name: guarded_prompts(name) for name in recipe.guarded}
+    held_out = _held_out(recipe, split, prompts)
     leaks = find_leaks(learned, {name: there for name, there in held_out.items() if there is not None}, recipe.allowed_leaks or ())
     return leak_table(learned, held_out, leaks), leaks
 
@@ -120,6 +125,7 @@ def _is_constitution(name: str) -> bool:
 def check_methods(recipe: Recipe,  # the experiment
                   ) -> None:
     "Look, before anything is asked, at the template set and at every model and constitution the recipe names beside its own; raises `InputError` with all that is wrong."
+    if recipe.combine and (short := shows_one_clause(load_template(recipe.template))): raise InputError(f"template '{recipe.template}' shows one clause of a principle ({short}), and combine makes principles that need several; use another template, or take combine away")
     models = [] if recipe.base_url else [*_named_models(recipe).values(), *(name for name in recipe.ensemble or () if not _is_constitution(name))]
     every([lambda: load_template(recipe.template), *(lambda name=name: model_spec(name) for name in models), *(lambda name=name: load_constitution(name) for name in recipe.ensemble or () if _is_constitution(name))])
 
@@ -138,33 +144,31 @@ def open_models(recipe: Recipe,  # the experiment
         yield Models(answer, parts.get("critic", answer), parts.get("reviser", answer))
 
 
-def _compared(pairs: list[PreferencePair], principles: dict[str, Principle]) -> list[tuple]:
-    "What a judge is asked about each pair: question, chosen, rejected, principle."
-    return [(pair.prompt[-1].content, pair.chosen[0].content, pair.rejected[0].content, principles[pair.principle]) for pair in pairs]
-
-
-def _every_principle(constitution: Constitution) -> dict[str, Principle]:
-    "The principles by id, and all of them together, for chains."
-    whole = [combine_principles(list(constitution.principles))] if len(constitution.principles) > 1 else []
-    return {principle.id: principle for principle in (*constitution.principles, *whole)}
+def _compared(pairs: list[PreferencePair], constitution: Constitution, whole: bool = False) -> list[tuple]:
+    "What a judge is asked about each pair: the question with what went before it, chosen, rejected, and its principle or the whole constitution."
+    principles = {principle.id: principle for principle in ([] if whole else constitution.principles)}
+    together = combine_principles(list(constitution.principles)) if len(constitution.principles) > 1 else constitution.principles[0]
+    def asked(pair): return asked_text(Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source))
+    return [(asked(pair), pair.chosen[0].content, pair.rejected[0].content, principles.get(pair.principle, together)) for pair in pairs]
 
 
 def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal, run: Run) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs that the judge, where there is one, and the ensemble leave; twins are not theirs to judge."
     dropped: list[Dropped] = []
     twins, kept = [pair for pair in kept if pair.principle == BENIGN.id], [pair for pair in kept if pair.principle != BENIGN.id]
-    if recipe.judge == "logits": kept, dropped = filter_judged(kept, preferences(critic, journal, _compared(kept, _every_principle(constitution)), run), recipe.filters)
+    if recipe.judge == "logits": kept, dropped = filter_judged(kept, preferences(critic, journal, _compared(kept, constitution), run), recipe.filters)
     if not recipe.ensemble: return [*kept, *twins], dropped
-    kept, gone = filter_ensemble(kept, {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble})
+    kept, gone = filter_ensemble(kept, {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble}, recipe.filters)
     return [*kept, *twins], [*dropped, *gone]
 
 
 def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal, run: Run) -> list:
     "How a member of the ensemble weighs the pairs: another model by the same principles, or the critic by another constitution."
     if _is_constitution(name):
-        whole = combine_principles(list(load_constitution(name).principles))
-        return preferences(critic, journal, _compared(pairs, {pair.principle: whole for pair in pairs}), run)
-    with open_llm(recipe.model_copy(update={"model": name}), run) as member: return preferences(member, journal, _compared(pairs, _every_principle(constitution)), run)
+        return preferences(critic, journal, _compared(pairs, load_constitution(name), whole=True), run)
+    with open_llm(recipe.model_copy(update={"model": name}), run) as member:
+        run.record(ensemble=(run.manifest.get("ensemble") or {}) | {name: member.key})
+        return preferences(member, journal, _compared(pairs, constitution), run)
 
 
 def generate_pairs(run: Run,  # where it goes
@@ -176,15 +180,19 @@ def generate_pairs(run: Run,  # where it goes
     split = recipe_split(recipe, prompts, run.path("split.json"))
     refuse_leakage(run, recipe, split, prompts)
     with Journal(run.path("journal.sqlite")) as journal, open_models(recipe, run, llm) as models:
-        others = {part: getattr(models, part).key for part in _named_models(recipe)}
-        run.record(model=models.answer.key, **others, constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts), drawn=dict(Counter(prompt.source for prompt in prompts)), mended=dict(Counter(change for prompt in prompts for change in mended(prompt))), template=methods.template.label, seed=recipe.seed)
+        others = {part: getattr(models, part).key if part in _named_models(recipe) else None for part in ("critic", "reviser")}
+        run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None, constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts), drawn=dict(Counter(prompt.source for prompt in prompts)), mended=dict(Counter(change for prompt in prompts for change in mended(prompt))), template=methods.label, seed=recipe.seed)
         write_text(run.path("split.json"), split.model_dump_json(indent=1) + "\n")
         asked, twins = parted(recipe, prompts)
         training = [prompt for prompt in asked if split.parts[prompt.id] == "train"]
-        if recipe.paraphrases: asked += paraphrases(models.answer, journal, training, prompts, recipe.paraphrases, methods.answer, run)
+        if recipe.paraphrases:
+            def leaks(made): return {leak.learned_id for leak in find_leaks({"paraphrases": made}, {name: there for name, there in _held_out(recipe, split, prompts).items() if there is not None})}
+            more = paraphrases(models.answer, journal, training, prompts, recipe.paraphrases, methods.answer, leaks, run)
+            run.record(paraphrases=more.counts)
+            asked += more.prompts
         triples = make_triples(models, journal, asked, constitution, methods, run)
         if twins: triples += twin_triples(models.answer, journal, twins, methods.answer, recipe.seed, run)
-        kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.template)
+        kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.label, recipe.few_shot == "mixed")
         kept, gone = _judged(kept, recipe, constitution, models.critic, journal, run)
     kept, surplus = balance_pairs(kept, recipe)
     dropped += [*gone, *surplus]

@@ -235,8 +235,9 @@ def ask(llm: LLM,  # who is asked
         sampling: Sampling,  # how to choose tokens
         template: str = "",  # part of the key: which templates built the conversations
         run: Run | None = None,  # whose progress.json to write
+        least: int = 1,  # calls that must all have failed before the stage is given up
         ) -> list[Completion | CallFailed]:
-    "A completion or the reason why there is none, in input order; raises `ModelCallError` when every call failed or nothing more can be asked."
+    "A completion or the reason why there is none, in input order; raises `ModelCallError` when every one of at least `least` calls failed, or nothing more can be asked."
     keys = [call_key(stage, conversation, llm, sampling, template) for conversation in conversations]
     unique = dict(zip(keys, conversations))
     names, todo = list(unique), list(unique.values())
@@ -250,5 +251,5 @@ def ask(llm: LLM,  # who is asked
             known.update(made)
             reasons.update(failed)
             progress.advance(len(made) + len(failed), sum(completion["completion_tokens"] or 0 for completion in made.values()))
-    if reasons and not known: raise ModelCallError(f"all {len(names)} calls of stage '{stage}' failed; the first: {next(iter(reasons.values()))}")
+    if reasons and not known and len(names) >= least: raise ModelCallError(f"all {len(names)} calls of stage '{stage}' failed; the first: {next(iter(reasons.values()))}")
     return [Completion(**known[key]) if key in known else CallFailed(reason=reasons[key]) for key in keys]

@@ -443,12 +443,22 @@ MARKDOWN = """# {{ title }}: run {{ run }}
 {% endfor %}"""
 
 
+def _revised(facts: dict) -> str:
+    "How answers became revisions, as the recipe says."
+    rows, method = [*facts["kept"], *facts["dropped"]], facts["manifest"].get("recipe", {}).get("revision_method", "once")
+    n = len({row.principle for row in rows} - {BENIGN.id, "none"})
+    if method == "chained": return "criticised each answer and carried it through all principles"
+    if method == "distilled": return f"and answered again with each of {n} principles as a system prompt"
+    if any(row.reason in ("clean", "unreadable_verdict") for row in facts["dropped"]): return f"criticised each answer under {n} principles and revised those it found wanting"
+    return f"criticised and revised each answer under {n} principles"
+
+
 def what_was_done(facts: dict,  # from `collect`
                   ) -> str:
     "The run in one sentence."
     rows = [*facts["kept"], *facts["dropped"]]
     model = str(facts["manifest"].get("model", "a model")).split("@")[0]
-    said = f"{model} answered {len({row.prompt_id for row in rows})} prompts, criticised and revised each answer under {len({row.principle for row in rows} - {BENIGN.id})} principles"
+    said = f"{model} answered {len({row.prompt_id for row in rows})} prompts, {_revised(facts)}"
     if facts["training"]: said += f", and was trained by DPO on {facts['training']['pairs']} of the pairs"
     if facts["metrics"]: said += f"; base and tuned model then answered {facts['metrics']['prompts']} prompts that were never trained on"
     return said + "."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALWAYS_KNOWN', 'SHOWN_IN_SINGLE', 'CONVERSATION', 'STRUCTURED', 'TERSE', 'TEMPLATES', 'ASKED_FOR', 'NOTHING_TO_MEND',
-           'Template', 'load_template', 'Shot', 'shots', 'asked_text', 'critique_turn', 'revision_turn',
-           'critique_conversation', 'revision_conversation', 'guided_conversation']
+           'Template', 'load_template', 'shows_one_clause', 'Shot', 'shots', 'asked_text', 'critique_turn',
+           'revision_turn', 'critique_conversation', 'revision_conversation', 'guided_conversation']
 
 # %% ../nbs/05e_templates.ipynb #b1d28cae
 import string
@@ -43,6 +43,8 @@ class Template(Record):
             if unknown: raise ValueError(f"{part}: unknown variable '{{{unknown[0]}}}'; {did_you_mean(unknown[0], [*ALWAYS_KNOWN, *shown])}")
             missing = [name for name in ("prompt", *shown) if name not in named]
             if missing: raise ValueError(f"{part}: '{{{missing[0]}}}' is missing; a model that does not see it writes about nothing")
+            try: getattr(self, part).format(**dict.fromkeys(named, ""))
+            except (ValueError, LookupError, AttributeError) as error: raise ValueError(f"{part}: not a template text ({error}); write variables as {{prompt}}, and braces that are meant twice") from None
             if not named & {"request", "description", "clauses", "clause"}: raise ValueError(f"{part}: nothing says what is asked for; name {{request}}, {{clauses}}, {{clause}} or {{description}}")
         return self
 
@@ -71,6 +73,12 @@ def load_template(name: str,  # one of the sets there are, or a path to a .yaml 
     values = read_yaml(read_text(Path(name)), name, as_text=True)
     try: return Template(**{"name": Path(name).stem} | values)
     except ValidationError as error: raise InputError(*(f"{name}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}{item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
+
+
+def shows_one_clause(template: Template,  # a set
+                     ) -> str | None:
+    "The part, critique or revision, that says what is asked for by the first clause alone; None for a set without such a part."
+    return next((part for part in ("critique", "revision") if "clause" in (named := _named(getattr(template, part))) and not named & {"request", "clauses", "description"}), None)
 
 # %% ../nbs/05e_templates.ipynb #5f89375e
 ASKED_FOR = {"free": "",

@@ -58,8 +58,9 @@ def test_earlier_turns_are_not_lost_in_a_single_message(contemplative):
     prompt = Prompt(text="And her dog?", source="test", history=(Message(role="user", content="Is she rude?"), Message(role="assistant", content="Perhaps.")))
     response = Response(prompt_id=prompt.id, text="Leave it.", finish_reason="stop", model="m", seed=0)
     for template in TEMPLATES.values():
-        text = "\n".join(m.content for m in critique_conversation(template, contemplative.principles[0], prompt, response))
-        assert all(part in text for part in ("Is she rude?", "Perhaps.", "And her dog?", "Leave it."))
+        written = Critique(prompt_id=prompt.id, response_id=response.id, principle="emptiness", text="Curt.", finish_reason="stop", model="m", seed=0)
+        for conversation in (critique_conversation(template, contemplative.principles[0], prompt, response), revision_conversation(template, contemplative.principles[0], prompt, response, written)):
+            assert all(part in "\n".join(m.content for m in conversation) for part in ("Is she rude?", "Perhaps.", "And her dog?", "Leave it."))
 
 
 @pytest.mark.parametrize("changes, said", [({"critique": "{request}"}, "'{prompt}' is missing"), ({"revision": "{prompt} {requst}"}, "did you mean 'request'"), ({"critique": "{prompt}"}, "nothing says what is asked for"),
@@ -86,6 +87,7 @@ def test_examples_are_drawn_alike_and_never_twice(seed, n, pick):
     found = shots(contemplative, principle, n, pick, seed)
     assert found == shots(contemplative, principle, n, pick, seed) and len({shot.example.prompt for shot in found}) == len(found) == min(n, 12 if pick == "mixed" else 3)
     assert pick == "mixed" or all(shot.principle is principle for shot in found)
+    assert pick == "first" or len({tuple(shot.example.prompt for shot in shots(contemplative, principle, 2, pick, other)) for other in range(12)}) > 1, "the seed draws"
 
 
 def test_with_verdicts_every_second_example_is_clean_and_is_not_revised(contemplative):
@@ -106,12 +108,13 @@ def test_the_constitution_in_the_place_of_a_critique(contemplative):
 # verdicts
 
 @pytest.mark.parametrize("text, kind, verdict", [("violates: yes\nquote: x", "verdict", "yes"), ("**Violates**: Partially.", "verdict", "partly"), ("violates - NO", "verdict", "no"), ("I would say it is fine.", "verdict", "unreadable"), ("", "verdict", "unreadable"),
-                                                 ("violates: nothing", "verdict", "unreadable"), ("violates: yes ... no: violates: no", "reasoned", "no"), ("violates: yes ... no: violates: no", "verdict", "yes")])
+                                                 ("violates: nothing", "verdict", "unreadable"), ("violates: yes\nOr no?\nviolates: no", "reasoned", "no"), ("violates: yes\nOr no?\nviolates: no", "verdict", "yes"),
+                                                 ("This violates. No one can know.\nviolates: yes", "verdict", "yes"), ("A line that says `violates: no` is asked for.", "reasoned", "unreadable")])
 def test_verdicts_are_read_or_not(text, kind, verdict): assert read_verdict(text, kind) == verdict
 
 
 def test_a_majority_leaves_the_unreadable_aside_and_is_strict_at_a_tie():
-    assert majority(["no", "no", "yes"]) == "no" and majority(["no", "yes"]) == "yes" and majority(["unreadable", "unreadable", "no"]) == "no" and majority(["unreadable"]) == "unreadable" and majority(["partly", "no"]) == "partly"
+    assert majority(["no", "no", "yes"]) == "no" and majority(["no", "yes"]) == "yes" and majority(["yes"] * 2 + ["partly"] * 2 + ["no"] * 3) == "yes" and majority(["unreadable", "unreadable", "no"]) == "no" and majority(["unreadable"]) == "unreadable" and majority(["partly", "no"]) == "partly"
 
 
 def critic(contemplative, says):
@@ -190,7 +193,8 @@ def test_a_chain_in_which_nothing_is_wrong_is_clean_and_one_that_breaks_says_why
     assert clean.verdict == "no" and clean.revision is None
     broken = critic(contemplative, lambda id, _: ModelCallError("the line went dead") if id == "boundless_care" else "violates: no")
     broken.key = "broken"
-    with pytest.raises(ModelCallError, match="the line went dead"): made(broken, journal, contemplative, critique_method="verdict", revision_method="chained")
+    [failed] = made(broken, journal, contemplative, critique_method="verdict", revision_method="chained")
+    assert failed.failure == "the line went dead" and failed.revision is None and journal.totals()["critique"]["failed"] == 1
 
 
 def test_distilled_answers_have_no_critique_and_pass_the_filters(contemplative, journal):
@@ -208,11 +212,22 @@ def test_a_second_round_revises_only_what_still_falls_short(contemplative, journ
     assert len(revisions()) == 3 and all(t.revision.text == HELLO for t in triples)
 
 
+def test_the_second_rounds_text_is_kept_with_both_critiques(contemplative, journal):
+    def script(conversation):
+        asked, p = conversation[-1].content, contemplative.principles[0]
+        if p.critique_request in asked: return f"violates: yes\nreason: on '{conversation[-2].content}'"
+        if p.revision_request not in asked: return "answer"
+        return "second" if any(turn.content == "first" for turn in conversation) else "first"
+    [triple] = made(ScriptedLLM(script), journal, one(contemplative, "emptiness"), critique_method="verdict", second_round=True, n_few_shot=0)
+    assert triple.revision.text == "second" and "on 'answer'" in triple.critique.text and "on 'first'" in triple.critique.text and triple.revision.critique_id == triple.critique.id
+
+
 def test_principles_are_sampled_by_the_seed_or_routed_by_the_model(contemplative, journal):
     prompts = [Prompt(text=f"Question {i}?", source="test") for i in range(40)]
     llm = critic(contemplative, lambda id, _: "It labels her.")
     sampled = made(llm, journal, contemplative, prompts, principle_choice="sampled", principles_per_prompt=1)
     assert len(sampled) == 40 and len({t.principle for t in sampled}) == 4 and [t.principle for t in made(llm, journal, contemplative, prompts, principle_choice="sampled", principles_per_prompt=1)] == [t.principle for t in sampled]
+    assert [t.principle for t in made(llm, journal, contemplative, prompts, principle_choice="sampled", principles_per_prompt=1, seed=1)] != [t.principle for t in sampled]
     llm._likes = lambda conversation, reply: float("Boundless" in next(line for line in conversation[-1].content.splitlines() if line.startswith(f"{reply}. "))) + (reply == "A")
     routed = made(llm, journal, contemplative, prompts[:3], principle_choice="routed", principles_per_prompt=2)
     assert sorted(t.principle for t in routed) == sorted(["boundless_care"] * 3 + ["emptiness"] * 3), "the place on the list cancels out"
@@ -223,7 +238,7 @@ def test_parts_are_played_by_different_models(contemplative):
     recipe = build_recipe({"model": "random-tiny", "reviser": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 4, "filters": "empty,identical", "answer_tokens": 6, "critique_tokens": 6, "revision_tokens": 6, "critic": "smollm2-135m"})
     run = open_run("two")
     made = generate_pairs(run, recipe)
-    assert run.manifest["critic"].startswith("smollm2-135m@") and "reviser" not in run.manifest and made.kept[0].model.startswith("random-tiny")
+    assert run.manifest["critic"].startswith("smollm2-135m@") and run.manifest["reviser"] is None and made.kept[0].model.startswith("random-tiny")
     by_stage = dict(Journal(run.path("journal.sqlite"))._db.execute("SELECT stage, COUNT(*) FROM calls GROUP BY stage"))
     assert by_stage["respond"] == 4 and by_stage["critique"] == by_stage["revise"] == 16
 
@@ -271,7 +286,7 @@ def test_the_embedded_model_weighs_both_ways_and_remembers(contemplative, journa
     assert sorted(route(llm, journal, [QUESTION], contemplative.principles)[0]) == sorted(p.id for p in contemplative.principles)
 
 
-@pytest.mark.parametrize("first, second, reason", [(-1.0, -1.0, "judge_prefers_rejected"), (1.0, -1.0, "judge_flips"), (1.0, 1.0, None)])
+@pytest.mark.parametrize("first, second, reason", [(-1.0, -1.0, "judge_prefers_rejected"), (2.0, -1.0, "judge_flips"), (1.0, 1.0, None)])
 def test_the_judge_filters_need_its_word(contemplative, first, second, reason):
     kept, _ = filter_triples([triple(contemplative, HELLO)], contemplative)
     left, dropped = filter_judged(kept, [Preference(first=first, second=second)])
@@ -289,8 +304,8 @@ def test_judge_and_ensemble_in_a_run(contemplative):
         return "You are right, plain and simple, and that is all there is to say about it."
     def likes(conversation, reply):
         shown = conversation[-1].content.split(f"Answer {reply}: ")[1].split("\n\n")[0]
-        return float("Take your time" in shown) * (-1 if "with mind" in shown else 1) * (1 if contemplative.principles[0].clauses[0] in conversation[-1].content or "helpful" not in conversation[-1].content.lower() else 1)
-    run, recipe = open_run("judged"), build_recipe({"n_prompts": 4, "judge": "logits", "ensemble": "generic", "filters": "empty,identical,judge_prefers_rejected"})
+        return float("Take your time" in shown) * (-1 if "with mind" in shown else 1)
+    run, recipe = open_run("judged"), build_recipe({"n_prompts": 4, "judge": "logits", "ensemble": "generic", "filters": "empty,identical,judge_prefers_rejected,ensemble_disagrees"})
     llm = ScriptedLLM(script, likes, batch_size=64)
     made = generate_pairs(run, recipe, llm)
     assert {row.reason for row in made.dropped} == {"judge_prefers_rejected"} and {pair.principle for pair in made.kept} == {"emptiness", "non_duality", "boundless_care"}
@@ -298,6 +313,10 @@ def test_judge_and_ensemble_in_a_run(contemplative):
     contrary = ScriptedLLM(script, lambda c, r: -likes(c, r) if "Take your time with empt" in c[-1].content and contemplative.principles[0].clauses[0] not in c[-1].content else likes(c, r), batch_size=64, key="contrary")
     again = generate_pairs(open_run("ensemble"), recipe, contrary)
     assert {row.reason for row in again.dropped if row.principle == "emptiness"} == {"ensemble_disagrees"} and "generic" in next(row.detail for row in again.dropped if row.reason == "ensemble_disagrees")
+    two = build_recipe(recipe.model_dump(mode="json") | {"ensemble": "contemplative,generic"})
+    assert {row.reason for row in generate_pairs(open_run("both"), two, contrary).dropped if row.principle == "emptiness"} == {"ensemble_disagrees"}, "every member is asked"
+    lenient = build_recipe(recipe.model_dump(mode="json") | {"filters": "empty,identical"})
+    assert len(generate_pairs(open_run("lenient"), lenient, contrary).kept) == 16
 
 
 # rows beside each other
@@ -372,7 +391,8 @@ def test_words_the_person_used_first_tell_nothing(question, text):
 
 @pytest.mark.parametrize("values, said", [({"critique_samples": 3}, "majority of written verdicts"), ({"critique_samples": 3, "critique_method": "verdict", "temperature": 0}, "temperature 0"), ({"revision_method": "best_of"}, "revision_samples of 2 or more"),
                                           ({"revision_samples": 3}, "chosen from by best_of"), ({"second_round": True}, "critique_method with verdicts"), ({"revision_method": "distilled", "critique_method": "verdict"}, "has no critiques"),
-                                          ({"revision_method": "chained", "principle_choice": "routed"}, "all principles"), ({"template": "structurd"}, None)])
+                                          ({"revision_method": "chained", "principle_choice": "routed"}, "all principles"), ({"revision_method": "chained", "split_by": "principle"}, "joins all principles"), ({"principles_per_prompt": 2}, "sampled or routed"),
+                                          ({"twins": 0.2, "prompts": "practice,twins"}, "name the source"), ({"paraphrases": 2, "temperature": 0}, "all the same"), ({"template": "structurd"}, None)])
 def test_methods_that_contradict_each_other_are_refused(values, said):
     if said is None:
         with pytest.raises(InputError, match="did you mean 'structured'"): recipe_methods(build_recipe(values))
@@ -410,10 +430,10 @@ def test_benign_twins_teach_to_help(contemplative, scripted):
     made = generate_pairs(run, recipe, scripted)
     twins = [pair for pair in made.kept if pair.principle == "benign_twin"]
     assert twins and all(pair.source == "twins" and pair.model.startswith("refusals@") and pair.model.endswith("> scripted") and pair.critique == "" for pair in twins)
-    assert len(made.prompts) == 9 and len(made.kept) + len(made.dropped) == 6 * 4 + 3
+    assert len(made.prompts) == 9 and len(made.kept) + len(made.dropped) == 6 * 4 + 3 and len(generate_pairs(open_run("one"), build_recipe({"n_prompts": 6, "twins": 0.1}), scripted).prompts) == 7
     refusing = ScriptedLLM(lambda c: "I'm sorry, but I can't help with that.", key="refusing")
     made = generate_pairs(open_run("refusing"), recipe, refusing)
-    assert not made.kept and {row.reason for row in made.dropped if row.principle == "benign_twin"} == {"refusal_again", "identical"} & {row.reason for row in made.dropped if row.principle == "benign_twin"}
+    assert not made.kept and [row.reason for row in made.dropped if row.principle == "benign_twin"] in (["refusal_again"] * 3, ["identical", "refusal_again", "refusal_again"], ["refusal_again", "identical", "refusal_again"], ["refusal_again", "refusal_again", "identical"])
 
 
 def test_twins_are_harmless_distinct_and_not_a_benchmarks():
@@ -430,3 +450,64 @@ def test_every_name_that_is_wrong_is_said_before_anything_is_asked(tmp_path):
     with pytest.raises(InputError) as caught: check_methods(build_recipe({"template": "structurd", "critic": "smolm2-135m", "ensemble": "gneric.md,qwen2.5-7bb"}))
     assert len(caught.value.problems) == 4 and all("did you mean" in problem for problem in caught.value.problems)
     check_methods(build_recipe({"critic": "random-tiny", "ensemble": "generic,random-tiny"}))
+
+
+def test_a_users_file_called_twins_is_not_taken_for_benign(tmp_path, scripted):
+    path = tmp_path / "twins.jsonl"
+    path.write_text("".join(json.dumps({"text": f"What about my {word} and the {WORDS[-i]}?"}) + "\n" for i, word in enumerate(WORDS[:8])))
+    made = generate_pairs(open_run("mine"), build_recipe({"prompts": str(path), "n_prompts": 4, "twins": 0.5, "guarded": []}), scripted)
+    assert sum(pair.principle == "benign_twin" for pair in made.kept) == 2 and not {pair.prompt_id for pair in made.kept if pair.principle == "benign_twin"} & {p.id for p in made.prompts[:4]}
+
+
+def test_a_paraphrase_that_says_what_is_tested_on_is_left_out(contemplative):
+    from contemplative_cai.prompts import draw_prompts
+    recipe = build_recipe({"n_prompts": 6, "filters": "empty,identical", "paraphrases": 1})
+    held = iter([p.text for p in draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)])
+    def script(conversation):
+        asked = conversation[-1].content
+        if asked.startswith("Write the following question again"): return next(held)
+        return "Take your time." if any(p.revision_request in asked for p in contemplative.principles) else "You are right."
+    run = open_run("leaky")
+    made = generate_pairs(run, recipe, ScriptedLLM(script, batch_size=64))
+    counts = run.manifest["paraphrases"]
+    assert counts["leaked"] == counts["asked"] > 0 and counts["kept"] == 0 and len(made.kept) + len(made.dropped) == 24
+
+
+def test_words_that_the_critique_quotes_from_the_answer_are_not_its_own():
+    answer = "Take a short walk after lunch and call your sister on the way home tonight."
+    assert find_leak(f"{answer} Listen first.", critique=f'violates: partly\nquote: "{answer}"\nreason: It does not listen.', answer=answer) is None
+    assert find_leak(f"{answer} Listen first.", critique=f"You could say: {answer}").kind == "critique"
+
+
+def test_mixed_examples_are_all_looked_for(contemplative):
+    copied = triple(contemplative, contemplative.principles[3].examples[0].revision)
+    assert filter_rows([copied], contemplative, mixed=True)[1][0].reason == "copied_example" and "copied_example" not in {row.reason for row in filter_rows([copied], contemplative)[1]}
+
+
+def test_weighing_is_given_up_when_nothing_is_answered(journal):
+    class Deaf(ScriptedLLM):
+        def logprobs(self, conversations, continuations):
+            self.calls += conversations
+            raise ModelCallError("this server gives no log-probabilities")
+    llm = Deaf(lambda c: "", batch_size=64)
+    with pytest.raises(ModelCallError, match="3 calls failed one after the other .* no log-probabilities"): weigh(llm, journal, "prefer", [(Message(role="user", content=str(i)),) for i in range(64)], ["A"] * 64)
+    assert len(llm.calls) < 64 * 3, "the halves on the way to three single rows, and no more"
+
+
+@pytest.mark.parametrize("method", [{"revision_method": "distilled"}, {"critique_method": "logits"}, {"revision_method": "best_of", "revision_samples": 2}, {"principle_choice": "routed"}, {"critique_method": "verdict", "second_round": True}, {"revision_method": "chained"}])
+def test_every_method_an_actor_runs_is_committed_whole(contemplative, scripted, method):
+    "What the actor of a cluster makes is all that the step needs afterwards."
+    from contemplative_cai.cluster import ChainActor, RecordedLLM, commit_block, freeze, read_blocks, recipe_chain, unfinished
+    from contemplative_cai.generate import recipe_prompts
+    recipe, run = build_recipe({"n_prompts": 4, "filters": "empty,identical"} | method), open_run("ray")
+    scripted._likes = lambda conversation, reply: float(len(conversation[-1].content) % 7) if reply == "Yes" else 0.0
+    chain, blocks = recipe_chain(recipe), lambda: read_blocks(freeze(run, recipe_prompts(recipe), 2))
+    with Journal(run.path("journal.sqlite")) as journal:
+        for row in unfinished(journal, "scripted", chain, blocks()):
+            done = ChainActor(lambda: scripted, "scripted", chain, 1)(row)
+            assert not done["error"]
+            commit_block(journal, done)
+        assert not unfinished(journal, "scripted", chain, blocks())
+    calls = len(scripted.calls)
+    made = generate_pairs(run, recipe, RecordedLLM("scripted", run.path("journal.sqlite"), template=chain.methods.template.label))
+    assert len(scripted.calls) == calls and not [row for row in made.dropped if row.reason == "call_failed"]
