@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'LICENCES', 'UNKNOWN', 'MODEL_LICENCES', 'HARMFUL', 'PAPER', 'KEPT_TOGETHER', 'CARD', 'part_file',
-           'is_held_out', 'divide_pairs', 'pairs_table', 'read_dataset', 'prompt_licences', 'harmful_sources',
-           'pairs_models', 'yield_table', 'find_constitution', 'shared_recipe', 'health_facts', 'card_header',
-           'known_limits', 'dataset_card', 'write_dataset']
+           'divide_pairs', 'pairs_table', 'read_dataset', 'prompt_licences', 'harmful_sources', 'pairs_models',
+           'yield_table', 'find_constitution', 'shared_recipe', 'health_facts', 'card_header', 'known_limits',
+           'recorded_recipe', 'dataset_card', 'write_dataset']
 
 # %% ../nbs/07c_dataset.ipynb #6cb3c529
 import os
@@ -24,7 +24,7 @@ from .constitution import load_constitution, recipe_constitution
 from .pairs import load_pairs, load_split, waterfall
 from .prompts import OWN_FILES, SOURCES, own_prompts
 from .schema import Constitution, Dropped, InputError, PreferencePair
-from .split import Split
+from .split import Split, untrained
 from .store import Run, read_json, read_rows, write_text
 
 # %% ../nbs/07c_dataset.ipynb #5a8afd90
@@ -37,23 +37,17 @@ def part_file(part: str,  # train, validation or test
     return f"data/{part}-00000-of-00001.parquet"
 
 
-def is_held_out(principle: str,  # of a pair
-                split: Split,  # of the run
-                ) -> bool:
-    "Whether nobody may train on pairs of a principle: it is held out, or it is a combination with one that is."
-    return any(f"_and_{name}_and_" in f"_and_{principle}_and_" for name in split.untrained_principles)
-
-
 def divide_pairs(pairs: Sequence[PreferencePair],  # of a run
                  split: Split,  # of its prompts
+                 recipe: Recipe | None = None,  # that they were made by; None: not recorded
                  ) -> dict[str, list[PreferencePair]]:
     "The pairs by part, in order, parts without pairs left out; raises `InputError` for a pair whose prompt the split does not know."
     part = split.parts
     strange = {pair.prompt_id for pair in pairs} - set(part)
     if strange: raise InputError(f"split.json does not know {len(strange)} prompts that pairs.jsonl has pairs of, such as {min(strange)}; run the generate step again, or restore the file")
-    found: dict[str, list[PreferencePair]] = {name: [] for name in PARTS}
+    found, out = {name: [] for name in PARTS}, untrained(split, {pair.principle for pair in pairs}, recipe)
     for pair in pairs:
-        if part[pair.prompt_id] != "train" or not is_held_out(pair.principle, split): found[part[pair.prompt_id]].append(pair)
+        if part[pair.prompt_id] != "train" or pair.principle not in out: found[part[pair.prompt_id]].append(pair)
     return {name: rows for name, rows in found.items() if rows}
 
 # %% ../nbs/07c_dataset.ipynb #d955c241
@@ -355,13 +349,19 @@ Source of the principles ({{ cited | join(", ") }}): Laukkonen et al., [arXiv:25
 """
 
 
+def recorded_recipe(run: Run,  # a run
+                    ) -> Recipe | None:
+    "The recipe its manifest holds; None where there is none."
+    return build_recipe(run.manifest["recipe"], f"run {run.name}'s recipe") if "recipe" in run.manifest else None
+
+
 def dataset_card(run: Run,  # a run that has generated
                  ) -> str:
     "The text of the card, from what lies in the run's folder."
     from jinja2 import Environment
     manifest, pairs, dropped, split = run.manifest, load_pairs(run), read_rows(run.path("dropped.jsonl"), Dropped), load_split(run)
-    recipe = build_recipe(manifest["recipe"], f"run {run.name}'s recipe") if "recipe" in manifest else None
-    parts, surroundings, table = divide_pairs(pairs, split), manifest.get("surroundings", {}), yield_table(pairs, dropped)
+    recipe = recorded_recipe(run)
+    parts, surroundings, table = divide_pairs(pairs, split, recipe), manifest.get("surroundings", {}), yield_table(pairs, dropped)
     constitutions = {label: find_constitution(label, recipe) for label in sorted({pair.constitution for pair in pairs})}
     versions = ", ".join(f"{name} {number}" for name, number in surroundings.get("versions", {}).items() if number)
     provenance = [("prompt set", manifest.get("prompts")), ("templates", ", ".join(sorted({pair.template for pair in pairs}))), ("seed", ", ".join(map(str, sorted({pair.seed for pair in pairs})))), ("versions", versions or None)]
@@ -391,7 +391,7 @@ def write_dataset(run: Run,  # a run that has generated
     "Write `dataset/`: a Parquet file a part, and the card; returns the folder. Raises `InputError` when there is nothing to write."
     import pyarrow.parquet
     pairs = load_pairs(run)
-    parts = divide_pairs(pairs, load_split(run))
+    parts = divide_pairs(pairs, load_split(run), recorded_recipe(run))
     if not parts: raise InputError(f"run '{run.name}' has no pairs to make a data set of; dropped.jsonl says why. Raise n_prompts or loosen the filters, and run the generate step again")
     folder, draft, schema = run.path("dataset"), run.path(".dataset"), pairs_table(pairs).schema
     shutil.rmtree(draft, ignore_errors=True)

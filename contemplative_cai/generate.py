@@ -23,7 +23,7 @@ from .health import balance_pairs
 from .journal import Journal, write_ledger
 from .llm import LLM
 from .opening import open_llm
-from .pairs import filter_ensemble, filter_judged, filter_triples
+from .pairs import filter_ensemble, filter_judged, filter_triples, waterfall
 from .prefer import preferences
 from .prompts import draw_prompts, load_prompts, mended
 from .revise import Models, make_triples, recipe_methods
@@ -193,9 +193,11 @@ def generate_pairs(run: Run,  # where it goes
         triples = make_triples(models, journal, asked, constitution, methods, run)
         if twins: triples += twin_triples(models.answer, journal, twins, methods.answer, recipe.seed, run)
         kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.label, recipe.few_shot == "mixed")
+        run.tell({"rows": waterfall(kept, dropped)})
         kept, gone = _judged(kept, recipe, constitution, models.critic, journal, run)
     kept, surplus = balance_pairs(kept, recipe)
     dropped += [*gone, *surplus]
+    run.tell({"rows": waterfall(kept, dropped)})
     write_rows(run.path("pairs.jsonl"), kept)
     write_rows(run.path("dropped.jsonl"), dropped)
     write_ledger(run, generate={"kept_pairs": len(kept)})

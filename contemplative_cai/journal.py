@@ -256,7 +256,9 @@ class Progress:
         "Write and draw the line, at most three times a second."
         if not force and time.monotonic() - self._shown < 0.35: return
         self._shown, self._text = time.monotonic(), progress_line(self.state)
-        if self._run is not None: write_json(self._run.path("progress.json"), self.state)
+        if self._run is not None:
+            write_json(self._run.path("progress.json"), self.state)
+            self._run.tell(self.state)
         self._draw()
 
     def _draw(self) -> None:

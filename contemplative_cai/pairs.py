@@ -17,7 +17,7 @@ from .augment import BENIGN
 from .config import FILTERS
 from .constitution import combine_principles
 from .duplicates import near_groups, normalise
-from .filters import ALWAYS, FILTER_FUNCTIONS, USUAL, Thresholds
+from .filters import ALWAYS, FILTER_FUNCTIONS, USUAL, Thresholds, similarity
 from .llm import CallFailed
 from .prefer import Preference
 from .schema import Constitution, Dropped, InputError, Message, PreferencePair, Principle, Triple, digest
@@ -97,18 +97,16 @@ def _by_digest(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
 
 
 def near_duplicates(pairs: Sequence[PreferencePair],  # pairs that passed row by row
-                    limits: Thresholds = USUAL,  # not used: the measure is that of `duplicates`
+                    limits: Thresholds = USUAL,  # with the highest similarity of two revisions
                     ) -> dict[str, str]:
-    "Ids of pairs whose question and revision nearly repeat another pair's, with that pair's id."
-    ordered = _by_digest(pairs)
-    alike = [near_groups([[text] for text in texts]) for texts in ([pair.chosen[0].content for pair in ordered], ["\n".join(turn.content for turn in pair.prompt) for pair in ordered])]
-    question = {i: number for number, group in enumerate(alike[1]) for i in group}
-    found = {}
-    for group in alike[0]:
-        first: dict[int, int] = {}
-        for i in group:
-            if question[i] in first: found[ordered[i].id] = f"nearly the same as pair {ordered[first[question[i]]].id}"
-            else: first[question[i]] = i
+    "Ids of pairs whose question and revision nearly repeat those of a pair that stays, with that pair's id."
+    ordered, found = _by_digest(pairs), {}
+    for group in near_groups([["\n".join(turn.content for turn in pair.prompt)] for pair in ordered]):
+        stay: list[PreferencePair] = []
+        for pair in (ordered[i] for i in group):
+            values = [similarity(pair.chosen[0].content, other.chosen[0].content) for other in stay]
+            if not values or max(values) <= limits.max_pair_similarity: stay.append(pair)
+            else: found[pair.id] = f"similarity {max(values):.2f} to pair {stay[values.index(max(values))].id}, at most {limits.max_pair_similarity:g} is allowed"
     return found
 
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREY', 'RULES', 'NAMES', 'TITLE', 'HTML', 'MARKDOWN', 'collect', 'headline', 'learned', 'limits',
-           'waterfall_figure', 'training_figure', 'preference_figure', 'prompts_figure', 'health_figure', 'figures',
-           'losses_tables', 'comparison_table', 'leakage_table', 'health_table', 'health_words', 'side_by_side',
-           'prompt_set', 'provenance', 'what_was_done', 'write_report']
+           'picture', 'quiet_axes', 'shown_stages', 'draw_waterfall', 'waterfall_figure', 'training_figure',
+           'preference_figure', 'prompts_figure', 'health_figure', 'figures', 'losses_tables', 'comparison_table',
+           'leakage_table', 'health_table', 'health_words', 'side_by_side', 'prompt_set', 'provenance', 'what_was_done',
+           'write_report']
 
 # %% ../nbs/14_report.ipynb #02-8ec671ff
 import base64
@@ -79,7 +80,7 @@ def limits(facts: dict,  # from `collect`
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
 
 
-def _figure(width: float, height: float):
+def picture(width: float, height: float):
     "A figure that belongs to no window, and that a notebook shows as a picture."
     from matplotlib.figure import Figure
 
@@ -89,20 +90,25 @@ def _figure(width: float, height: float):
     return Picture(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def _axes(width: float = 7.0, height: float = 3.0):
+def quiet_axes(width: float = 7.0, height: float = 3.0):
     "A quiet pair of axes, with its figure."
-    figure = _figure(width, height)
+    figure = picture(width, height)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def waterfall_figure(facts: dict,  # from `collect`
-                     ):
-    "Rows left after each stage that took some."
-    first, *stages, last = waterfall(facts["kept"], facts["dropped"])
-    rows = [first, *(row for row in stages if row["lost"]), last]
-    figure, axes = _axes(height=0.34 * len(rows) + 0.7)
+def shown_stages(rows: list[dict],  # from `waterfall`
+                 ) -> list[dict]:
+    "The first row, the last, and the stages that took some."
+    first, *stages, last = rows
+    return [first, *(row for row in stages if row["lost"]), last]
+
+
+def draw_waterfall(axes,  # to draw on
+                   rows: list[dict],  # from `waterfall`
+                   ) -> None:
+    "A bar a stage: what is left, and what was dropped there."
     for y, row in enumerate(rows):
         axes.barh(y, row["left"], color=BLUE if row["stage"] == "kept" else "#BFD7E8")
         axes.barh(y, row["lost"], left=row["left"], color=ORANGE)
@@ -110,7 +116,16 @@ def waterfall_figure(facts: dict,  # from `collect`
     axes.set_yticks(range(len(rows)), [row["stage"].replace("_", " ") for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, rows[0]["left"] * 1.15 or 1)
-    axes.set_xlabel("rows (blue: left, orange: dropped here; stages that took none are not drawn)")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel("rows (blue: left, orange: dropped here; stages that took none are not drawn)", fontsize=8)
+
+
+def waterfall_figure(facts: dict,  # from `collect`
+                     ):
+    "Rows left after each stage that took some."
+    rows = shown_stages(waterfall(facts["kept"], facts["dropped"]))
+    figure, axes = quiet_axes(height=0.34 * len(rows) + 0.7)
+    draw_waterfall(axes, rows)
     return figure
 
 
@@ -118,7 +133,7 @@ def training_figure(facts: dict,  # from `collect`
                     ):
     "Loss against ln 2, and the rewards of both sides."
     rows = [row for row in facts["steps"] if "loss" in row]
-    figure = _figure(7, 2.7)
+    figure = picture(7, 2.7)
     left, right = figure.subplots(1, 2)
     steps = [row["step"] for row in rows]
     left.plot(steps, [row["loss"] for row in rows], color=BLUE, marker="o", markersize=3)
@@ -140,7 +155,7 @@ def preference_figure(facts: dict,  # from `collect`
     "Held-out preference accuracy of the trained model beside two rules that understand nothing."
     found = facts["metrics"]["preference"]
     rows = [("trained model (reward)", Estimate(**found["reward"]), BLUE), ("bag of words", Estimate(**found["bag_of_words"]), GREY), ("length alone", Estimate(**found["length_rule"]), GREY)]
-    figure, axes = _axes(height=1.9)
+    figure, axes = quiet_axes(height=1.9)
     for y, (_, value, colour) in enumerate(rows):
         if value.mean is None: continue
         if value.low is not None: axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
@@ -161,7 +176,7 @@ def prompts_figure(table: dict[str, dict[str, int]],  # from `count_prompts`
                    ):
     "Prompts by hazard or principle, personas beside each other."
     personas = sorted({persona for row in table.values() for persona in row})
-    figure, axes = _axes(height=0.3 * len(table) + 1.0)
+    figure, axes = quiet_axes(height=0.3 * len(table) + 1.0)
     left = dict.fromkeys(table, 0)
     for persona, colour in zip(personas, (BLUE, ORANGE, GREY, "#009E73", "#CC79A7", "#E69F00")):
         counts = [row.get(persona, 0) for row in table.values()]
@@ -228,7 +243,7 @@ def _openings_panel(axes, found: Health, most: int = 4) -> None:
 def health_figure(found: Health,  # from `health`
                   ):
     "Lengths, what rules that understand nothing make of the pairs, and how the texts begin."
-    figure = _figure(7, 2.4)
+    figure = picture(7, 2.4)
     panels = figure.subplots(1, 3, width_ratios=(1, 0.9, 1.1))
     for draw, axes in zip((_lengths_panel, _rules_panel, _openings_panel), panels):
         draw(axes, found)

@@ -237,6 +237,7 @@ def _mended(models: Models, journal: Journal, cases: Sequence[Case], methods: Me
     there = [i for i, case in enumerate(cases) if isinstance(case.response, Response)]
     found = dict(zip(there, criticise(models.critic, journal, [cases[i] for i in there], methods, constitution, run)))
     short = [i for i in there if isinstance(found[i].critique, Critique) and found[i].verdict in (None, "yes", "partly")]
+    if run is not None and methods.critique_method != "free": run.tell({"stage": "at fault", "done": len(short), "total": len(there)})
     revised = dict(zip(short, revise(models, journal, [(cases[i], found[i].critique) for i in short], methods, constitution, run)))
     return [(found.get(i, Found(None, None)), revised.get(i)) for i in range(len(cases))]
 

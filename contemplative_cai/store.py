@@ -14,9 +14,9 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,6 +117,13 @@ class Run:
     "One run's folder; build it with `open_run`."
     name: str
     folder: Path
+    watch: Callable[[dict], None] | None = field(default=None, compare=False, repr=False)  # is told how far work is, while it goes on
+
+    def tell(self,
+             state: dict,  # what is being done and how far it is, or the rows of a waterfall
+             ) -> None:
+        "Tell who watches, if anybody does."
+        if self.watch is not None: self.watch(state)
 
     def path(self,
              *parts: str,  # path inside the run's folder

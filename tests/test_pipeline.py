@@ -78,7 +78,8 @@ def test_in_place_as_jupyterlab_runs_it(runs):
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source += '\nrecipe = "smoke"\nn_prompts = 4'
     NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(ROOT / "nbs" / "pipelines")}}).execute()
-    assert sum("image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", [])) == 2, "figures should be pictures"
+    pictures = [next(line for line in cell.source.splitlines() if "figure(" in line or "watched(" in line) for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert [line.strip().split("(")[0] for line in pictures] == ["prompts_figure", "made = generate_pairs", "health_figure"], "figures should be pictures, one each"
     progress = [o for o in (output for cell in notebook.cells for output in cell.get("outputs", [])) if "of 16 calls" in str(o.get("data", {}).get("text/plain", ""))]
     assert progress and all("done in" in o["data"]["text/plain"] for o in progress), "the progress lines should end, and stay, with their last value"
 
@@ -88,7 +89,7 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     root = tmp_path / "tree"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
-    path.write_text(path.read_text().replace("made = generate_pairs(run, recipe, ray_model(on, run, recipe, actors))", "raise RuntimeError('the roof fell in')"))
+    path.write_text(path.read_text().replace("made = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors))", "raise RuntimeError('the roof fell in')"))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and "03_generate.ipynb, cell" in last and "RuntimeError: the roof fell in" in last and str(runs / "demo" / "notebooks") in last
