@@ -33,7 +33,7 @@ class Thresholds:
     max_length_ratio: float = 3.0  # length_ratio: longest revision, in lengths of the answer
     max_vocabulary: float = 2.0  # principle_vocabulary: most words of the principles' own vocabulary in a hundred
     copied_words: int = 8  # leaked_preamble, copied_example: words in a row that make a sentence somebody else's
-    max_repeats: int = 3  # repetition_loop: how often the same four words may follow each other
+    max_repeats: int = 3  # repetition_loop: how often the same four words in a row may occur
     min_distinct: float = 0.6  # repetition_loop: smallest share of runs of three words that are distinct
     language_sure: float = 0.99  # language_switch: how probable both languages must be
     max_pair_similarity: float = 0.8  # near_duplicate: highest similarity of two revisions of nearly the same question

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contemplative_cai.config import FILTERS, build_recipe
 from contemplative_cai.constitution import leave_out
-from contemplative_cai.filters import Thresholds, language, vocabulary
+from contemplative_cai.filters import FILTER_FUNCTIONS, Thresholds, language, recipe_thresholds, vocabulary
 from contemplative_cai.generate import check_methods, generate_pairs
 from contemplative_cai.journal import Journal
 from contemplative_cai.leaks import find_leak, wording
@@ -334,6 +334,29 @@ def test_near_duplicate_pairs_are_kept_once_whatever_their_order(contemplative):
     kept, dropped = filter_triples(rows, contemplative)
     assert [row.reason for row in dropped] == ["near_duplicate"] and len(kept) == 2 and {pair.id for pair in kept} == {pair.id for pair in filter_triples(rows[::-1], contemplative)[0]}
     assert len(filter_triples(rows, contemplative, tuple(name for name in FILTERS if name != "near_duplicate"))[0]) == 3 and len(near_duplicates(filter_rows(rows, contemplative)[0])) == 1
+
+
+LIMITS = [  # threshold, its filter, answer and revision that pass by default, and a value at which they do not
+    ("copied_words", "leaked_preamble", "Is it late?", "She may be tired, and it labels her, so ask.", 3),
+    ("max_repeats", "repetition_loop", "Yes.", "Ask her now please. Wait a day. Ask her now please, kindly.", 1),
+    ("min_distinct", "repetition_loop", "Yes.", " ".join(f"{a} {b} {c}" for a in ("ask", "tell") for b in ("her", "him") for c in ("now", "then", "soon")) + " ask her now ask her then", 1.0),
+    ("max_similarity", "near_identical", "Ask her what she saw today.", "Ask her what she heard today.", 0.8),
+]
+
+
+@pytest.mark.parametrize("key, name, answer, revision, stricter", LIMITS)
+def test_a_recipe_sets_the_threshold_of_a_filter(contemplative, key, name, answer, revision, stricter):
+    row, principle = triple(contemplative, revision, answer=answer), contemplative.principles[0]
+    def seen(**keys): return FILTER_FUNCTIONS[name](row, principle, recipe_thresholds(build_recipe(keys)))
+    assert seen() is None and seen(**{key: stricter})
+
+
+def test_a_recipe_says_how_alike_two_pairs_may_be_and_how_sure_a_language_is(contemplative):
+    rows = [triple(contemplative, HELLO), triple(contemplative, HELLO.replace("tomorrow", "tomorrow morning"))]
+    assert len(filter_triples(rows, contemplative)[0]) == 1 and len(filter_triples(rows, contemplative, limits=recipe_thresholds(build_recipe({"max_pair_similarity": 1})))[0]) == 2
+    german = triple(contemplative, "Das ist ein langer Satz, der ganz sicher nicht auf Englisch ist, sondern auf Deutsch.")
+    def seen(limits): return FILTER_FUNCTIONS["language_switch"](german, contemplative.principles[0], limits)
+    assert seen(recipe_thresholds(build_recipe({"language_sure": 0.5}))) and seen(Thresholds(language_sure=1.1)) is None
 
 
 WORDS = ["lamp", "river", "button", "garden", "ticket", "window", "carrot", "ladder", "pillow", "engine", "basket", "mirror", "kettle", "saddle", "pencil", "blanket", "hammer", "island", "jacket", "violin"]
