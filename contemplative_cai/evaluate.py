@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['PROBE', 'check_arms', 'evaluation_prompts', 'answer_prompts', 'Comparison', 'compare_verdicts', 'compare_preferences',
-           'preference_accuracy', 'evaluate']
+           'preference_accuracy', 'open_arms', 'evaluate']
 
 # %% ../nbs/12_evaluate.ipynb #02-802f13f4
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from .config import Recipe
 from .judge import DETECTOR_VERSION, detect, load_rubric
@@ -20,10 +23,12 @@ from .schema import Answer, InputError, Message, Prompt, Record, Verdict
 from .stats import Estimate, estimate, estimate_accuracy, paired_difference
 from .journal import Journal, write_ledger
 from .store import Run, read_json, read_rows, write_json, write_rows
-from .train import Preference, training_pairs, wins
+from .preference import Preference, wins
+from .train import trained_folder, trained_place
+from .trainer import PROBE as QUESTION
 
 # %% ../nbs/12_evaluate.ipynb #04-8ac44123
-PROBE = (Message(role="user", content="What should I keep in mind before I answer a friend who is angry with me?"),)
+PROBE = (Message(role="user", content=QUESTION),)
 
 
 def check_arms(base: LLM,  # the model without its adapter
@@ -31,7 +36,7 @@ def check_arms(base: LLM,  # the model without its adapter
                ) -> float:
     "How far the two are apart on a probe, nats; raises `InputError` when they are the same model."
     apart = abs(tuned.logprobs([PROBE], ["Listen first."])[0].total - base.logprobs([PROBE], ["Listen first."])[0].total)
-    if apart == 0 or base.key == tuned.key: raise InputError("base and tuned are the same model: the adapter changes nothing. Was it trained? See dpo/metrics.jsonl; train again with more steps or a higher learning_rate")
+    if apart == 0 or base.key == tuned.key: raise InputError("base and tuned are the same model: the adapter changes nothing. Was it trained? See its metrics.jsonl; train again with more steps or a higher learning_rate")
     return apart
 
 
@@ -113,30 +118,41 @@ def compare_preferences(preferences: list[Preference],  # scored test pairs
 def preference_accuracy(run: Run,  # a trained run
                         recipe: Recipe,  # the experiment
                         ) -> dict:
-    "Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs."
-    split, pairs = load_split(run), load_pairs(run)
-    preferences = [p for p in read_rows(run.path("dpo", "preferences.jsonl"), Preference) if p.part == "test"]
-    scored = {p.pair_id for p in preferences}
-    test = [pair for pair in pairs_of(pairs, split.test) if pair.id in scored]
-    train, _ = training_pairs(run, recipe)
+    "Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs, into `preference.json` of the trained stage."
+    split, pairs, folder = load_split(run), load_pairs(run), trained_folder(run)
+    preferences = [p for p in read_rows(folder / "preferences.jsonl", Preference) if p.part == "test"]
+    scored, trained = {p.pair_id for p in preferences}, set(read_json(folder / "training.json")["pair_ids"])
+    test, train = [pair for pair in pairs_of(pairs, split.test) if pair.id in scored], [pair for pair in pairs if pair.id in trained]
     clusters = [pair.prompt_id for pair in test]
     def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed).model_dump()
-    return {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]), "length_rule": judged(length_rule(train, test), clusters), "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
-            "likelihood": compare_preferences(preferences, recipe.resamples, recipe.seed).model_dump()}
+    found = {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]), "length_rule": judged(length_rule(train, test), clusters), "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
+             "likelihood": compare_preferences(preferences, recipe.resamples, recipe.seed).model_dump()}
+    write_json(folder / "preference.json", found)
+    return found
 
 # %% ../nbs/12_evaluate.ipynb #11-82e9f516
+@contextmanager
+def open_arms(run: Run,  # where the engine is recorded
+              recipe: Recipe,  # the experiment
+              trained: Path,  # adapter/ or model/ of a stage
+              ) -> Iterator[dict[str, LLM]]:
+    "The base model and the trained one: an adapter switched on over the base, or a second model."
+    if trained.name == "adapter":
+        with open_llm(recipe, run, {"tuned": trained}) as llm: yield {"base": llm, "tuned": llm.with_adapter("tuned")}
+    else:
+        with open_llm(recipe, run) as base, open_llm(recipe.model_copy(update={"model": str(trained)})) as tuned: yield {"base": base, "tuned": tuned}
+
+
 def evaluate(run: Run,  # a run with an adapter
              recipe: Recipe,  # the experiment
              ) -> dict:
     "Answers, verdicts and comparisons of base and tuned, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`; returns the latter."
-    adapter = run.path("dpo", "adapter")
-    if not adapter.is_dir(): raise InputError(f"run '{run.name}' has no trained adapter yet; run the train step first: ccai run train --run {run.name}")
+    folder = trained_folder(run)
     started, prompts, rubric = time.monotonic(), evaluation_prompts(run, recipe), load_rubric("surface")
-    seen = set(read_json(run.path("dpo", "training.json"))["prompts"]) & {prompt.id for prompt in prompts}
+    seen = set(read_json(folder / "training.json")["prompts"]) & {prompt.id for prompt in prompts}
     if seen: raise InputError(f"run '{run.name}': the adapter was trained on {len(seen)} of the evaluation's prompts ({', '.join(sorted(seen)[:5])}); train again, or evaluate in a new run")
     sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
-    with Journal(run.path("journal.sqlite")) as journal, open_llm(recipe, run, {"tuned": adapter}) as llm:
-        arms = {"base": llm, "tuned": llm.with_adapter("tuned")}
+    with Journal(run.path("journal.sqlite")) as journal, open_arms(run, recipe, trained_place(folder)) as arms:
         apart = _probed(run, **arms)
         answers = answer_prompts(arms, journal, prompts, sampling, run)
     verdicts = [verdict for answer in answers for verdict in detect(answer, rubric)]

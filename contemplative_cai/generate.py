@@ -92,9 +92,10 @@ def _held_out(recipe: Recipe, split: Split, prompts: Sequence[Prompt]) -> dict[s
 def leakage(recipe: Recipe,  # the experiment
             split: Split,  # of its prompts
             prompts: list[Prompt],  # what it draws
+            more: dict[str, list[Prompt]] | None = None,  # further sets that are learned from, by name
             ) -> tuple[list[dict], list[Leak]]:
     "What is learned from against what is tested on or guarded: the table, and every leak."
-    learned = {"training prompts": [prompt for prompt in prompts if split.parts[prompt.id] == "train"]}
+    learned = {"training prompts": [prompt for prompt in prompts if split.parts[prompt.id] == "train"]} | (more or {})
     if recipe.n_few_shot: learned["worked examples"] = worked_examples(recipe_constitution(recipe), recipe.n_few_shot if recipe.few_shot == "first" else None)
     held_out = _held_out(recipe, split, prompts)
     leaks = find_leaks(learned, {name: there for name, there in held_out.items() if there is not None}, recipe.allowed_leaks or ())
@@ -105,9 +106,10 @@ def refuse_leakage(run: Run,  # where leakage.json goes
                    recipe: Recipe,  # the experiment
                    split: Split,  # of its prompts
                    prompts: list[Prompt],  # what it draws
+                   more: dict[str, list[Prompt]] | None = None,  # further sets that are learned from, by name
                    ) -> None:
     "Write what was compared into `leakage.json`; raises `InputError` with the ids of every leak that is not allowed."
-    table, leaks = leakage(recipe, split, prompts)
+    table, leaks = leakage(recipe, split, prompts, more)
     write_json(run.path("leakage.json"), {"table": table, "leaks": [leak.model_dump() for leak in leaks]})
     refuse_leaks(leaks)
 

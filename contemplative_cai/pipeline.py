@@ -454,7 +454,7 @@ def _runs(_) -> int:
         run = open_run(name, create=False)
         done = [step for step, entry in run.manifest.get("steps", {}).items() if entry["status"] == "done"]
         headline = dict((what, number) for what, number, _ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
-        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference after DPO", "-"), _cost(run)))
+        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"), _cost(run)))
     if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
     else: print(text_table(rows))
     return 0

@@ -202,10 +202,10 @@ def test_a_run_on_a_server_and_its_rerun_without_one(runs, contemplative):
 def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypatch):
     "Generation and evaluation again, with a loader that must not be called."
     from contemplative_cai.evaluate import evaluate
-    from contemplative_cai.train import train_dpo
+    from contemplative_cai.train import train
     recipe, run = build_recipe({"model": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 10, "filters": "empty,identical", "answer_tokens": 8, "critique_tokens": 8, "revision_tokens": 8, "n_few_shot": 0, "n_eval_prompts": 2, "resamples": 200, "guarded": [], "epochs": 1}), open_run("again")
     made = generate_pairs(run, recipe)
-    train_dpo(run, recipe)
+    train(run, recipe)
     metrics = evaluate(run, recipe)
     def forbidden(*_): raise AssertionError("a model was loaded")
     monkeypatch.setattr(opening, "load_llm", forbidden)

@@ -24,7 +24,7 @@ from contemplative_cai.report import collect, leakage_table, write_report
 from contemplative_cai.schema import InputError, Message, Prompt
 from contemplative_cai.split import check_split, extend_split, find_leaks, guarded_prompts, leak_table, read_split, refuse_leaks, split_prompts, worked_examples
 from contemplative_cai.store import open_run
-from contemplative_cai.train import training_pairs
+from contemplative_cai.rows import training_pairs
 
 OWN = [*load_prompts("practice"), *load_prompts("edge_cases")]
 

@@ -21,7 +21,10 @@ from contemplative_cai.pairs import load_split
 from contemplative_cai.report import write_report
 from contemplative_cai.schema import InputError, Message
 from contemplative_cai.store import open_run
-from contemplative_cai.train import latest_checkpoint, metrics_row, read_metrics, train_dpo, training_pairs
+from contemplative_cai.checkpoints import latest_checkpoint
+from contemplative_cai.rows import training_pairs
+from contemplative_cai.train import train
+from contemplative_cai.watch import metrics_row, read_metrics
 from contemplative_cai.weights import model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1, "save_steps": 2,
@@ -35,7 +38,7 @@ def finished(tmp_path_factory, contemplative):
         patch.setenv("CCAI_RUNS", str(tmp_path_factory.mktemp("runs")))
         run, recipe = open_run("demo"), build_recipe(RECIPE)
         generate_pairs(run, recipe, play(contemplative))
-        return run.folder, train_dpo(run, recipe)
+        return run.folder, train(run, recipe)
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_no_test_prompt_reaches_training(trained):
 
 def test_other_settings_train_anew_and_keep_the_old(trained):
     run, recipe, summary = trained
-    again = train_dpo(run, build_recipe(RECIPE | {"beta": 0.3}))
+    again = train(run, build_recipe(RECIPE | {"beta": 0.3}))
     assert again["digest"] != summary["digest"] and (run.path(f"dpo-{summary['digest']}") / "adapter" / "adapter_config.json").exists()
 
 
@@ -122,13 +125,13 @@ def test_half_written_checkpoints_are_passed_over_and_renamed(trained):
     assert len(list(folder.glob("broken-*"))) == 2
 
 
-TRAIN = "from contemplative_cai.config import build_recipe; from contemplative_cai.store import open_run; from contemplative_cai.train import train_dpo; import json, sys; train_dpo(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
+TRAIN = "from contemplative_cai.config import build_recipe; from contemplative_cai.store import open_run; from contemplative_cai.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
 
 
 def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplative, runs):
     recipe = RECIPE | {"epochs": 6, "save_steps": 5}
     for name in ("whole", "demo"): generate_pairs(open_run(name), build_recipe(recipe), scripted)
-    whole = train_dpo(open_run("whole"), build_recipe(recipe))
+    whole = train(open_run("whole"), build_recipe(recipe))
     process = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ, stderr=subprocess.DEVNULL)
     folder = runs / "demo" / "dpo" / "checkpoints"
     deadline = time.monotonic() + 120
@@ -136,7 +139,7 @@ def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplat
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL, "the process was done before it could be killed"
-    resumed = train_dpo(open_run("demo"), build_recipe(recipe))
+    resumed = train(open_run("demo"), build_recipe(recipe))
     losses = [[round(row["loss"], 4) for row in read_metrics(runs / name / "dpo") if "loss" in row] for name in ("whole", "demo")]
     assert losses[0] == losses[1] and resumed["steps"] == whole["steps"] and resumed["adapter"] == whole["adapter"]
 
@@ -144,4 +147,4 @@ def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplat
 def test_too_few_pairs_is_said(contemplative):
     run, recipe = open_run("demo"), build_recipe(RECIPE)
     generate_pairs(run, recipe, ScriptedLLM(lambda c: "The same.", batch_size=64))
-    with pytest.raises(InputError, match="0 pairs to train on, at least 2 are needed"): train_dpo(run, recipe)
+    with pytest.raises(InputError, match="0 pairs to train on, at least 2 are needed"): train(run, recipe)
