@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 settings = ConfigParser(delimiters=["="], interpolation=None)
 settings.read("settings.ini", encoding="utf-8")
 meta = settings["DEFAULT"]
-EXTRAS = ("dev", "sagemaker", "vllm", "cluster", "quantize", "track", "capability", "demo")
+EXTRAS = ("dev", "sagemaker", "vllm", "cluster", "quantize", "track", "search", "capability", "demo")
 
 setup(
     name=meta["lib_name"],

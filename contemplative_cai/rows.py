@@ -14,11 +14,11 @@ from typing import Any
 
 from .audit import Audit, Encoded, audit_lengths, encode_pair, learnable, refuse_cuts, template_faults
 from .config import Recipe, model_spec
-from .generate import recipe_prompts, recipe_split, refuse_leakage
+from .generate import leakage, recipe_prompts, recipe_split, refuse_leakage
 from .pairs import load_pairs, load_split, pairs_of
 from .review import read_decisions, reviewed_out
 from .schema import Conversation, InputError, Message, PreferencePair, Prompt, Record, digest
-from .split import untrained
+from .split import refuse_leaks, untrained
 from .store import Run
 from .weights import load_tokenizer, model_source
 
@@ -89,6 +89,7 @@ class Data(Record):
 def training_pairs(run: Run,  # a run that has generated
                    recipe: Recipe,  # the experiment
                    helpful: tuple[HelpfulRow, ...] = (),  # learned from too
+                   record: bool = True,  # write what was compared into leakage.json
                    ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     "Pairs to train on and pairs held out, reviewers' decisions applied; raises `InputError` on a leak or too few pairs."
     split, out = load_split(run), reviewed_out(read_decisions(run))
@@ -98,7 +99,9 @@ def training_pairs(run: Run,  # a run that has generated
     missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in prompts}
     if missing: raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws now; run the generate step again with this recipe, or take a new --run name")
     asked = [Prompt(text=row.prompt[-1].content, source="helpful", history=row.prompt[:-1]) for row in helpful]
-    refuse_leakage(run, recipe, recipe_split(recipe, prompts, run.path("split.json")), prompts, {"helpful data": asked} if asked else None)
+    compared = recipe, recipe_split(recipe, prompts, run.path("split.json")), prompts, {"helpful data": asked} if asked else None
+    if record: refuse_leakage(run, *compared)
+    else: refuse_leaks(leakage(*compared)[1])
     if len(train) < 2: raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; raise n_prompts, loosen the filters, or look at dropped.jsonl")
     return train, held_out
 
@@ -136,11 +139,12 @@ def watched_prompts(run: Run,  # a run that has generated
 
 def training_data(run: Run,  # a run that has generated
                   recipe: Recipe,  # the experiment
+                  record: bool = True,  # write what was compared into leakage.json
                   ) -> Data:
     "Everything a training reads, checked; raises `InputError` with what is wrong."
     helpful = tuple(read_helpful(recipe.helpful)) if recipe.helpful else ()
     if helpful and "dpo" in recipe.training and recipe.training != "sft+dpo" and not all(row.rejected for row in helpful): raise InputError(f"helpful: {recipe.helpful} has no rejected answers, and training is {recipe.training}; give rows with prompt, chosen and rejected, or set training to sft+dpo or sft")
-    train, held_out = training_pairs(run, recipe, helpful)
+    train, held_out = training_pairs(run, recipe, helpful, record)
     encoded, audit = audited(recipe, train)
     refuse_cuts(audit, recipe.max_cut)
     kept = tuple(pair for pair, row in zip(train, encoded) if learnable(row, recipe.max_length))

@@ -149,17 +149,19 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
 # %% ../nbs/09_train.ipynb #15f0bd88
 def check_training(run: Run,  # a run that has generated
                    recipe: Recipe,  # the experiment
+                   record: bool = True,  # write what was compared into leakage.json
                    ) -> Data:
     "What will be trained on, checked and audited, without loading a model; raises `InputError` with what is wrong."
     check_machine(recipe)
     if recipe.launch: launch_file(recipe.launch)
-    return training_data(run, recipe)
+    return training_data(run, recipe, record)
 
 
 def train(run: Run,  # a run that has generated
           recipe: Recipe,  # the experiment
           data: Data | None = None,  # from `check_training`; None: checked here
           root: Path | None = None,  # where sft/ and dpo/ go; None: the run's folder
+          scored: bool = True,  # score held-out pairs, those of the test too; a search must not
           ) -> dict:
     "Train, or finish training; returns the last stage's summary, as its `training.json` holds it. Raises `InputError`, `Halted`, or `KeyboardInterrupt` when a signal ended it: the same call goes on."
     data, root, started = data or check_training(run, recipe), root or run.folder, time.monotonic()
@@ -168,7 +170,7 @@ def train(run: Run,  # a run that has generated
         summary = _train_stage(run, recipe, data, stage, root)
         run.tell({"training": str(root / stage), "finished": True})
     folder = root / stage
-    if "accuracy" in summary: finished = summary
+    if "accuracy" in summary or not scored: finished = summary
     else:
         preferences = held_out_preferences(recipe, folder, data.held_out, load_split(run))
         write_rows(folder / "preferences.jsonl", preferences)

@@ -365,10 +365,10 @@ def train_stage(run: Run,  # whose progress is shown
     base = _base_logits(model, tokenizer) if recipe.adapter == "lora" else None
     resumed = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     with hearing_signals() as stop:
+        started, cpu = time.monotonic(), time.process_time()
         recorder = _recorder(run, recipe, stage, folder, resumed, stop, watched if recipe.watch_steps else (), tokenizer)
         trainer = build_trainer(recipe, stage, folder, model, [recorder])
         if base is not None: check_base(trainer.model, tokenizer, base)
-        started, cpu = time.monotonic(), time.process_time()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         use = _use(started, cpu, trainer, trainer.state.global_step - resumed, pick_device(recipe.device))
     state = trainer.state

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contemplative_cai import pipeline, store, weights
+from contemplative_cai import commands, pipeline, store, weights
 from contemplative_cai.config import Recipe
 from contemplative_cai.journal import Journal
 from contemplative_cai.schema import InputError
@@ -40,7 +40,7 @@ def own_folders(tmp_path, monkeypatch):
     "Runs and caches of these tests are in the test's own folder, and no kernel is ever started."
     monkeypatch.setenv("CCAI_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline, "execute", lambda step, *_: pytest.fail(f"wrong input was accepted: step {step} was started"))
+    monkeypatch.setattr(commands, "execute", lambda step, *_: pytest.fail(f"wrong input was accepted: step {step} was started"))
 
 
 @pytest.fixture(params=["no runs yet", "a run is there"])
@@ -54,7 +54,7 @@ def refused(tmp_path, capsys):
     "Run `ccai`, check that it refuses and changes nothing; returns what it said on stderr."
     def check(*argv, problems=1):
         there = contents(tmp_path)
-        status = pipeline.main([str(word) for word in argv])
+        status = commands.main([str(word) for word in argv])
         said = capsys.readouterr().err
         assert status == 2, said
         assert contents(tmp_path) == there
@@ -325,7 +325,7 @@ def test_corrupt_journal_restored_from_a_copy(tmp_path):
     journal = make_run() / "journal.sqlite"
     copy = shutil.copy(journal, tmp_path / "copy.sqlite")
     damage(journal, "cut in half")
-    assert pipeline.main(list(GENERATE)) == 2
+    assert commands.main(list(GENERATE)) == 2
     shutil.copy(copy, journal)
     with Journal(journal) as again: assert again.get(list(CALLS)) == CALLS
 

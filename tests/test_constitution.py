@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contemplative_cai.builder import Draft
+from contemplative_cai.commands import main
 from contemplative_cai.config import build_recipe, model_spec
 from contemplative_cai.constitution import combine, constitution_names, dump_constitution, leave_out, load_constitution, parse_constitution, recipe_constitution
 from contemplative_cai.dialects import canonical_id, dialect, read_dialect, statement
 from contemplative_cai.generate import generate_pairs
 from contemplative_cai.lint import diff_constitutions, lint_constitution, lint_file, principle_lengths, token_counter
-from contemplative_cai.pipeline import main
 from contemplative_cai.schema import InputError
 from contemplative_cai.store import open_run
 from contemplative_cai.weights import load_tokenizer

@@ -101,7 +101,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(runs):
     run = open_run("mine")
     with pytest.raises(InputError, match=rf"'mine' is being worked on \(step 'generate', process {holder.pid}.*ccai status mine"): refuse_busy(run)
     before = run.path("run.json").read_bytes()
-    ccai = subprocess.run([sys.executable, "-c", "import sys; from contemplative_cai.pipeline import main; sys.exit(main(sys.argv[1:]))", "run", "generate", "--run", "mine", "-p", "n_prompts=3"], capture_output=True, text=True)
+    ccai = subprocess.run([sys.executable, "-c", "import sys; from contemplative_cai.commands import main; sys.exit(main(sys.argv[1:]))", "run", "generate", "--run", "mine", "-p", "n_prompts=3"], capture_output=True, text=True)
     assert ccai.returncode == 2 and "is being worked on" in ccai.stderr and "Traceback" not in ccai.stderr
     assert run.path("run.json").read_bytes() == before
     with step(run, "review"): pass  # people may review meanwhile
@@ -167,7 +167,7 @@ def test_what_can_be_read_of_a_damaged_journal_is_saved(tmp_path, pages):
 
 
 def test_repair_by_command(runs, capsys):
-    from contemplative_cai.pipeline import main
+    from contemplative_cai.commands import main
     run = open_run("mine")
     run.record(steps={})
     with Journal(run.path("journal.sqlite")) as journal: journal.save("respond", ROWS, 1.0)
@@ -215,7 +215,7 @@ def test_the_ledger_adds_up_over_sessions(runs):
 
 def test_status_says_how_fast_and_how_long_while_it_runs(runs, capsys):
     "A second process reads what the working one writes."
-    from contemplative_cai.pipeline import main
+    from contemplative_cai.commands import main
     holder = python("""
         import sys, time
         from contemplative_cai.journal import Progress

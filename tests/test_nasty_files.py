@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contemplative_cai.builder import EXAMPLE_FIELDS, Draft
+from contemplative_cai.commands import main
 from contemplative_cai.config import Source
 from contemplative_cai.constitution import combine, dump_constitution, leave_out, load_constitution, parse_constitution
 from contemplative_cai.dialects import canonical_id, dialect, read_dialect
 from contemplative_cai.inputs import show_text
 from contemplative_cai.lint import diff_constitutions, lint_file
-from contemplative_cai.pipeline import main
 from contemplative_cai.prompts import clean_text, draw_prompts, is_visible, load_prompts, pool_prompts, read_prompts
 from contemplative_cai.schema import InputError, Prompt
 from contemplative_cai.split import check_split, read_split, split_prompts

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contemplative_cai.commands import main
 from contemplative_cai.config import Source, build_recipe
 from contemplative_cai.inputs import parse_columns, parse_source, prompts_text
-from contemplative_cai.pipeline import main, make_plan
+from contemplative_cai.pipeline import make_plan
 from contemplative_cai.prompts import (
     HAZARDS,
     as_sources,

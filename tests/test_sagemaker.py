@@ -13,8 +13,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from contemplative_cai.commands import main
 from contemplative_cai.config import load_recipe
-from contemplative_cai.pipeline import main
 from contemplative_cai.sagemaker import entry_script, plan, price, settings
 
 JOB = ["run", "generate", "--run", "cloud", "--recipe", "smoke", "-p", "n_prompts=4", "--on", "sagemaker"]

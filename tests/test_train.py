@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import play
 
+from contemplative_cai.checkpoints import latest_checkpoint
 from contemplative_cai.config import build_recipe, model_spec
 from contemplative_cai.engine import load_llm
 from contemplative_cai.evaluate import check_arms, evaluate, evaluation_prompts
@@ -19,10 +20,9 @@ from contemplative_cai.generate import generate_pairs
 from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.pairs import load_split
 from contemplative_cai.report import write_report
+from contemplative_cai.rows import training_pairs
 from contemplative_cai.schema import InputError, Message
 from contemplative_cai.store import open_run
-from contemplative_cai.checkpoints import latest_checkpoint
-from contemplative_cai.rows import training_pairs
 from contemplative_cai.train import train
 from contemplative_cai.watch import metrics_row, read_metrics
 from contemplative_cai.weights import model_source
