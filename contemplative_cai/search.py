@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from .checkpoints import PARENT, end_with_parent
 from .config import Recipe, build_recipe, did_you_mean, read_text, read_yaml
 from .picture import BLUE, GREY, ORANGE, picture, png
 from .rows import stages
@@ -90,7 +91,7 @@ def run_trial(run: Run,  # whose pairs are trained on
     write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
     stage, seen, pruned = folder / stages(recipe)[-1], 0, False
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        process = subprocess.Popen([sys.executable, "-m", "contemplative_cai.search", run.name, str(run.folder), str(folder)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen([sys.executable, "-m", "contemplative_cai.search", run.name, str(run.folder), str(folder)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -113,6 +114,7 @@ def run_trial(run: Run,  # whose pairs are trained on
 def main(argv: list[str],  # the run's name and folder, and the trial's folder
          ) -> int:
     "Train one trial; what it needs lies in its folder."
+    end_with_parent()
     run, folder = Run(argv[0], Path(argv[1])), Path(argv[2])
     recipe = build_recipe(read_json(folder / "recipe.json"))
     train(run, recipe, check_training(run, recipe), folder, scored=False)

@@ -16,16 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-from .checkpoints import latest_checkpoint, prepare_folder
+from .checkpoints import PARENT, end_with_parent, latest_checkpoint, prepare_folder
 from .config import Recipe, build_recipe, did_you_mean, is_there, model_spec, project_root, read_text, read_yaml
 from .journal import write_ledger
 from .pairs import load_split
 from .preference import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .schema import InputError, Message
-from .store import Run, open_run, read_json, write_json, write_rows, write_text
+from .store import Run, read_json, write_json, write_rows, write_text
 from .trainer import check_machine, train_stage
-from .watch import LN2, read_metrics
+from .watch import read_metrics
 from .weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 
 # %% ../nbs/09_train.ipynb #63d99bb8
@@ -63,7 +63,7 @@ def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | 
     "The stage in several processes; returns what they found."
     latest_checkpoint(folder / "checkpoints")  # broken ones are renamed before several processes look
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file := launch_file(recipe.launch)), *_processes(file), "-m", "contemplative_cai.train", run.name, stage, str(folder), *([str(start)] if start else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
     try:
         with open(folder / "launch.log", "a", encoding="utf-8") as log:
             for line in process.stdout:
@@ -82,6 +82,7 @@ def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | 
 def main(argv: list[str],  # run, stage, folder, and where the stage before ended
          ) -> int:
     "One process of several: train a stage whose folder is prepared."
+    end_with_parent()
     folder = Path(argv[2])
     prepared = read_json(folder / "stage.json")
     watched = [tuple(Message(**turn) for turn in turns) for turns in prepared["watched"]]

@@ -1,0 +1,86 @@
+"""A memory plan is checked against what a training really holds, and names what it cannot know."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from contemplative_cai.commands import main
+from contemplative_cai.config import build_recipe, load_recipe, model_spec, model_specs
+from contemplative_cai.plan import adapter_count, fits, layer_bytes, plan_memory, training_tokens, weight_count
+from contemplative_cai.schema import InputError
+
+TIED = ("smollm2-135m", "qwen2.5-0.5b", "qwen2.5-1.5b")
+
+
+@pytest.mark.parametrize("name", [name for name, spec in model_specs().items() if spec.shape])
+def test_a_shape_has_the_weights_its_model_says(name):
+    spec = model_spec(name)
+    assert weight_count(spec.shape, name in TIED) / 1e9 == pytest.approx(spec.parameters, rel=0.03)
+
+
+def test_the_adapter_is_counted_as_peft_builds_it():
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+    shape = model_spec("smollm2-135m").shape.model_copy(update={"layers": 2, "vocabulary": 100})
+    config = LlamaConfig(hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=2, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, vocab_size=100)
+    model = LlamaForCausalLM(config)
+    assert sum(p.numel() for p in model.parameters()) == weight_count(shape, tied=False) + shape.hidden
+    for targets in (None, ("q_proj", "v_proj")):
+        adapted = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=16, target_modules=list(targets) if targets else "all-linear"))
+        assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == adapter_count(shape, 16, targets)
+
+
+MEASURE = """
+import json, os, sys
+from contemplative_cai.config import build_recipe, model_spec
+from contemplative_cai.trainbench import bench_rows, cost
+from contemplative_cai.weights import load_tokenizer
+values, scale = json.loads(sys.argv[1])
+recipe = build_recipe(values)
+tokenizer = load_tokenizer(model_spec(recipe.model))
+rows = bench_rows(tokenizer, 4, 0, scale)
+def tokens(row, side): return len(tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=True, return_dict=True)["input_ids"])
+found = cost("plan", recipe, 4, 0, scale)
+print(json.dumps(found | {"length": max(tokens(row, side) for row in rows for side in ("chosen", "rejected"))}))
+"""
+
+
+@pytest.mark.parametrize("values,scale", [({"train_batch_size": 1}, 1.0), ({"train_batch_size": 2}, 2.0), ({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0)], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
+def test_the_plan_is_within_a_quarter_of_the_measured_peak(values, scale):
+    values = {"model": "smollm2-135m", "device": "cpu", "dtype": "float32", "accumulation": 1, "max_steps": 2, **values}
+    out = subprocess.run([sys.executable, "-c", MEASURE, json.dumps([values, scale])], capture_output=True, text=True, check=True)
+    found = json.loads(out.stdout.splitlines()[-1])
+    planned = plan_memory(build_recipe(values), "cpu", bf16=False, length=found["length"]).total
+    assert planned == pytest.approx(found["peak_mb"] / 1000, rel=0.25), (planned, found)
+
+
+def test_more_of_everything_needs_more_memory():
+    base = load_recipe("qwen2.5-7b")
+    def total(**changes): return plan_memory(base.model_copy(update=changes)).total
+    assert total(train_batch_size=4) > total() and total(max_length=2048) > total() and total(gradient_checkpointing=False) > total(gradient_checkpointing=True)
+    assert total(train_quantization="int4") < total(train_quantization="int8") < total() and total(adapter="none") > 5 * total()
+    assert layer_bytes(model_spec("qwen2.5-7b").shape, "float32", 16) > layer_bytes(model_spec("qwen2.5-7b").shape, "bfloat16", 16, quantized=True)
+
+
+def test_the_smallest_machine_that_fits_is_named_and_shards_where_one_is_too_small():
+    big = load_recipe("qwen2.5-7b", {"model": "qwen2.5-32b"})
+    how = {fit.machine: fit.how for fit in fits(big)}
+    assert how["ml.g5.2xlarge"] == "no" and how["h100x8"] in ("ddp", "fsdp2")
+    quantized = {fit.machine: fit.how for fit in fits(big.model_copy(update={"train_quantization": "int4"}))}
+    assert quantized["a40"] == "one process"
+
+
+def test_the_command_plans_and_refuses(capsys, tmp_path):
+    assert main(["plan", "qwen2.5-7b", "-p", "device=cpu", "--tokens-per-second", "1000"]) == 0
+    said = capsys.readouterr().out
+    assert "smallest that fits" in said and "1,000 tokens/s (as given)" in said
+    assert main(["plan", "qwen2.5-7b", "-p", "device=cpu"]) == 0 and "has been measured here" in capsys.readouterr().out
+    assert main(["plan", "qwen2.5-7b", "--pairs", "0"]) == 2 and main(["plan", "nothing"]) == 2
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="no num_hidden_layers"): plan_memory(build_recipe({"model": str(tmp_path)}))
+
+
+def test_tokens_are_an_upper_bound_without_a_run():
+    tokens, basis = training_tokens(build_recipe({"n_prompts": 10, "epochs": 2}), pairs=100)
+    assert tokens == 100 * 2 * (120 + 128 + 160) and "upper bound" in basis
