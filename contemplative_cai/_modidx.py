@@ -1099,6 +1099,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                         'contemplative_cai.plan.weight_count': ('plan.html#weight_count', 'contemplative_cai/plan.py')},
             'contemplative_cai.power': { 'contemplative_cai.power.Power': ('power.html#power', 'contemplative_cai/power.py'),
                                          'contemplative_cai.power.Spread': ('power.html#spread', 'contemplative_cai/power.py'),
+                                         'contemplative_cai.power._power': ('power.html#_power', 'contemplative_cai/power.py'),
                                          'contemplative_cai.power._problem': ('power.html#_problem', 'contemplative_cai/power.py'),
                                          'contemplative_cai.power.detectable': ('power.html#detectable', 'contemplative_cai/power.py'),
                                          'contemplative_cai.power.needed': ('power.html#needed', 'contemplative_cai/power.py'),

@@ -34,16 +34,22 @@ def _problem(clusters: int | None, effect: float | None, power: float | None, al
     return ""
 
 
+def _power(effect: float, clusters: int, alpha: float) -> float:
+    "statsmodels' power; 1 where scipy's noncentral t gives up, which it does only far beyond every threshold."
+    from statsmodels.stats.power import TTestPower
+    found = float(TTestPower().power(abs(effect), clusters, alpha))
+    return 1.0 if math.isnan(found) and abs(effect) * math.sqrt(clusters) > 8 else found
+
+
 def power_of(effect: float,  # dz, of either sign
              clusters: int,  # independent units
              sd: float | None = None,  # standard deviation of the differences
              alpha: float = 0.05,  # two-sided
              ) -> Power:
     "The chance that a paired t test on this many clusters shows this effect."
-    from statsmodels.stats.power import TTestPower
     known = dict(clusters=clusters, effect=effect, alpha=alpha, difference=effect * sd if sd else None)
     if problem := _problem(clusters, effect, None, alpha, sd): return Power(**known, power=None, undefined=problem)
-    return Power(**known, power=float(TTestPower().power(abs(effect), clusters, alpha)))
+    return Power(**known, power=_power(effect, clusters, alpha))
 
 
 def detectable(clusters: int,  # independent units
@@ -68,7 +74,7 @@ def needed(effect: float,  # dz, of either sign
     known = dict(effect=effect, power=power, alpha=alpha, difference=effect * sd if sd else None)
     problem = _problem(None, effect, power, alpha, sd) or ("no number of units shows an effect of 0" if abs(effect) < 1e-6 else "")
     if problem: return Power(**known, clusters=None, undefined=problem)
-    if TTestPower().power(abs(effect), MIN_CLUSTERS, alpha) >= power: return Power(**known, clusters=MIN_CLUSTERS)
+    if _power(effect, MIN_CLUSTERS, alpha) >= power: return Power(**known, clusters=MIN_CLUSTERS)
     return Power(**known, clusters=math.ceil(float(TTestPower().solve_power(effect_size=abs(effect), alpha=alpha, power=power)) - 1e-9))
 
 # %% ../nbs/11a_power.ipynb #fac16ed4

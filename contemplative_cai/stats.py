@@ -84,7 +84,7 @@ def shown(found: Estimate,  # what to show
           signed: bool = False,  # with a plus sign, for differences
           ) -> str:
     "An estimate in words: 0.81 [0.62, 1.00], or the mean and why there is no interval."
-    if found.mean is None: return "no data"
+    if found.mean is None: return f"undefined: {found.undefined}" if found.n else "no data"
     sign = "+" if signed else ""
     def number(value): return f"{value + 0.0:{sign}.{digits}f}".replace("-", "−")
     if found.low is None: return f"{number(found.mean)} (no interval: {found.undefined})"
