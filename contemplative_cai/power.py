@@ -58,9 +58,9 @@ def detectable(clusters: int,  # independent units
                alpha: float = 0.05,  # two-sided
                ) -> Power:
     "The minimum detectable effect: the smallest that a paired t test on this many clusters shows with the wanted power."
-    from statsmodels.stats.power import TTestPower
+    from scipy.optimize import brentq
     if problem := _problem(clusters, None, power, alpha, sd): return Power(clusters=clusters, effect=None, power=power, alpha=alpha, undefined=problem)
-    effect = float(TTestPower().solve_power(nobs=clusters, alpha=alpha, power=power))
+    effect = float(brentq(lambda dz: _power(dz, clusters, alpha) - power, 0.0, 20 / math.sqrt(clusters))) if power > alpha else 0.0
     return Power(clusters=clusters, effect=effect, power=power, alpha=alpha, difference=effect * sd if sd else None)
 
 
@@ -70,12 +70,15 @@ def needed(effect: float,  # dz, of either sign
            alpha: float = 0.05,  # two-sided
            ) -> Power:
     "How many clusters a paired t test needs to show this effect with the wanted power."
-    from statsmodels.stats.power import TTestPower
     known = dict(effect=effect, power=power, alpha=alpha, difference=effect * sd if sd else None)
     problem = _problem(None, effect, power, alpha, sd) or ("no number of units shows an effect of 0" if abs(effect) < 1e-6 else "")
     if problem: return Power(**known, clusters=None, undefined=problem)
-    if _power(effect, MIN_CLUSTERS, alpha) >= power: return Power(**known, clusters=MIN_CLUSTERS)
-    return Power(**known, clusters=math.ceil(float(TTestPower().solve_power(effect_size=abs(effect), alpha=alpha, power=power)) - 1e-9))
+    few, enough = MIN_CLUSTERS - 1, MIN_CLUSTERS
+    while _power(effect, enough, alpha) < power: few, enough = enough, 2 * enough
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if _power(effect, middle, alpha) >= power else (middle, enough)
+    return Power(**known, clusters=enough)
 
 # %% ../nbs/11a_power.ipynb #fac16ed4
 def sd_of_change(gained: float,  # share of prompts that go from 0 to 1
