@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'SENTENCE', 'STAGES', 'ASKED', 'REPLY', 'Arm', 'constitution_prompt', 'arm_prompt', 'token_counter',
            'fit_length', 'read_arm', 'standard_arms', 'OpenArm', 'open_arms', 'Probed', 'refuse_same', 'probe_arms',
-           'answer_arms']
+           'write_arms', 'answer_arms']
 
-# %% ../nbs/11e_arms.ipynb #fbbc71f5
+# %% ../nbs/11e_arms.ipynb #e6bd27a4
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,12 +23,12 @@ from .llm import LLM, CallFailed, ModelCallError, Sampling, ask
 from .opening import choose_engine, open_llm
 from .revise import another
 from .schema import Answer, Constitution, Conversation, InputError, Message, Prompt, Record, Text, digest
-from .store import Run, read_json
+from .store import Run, read_json, write_json
 from .train import trained_place
 from .trainer import PROBE as QUESTION
 from .weights import load_tokenizer
 
-# %% ../nbs/11e_arms.ipynb #0f161f90
+# %% ../nbs/11e_arms.ipynb #ccbbf3c1
 class Arm(Record):
     "One way of answering."
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)
@@ -45,9 +45,10 @@ class Arm(Record):
     def shown(self,
               conversation: Conversation,  # what is asked, perhaps with a system prompt of its own
               ) -> Conversation:
-        "The conversation as this arm's model sees it; the arm's system prompt stands before one that is there already."
+        "The conversation as this arm's model sees it; the arm's system prompt stands before another that is there already."
         if self.system is None: return conversation
         own = conversation and conversation[0].role == "system"
+        if own and conversation[0].content == self.system: return conversation
         text = f"{self.system}\n\n{conversation[0].content}" if own else self.system
         return (Message(role="system", content=text), *conversation[bool(own):])
 
@@ -170,7 +171,7 @@ def open_arms(recipe: Recipe,  # the experiment
         others = {name: stack.enter_context(open_llm(recipe.model_copy(update={"model": name}))) for name in dict.fromkeys(arm.model for arm in arms if arm.model)}
         yield {arm.name: OpenArm(arm, others[arm.model] if arm.model else base.with_adapter(arm.name if arm.adapter else None)) for arm in arms}
 
-# %% ../nbs/11e_arms.ipynb #fc02e0e4
+# %% ../nbs/11e_arms.ipynb #94928475
 ASKED, REPLY = (Message(role="user", content=QUESTION),), "Listen first."
 
 
@@ -188,10 +189,12 @@ def _likelihood(opened: OpenArm) -> float:
     return opened.llm.logprobs([opened.arm.shown(ASKED)], [REPLY])[0].total
 
 
-def _probe(opened: OpenArm, base: float) -> Probed:
-    "An arm against base."
+def _probe(opened: OpenArm, base: float | ModelCallError) -> Probed:
+    "An arm against base, or the reason why one of the two could not be asked."
     known = dict(arm=opened.arm.name, key=opened.llm.key, system=digest(opened.arm.system) if opened.arm.system else None)
-    try: return Probed(**known, nats=_likelihood(opened) - base)
+    try:
+        if isinstance(base, ModelCallError): raise base
+        return Probed(**known, nats=_likelihood(opened) - base)
     except ModelCallError as error: return Probed(**known, nats=None, note=str(error))
 
 
@@ -233,14 +236,21 @@ def probe_arms(recipe: Recipe,  # the experiment
     adapted = any(o.arm.adapter for o in opened.values())
     bare = _bare(recipe) if adapted and choose_engine(recipe, run).engine == "transformers" else None  # before the other is loaded: one model in memory at a time
     try: reference = _likelihood(opened["base"])
-    except ModelCallError: reference = float("nan")
+    except ModelCallError as error: reference = error
     probed = [_probe(o, reference) for o in opened.values()]
-    probed = [p if p.nats == p.nats else p.model_copy(update={"nats": None}) for p in probed]
     refuse_same(probed)
     run.record(arms={"signature": _signature(recipe, opened), "base": {"key": opened["base"].llm.key, "checked": _check_base(recipe, opened, bare)}, "probed": [p.model_dump() for p in probed]})
     return probed
 
-# %% ../nbs/11e_arms.ipynb #9474f9e3
+# %% ../nbs/11e_arms.ipynb #f5b225b2
+def write_arms(run: Run,  # whose arms they are
+               arms: Sequence[Arm],  # all of them
+               ) -> None:
+    "Write the arms, system prompts in full, into `arms.json`; places inside the run's folder as they are named there."
+    def named(place): return str(Path(place).relative_to(run.folder)) if place and Path(place).is_relative_to(run.folder) else place
+    write_json(run.path("arms.json"), [arm.model_dump() | {"adapter": named(arm.adapter), "model": named(arm.model)} for arm in arms])
+
+# %% ../nbs/11e_arms.ipynb #531577fe
 def _answer(arm: Arm, llm: LLM, prompt: Prompt, sample: int, found) -> Answer:
     "A completion, or its absence, as an answer."
     common = dict(arm=arm.name, prompt_id=prompt.id, source=prompt.source, model=llm.key, sample=sample)

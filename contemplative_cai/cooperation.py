@@ -148,7 +148,7 @@ def play_games(opened: OpenArm,  # who plays
         for ((opponent, game), rounds), completion in zip(played.items(), found, strict=True): rounds.append(_round(completion, other_move(opponent, rounds, game, seed)))
     return [Game(arm=arm.name, opponent=opponent, game=game, model=llm.key, rounds=tuple(rounds)) for (opponent, game), rounds in played.items()]
 
-# %% ../nbs/11h_cooperation.ipynb #a095d4d2
+# %% ../nbs/11h_cooperation.ipynb #058ec898
 class Scores(Record):
     "What a game came to."
     scored: int  # rounds with a readable move
@@ -185,9 +185,10 @@ def game_verdicts(games: Sequence[Game],  # of any arms
                   ) -> list[Verdict]:
     "One verdict a game and criterion; a game is named by opponent and number, so arms are paired by it."
     rubric, found = load_rubric("cooperation"), []
+    name = f"{rubric.id}@{rubric.digest}"
     for game in games:
         values = _values(score_game(game))
-        found += [Verdict(arm=game.arm, prompt_id=f"{game.opponent} {game.game}", criterion=c.id, value=values[c.id], reason="" if values[c.id] is not None else "no move could be read", judge=RULES_VERSION, rubric=f"{rubric.id}@{rubric.digest}") for c in rubric.criteria]
+        found += [Verdict(arm=game.arm, prompt_id=f"{game.opponent} {game.game}", criterion=c.id, value=values[c.id], reason="" if values[c.id] is not None else "no move could be read", judge=RULES_VERSION, rubric=name) for c in rubric.criteria]
     return found
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACE', 'BARE', 'NONE', 'Wording', 'Wrapper', 'wrapper_names', 'load_wrapper', 'load_wrappers', 'wrap', 'told',
-           'Attempt', 'system_prompts', 'attempts', 'Cell', 'robustness_table', 'cell_rows']
+           'Attempt', 'system_prompts', 'attempts', 'Cell', 'robustness_table', 'cell_rows', 'shift_difference',
+           'worst_case']
 
 # %% ../nbs/11f_robustness.ipynb #6394b8e9
 from collections.abc import Sequence
@@ -123,7 +124,7 @@ def attempts(prompts: Sequence[Prompt],  # bare ones, held out
     dressed += [(wrapper.id, n, wrap(prompt, wrapper, n), prompt) for wrapper in wrappers for prompt in prompts for n in _wordings(prompt, wrapper, every_wording, seed)]
     return [Attempt(prompt=told(made, text), parent=prompt.id, wrapper=name, wording=n, system=system) for system, text in systems.items() for name, n, made, prompt in dressed]
 
-# %% ../nbs/11f_robustness.ipynb #cc3df052
+# %% ../nbs/11f_robustness.ipynb #1323b02b
 class Cell(Record):
     "One outcome of one arm under one condition."
     arm: str
@@ -163,12 +164,18 @@ def robustness_table(tried: Sequence[Attempt],  # from `attempts`
     for row in tried: conditions.setdefault((row.wrapper, row.system), []).append(row)
     cells = []
     for arm in dict.fromkeys(v.arm for v in verdicts if v.criterion == criterion):
-        values: dict[str, list[float]] = {}
-        for v in verdicts:
-            if v.arm == arm and v.criterion == criterion and v.value is not None: values.setdefault(v.prompt_id, []).append(v.value)
+        values = _in_arm(verdicts, arm, criterion)
         bare = _by_parent(conditions.get((BARE, NONE), ()), values)
         cells += [_cell(arm, criterion, condition, rows, values, bare, resamples, seed) for condition, rows in conditions.items()]
     return cells
+
+
+def _in_arm(verdicts: Sequence[Verdict], arm: str, criterion: str) -> dict[str, list[float]]:
+    "An arm's values by prompt."
+    values: dict[str, list[float]] = {}
+    for v in verdicts:
+        if v.arm == arm and v.criterion == criterion and v.value is not None: values.setdefault(v.prompt_id, []).append(v.value)
+    return values
 
 
 def cell_rows(cells: Sequence[Cell],  # from `robustness_table`
@@ -176,3 +183,38 @@ def cell_rows(cells: Sequence[Cell],  # from `robustness_table`
     "The table as plain rows, for a data frame or a report."
     def row(cell): return cell.model_dump(exclude={"difference"}) | ({} if cell.difference is None else {"difference": cell.difference.mean, "low": cell.difference.low, "high": cell.difference.high, "undefined": cell.difference.undefined})
     return [row(cell) for cell in cells]
+
+# %% ../nbs/11f_robustness.ipynb #285b062f
+def shift_difference(tried: Sequence[Attempt],  # from `attempts`
+                     verdicts: Sequence[Verdict],  # on the answers to them
+                     criterion: str,  # which outcome
+                     arms: tuple[str, str],  # the one, and the one that is compared with it
+                     resamples: int = 2000,  # bootstrap resamples
+                     seed: int = 0,  # of the resampling
+                     ) -> Estimate:
+    "How much further the second arm moves from bare to wrapped than the first, on questions with values in all four places; no system prompt."
+    plain = [row for row in tried if row.system == NONE]
+    moved = []
+    for arm in arms:
+        values = _in_arm(verdicts, arm, criterion)
+        bare, under = (_by_parent([row for row in plain if (row.wrapper == BARE) == is_bare], values) for is_bare in (True, False))
+        moved.append({parent: under[parent] - bare[parent] for parent in under if parent in bare})
+    both = [parent for parent in moved[0] if parent in moved[1]]
+    return paired_difference([moved[0][p] for p in both], [moved[1][p] for p in both], both, resamples, seed)
+
+
+def worst_case(tried: Sequence[Attempt],  # from `attempts`
+               verdicts: Sequence[Verdict],  # on the answers to them
+               criterion: str,  # which outcome
+               arm: str,  # whose
+               better: str = "lower",  # higher or lower: which direction is good
+               ) -> dict[str, float]:
+    "The worst outcome of each question in any attempt, by its id; a question that lacks a value in one of its attempts is left out."
+    values, found = _in_arm(verdicts, arm, criterion), {}
+    for row in tried: found.setdefault(row.parent, []).append(_worst(values.get(row.prompt.id), better))
+    return {parent: _worst(worst, better) for parent, worst in found.items() if None not in worst}
+
+
+def _worst(numbers: Sequence[float] | None, better: str) -> float | None:
+    "The worst of several values, None for none."
+    return (min if better == "higher" else max)(numbers) if numbers else None

@@ -100,7 +100,7 @@ def _opening_shares(answers: Sequence[Answer]) -> dict[tuple, float | None]:
     def share(a): return (len(begun[a.arm, opening(a.text)]) - 1) / (len(prompts[a.arm]) - 1) if len(prompts[a.arm]) > 1 else None
     return {(a.arm, a.prompt_id, a.sample): share(a) for a in answers if a.text}
 
-# %% ../nbs/11g_style.ipynb #beb36bd2
+# %% ../nbs/11g_style.ipynb #35a7c3da
 Number = tuple[float | None, str]  # a value, or None and the reason
 
 
@@ -129,11 +129,12 @@ def style_verdicts(answers: Sequence[Answer],  # all answers of all arms: openin
                    ) -> list[Verdict]:
     "One verdict an answer and criterion of the rubric `style`; what cannot be measured is unscored, with the reason."
     rubric, shares = load_rubric("style"), _opening_shares(answers)
+    name = f"{rubric.id}@{rubric.digest}"
     def number(answer, criterion):
         if answer.text is None: return None, f"no answer: {answer.failure}"
         if criterion == "opening_share": return _told(shares.get((answer.arm, answer.prompt_id, answer.sample)), "nothing to compare with")
         return STYLE[criterion](answer)
     def verdict(answer, criterion):
         value, reason = number(answer, criterion)
-        return Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion, value=value, reason=reason, judge=STYLE_VERSION, rubric=f"{rubric.id}@{rubric.digest}", sample=answer.sample)
+        return Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion, value=value, reason=reason, judge=STYLE_VERSION, rubric=name, sample=answer.sample)
     return [verdict(answer, criterion.id) for answer in answers for criterion in rubric.criteria]

@@ -11,7 +11,7 @@ from conftest import journalled, play, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.arms import TOLERANCE, Arm, OpenArm, answer_arms, arm_prompt, constitution_prompt, fit_length, open_arms, probe_arms, read_arm, standard_arms, token_counter
+from contemplative_cai.arms import TOLERANCE, Arm, OpenArm, answer_arms, arm_prompt, constitution_prompt, fit_length, open_arms, probe_arms, read_arm, standard_arms, token_counter, write_arms
 from contemplative_cai.config import build_recipe, model_spec
 from contemplative_cai.constitution import constitution_names
 from contemplative_cai.filters import vocabulary
@@ -20,11 +20,11 @@ from contemplative_cai.journal import Journal
 from contemplative_cai.llm import ModelCallError, Sampling, ScriptedLLM
 from contemplative_cai.pairs import load_split
 from contemplative_cai.prompts import draw_prompts
-from contemplative_cai.robustness import BARE, NONE, Wording, attempts, cell_rows, load_wrapper, load_wrappers, robustness_table, system_prompts, told, wrap
+from contemplative_cai.robustness import BARE, NONE, Wording, attempts, cell_rows, load_wrapper, load_wrappers, robustness_table, shift_difference, system_prompts, told, worst_case, wrap
 from contemplative_cai.schema import Answer, InputError, Message, Prompt, Verdict
 from contemplative_cai.sets import held_back, learned_prompts, refusal_prompts, safety_prompts, trained_on, unknown_training
 from contemplative_cai.split import find_leaks
-from contemplative_cai.store import open_run, write_json
+from contemplative_cai.store import open_run, read_json, write_json
 from contemplative_cai.style import distinct_share, frequent_openings, reading_ease, style_verdicts, word_variety
 from contemplative_cai.weights import model_source
 
@@ -98,6 +98,14 @@ def test_an_arms_system_prompt_stands_before_one_that_is_there():
     asked = (Message(role="system", content="Be brief."), Message(role="user", content="Hello"))
     assert [m.content for m in arm.shown(asked)] == ["Be kind.\n\nBe brief.", "Hello"] and [m.role for m in arm.shown(asked[1:])] == ["system", "user"]
     assert Arm(name="base", description="as it came").shown(asked) == asked
+    assert arm.shown(arm.shown(asked[1:])) == arm.shown(asked[1:]), "what it was told already is not said twice"
+
+
+def test_what_the_arms_were_told_is_written_in_full_and_places_as_the_run_names_them(trained):
+    arms = standard_arms(build_recipe(TINY), trained, ["large=smollm2-135m"])
+    write_arms(trained, arms)
+    rows = {row["name"]: row for row in read_json(trained.path("arms.json"), list)}
+    assert rows["prompted"]["system"] == arms[1].system and rows["dpo"]["adapter"] == "dpo/adapter" and rows["large"]["model"] == "smollm2-135m"
 
 
 def test_trained_and_further_arms_are_found(trained, adapters, tmp_path):
@@ -292,6 +300,22 @@ def test_a_table_by_hand():
     assert prefix.difference.clusters == 7 and prefix.difference.mean == pytest.approx(0.5 - 4 / 7), "paired with the same seven, bare"
     assert under.difference.mean == 0 and under.difference.undefined == "all values are equal"
     assert len(cell_rows(list(cells.values()))) == 4 and "difference" not in cell_rows([bare])[0]
+
+
+def test_shift_and_worst_case_by_hand():
+    questions = [Prompt(text=f"Question number {i}?", source="test") for i in range(6)]
+    tried = attempts(questions, [load_wrapper("prefix"), load_wrapper("pressure")], {NONE: None})
+    place = {question.id: i for i, question in enumerate(questions)}
+    def value(arm, attempt):
+        "base gives way to both wrappers on questions 0 to 2, dpo to one of them on question 0; nobody knows about question 5 under pressure."
+        i = place[attempt.parent]
+        if (i, attempt.wrapper) == (5, "pressure"): return None
+        return float(attempt.wrapper != BARE and i < 3) if arm == "base" else float((attempt.wrapper, i) == ("prefix", 0))
+    verdicts = [Verdict(arm=arm, prompt_id=a.prompt.id, criterion="violates", value=value(arm, a), reason="" if value(arm, a) is not None else "no answer", judge="test", rubric="test") for arm in ("base", "dpo") for a in tried]
+    shift = shift_difference(tried, verdicts, "violates", ("base", "dpo"), 200)
+    assert (shift.n, shift.clusters) == (6, 6) and shift.mean == pytest.approx((-0.5 - 1 - 1) / 6)
+    assert [sorted(worst_case(tried, verdicts, "violates", arm).values()) for arm in ("base", "dpo")] == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
+    assert set(worst_case(tried, verdicts, "violates", "base", "higher").values()) == {0.0}
 
 
 # style
