@@ -107,8 +107,8 @@ def _sorted_trainer(base: type) -> type:
         "As the base, with rows of similar length together; TRL names the reference by all of its arguments, so that another beta would compute it again."
         def _get_train_sampler(self, train_dataset=None):
             rows = self.train_dataset if train_dataset is None else train_dataset
-            names = [name for name in ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids") if name in rows.column_names]
-            lengths = [sum(map(len, values)) for values in zip(*(rows[name] for name in names))]
+            names = ("prompt_ids", "chosen_ids", "rejected_ids")
+            lengths = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in zip(*(rows[name] for name in names))] if "chosen_ids" in rows.column_names else list(map(len, rows["input_ids"]))
             return ByLength(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
         def _precompute_ref_logps(self, dataset, name, batch_size):
