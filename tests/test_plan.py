@@ -39,16 +39,17 @@ from contemplative_cai.weights import load_tokenizer
 values, scale = json.loads(sys.argv[1])
 recipe = build_recipe(values)
 tokenizer = load_tokenizer(model_spec(recipe.model))
-rows = bench_rows(tokenizer, 4, 0, scale)
+n = recipe.train_batch_size
+rows = bench_rows(tokenizer, n, 0, scale)
 def tokens(row, side): return len(tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=True, return_dict=True)["input_ids"])
-found = cost("plan", recipe, 4, 0, scale)
+found = cost("plan", recipe, n, 0, scale)
 print(json.dumps(found | {"length": max(tokens(row, side) for row in rows for side in ("chosen", "rejected"))}))
 """
 
 
-@pytest.mark.parametrize("values,scale", [({"train_batch_size": 1}, 1.0), ({"train_batch_size": 2}, 2.0), ({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0)], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
+@pytest.mark.parametrize("values,scale", [({"train_batch_size": 1}, 1.0), ({"train_batch_size": 2}, 1.5), ({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0)], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
 def test_the_plan_is_within_a_quarter_of_the_measured_peak(values, scale):
-    values = {"model": "smollm2-135m", "device": "cpu", "dtype": "float32", "accumulation": 1, "max_steps": 2, **values}
+    values = {"model": "smollm2-135m", "device": "cpu", "dtype": "float32", "accumulation": 1, "max_steps": 1, **values}
     out = subprocess.run([sys.executable, "-c", MEASURE, json.dumps([values, scale])], capture_output=True, text=True, check=True)
     found = json.loads(out.stdout.splitlines()[-1])
     planned = plan_memory(build_recipe(values), "cpu", bf16=False, length=found["length"]).total
