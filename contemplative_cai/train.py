@@ -23,9 +23,9 @@ from .pairs import load_split
 from .preference import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .schema import InputError, Message
-from .store import Run, read_json, write_json, write_rows, write_text
+from .store import Run, open_run, read_json, write_json, write_rows, write_text
 from .trainer import check_machine, train_stage
-from .watch import read_metrics
+from .watch import LN2, read_metrics
 from .weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 
 # %% ../nbs/09_train.ipynb #63d99bb8
