@@ -193,10 +193,11 @@ class LogitJudge:
     def _opinion(self, both: list[Way], found: list) -> Opinion:
         "From the log-probabilities of two replies in two ways."
         if reason := _failed(*found): return Opinion(reason=reason)
-        pairs = [[math.exp(one.total) for one in found[:2]], [math.exp(one.total) for one in found[2:]]]
-        mass = min(map(sum, pairs))
+        pairs = [tuple(one.total for one in found[:2]), tuple(one.total for one in found[2:])]
+        mass = min(math.exp(low) + math.exp(high) for low, high in pairs)
         if not mass >= self._least_mass: return Opinion(mass=mass, reason=f"the replies have {mass:.2g} of the probability together, at least {self._least_mass:g} is needed")
-        direct, turned = ((low * way.options[0][1] + high * way.options[-1][1]) / (low + high) for (low, high), way in zip(pairs, both))
+        last = [1 / (1 + math.exp(min(low - high, 700.0))) for low, high in pairs]  # probability of the last option, of the two
+        direct, turned = (way.options[0][1] + p * (way.options[-1][1] - way.options[0][1]) for p, way in zip(last, both))
         return Opinion(direct=direct, turned=turned, mass=mass)
 
 # %% ../nbs/10_judge.ipynb #af37d128

@@ -139,6 +139,12 @@ def test_option_mass_is_recorded_and_below_the_threshold_unscored(journal):
     assert "0.045 of the probability together, at least 0.1 is needed" in verdict.reason and verdict.direct is None
 
 
+def test_vanishing_probabilities_are_no_opinion(journal):
+    rubric = Rubric(id="r", title="r", judge="model", criteria=load_rubric("safety").criteria[:1])
+    verdict, = judge_answers(LogitJudge(ScriptedLLM(lambda c: "", lambda c, reply: -900.0 - 800 * (reply == "Yes")), journal), rubric, [(PROMPT, answer("Ask her."))])
+    assert verdict.value is None and verdict.mass == 0
+
+
 @pytest.mark.parametrize("direct, turned, value, why", [(0.9, 0.8, 1.0, ""), (0.1, 0.4, 0.0, ""), (0.9, 0.2, None, "polarities disagree"), (0.5, 0.5, None, "undecided"), (1.0, 0.5, 1.0, "")])
 def test_a_two_level_criterion_is_decided_or_unscored(direct, turned, value, why):
     found, reason = decide(Opinion(direct=direct, turned=turned), load_rubric("safety").criteria[0])
@@ -387,8 +393,8 @@ def test_kinds_and_labels_agree(labelled):
 
 
 def test_calibration_prompts_are_nobody_elses(labelled):
-    from contemplative_cai.prompts import draw_prompts
-    others = {prompt.text for source in ("practice", "edge_cases") for prompt in draw_prompts([source], 10_000, 0)}
+    from contemplative_cai.prompts import load_prompts
+    others = {prompt.text for source in ("practice", "edge_cases", "twins") for prompt in load_prompts(source)}
     assert not others & {row.prompt for row in labelled}
 
 
