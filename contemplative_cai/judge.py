@@ -162,7 +162,7 @@ def ways(claim: Asked | Paired,  # what to judge
     return _polarities(claim) if isinstance(claim, Asked) else _orders(claim)
 
 # %% ../nbs/10_judge.ipynb #f509a3e9
-LEAST_MASS = 0.1  # probability that the two replies must have together
+LEAST_MASS = 0.01  # probability that the two replies must have together, the end of the turn included
 WEIGHED = {"yes": "Reply with yes or no.", "B": "Reply with A or B."}  # by the last option
 
 

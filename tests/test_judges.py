@@ -133,10 +133,10 @@ def test_garbage_is_unscored_and_never_calibrated(labelled, journal):
 def test_option_mass_is_recorded_and_below_the_threshold_unscored(journal):
     def likes(scale): return lambda c, reply: math.log(scale * (0.6 if (reply == "Yes") == ("pass over" not in c[-1].content) else 0.3))
     rubric = Rubric(id="r", title="r", judge="model", criteria=[c for c in load_rubric("humanistic").criteria if c.id == "empathy"])
-    for scale, value in [(1.0, pytest.approx(2 / 3)), (0.05, None)]:
+    for scale, value in [(1.0, pytest.approx(2 / 3)), (0.005, None)]:
         verdict, = judge_answers(LogitJudge(ScriptedLLM(lambda c: "", likes(scale), key=f"s{scale}"), journal), rubric, [(PROMPT, answer("Ask her."))])
         assert verdict.value == value and verdict.mass == pytest.approx(0.9 * scale)
-    assert "0.045 of the probability together, at least 0.1 is needed" in verdict.reason and verdict.direct is None
+    assert "0.0045 of the probability together, at least 0.01 is needed" in verdict.reason and verdict.direct is None
 
 
 def test_vanishing_probabilities_are_no_opinion(journal):
