@@ -314,5 +314,5 @@ def calibration_figure(report: Calibration,  # of a judge
     axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1, label="chance, 0.5")
     axes.set(xlim=(0, 1.02), xlabel="AUC on labelled answers (95 % interval)", ylim=(len(report.criteria) - 0.5, -0.5))
     axes.set_yticks(range(len(report.criteria)), [row.criterion for row in report.criteria])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32 if len(report.criteria) < 3 else -0.18), ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
