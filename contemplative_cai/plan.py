@@ -9,7 +9,6 @@ __all__ = ['LIBRARIES_GB', 'RESERVE', 'TILE', 'CPU_BILLIONS', 'COPIES', 'layer_b
 # %% ../nbs/09c_plan.ipynb #0a7a25a2
 import json
 from pathlib import Path
-from typing import Any
 
 from .config import ModelSpec, Recipe, Shape, model_spec, read_config
 from .journal import clock

@@ -23,9 +23,9 @@ from .pairs import load_split
 from .preference import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .schema import InputError, Message
-from .store import Run, open_run, read_json, write_json, write_rows, write_text
+from .store import Run, read_json, write_json, write_rows, write_text
 from .trainer import check_machine, train_stage
-from .watch import LN2, read_metrics
+from .watch import read_metrics
 from .weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 
 # %% ../nbs/09_train.ipynb #63d99bb8
@@ -90,10 +90,9 @@ def main(argv: list[str],  # run, stage, folder, and where the stage before ende
     return 0
 
 # %% ../nbs/09_train.ipynb #bc370d33
-def _replace_rows(path: Path, rows: list[dict]) -> None:
-    "Write rows where they are not there already: a file left alone keeps what was computed from it."
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if not path.exists() or path.read_text(encoding="utf-8") != text: write_text(path, text)
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    "Rows as JSONL."
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def prepare_stage(run: Run,  # the run it belongs to
@@ -103,8 +102,8 @@ def prepare_stage(run: Run,  # the run it belongs to
                   folder: Path,  # of the stage
                   ) -> None:
     "Write what the stage reads."
-    _replace_rows(folder / "rows" / "train.jsonl", stage_rows(data, stage))
-    if recipe.eval_steps: _replace_rows(folder / "rows" / "validation.jsonl", stage_rows(data, stage, validation=True))
+    _write_rows(folder / "rows" / "train.jsonl", stage_rows(data, stage))
+    if recipe.eval_steps: _write_rows(folder / "rows" / "validation.jsonl", stage_rows(data, stage, validation=True))
     write_json(folder / "stage.json", {"run": str(run.folder), "recipe": recipe.model_dump(mode="json"), "watched": [[turn.model_dump() for turn in prompt] for prompt in data.watched]})
 
 
