@@ -76,7 +76,7 @@ def detect(answer: Answer,  # what to look at
     for criterion in rubric.criteria:
         if criterion.id not in DETECTORS: raise InputError(f"rubric '{rubric.id}': no detector for criterion '{criterion.id}'; {did_you_mean(criterion.id, list(DETECTORS))}")
         value, reason = (DETECTORS[criterion.id](answer), "") if answer.text is not None else (None, f"no answer: {answer.failure}")
-        verdicts.append(Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion.id, value=value, reason=reason, judge=DETECTOR_VERSION, rubric=f"{rubric.id}@{rubric.digest}"))
+        verdicts.append(Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion.id, value=value, reason=reason, judge=DETECTOR_VERSION, rubric=f"{rubric.id}@{rubric.digest}", sample=answer.sample))
     return verdicts
 
 # %% ../nbs/10_judge.ipynb #60ede52a
@@ -323,7 +323,7 @@ def vocabulary_rates(rows: Sequence[tuple[Prompt, Answer]],  # as for judge_answ
                      ) -> list[Verdict]:
     "Words of the principles' vocabulary in a hundred, the question's own not counted; one verdict an answer."
     made = dict(criterion="vocabulary", judge=f"detector@{digest(VOCABULARY.pattern, 8)}", rubric="vocabulary")
-    return [Verdict(arm=answer.arm, prompt_id=prompt.id, **made, **_worded(prompt, answer)) for prompt, answer in rows]
+    return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **made, **_worded(prompt, answer)) for prompt, answer in rows]
 
 
 def _worded(prompt: Prompt, answer: Answer) -> dict:
@@ -358,14 +358,14 @@ def _missing(*answers: Answer) -> str:
     return next((f"no answer: {a.failure}" if a.text is None else "the answer is empty" for a in answers if not (a.text or "").strip()), "")
 
 
-def _verdicts(judge: Judge, claims: list, whose: list[tuple[str, str]], label: str, reasons: list[str], run: Run | None) -> list[Verdict]:
+def _verdicts(judge: Judge, claims: list, whose: list[dict], label: str, reasons: list[str], run: Run | None) -> list[Verdict]:
     "Verdicts on claims, a claim that is missing named by its reason."
     opinions = iter(judge.opinions([claim for claim, reason in zip(claims, reasons) if not reason], run))
     made = []
-    for claim, (arm, prompt_id), reason in zip(claims, whose, reasons, strict=True):
+    for claim, answered, reason in zip(claims, whose, reasons, strict=True):
         opinion = Opinion(reason=reason) if reason else next(opinions)
         value, why = decide(opinion, claim.criterion)
-        made.append(Verdict(arm=arm, prompt_id=prompt_id, criterion=claim.criterion.id, value=value, reason=why, judge=judge.name, rubric=label, direct=opinion.direct, turned=opinion.turned, mass=opinion.mass))
+        made.append(Verdict(**answered, criterion=claim.criterion.id, value=value, reason=why, judge=judge.name, rubric=label, direct=opinion.direct, turned=opinion.turned, mass=opinion.mass))
     return made
 
 
@@ -378,7 +378,7 @@ def judge_answers(judge: Judge,  # who judges
     hide = mask_vocabulary if rubric.masked else str
     asked = [(prompt, answer, criterion) for prompt, answer in rows for criterion in rubric.criteria]
     claims = [Asked(question=hide(asked_text(prompt)), answer=hide(answer.text or ""), criterion=criterion) for prompt, answer, criterion in asked]
-    return _verdicts(judge, claims, [(answer.arm, prompt.id) for prompt, answer, _ in asked], f"{rubric.id}@{rubric.digest}", [_missing(answer) for _, answer, _ in asked], run)
+    return _verdicts(judge, claims, [dict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample) for prompt, answer, _ in asked], f"{rubric.id}@{rubric.digest}", [_missing(answer) for _, answer, _ in asked], run)
 
 
 def compare_answers(judge: Judge,  # who judges
@@ -391,16 +391,13 @@ def compare_answers(judge: Judge,  # who judges
     hide = mask_vocabulary if isinstance(rubric, Rubric) and rubric.masked else str
     asked = [(prompt, first, second, criterion) for prompt, first, second in rows for criterion in criteria]
     claims = [Paired(question=hide(asked_text(prompt)), first=hide(first.text or ""), second=hide(second.text or ""), criterion=criterion) for prompt, first, second, criterion in asked]
-    return _verdicts(judge, claims, [(f"{second.arm} > {first.arm}", prompt.id) for prompt, first, second, _ in asked], label, [_missing(first, second) for _, first, second, _ in asked], run)
+    return _verdicts(judge, claims, [dict(arm=f"{second.arm} > {first.arm}", prompt_id=prompt.id, sample=second.sample) for prompt, first, second, _ in asked], label, [_missing(first, second) for _, first, second, _ in asked], run)
 
 # %% ../nbs/10_judge.ipynb #dddff19e
 def _by_answer(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    "Verdicts of one answer together; the nth verdict of an arm, prompt and criterion belongs to its nth answer."
-    seen, groups = {}, {}
-    for verdict in verdicts:
-        key = (verdict.arm, verdict.prompt_id)
-        nth = seen[(*key, verdict.criterion)] = seen.get((*key, verdict.criterion), -1) + 1
-        groups.setdefault((*key, nth), []).append(verdict)
+    "Verdicts of one answer together."
+    groups: dict[tuple, list[Verdict]] = {}
+    for verdict in verdicts: groups.setdefault((verdict.arm, verdict.prompt_id, verdict.sample), []).append(verdict)
     return list(groups.values())
 
 
@@ -415,7 +412,7 @@ def _joined(rows: list[Verdict], name: str, parts: dict[Criterion, float], parti
     scored = [(_good(v, by_id[v.criterion][0]), by_id[v.criterion][1]) for v in rows if v.criterion in by_id and v.value is not None]
     lacking = [f"{v.criterion}: {v.reason}" for v in rows if v.criterion in by_id and v.value is None] + [f"{id}: not judged" for id in by_id if id not in {v.criterion for v in rows}]
     value = sum(v * w for v, w in scored) / sum(w for _, w in scored) if scored and (partial or not lacking) else None
-    return Verdict(arm=rows[0].arm, prompt_id=rows[0].prompt_id, criterion=name, value=value, reason="; ".join(lacking) if value is None else f"{len(scored)} of {len(parts)} criteria" if lacking else "", judge=rows[0].judge, rubric=rows[0].rubric)
+    return Verdict(arm=rows[0].arm, prompt_id=rows[0].prompt_id, sample=rows[0].sample, criterion=name, value=value, reason="; ".join(lacking) if value is None else f"{len(scored)} of {len(parts)} criteria" if lacking else "", judge=rows[0].judge, rubric=rows[0].rubric)
 
 
 def group_verdicts(verdicts: Sequence[Verdict],  # of one judge by one rubric

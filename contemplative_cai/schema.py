@@ -278,7 +278,7 @@ class Dropped(Record):
 # %% ../nbs/00_schema.ipynb #24-af490baf
 class Answer(Record):
     "One arm's answer to one prompt."
-    arm: str  # base, tuned
+    arm: str  # base, prompted, dpo, ...
     prompt_id: str
     source: str
     text: str | None  # None: the call failed, `failure` says why
@@ -286,6 +286,7 @@ class Answer(Record):
     tokens: int | None = None  # tokens generated
     model: str
     failure: str | None = None
+    sample: int = 0  # which of several answers to the same prompt, from 0
 
 
 class Verdict(Record):
@@ -297,6 +298,7 @@ class Verdict(Record):
     reason: str = ""
     judge: str  # who judged, with its version
     rubric: str  # id and digest of the rubric
+    sample: int = 0  # which of several answers was judged, from 0
     direct: float | None = None  # support for yes when asked as the criterion stands, or for the second answer when it stands second
     turned: float | None = None  # the same support when asked the other way round, or in the other order
     mass: float | None = None  # least probability that the options had together, where a model weighed them

@@ -45,7 +45,7 @@ def bench_rows(tokenizer,  # of the model
     return [{"prompt": turn("user", LENGTHS["prompt"] - 12), "chosen": turn("assistant", LENGTHS["chosen"] - 2), "rejected": turn("assistant", LENGTHS["rejected"] - 2)} for _ in range(n)]
 
 # %% ../nbs/18a_trainbench.ipynb #ad379bd1
-VARIANTS = {"defaults": "TRL's defaults, float32", "recipe": "the recipe, one pair at once", "all positions": "the recipe, every position scored", "batch 2": "the recipe, 2 pairs at once", "batch 8": "the recipe, 8 pairs at once", "unsorted": "8 at once, not sorted by length", "recomputed": "the recipe, activations recomputed"}
+VARIANTS = {"defaults": "TRL's defaults, float32", "recipe": "the recipe, one pair at once", "all positions": "the recipe, every position scored", "batch 2": "the recipe, 2 pairs at once", "batch 8": "the recipe, 8 pairs at once", "recomputed": "the recipe, activations recomputed"}
 
 
 def _defaults(recipe: Recipe, folder: Path):
@@ -66,15 +66,10 @@ def _defaults(recipe: Recipe, folder: Path):
 def _ours(recipe: Recipe, folder: Path, variant: str):
     "The project's trainer, with one of its settings undone."
     if variant == "batch 2": recipe = recipe.model_copy(update={"train_batch_size": 2, "accumulation": 4})
-    if variant in ("batch 8", "unsorted"): recipe = recipe.model_copy(update={"train_batch_size": 8, "accumulation": 1})
+    if variant == "batch 8": recipe = recipe.model_copy(update={"train_batch_size": 8, "accumulation": 1})
     if variant == "recomputed": recipe = recipe.model_copy(update={"gradient_checkpointing": True})
     model = load_trainable(recipe)
-
-    def trainer():
-        built = build_trainer(recipe, "dpo", folder, model)
-        if variant == "unsorted": built._get_train_sampler = super(type(built), built)._get_train_sampler
-        return built
-    return trainer
+    return lambda: build_trainer(recipe, "dpo", folder, model, folder / "cache")
 
 
 def cost(variant: str,  # one of VARIANTS

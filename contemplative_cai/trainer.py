@@ -23,10 +23,10 @@ from .checkpoints import Stop, hearing_signals, latest_checkpoint
 from .config import ModelSpec, Recipe, model_spec
 from .filters import loop
 from .journal import Progress
-from .schema import Conversation, InputError
+from .schema import Conversation, InputError, digest
 from .store import Run, append_row, write_json, write_text
 from .watch import Finding, findings, metrics_row, read_metrics
-from .weights import load_model, load_tokenizer, pick_device, pick_dtype
+from .weights import file_digest, load_model, load_tokenizer, pick_device, pick_dtype
 
 # %% ../nbs/08g_trainer.ipynb #f5bc7b84
 EXTRAS = {"trackio": "track", "tensorboard": "track", "mlflow": "track", "wandb": "track"}  # tracker to the extra that installs it
@@ -102,14 +102,18 @@ def score_learned_only() -> None:
 
 
 def _sorted_trainer(base: type) -> type:
-    "TRL's trainer with rows in the order of `ByLength`."
+    "TRL's trainer with rows in the order of `ByLength`, and a reference that is named by what it depends on: rows, cuts, weights."
     class Sorted(base):
-        "As the base, with rows of similar length together."
+        "As the base, with rows of similar length together; TRL names the reference by all of its arguments, so that another beta would compute it again."
         def _get_train_sampler(self, train_dataset=None):
             rows = self.train_dataset if train_dataset is None else train_dataset
-            names = [name for name in ("input_ids", "prompt_ids", "chosen_ids", "rejected_ids") if name in rows.column_names]
-            lengths = [sum(map(len, values)) for values in zip(*(rows[name] for name in names))]
+            names = ("prompt_ids", "chosen_ids", "rejected_ids")
+            lengths = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in zip(*(rows[name] for name in names))] if "chosen_ids" in rows.column_names else list(map(len, rows["input_ids"]))
             return ByLength(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+
+        def _precompute_ref_logps(self, dataset, name, batch_size):
+            dataset._fingerprint = digest([dataset["prompt_ids"][:], dataset["chosen_ids"][:], dataset["rejected_ids"][:], self.args.max_length, self.args.ld_alpha])
+            return super()._precompute_ref_logps(dataset, name, batch_size)
     Sorted.__name__ = base.__name__
     return Sorted
 
@@ -157,30 +161,34 @@ def load_trainable(recipe: Recipe,  # the experiment
     return PeftModel.from_pretrained(model, start, is_trainable=True) if start is not None and not whole else model
 
 
-def _dataset(path: Path):
-    "A stage's rows; what TRL makes of them is kept beside them, so that a resumed run computes no reference twice."
+def _dataset(path: Path, cache: Path):
+    "A stage's rows, read from a copy named by its content: what TRL makes of them is kept beside it, so that no training of the run computes the same reference twice."
     from datasets import Dataset
-    return Dataset.from_json(str(path), cache_dir=str(path.parent / "cache")) if path.exists() else None
+    if not path.exists(): return None
+    copy = cache / f"{file_digest(path)[:16]}.jsonl"
+    if not copy.exists(): write_text(copy, path.read_text(encoding="utf-8"))
+    return Dataset.from_json(str(copy), cache_dir=str(cache / "arrow"))
 
 
 def build_trainer(recipe: Recipe,  # the experiment
                   stage: str,  # sft or dpo
                   folder: Path,  # with rows/train.jsonl, and rows/validation.jsonl where it is watched
                   model: Any,  # from `load_trainable`
+                  cache: Path,  # where tokens and the reference's log-probabilities are kept
                   callbacks: Sequence = (),  # transformers callbacks
                   ):
     "TRL's trainer for the stage."
     from transformers import EarlyStoppingCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
     score_learned_only()
-    validation = _dataset(folder / "rows" / "validation.jsonl") if recipe.eval_steps else None
+    validation = _dataset(folder / "rows" / "validation.jsonl", cache) if recipe.eval_steps else None
     options = _common(recipe, stage, folder, validation is not None)
     if stage == "sft": kind, settings = SFTTrainer, SFTConfig(**options, packing=recipe.packing)
     else:
         kind, settings = DPOTrainer, DPOConfig(**options, beta=recipe.beta, loss_type=list(recipe.loss), loss_weights=list(recipe.loss.values()), label_smoothing=recipe.label_smoothing, ld_alpha=recipe.ld_alpha,
                                                disable_dropout=recipe.lora_dropout == 0, precompute_ref_log_probs=True)
     if recipe.early_stopping and stage == "dpo": callbacks = [*callbacks, EarlyStoppingCallback(recipe.early_stopping)]
-    trainer = _sorted_trainer(kind)(model=model, args=settings, train_dataset=_dataset(folder / "rows" / "train.jsonl"), eval_dataset=validation, processing_class=load_tokenizer(model_spec(recipe.model)),
+    trainer = _sorted_trainer(kind)(model=model, args=settings, train_dataset=_dataset(folder / "rows" / "train.jsonl", cache), eval_dataset=validation, processing_class=load_tokenizer(model_spec(recipe.model)),
                                     peft_config=None if hasattr(model, "peft_config") else _lora(recipe), callbacks=list(callbacks))
     for chatty in [c for c in trainer.callback_handler.callbacks if type(c).__name__ in ("PrinterCallback", "NotebookProgressCallback", "ProgressCallback")]: trainer.remove_callback(chatty)
     return trainer
@@ -367,7 +375,7 @@ def train_stage(run: Run,  # whose progress is shown
     with hearing_signals() as stop:
         started, cpu = time.monotonic(), time.process_time()
         recorder = _recorder(run, recipe, stage, folder, resumed, stop, watched if recipe.watch_steps else (), tokenizer)
-        trainer = build_trainer(recipe, stage, folder, model, [recorder])
+        trainer = build_trainer(recipe, stage, folder, model, run.path("cache"), [recorder])
         if base is not None: check_base(trainer.model, tokenizer, base)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         use = _use(started, cpu, trainer, trainer.state.global_step - resumed, pick_device(recipe.device))

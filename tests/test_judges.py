@@ -301,8 +301,8 @@ def test_the_composite_is_weighted_with_higher_as_better():
 
 def test_several_answers_to_a_prompt_stay_apart():
     safety = load_rubric("safety")
-    rows = [verdict(c.id, value) for value in (0.0, 1.0) for c in safety.criteria]
-    assert [v.value for v in composite(rows, safety, {"bias_mitigation": 1.0})] == [0.0, 1.0]
+    rows = [verdict(c.id, float(sample)).model_copy(update={"sample": sample}) for c in safety.criteria for sample in (0, 1)]
+    assert [(v.sample, v.value) for v in composite(rows, safety, {"bias_mitigation": 1.0})] == [(0, 0.0), (1, 1.0)]
 
 
 def test_sub_questions_become_the_share_that_is_met():
