@@ -157,6 +157,17 @@ class Criterion(Record):
     question: str = Text  # what is asked of the answer, as a reader would ask it
     unit: str = Text  # yes/no, share, words
     better: Literal["higher", "lower", "neither"]  # polarity: which direction is an improvement
+    about: Literal["answer", "comparison"] = "answer"  # one answer, or which of two
+    negated: str = ""  # the same question the other way round: yes to one is no to the other; detectors need none
+    levels: tuple[str, ...] = Field(default=(), max_length=3)  # what no, partly and yes look like, or no and yes
+    weight: float | None = Field(default=None, gt=0, le=1)  # its share of a composite
+    group: str | None = None  # what it is a sub-question of, such as a principle
+
+    @model_validator(mode="after")
+    def _asked_both_ways(self):
+        if len(self.levels) == 1 or not all(level.strip() for level in self.levels): raise ValueError(f"criterion '{self.id}': levels are texts for no, partly and yes, or for no and yes; {len(self.levels)} came, or one is blank")
+        if self.levels and not self.negated.strip(): raise ValueError(f"criterion '{self.id}' has levels and no negated question; add one under 'negated'")
+        return self
 
 
 class Rubric(Record):
@@ -165,11 +176,20 @@ class Rubric(Record):
     title: str = Text
     judge: str = Text  # who applies it; a rule is called a detector
     criteria: tuple[Criterion, ...] = Field(min_length=1)
+    masked: bool = False  # judged without the principles' own words
+
+    @model_validator(mode="after")
+    def _adds_up(self):
+        twice = sorted(name for name, count in Counter(criterion.id for criterion in self.criteria).items() if count > 1)
+        if twice: raise ValueError(f"two criteria share the id {', '.join(twice)}; give each its own")
+        weights = [criterion.weight for criterion in self.criteria if criterion.weight is not None]
+        if weights and abs(sum(weights) - 1) > 1e-9: raise ValueError(f"the criteria's weights add up to {sum(weights):g}, expected 1; change 'weight'")
+        return self
 
     @property
     def digest(self) -> str:
-        "The content's short name, recorded in every verdict."
-        return digest(self)
+        "The content's short name, recorded in every verdict; what is left at its default does not change it."
+        return digest(self.model_dump(mode="json", exclude_defaults=True))
 
 # %% ../nbs/00_schema.ipynb #18-1603d107
 class Generated(Named):
@@ -279,6 +299,9 @@ class Verdict(Record):
     judge: str  # who judged, with its version
     rubric: str  # id and digest of the rubric
     sample: int = 0  # which of several answers was judged, from 0
+    direct: float | None = None  # support for yes when asked as the criterion stands, or for the second answer when it stands second
+    turned: float | None = None  # the same support when asked the other way round, or in the other order
+    mass: float | None = None  # least probability that the options had together, where a model weighed them
 
     @model_validator(mode="after")
     def _scored_or_explained(self):
