@@ -59,7 +59,7 @@ def panel_figure(rows: list[dict],  # lines of metrics.jsonl
     "The curves of one stage; the dashed lines are where nothing has been learned."
     shown = [(title, curves) for title, curves in PANELS if any(_points(rows, key)[0] for key, *_ in curves)]
     if any("gain/chosen" in row for row in rows): shown = [panel for panel in shown if panel[0] != "token accuracy"]
-    across = min(3, max(1, len(shown)))
+    across = min(3 if len(shown) <= 6 else 4, max(1, len(shown)))
     down = -(-len(shown) // across) if shown else 1
     figure = picture(7.2, 1.75 * down + 0.25 * len(found))
     for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat, [*shown, *[None] * (across * down - len(shown))]):
