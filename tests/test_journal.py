@@ -74,7 +74,7 @@ def test_twenty_kills_change_nothing(runs, tmp_path):
     "SIGKILL at twenty random moments of one generation with the embedded model: the same files byte for byte, and only calls in flight made again."
     kills, batch = 20, 4
     nursery = python(NURSERY, str(tmp_path / "log"), str(kills))
-    out, err = nursery.communicate(timeout=400)
+    out, err = nursery.communicate(timeout=1500)
     assert nursery.returncode == 0, err[-2000:]
     told = json.loads(out.splitlines()[-1])
     assert told["last"] == 0 and told["codes"].count(-9) >= 5, "most lives were to end by a kill"
