@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'SENTENCE', 'STAGES', 'ASKED', 'REPLY', 'Arm', 'constitution_prompt', 'arm_prompt', 'token_counter',
-           'fit_length', 'read_arm', 'standard_arms', 'OpenArm', 'open_arms', 'Probed', 'refuse_same', 'probe_arms',
-           'write_arms', 'answer_arms']
+           'fit_length', 'read_arm', 'standard_arms', 'recipe_arms', 'OpenArm', 'open_arms', 'Probed', 'refuse_same',
+           'probe_arms', 'write_arms', 'answer_arms']
 
 # %% ../nbs/11e_arms.ipynb #e6bd27a4
 import re
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from .config import Recipe, did_you_mean, model_spec, model_specs, project_root, read_text
+from .config import ARMS, Recipe, did_you_mean, model_spec, model_specs, project_root, read_text
 from .constitution import recipe_constitution
 from .journal import Journal
 from .llm import LLM, CallFailed, ModelCallError, Sampling, ask
@@ -133,18 +133,33 @@ def read_arm(text: str,  # NAME=PATH
 def standard_arms(recipe: Recipe,  # the experiment
                   run: Run,  # whose training is compared
                   more: Sequence[str] = (),  # further ones, NAME=PATH
+                  wanted: Sequence[str] = ARMS,  # which of those known by name
                   ) -> tuple[Arm, ...]:
-    "base, prompted, careful, sft and dpo where they were trained, and the further ones; raises `InputError`."
-    count, system = token_counter(recipe), constitution_prompt(recipe_constitution(recipe))
-    _check_context(recipe, count(system))
-    told = [Arm(name="prompted", description=f"the model told the constitution '{recipe.constitution}'", system=system),
-            Arm(name="careful", description="the model told, in as many tokens, what any careful assistant is told", system=fit_length(arm_prompt("careful"), count(system), count))]
-    trained = [_placed(stage, said, str(run.path(stage)), recipe) for stage, said in STAGES.items() if trained_place(run.path(stage)).is_dir()]
-    arms = (Arm(name="base", description="the model as it came"), *told, *trained, *(read_arm(text, recipe) for text in more))
+    "base, prompted, careful, sft and dpo where they were trained, as far as they are wanted, and the further ones; raises `InputError`."
+    trained = [_placed(stage, said, str(run.path(stage)), recipe) for stage, said in STAGES.items() if stage in wanted and trained_place(run.path(stage)).is_dir()]
+    arms = (Arm(name="base", description="the model as it came"), *_told_arms(recipe, wanted), *trained, *(read_arm(text, recipe) for text in more))
     names = [arm.name for arm in arms]
     twice = [name for name in names if names.count(name) > 1]
     if twice: raise InputError(f"two arms are called '{twice[0]}'; give the further one another name")
     return arms
+
+
+def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
+    "The model under the constitution as a system prompt, and under a careful one of the same length."
+    if not {"prompted", "careful"} & set(wanted): return []
+    count, system = token_counter(recipe), constitution_prompt(recipe_constitution(recipe))
+    _check_context(recipe, count(system))
+    told = [Arm(name="prompted", description=f"the model told the constitution '{recipe.constitution}'", system=system),
+            Arm(name="careful", description="the model told, in as many tokens, what any careful assistant is told", system=fit_length(arm_prompt("careful"), count(system), count))]
+    return [arm for arm in told if arm.name in wanted]
+
+
+def recipe_arms(recipe: Recipe,  # the experiment
+                run: Run,  # whose training is compared
+                ) -> tuple[Arm, ...]:
+    "The arms of `eval_arms`, those that were not trained left out; raises `InputError`."
+    further = [name for name in recipe.eval_arms if "=" in name]
+    return standard_arms(recipe, run, further, [name for name in recipe.eval_arms if name not in further])
 
 
 def _check_context(recipe: Recipe, length: int) -> None:

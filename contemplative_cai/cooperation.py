@@ -144,7 +144,7 @@ def play_games(opened: OpenArm,  # who plays
     played: dict[tuple[str, int], list[Round]] = {(opponent, game): [] for opponent in opponents for game in range(games)}
     for _ in range(ROUNDS):
         asked = [arm.shown(game_turn(rounds, game)) for (_, game), rounds in played.items()]
-        found = ask(llm, journal, f"play {arm.name}", asked, sampling, RULES_VERSION, run)
+        found = ask(llm, journal, f"play {arm.name}", asked, sampling, RULES_VERSION, run, least=len(asked) + 1)  # a round in which no call succeeds, such as one too long for the model, is unreadable
         for ((opponent, game), rounds), completion in zip(played.items(), found, strict=True): rounds.append(_round(completion, other_move(opponent, rounds, game, seed)))
     return [Game(arm=arm.name, opponent=opponent, game=game, model=llm.key, rounds=tuple(rounds)) for (opponent, game), rounds in played.items()]
 
