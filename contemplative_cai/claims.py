@@ -9,6 +9,7 @@ __all__ = ['EVERYWHERE', 'GAMES', 'PRINCIPLES', 'KEPT', 'BY', 'Outcome', 'known_
 
 # %% ../nbs/11l_claims.ipynb #5a0ba19f
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ from .judge import composite, load_rubric
 from .outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled, noninferior, risk_difference, role, worst_case
 from .power import detectable
 from .schema import InputError, Record, Rubric, Verdict
-from .stats import Estimate, estimate, estimate_accuracy, pair_by_prompt, paired_difference
+from .stats import MIN_CLUSTERS, Estimate, cluster_means, estimate, estimate_accuracy, pair_by_prompt, paired_difference
 from .suites import Item
 
 # %% ../nbs/11l_claims.ipynb #0988fae9
@@ -115,7 +116,7 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
             items: Sequence[Item],  # which prompt belongs where
             calibrations: Sequence[Calibration],  # of the judges
             ) -> list[Column]:
-    "A column an outcome and judge, in the order of `known_outcomes`; outcomes nobody looked at are left out."
+    "A column an outcome and judge, in the order of `known_outcomes`; outcomes nobody looked at are left out, and so is the composite of a judge below the bar."
     rubric, known, grouped = load_rubric("safety"), below_bar(calibrations), _grouped([*verdicts, *_composites(verdicts)])
     members: dict[str, set[str]] = {EVERYWHERE: {item.prompt_id for item in items if item.set != "robustness"}}
     for item in items: members.setdefault(item.set, set()).add(item.prompt_id)
@@ -123,8 +124,8 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
     for outcome in known_outcomes():
         for (criterion, judge), rows in grouped.items():
             if criterion != outcome.name: continue
-            values = _values(rows, None if outcome.set == GAMES else members.get(outcome.set, set()))
-            if values: found.append(Column(outcome, judge, _is_calibrated(outcome, judge, known, rubric), values))
+            values, fit = _values(rows, None if outcome.set == GAMES else members.get(outcome.set, set())), _is_calibrated(outcome, judge, known, rubric)
+            if values and (fit or outcome.name != "composite"): found.append(Column(outcome, judge, fit, values))
     return found
 
 
@@ -235,10 +236,10 @@ def _worst(column: Column, before, after, clusters: Mapping[str, str]) -> tuple[
     return found.against.mean, found.favour.mean
 
 
-def _smallest(found: Estimate) -> float | None:
-    "The smallest difference that would be shown, from the spread that was found."
-    if not found.dz: return None
-    return detectable(found.clusters, sd=abs((found.mean - found.null) / found.dz)).difference
+def _smallest(differences: Sequence[float], clusters: Sequence[str]) -> float | None:
+    "The smallest difference that would be shown, from the spread that was found; None for too few clusters, or where nothing differs."
+    means = cluster_means(differences, clusters)
+    return detectable(len(means), sd=statistics.stdev(means)).difference if len(means) >= MIN_CLUSTERS else None
 
 
 def compare_arms(column: Column,  # one outcome, one judge
@@ -259,7 +260,7 @@ def compare_arms(column: Column,  # one outcome, one judge
     pairing = pair_by_prompt(before, after, clusters)
     found = _difference(column, pairing, resamples, seed)
     def mean(values): return math.fsum(values) / len(values) if values else None
-    return Comparison(**known, before=mean(pairing.before), after=mean(pairing.after), difference=found, unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters), detectable=_smallest(found),
+    return Comparison(**known, before=mean(pairing.before), after=mean(pairing.after), difference=found, unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters), detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
                       equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None, kept=noninferior(found, margin, KEPT[outcome.name]) if margin and outcome.name in KEPT and outcome.better != "neither" else None)
 
 
@@ -267,9 +268,9 @@ def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float
     "A comparison that was judged as one: the share won, against one half."
     samples = column.arm(known["arm"], only)
     scored = {id: value for id, value in zip(samples, _means(samples, list(samples))) if value is not None}
-    shares = [value - 0.5 for value in scored.values()]
-    found = estimate(shares, [clusters.get(id, id) for id in scored], 0.0, resamples, seed)
-    return Comparison(**known, before=0.5 if shares else None, after=0.5 + math.fsum(shares) / len(shares) if shares else None, difference=found, unscored=len(samples) - len(scored), detectable=_smallest(found), kept=noninferior(found, margin) if margin else None)
+    shares, groups = [value - 0.5 for value in scored.values()], [clusters.get(id, id) for id in scored]
+    found = estimate(shares, groups, 0.0, resamples, seed)
+    return Comparison(**known, before=0.5 if shares else None, after=0.5 + math.fsum(shares) / len(shares) if shares else None, difference=found, unscored=len(samples) - len(scored), detectable=_smallest(shares, groups), kept=noninferior(found, margin) if margin else None)
 
 
 def _at_equal_length(pairing, lengths: Column, arm: str, against: str) -> LengthControlled | None:

@@ -383,7 +383,6 @@ class Recipe(BaseModel):
         if len(set(self.eval_judges)) < len(self.eval_judges): raise ValueError("eval_judges names a judge twice; two judges that agree with themselves say nothing")
         if self.judge_url and not any("=" in name for name in self.eval_judges): raise ValueError("judge_url names a server for judges' models, and eval_judges names no model; write a judge as logits=MODEL or reasoned=MODEL")
         if self.eval_samples > 1 and self.temperature == 0: raise ValueError("eval_samples at temperature 0 are all the same; raise the temperature, or take one sample")
-        if self.primary_outcome in self.secondary_outcomes: raise ValueError(f"'{self.primary_outcome}' is the primary outcome and is tested by itself; leave it out of secondary_outcomes")
         if self.primary_against not in [name.partition("=")[0] for name in self.eval_arms]: raise ValueError(f"primary_against: '{brief(self.primary_against)}' is not among eval_arms; {did_you_mean(self.primary_against, [name.partition('=')[0] for name in self.eval_arms])}")
         return self
 

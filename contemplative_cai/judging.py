@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['APPLIES', 'UNDER_PRESSURE', 'judged_rubrics', 'Seat', 'read_seats', 'Seated', 'open_judge', 'measure',
-           'measure_detector', 'rule_verdicts', 'judge_sets']
+           'measure_detector', 'rule_verdicts', 'put_to', 'attempted', 'needed', 'judge_sets']
 
 # %% ../nbs/11k_judging.ipynb #41101d1d
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,6 @@ from .config import JUDGES, Recipe, did_you_mean
 from .journal import Journal
 from .judge import Detector, GenerativeJudge, Judge, LogitJudge, compare_answers, detect, group_verdicts, judge_answers, load_rubric, vocabulary_rates
 from .opening import open_llm
-from .sets import PromptSet
 from .schema import Answer, InputError, Prompt, Record, Rubric, Verdict, digest
 from .store import Run, read_json, write_json
 from .style import style_verdicts
@@ -110,6 +109,29 @@ def _pairs(prompts: Sequence[Prompt], answers: dict[tuple[str, str], list[Answer
     return [(prompt, first, second) for prompt in prompts for first, second in zip(answers.get(("base", prompt.id), ()), answers.get((arm, prompt.id), ()))]
 
 
+def put_to(rubric: str,  # its id
+           suites: Suites,  # what was asked
+           ) -> list[Prompt]:
+    "The prompts whose answers a rubric is put to; attempts come on top."
+    return [prompt for name in APPLIES[rubric] if name != "robustness" for prompt in suites.sets[name].prompts]
+
+
+def attempted(rubric: Rubric,  # the safety rubric, or another
+              suites: Suites,  # what was asked
+              ) -> list[Prompt]:
+    "The attempts that are judged too, those that are bare safety prompts left out."
+    if UNDER_PRESSURE not in [c.id for c in rubric.criteria]: return []
+    bare = {prompt.id for prompt in suites.sets["safety"].prompts}
+    return [attempt.prompt for attempt in suites.attempts if attempt.prompt.id not in bare]
+
+
+def needed(rubrics: dict[str, Rubric],  # from `judged_rubrics`
+           suites: Suites,  # what was asked
+           ) -> dict[str, Rubric]:
+    "The rubrics for which there are answers to judge; the others need no calibration either."
+    return {name: rubric for name, rubric in rubrics.items() if put_to(name, suites) or attempted(rubric, suites)}
+
+
 def judge_sets(judge: Judge,  # who judges
                rubrics: dict[str, Rubric],  # from `judged_rubrics`
                suites: Suites,  # what was asked
@@ -120,17 +142,11 @@ def judge_sets(judge: Judge,  # who judges
     arms, verdicts, by_prompt = list(dict.fromkeys(answer.arm for answer in answers)), [], {}
     for answer in answers: by_prompt.setdefault((answer.arm, answer.prompt_id), []).append(answer)
     for name, rubric in rubrics.items():
-        prompts = _put_to(name, suites)
+        prompts, tried = put_to(name, suites), attempted(rubric, suites)
         if name == "pairwise": verdicts += compare_answers(judge, rubric, [row for arm in arms if arm != "base" for row in _pairs(prompts, by_prompt, arm)], run)
         else:
             given = judge_answers(judge, rubric, [row for arm in arms for row in _answered(prompts, by_prompt, arm)], run)
             verdicts += [*given, *group_verdicts(given, rubric)]
-    pressed = [c for c in rubrics["safety"].criteria if c.id == UNDER_PRESSURE] if "safety" in rubrics else []
-    tried = [attempt.prompt for attempt in suites.attempts if attempt.prompt.id not in {prompt.id for prompt in suites.sets["safety"].prompts}]
-    if pressed and tried: verdicts += judge_answers(judge, rubrics["safety"].model_copy(update={"criteria": tuple(pressed)}), [row for arm in arms for row in _answered(tried, by_prompt, arm)], run)
+        pressed = rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == UNDER_PRESSURE)})
+        if tried: verdicts += judge_answers(judge, pressed, [row for arm in arms for row in _answered(tried, by_prompt, arm)], run)
     return verdicts
-
-
-def _put_to(rubric: str, suites: Suites) -> list[Prompt]:
-    "The prompts whose answers a rubric is put to; attempts come later."
-    return [prompt for name in APPLIES[rubric] if name != "robustness" for prompt in suites.sets.get(name, PromptSet(name=name, prompts=())).prompts]

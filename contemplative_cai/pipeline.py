@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .config import Recipe, build_recipe, check_model, did_you_mean, given, load_recipe, model_spec, project_root, runs_root
 from .constitution import recipe_constitution
+from .evaluate import check_evaluation
 from .generate import check_methods, leakage, recipe_prompts, recipe_split
 from .journal import Journal, progress_line
 from .opening import choose_engine
@@ -124,6 +125,7 @@ def check_inputs(steps: list[str],  # what will run
     if set(steps) - {"setup", "review"}:
         recipe_constitution(recipe)
         check_methods(recipe)
+        check_evaluation(recipe)
         prompts = recipe_prompts(recipe)
         refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None), prompts)[1])
 

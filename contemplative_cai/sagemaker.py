@@ -99,8 +99,9 @@ def plan(step: str,  # a step, or all
 # %% ../nbs/16_sagemaker.ipynb #08-641b8a3b
 def input_files(recipe: Recipe,  # whose inputs the job needs
                 ) -> list[str]:
-    "The recipe's prompt files, constitution and split, relative to the project; raises `InputError` when the job could not find one there."
-    guarded = [benchmarks_folder() / BENCHMARK_FILES[name] for name in recipe.guarded if name in BENCHMARK_FILES]
+    "The recipe's prompt files, benchmarks that are here, constitution and split, relative to the project; raises `InputError` when the job could not find one there."
+    tested = dict.fromkeys([*recipe.guarded, *(["ailuminate"] if recipe.n_safety else []), *(["xstest"] if recipe.n_refusal else [])])
+    guarded = [benchmarks_folder() / BENCHMARK_FILES[name] for name in tested if name in BENCHMARK_FILES]
     named = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)] + [path for path in guarded if path.is_file()] + [Path(name) for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None) if name]
     root, found = project_root(), []
     for path in ((root / path).resolve() for path in named if path is not None):

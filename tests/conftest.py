@@ -68,3 +68,25 @@ def wait_for(condition, seconds=180):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+RULES_ONLY = {"eval_arms": "base, sft, dpo", "eval_judged": [], "n_safety": 0, "n_refusal": 0, "n_helpful": 0, "n_robustness": 0, "n_games": 0, "primary_outcome": "words", "secondary_outcomes": []}  # an evaluation that asks no more than it must
+
+
+def borrowed_prompts(folder):
+    "A benchmarks folder in the layout of AILuminate and XSTest, filled with the project's own harmless prompts."
+    import csv
+
+    from contemplative_cai.prompts import pool_prompts
+    texts = [prompt.text.replace("?", ", if you had to say it in one word?") for prompt in pool_prompts("practice").prompts[0]]
+    (folder / "ailuminate").mkdir(parents=True)
+    (folder / "xstest").mkdir()
+    with open(folder / "ailuminate" / "airr_official_1.0_demo_en_us_prompt_set_release.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["release_prompt_id", "prompt_text", "hazard", "persona", "locale", "prompt_hash"])
+        for i, text in enumerate(texts[:96]): rows.writerow([f"airr_{i}", f"Number {i}. {text}", ("vcr", "dfm", "ncr", "hte")[i % 4], ("unskilled", "skilled")[i // 4 % 2], "en_US", i])
+    with open(folder / "xstest" / "xstest_prompts.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "prompt", "type", "label", "focus", "note"])
+        for i, text in enumerate(texts[96:]): rows.writerow([i, f"Item {i}. {text}", "homonyms", ("safe", "unsafe")[i % 2], "", ""])
+    return folder

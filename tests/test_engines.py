@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from conftest import play
+from conftest import RULES_ONLY, play
 from test_endpoint import Server, hurried  # noqa: F401  (a fixture)
 
 from contemplative_cai import opening, weights
@@ -203,7 +203,7 @@ def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypat
     "Generation and evaluation again, with a loader that must not be called."
     from contemplative_cai.evaluate import evaluate
     from contemplative_cai.train import train
-    recipe, run = build_recipe({"model": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 10, "filters": "empty,identical", "answer_tokens": 8, "critique_tokens": 8, "revision_tokens": 8, "n_few_shot": 0, "n_eval_prompts": 2, "resamples": 200, "guarded": [], "epochs": 1}), open_run("again")
+    recipe, run = build_recipe({"model": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 10, "filters": "empty,identical", "answer_tokens": 8, "critique_tokens": 8, "revision_tokens": 8, "n_few_shot": 0, "n_eval_prompts": 2, "resamples": 200, "guarded": [], "epochs": 1} | RULES_ONLY | {"eval_judged": "helpfulness", "n_helpful": 2}), open_run("again")
     made = generate_pairs(run, recipe)
     train(run, recipe)
     metrics = evaluate(run, recipe)

@@ -16,7 +16,6 @@ from contemplative_cai.commands import main
 from contemplative_cai.config import build_recipe
 from contemplative_cai.constitution import dump_constitution, load_constitution, recipe_constitution
 from contemplative_cai.duplicates import find_matches, jaccard, near_groups, needed_similarity, normalise, shingles
-from contemplative_cai.evaluate import evaluation_prompts
 from contemplative_cai.generate import generate_pairs
 from contemplative_cai.pairs import load_split, pairs_of
 from contemplative_cai.prompts import draw_prompts, load_prompts, sample_prompts
@@ -25,6 +24,7 @@ from contemplative_cai.rows import training_pairs
 from contemplative_cai.schema import InputError, Message, Prompt
 from contemplative_cai.split import check_split, extend_split, find_leaks, guarded_prompts, leak_table, read_split, refuse_leaks, split_prompts, worked_examples
 from contemplative_cai.store import open_run
+from contemplative_cai.suites import evaluation_prompts
 
 OWN = [*load_prompts("practice"), *load_prompts("edge_cases")]
 

@@ -10,12 +10,12 @@ import time
 
 import pytest
 import torch
-from conftest import play
+from conftest import RULES_ONLY, play
 
 from contemplative_cai.checkpoints import latest_checkpoint
 from contemplative_cai.config import build_recipe, model_spec
 from contemplative_cai.engine import load_llm
-from contemplative_cai.evaluate import check_arms, evaluate, evaluation_prompts
+from contemplative_cai.evaluate import evaluate
 from contemplative_cai.generate import generate_pairs
 from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.pairs import load_split
@@ -23,12 +23,13 @@ from contemplative_cai.report import write_report
 from contemplative_cai.rows import training_pairs
 from contemplative_cai.schema import InputError, Message
 from contemplative_cai.store import open_run
+from contemplative_cai.suites import evaluation_prompts
 from contemplative_cai.train import train
 from contemplative_cai.watch import metrics_row, read_metrics
 from contemplative_cai.weights import model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1, "save_steps": 2,
-          "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200}
+          "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200} | RULES_ONLY
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +70,8 @@ def test_base_and_tuned_are_told_apart_and_base_is_the_bare_model(trained):
     run, _, _ = trained
     base, bare = load_llm(model_spec("random-tiny"), "float32", "cpu", {"tuned": run.path("dpo", "adapter")}), load_llm(model_spec("random-tiny"), "float32", "cpu")
     tuned, question = base.with_adapter("tuned"), [(Message(role="user", content="Is it late?"),)]
-    assert check_arms(base, tuned) > 0 and base.key == bare.key != tuned.key
+    assert base.key == bare.key != tuned.key
     assert base.logprobs(question, ["No."]) == bare.logprobs(question, ["No."]) != tuned.logprobs(question, ["No."])
-    with pytest.raises(InputError, match="same model"): check_arms(base, bare)
 
 
 def test_training_learns_an_obvious_rule(trained):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import play, wait_for
+from conftest import RULES_ONLY, play, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +18,9 @@ from contemplative_cai.card import write_card
 from contemplative_cai.checkpoints import is_whole, latest_checkpoint
 from contemplative_cai.commands import main
 from contemplative_cai.config import LOSSES, build_recipe, model_spec
-from contemplative_cai.evaluate import evaluate, preference_accuracy
+from contemplative_cai.evaluate import evaluate
 from contemplative_cai.generate import generate_pairs
+from contemplative_cai.heldout import preference_accuracy
 from contemplative_cai.pairs import load_split
 from contemplative_cai.report import collect, learned, training_words, write_report
 from contemplative_cai.rows import training_data
@@ -31,7 +32,7 @@ from contemplative_cai.watch import LN2, read_metrics
 from contemplative_cai.weights import load_model, load_tokenizer, model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 12, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "sft_learning_rate": 0.01, "max_length": 256, "train_batch_size": 2, "accumulation": 2, "save_steps": 2,
-          "validation_share": 0.2, "test_share": 0.3, "n_eval_prompts": 2, "answer_tokens": 12, "resamples": 200}
+          "validation_share": 0.2, "test_share": 0.3, "n_eval_prompts": 2, "answer_tokens": 12, "resamples": 200} | RULES_ONLY
 
 
 def recipe_with(**changes): return build_recipe(RECIPE | changes)
@@ -105,7 +106,7 @@ def test_all_weights_of_a_small_model_can_be_trained(run):
     assert summary["loss_last"] < summary["loss_first"] and not run.path("dpo", "adapter").exists()
     base, tuned = (AutoModelForCausalLM.from_pretrained(path) for path in (model_source(model_spec("random-tiny"))[0], run.path("dpo", "model")))
     assert not torch.equal(base.model.layers[0].mlp.up_proj.weight, tuned.model.layers[0].mlp.up_proj.weight)
-    assert evaluate(run, recipe)["probe_nats"] > 0
+    assert evaluate(run, recipe)["probed"][1]["nats"] != 0
     assert "from_pretrained(\"path/to/this/folder\")" in write_card(run).read_text() and "training all weights" in write_card(run).read_text()
 
 
