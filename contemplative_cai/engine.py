@@ -225,6 +225,12 @@ class TransformersLLM:
         return Completion(text=self.tokenizer.decode(kept, skip_special_tokens=True).strip(), finish_reason="length" if end is None else "stop",
                           prompt_tokens=prompt_tokens, completion_tokens=len(kept) + (end is not None), cached_tokens=cached)
 
+    def _scored_together(self, rows: list[tuple[list[int], list[int]]]) -> list[list[int]]:
+        "Rows sorted by their tokens, so that each takes over what the one before it begins with; where the model cannot share, rows of like length."
+        if not self.shares_prefix: return self._cut([context for context, _ in rows])
+        size = len(rows) if self._batch_size == "auto" else self._batch_size  # a pass bounds the memory, however many rows there are
+        return _parts(sorted(range(len(rows)), key=lambda i: rows[i][1]), max(size, 1))
+
     def logprobs(self, conversations, continuations):
         "How likely each continuation is, its end-of-turn included as in training; in input order; raises `ModelCallError`."
         rows = []
@@ -233,20 +239,21 @@ class TransformersLLM:
             if whole[:len(context)] != context: raise ModelCallError("the chat template does not keep the context's tokens when a reply follows; its log-probability is undefined")
             rows.append((context, whole))
         found: dict[int, Logprob] = {}
-        for batch in self._cut([context for context, _ in rows]):
+        for batch in self._scored_together(rows):
             for i, value in zip(batch, self._guarded(self._logprob_batch, [rows[i] for i in batch])): found[i] = value
         return [found[i] for i in range(len(rows))]
 
     def _logprob_batch(self, rows: list[tuple[list[int], list[int]]]) -> list[Logprob]:
-        "Sum token log-probabilities; only the positions of the continuations pass through the vocabulary matrix."
+        "Sum token log-probabilities; only the positions before the continuations' tokens pass through the vocabulary matrix."
         import torch
         whole, lengths = [row for _, row in rows], [len(row) - len(context) for context, row in rows]
         self._check_context(max(map(len, whole)))
         shared = self._shared([context for context, _ in rows])
-        batch = PackedRows(self.model, [row[shared:] for row in whole], self._prefix(whole[0][:shared])) if self.shares_prefix else self._open(whole, 0)
+        read = [row[shared:-1] for row in whole]  # nothing follows the last token
+        batch = PackedRows(self.model, read, self._prefix(whole[0][:shared])) if self.shares_prefix else self._open(read, 0)
         found = []
-        for row, n, logits in zip(whole, lengths, batch.read([n + 1 for n in lengths])):
-            picked = torch.log_softmax(logits[:-1].float(), -1).gather(-1, torch.tensor(row[-n:], device=logits.device)[:, None])
+        for row, n, logits in zip(whole, lengths, batch.read(lengths)):
+            picked = torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(row[-n:], device=logits.device)[:, None])
             found.append(Logprob(total=picked.sum().item(), tokens=n))
         return found
 

@@ -86,6 +86,47 @@ def test_logprobs_share_the_prefix(tiny, monkeypatch):
     assert len(read) == 1, "the next batch should find the prefix of the last"
 
 
+def plainly(llm, conversation, reply):
+    "The log-probability by one forward pass of the model's own, nothing packed, padded or shared."
+    context, whole = llm._encode(conversation), llm._encode(conversation, reply)
+    with torch.inference_mode(): scores = torch.log_softmax(llm.model(torch.tensor([whole])).logits[0].float(), -1)
+    return sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))
+
+
+QUESTIONED = [(*HEAD, *user(f"Answer: {answer}\n\n{question}")) for answer in ("It ends in the sea.", "It ends where the rain begins, and the rain in the hills.") for question in ("Is it kind?", "Is it true?", "Is it kind to her?")]
+
+
+@pytest.mark.parametrize("batch_size, tokens", [("auto", 8192), (5, 8192), ("auto", 200)])
+def test_what_rows_begin_with_is_read_once_for_all_of_them(batch_size, tokens, monkeypatch):
+    "Replies of one context, questions about one answer, one row twice, in any order and in passes of a few tokens: the numbers of one row at a time, which are a plain pass's."
+    llm, read = load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=batch_size), []
+    rows = [(context, reply) for reply in ("Yes", "No", "Yes, it is.") for context in QUESTIONED[::-1]] + [(QUESTIONED[0], "Yes"), (user("Is it late?"), "No")]
+    alone = [llm.logprobs([context], [reply])[0] for context, reply in rows]
+    monkeypatch.setattr("contemplative_cai.attention.PACKED_TOKENS", tokens)
+    forward = llm.model.forward
+    monkeypatch.setattr(llm.model, "forward", lambda input_ids, **options: read.append(input_ids.shape[1]) or forward(input_ids=input_ids, **options))
+    together = llm.logprobs(*zip(*rows))
+    if (batch_size, tokens) == ("auto", 8192): assert len(read) == 1 and read[0] < 0.1 * sum(len(llm._encode(*row)) for row in rows)
+    else: assert len(read) > 2
+    assert [found.tokens for found in together] == [found.tokens for found in alone]
+    assert [found.total for found in together] == pytest.approx([found.total for found in alone], abs=1e-4)
+    assert [found.total for found in alone] == pytest.approx([plainly(llm, *row) for row in rows], abs=1e-4)
+
+
+def test_replies_are_weighed_the_same_where_nothing_can_be_shared():
+    "Padded rows: several replies of one context, in batches of like length."
+    llm = load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=4)
+    rows = [(context, reply) for context in QUESTIONED for reply in ("Yes", "No, it is not.")]
+    shared, llm.shares_prefix = llm.logprobs(*zip(*rows)), False
+    llm.model.set_attn_implementation("sdpa")  # as such a model is loaded: with an attention that knows of padding
+    padded = llm.logprobs(*zip(*rows))
+    assert [found.total for found in padded] == pytest.approx([found.total for found in shared], abs=1e-4) and [found.tokens for found in padded] == [found.tokens for found in shared]
+    assert llm.logprobs([], []) == []
+
+
+def test_nothing_is_weighed_where_nothing_is_asked(tiny): assert tiny.logprobs([], []) == []
+
+
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_eight_and_four_bits(quantization, tiny):
     "Smaller matrices, nearly the same scores, and a key of its own."
@@ -121,7 +162,7 @@ def test_other_architectures_go_through_transformers_cache(architecture, tmp_pat
     model.save_pretrained(tmp_path)
     llm = load_llm(ModelSpec(name="other", kind="folder", hub_id=str(tmp_path)), "float32", "cpu", batch_size=3)
     assert not llm.shares_prefix
-    asked, replies = [user("Is it late?"), user("My brother borrows and never gives back, and I am tired of asking him."), user("Why?")], ["No.", "Tell him once.", "Nobody knows."]
+    asked, replies = [user("Is it late?"), user("My brother borrows and never gives back, and I am tired of asking him."), user("Why?"), user("Why?")], ["No.", "Tell him once.", "Nobody knows.", "Yes"]
     for conversation, reply, completion, found in zip(asked, replies, llm.chat(asked, GREEDY), llm.logprobs(asked, replies)):
         context, whole = llm._encode(conversation), llm._encode(conversation, reply)
         with torch.inference_mode():

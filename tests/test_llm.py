@@ -95,6 +95,18 @@ def test_rows_read_in_several_passes_and_let_go_in_any_order_stay_themselves(tin
         assert sorted(order) == going and torch.allclose(batch.step(torch.full((len(order),), 9)), torch.stack([plain([*rows[i], 7, 9]) for i in order]), atol=1e-4)
 
 
+@given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=12), min_size=1, max_size=9), st.integers(5, 40))
+@settings(max_examples=25, deadline=None)
+def test_rows_that_are_only_scored_take_over_what_the_row_before_has(tiny, rows, tokens):
+    "Sorted or not, alike or not, with a prefix or without, in passes of any size: all scores are those of a plain pass."
+    def plain(row): return tiny.model(torch.tensor([row])).logits[0]
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("contemplative_cai.attention.PACKED_TOKENS", tokens)
+        for listed, head in ((rows, []), (sorted(rows), [7] * 5)):
+            batch = PackedRows(tiny.model, listed, read_prefix(tiny.model, head) if head else [])
+            for row, scores in zip(listed, batch.read([len(row) for row in listed]), strict=True): assert torch.allclose(scores, plain([*head, *row])[len(head):], atol=1e-4)
+
+
 def test_logprobs_are_trls(tiny, tmp_path):
     "Sequence log-probabilities against those TRL's DPOTrainer logs for the same pair."
     from datasets import Dataset

@@ -275,6 +275,24 @@ def test_what_was_weighed_is_not_weighed_again_and_what_failed_is_tried_again(co
     assert [value.total for value in again] == [-1.5] * 3 and len(llm.calls) == before + 1 and journal.totals()["prefer"] | {"seconds": 0} == {"calls": 3, "tokens_in": None, "tokens_out": 0, "tokens_cached": None, "seconds": 0, "failed": 0}
 
 
+def test_what_is_weighed_together_depends_on_the_whole_list_alone(journal, monkeypatch):
+    "Stretches of the list in its order; after a kill, and around what is known, the same ones without what is known."
+    monkeypatch.setattr("contemplative_cai.prefer.WEIGHED_TOGETHER", 4)
+    class Dies(ScriptedLLM):
+        def __init__(self, left): super().__init__(lambda c: "", lambda c, r: -1.5, batch_size=2); self.left, self.asked = left, []
+        def logprobs(self, conversations, continuations):
+            if len(self.asked) == self.left: raise KeyboardInterrupt
+            self.asked.append([(c[-1].content, reply) for c, reply in zip(conversations, continuations)])
+            return super().logprobs(conversations, continuations)
+    listed = [(text, reply) for text in ("one", "two", "three", "four", "five") for reply in ("Yes", "No")]
+    def weighed(llm, rows): return weigh(llm, journal, "judge", [(Message(role="user", content=text),) for text, _ in rows], [reply for _, reply in rows])
+    weighed(Dies(9), [listed[5]])
+    dying, again = Dies(1), Dies(9)
+    with pytest.raises(KeyboardInterrupt): weighed(dying, listed)
+    weighed(again, listed)
+    assert dying.asked == [listed[:4]] and again.asked == [[listed[4], *listed[6:8]], listed[8:]]
+
+
 def test_the_embedded_model_weighs_both_ways_and_remembers(contemplative, journal):
     from contemplative_cai.config import model_spec
     from contemplative_cai.engine import load_llm
