@@ -188,7 +188,7 @@ def _farewell(plan: Plan) -> None:
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         print()
-        for what, number, basis in read_json(folder / "headline.json", list): print(f"{what}: {number}\n    {basis}")
+        for what, number, basis, *_ in read_json(folder / "headline.json", list): print(f"{what}: {number}\n    {basis}")
     for name in ("report.html", "setup.json"):
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
@@ -203,12 +203,12 @@ def _cost(run: Run) -> str:
 
 def _runs(_) -> int:
     "`ccai runs`."
-    rows = [("run", "recipe", "steps done", "pairs", "held-out preference", "cost")]
+    rows = [("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")]
     for name in run_names():
         run = open_run(name, create=False)
         done = [step for step, entry in run.manifest.get("steps", {}).items() if entry["status"] == "done"]
-        headline = dict((what, number) for what, number, _ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
-        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"), _cost(run)))
+        headline = dict((what, number) for what, number, *_ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
+        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"), headline.get("Primary outcome", "-"), _cost(run)))
     if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
     else: print(text_table(rows))
     return 0
