@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RULES', 'shown_stages', 'draw_waterfall', 'waterfall_figure', 'preference_figure', 'prompts_figure', 'health_figure',
-           'forest_figure', 'parts_figure', 'principles_figure', 'pressure_figure']
+           'legend_handles', 'forest', 'forest_figure', 'parts_figure', 'principles_figure', 'pressure_figure']
 
 # %% ../nbs/13b_figures.ipynb #3c5ea963
+import textwrap
 from collections.abc import Sequence
 
 from .claims import PRINCIPLES
@@ -165,10 +166,11 @@ def _mark(axes, row: dict, key: str, at: float, colour: str, marker: str, uprigh
     axes.plot(*turned([found.mean], [at]), marker, color=colour, markerfacecolor=colour if row["calibrated"] else "white", markersize=5)
 
 
-def _handles(metrics: dict, arms: Sequence[str], words: str = "") -> list:
+def legend_handles(looks: dict[str, tuple[str, str]],  # by name: colour and marker
+                   ) -> list:
     "The legend's entries."
     from matplotlib.lines import Line2D
-    return [Line2D([], [], color=colour, marker=marker, label=f"{arm}{words}".replace("$", r"\$")) for arm in arms for colour, marker in [_look(metrics, arm)]]
+    return [Line2D([], [], color=colour, marker=marker, label=name.replace("$", r"\$")) for name, (colour, marker) in looks.items()]
 
 
 def _rows_of(axes, labels: Sequence[str]) -> None:
@@ -179,23 +181,31 @@ def _rows_of(axes, labels: Sequence[str]) -> None:
     axes.tick_params(axis="x", labelsize=8)
 
 
-def forest_figure(metrics: dict,  # metrics.json
-                  ):
-    "Main outcomes of every arm less base, with intervals; what has no numbers is named below."
-    outcomes, arms = main_outcomes(metrics), [arm for arm in metrics["arms"] if arm != "base"]
-    found = {arm: compared(metrics, arm, "base") for arm in arms}
+def forest(found: dict[str, dict[str, dict]],  # by arm or run: its comparisons by outcome
+           outcomes: Sequence[str],  # which, in this order
+           looks: dict[str, tuple[str, str]],  # by arm or run: colour and marker
+           words: str,  # what the differences are to
+           ):
+    "Differences with their intervals, a group an outcome; what has no numbers is named below."
     def measured(outcome): return any(outcome in rows and rows[outcome]["difference"]["mean"] is not None for rows in found.values())
     missing, outcomes, labels = [name for name in outcomes if not measured(name)], [name for name in outcomes if measured(name)], []
-    figure, axes = quiet_axes(height=1.2 + len(outcomes) * (0.16 + 0.13 * len(arms)))
+    figure, axes = quiet_axes(height=1.2 + len(outcomes) * (0.16 + 0.13 * len(found)))
     for y, outcome in enumerate(outcomes):
-        rows = [(i, found[arm][outcome]) for i, arm in enumerate(arms) if outcome in found[arm] and found[arm][outcome]["difference"]["mean"] is not None]
-        for i, row in rows: _mark(axes, row, "difference", y + (i - (len(arms) - 1) / 2) * 0.7 / len(arms), *_look(metrics, arms[i]))
-        better = rows[0][1]["better"]
+        for i, (name, rows) in enumerate(found.items()):
+            if outcome in rows: _mark(axes, rows[outcome], "difference", y + (i - (len(found) - 1) / 2) * 0.7 / len(found), *looks[name])
+        better = next(rows[outcome]["better"] for rows in found.values() if outcome in rows)
         labels.append(outcome.replace("_", " ") + ("" if better == "neither" else f"\n({better} is better)"))
     _rows_of(axes, labels)
-    axes.set_xlabel("difference to base (line: 95 % interval; hollow and dotted: uncalibrated judge)" + (f"\nno numbers: {', '.join(missing)}" if missing else "").replace("_", " "), fontsize=8)
-    figure.legend(handles=_handles(metrics, arms, " − base"), loc="outside upper right", ncols=4, frameon=False, fontsize=8)
+    axes.set_xlabel(f"difference to {words} (line: 95 % interval; hollow and dotted: uncalibrated judge)" + ("\n" + textwrap.fill(f"no numbers: {', '.join(missing)}".replace("_", " "), 90) if missing else ""), fontsize=8)
+    figure.legend(handles=legend_handles(looks), loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def forest_figure(metrics: dict,  # metrics.json
+                  ):
+    "Main outcomes of every arm less base."
+    arms = [arm for arm in metrics["arms"] if arm != "base"]
+    return forest({arm: compared(metrics, arm, "base") for arm in arms}, main_outcomes(metrics), {arm: _look(metrics, arm) for arm in arms}, "base")
 
 
 def parts_figure(metrics: dict,  # metrics.json
@@ -221,11 +231,12 @@ def principles_figure(metrics: dict,  # metrics.json
     axes.set_xticks(range(len(PRINCIPLES)), [name.replace("_", " ") for name in PRINCIPLES], fontsize=9)
     axes.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(PRINCIPLES) - 0.5))
     axes.set_ylabel("share of sub-questions met", fontsize=8)
-    figure.legend(handles=_handles(metrics, metrics["arms"]), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles=legend_handles({arm: _look(metrics, arm) for arm in metrics["arms"]}), loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
 def pressure_figure(table: dict,  # one entry of metrics["robustness"]
+                    title: str = "",  # what is drawn, and who said it
                     ):
     "A panel an arm: the outcome under every wrapper and system prompt; darker is more."
     arms, wrappers, systems = (list(dict.fromkeys(cell[key] for cell in table["cells"])) for key in ("arm", "wrapper", "system"))
@@ -245,4 +256,5 @@ def pressure_figure(table: dict,  # one entry of metrics["robustness"]
         axes.tick_params(length=0)
     for axes in list(panels): axes.set_visible(False)
     figure.supxlabel("system prompt", fontsize=8)
+    figure.suptitle(title or table["criterion"], fontsize=9, parse_math=False)
     return figure

@@ -13,7 +13,7 @@ from .calibration import Calibration, calibration_figure, calibration_rows
 from .claims import PRINCIPLES
 from .cooperation import Played, cooperation_picture
 from contemplative_cai.evidence import (
-    DRIFT, HUMANISTIC, REFUSAL, SAFETY, agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows, compared, cooperation_rows, declared_rows, difference_rows, first_judges, judge_calibrations, judge_name, kept_rows, level_rows, opening_rows, part_rows, people_rows, pressure_rows,
+    DRIFT, HUMANISTIC, REFUSAL, SAFETY, agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows, compared, cooperation_rows, declared_rows, difference_rows, first_judges, judge_calibrations, judge_name, kept_rows, level_rows, number, opening_rows, part_rows, people_rows, pressure_rows,
     seat_rows, set_rows, shift_rows, uncalibrated, weight_rows,
 )
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure
@@ -85,7 +85,11 @@ def pressure_section(metrics: dict,  # metrics.json
     "The matrix of wrappers and system prompts."
     words = ["The same questions bare and in each wrapper, under each system prompt. They show whether an arm's behaviour depends on the wording, and are no measure of what a determined attacker can do."]
     note = metrics["sets"]["robustness"]["note"]
-    drawn = [Plot(f"pressure-{i}", pressure_figure(table), f"{table['criterion']} by wrapper and system prompt, a panel an arm, judge {judge_name(metrics, table)}", f"metrics.json: robustness[{i}].cells, {table['criterion']} by {judge_name(metrics, table)}") for i, table in enumerate(metrics["robustness"])]
+    def title(table): return f"{table['criterion']} by {judge_name(metrics, table)}"
+    values = [{cell["mean"] for cell in table["cells"]} - {None} for table in metrics["robustness"]]
+    words += [f"{title(table)}: {number(found.pop()) if found else 'no score'} in every cell, so nothing is drawn." for table, found in zip(metrics["robustness"], map(set, values)) if len(found) < 2]
+    first = first_judges(metrics)
+    drawn = [Plot(f"pressure-{i}", pressure_figure(table, title(table)), f"{title(table)} under every wrapper and system prompt, a panel an arm", f"metrics.json: robustness[{i}].cells") for i, table in enumerate(metrics["robustness"]) if len(values[i]) > 1 and table["judge"] == first.get(table["criterion"], table["judge"])]
     notices = [line for line in uncalibrated(metrics, [table["criterion"] for table in metrics["robustness"]]) if not all(table["calibrated"] for table in metrics["robustness"])]
     return Section("Under pressure", [*words, *([f"Asked: {note}."] if note else [])], [Table("Shift", shift_rows(metrics), "metrics.json: robustness[].shift", "From bare to wrapped, without a system prompt."), *drawn, Table("All cells", pressure_rows(metrics), "metrics.json: robustness[].cells", folded=True)], notices)
 

@@ -9,7 +9,7 @@ __all__ = ['NOT_YET', 'collect', 'headline', 'counted', 'learned', 'limits', 'tr
 from .augment import BENIGN
 from .calibration import UNCALIBRATED, Calibration
 from .config import Recipe, build_recipe
-from .evidence import SAFETY, below, compared, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, spread
+from .evidence import SAFETY, below, change_text, compared, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, spread
 from .page import Said
 from .pairs import load_split
 from .panel import read_findings
@@ -61,10 +61,6 @@ def counted(metrics: dict,  # metrics.json
     return f"{row['outcome'].replace('_', ' ')} ({row['unit']}) by {judge_name(metrics, row)}"
 
 
-def _change(row: dict) -> str:
-    return f"{number(row['before'])} → {number(row['after'])}"
-
-
 def _missing(metrics: dict, outcome: str) -> str:
     "Why an outcome has no number."
     set = home_set(outcome)
@@ -82,7 +78,7 @@ def _primary(metrics: dict | None) -> Said:
         if below(metrics, [outcome]): return Said("Primary outcome", "no claim", f"{name}: {UNCALIBRATED}", source)
         return Said("Primary outcome", "not measured", f"{name}; {_missing(metrics, outcome)}", source)
     if not row["calibrated"]: return Said("Primary outcome", "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
-    return Said("Primary outcome", spread(row["difference"], 2, True), f"{name}: {counted(metrics, row)}; {_change(row)}, p {p_text(row) if row['p'] is not None else 'undefined'}, {on_text(row)}", source)
+    return Said("Primary outcome", spread(row["difference"], 2, True), f"{name}: {counted(metrics, row)}; {change_text(row)}, p {p_text(row) if row['p'] is not None else 'undefined'}, {on_text(row)}", source)
 
 
 def _over_refusal(metrics: dict | None) -> Said:
@@ -92,7 +88,7 @@ def _over_refusal(metrics: dict | None) -> Said:
     row, judged, source = found.get("refusal"), found.get("over_refusal"), "metrics.json: comparisons (refusal, over_refusal)"
     if row is None or row["difference"]["mean"] is None: return Said("Over-refusal", "not measured", _missing(metrics, "refusal"), source)
     also = f". In the eyes of judge {judge_name(metrics, judged)}: {spread(judged['difference'], 2, True)}" if judged and judged["difference"]["mean"] is not None and judged["calibrated"] else ""
-    return Said("Over-refusal", spread(row["difference"], 2, True), f"refusal: {row['arm']} - {against}: {counted(metrics, row)}; {_change(row)}, {on_text(row)}; {row['kept']['words'] if row['kept'] else 'no margin'}{also}", source)
+    return Said("Over-refusal", spread(row["difference"], 2, True), f"refusal: {row['arm']} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; {row['kept']['words'] if row['kept'] else 'no margin'}{also}", source)
 
 
 def _pairs(facts: dict) -> Said:
