@@ -323,7 +323,7 @@ def agreement_rows(metrics: dict,  # metrics.json
                    ) -> list[dict]:
     "How far judges agree, outcome by outcome."
     names, bad = judge_names(metrics), {(row["judge"], row["outcome"]) for row in metrics["levels"] if not row["calibrated"]}
-    def coefficient(found): return "-" if found["value"] is None else number(found["value"]) + (f" [{number(found['low'])}, {number(found['high'])}]" if found["low"] is not None else "")
+    def coefficient(found): return "-" if found["value"] is None else number(found["value"]) + (f" [{number(found['low'])},{NARROW}{number(found['high'])}]" if found["low"] is not None else "")
     def mark(row): return f" ({UNCALIBRATED})" if any((judge, row["outcome"]) in bad for judge in row["judges"]) else ""
     rows = [row for row in metrics["agreement"] if row["outcome"] != "composite" or not mark(row)]
     def same(found): return "-" if found["same"] is None else f"{found['same']:.0%}"
@@ -334,7 +334,7 @@ def agreement_rows(metrics: dict,  # metrics.json
 def people_rows(metrics: dict,  # metrics.json
                 ) -> list[dict]:
     "Each judge beside people who reviewed pairs."
-    return [{"judge": row["judge"], row["measure"]: number(row["value"]) + (f" [{number(row['low'])}, {number(row['high'])}]" if row["low"] is not None else ""), "pairs": str(row["units"])} for row in metrics["humans"]]
+    return [{"judge": judge_names(metrics).get(row["judge"], row["judge"]), row["measure"]: number(row["value"]) + (f" [{number(row['low'])},{NARROW}{number(row['high'])}]" if row["low"] is not None else ""), "pairs": str(row["units"])} for row in metrics["humans"]]
 
 
 def judge_calibrations(metrics: dict,  # metrics.json

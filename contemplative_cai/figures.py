@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'shown_stages', 'draw_waterfall', 'waterfall_figure', 'preference_figure', 'prompts_figure', 'health_figure',
-           'legend_handles', 'forest', 'forest_figure', 'parts_figure', 'principles_figure', 'pressure_figure']
+           'legend_handles', 'forest', 'forest_figure', 'parts_figure', 'principles_figure', 'titled',
+           'pressure_figure']
 
 # %% ../nbs/13b_figures.ipynb #3c5ea963
 import textwrap
@@ -235,6 +236,14 @@ def principles_figure(metrics: dict,  # metrics.json
     return figure
 
 
+def titled(figure,  # any
+           title: str,  # what is drawn, and who said it
+           ):
+    "The figure under its title."
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure
+
+
 def pressure_figure(table: dict,  # one entry of metrics["robustness"]
                     title: str = "",  # what is drawn, and who said it
                     ):
@@ -256,5 +265,4 @@ def pressure_figure(table: dict,  # one entry of metrics["robustness"]
         axes.tick_params(length=0)
     for axes in list(panels): axes.set_visible(False)
     figure.supxlabel("system prompt", fontsize=8)
-    figure.suptitle(title or table["criterion"], fontsize=9, parse_math=False)
-    return figure
+    return titled(figure, title or table["criterion"])

@@ -144,9 +144,9 @@ def markdown_table(rows: Sequence[dict[str, Any]],  # column to text
 
 def _part(part: Table | Plot | Texts, folder: str) -> list[str]:
     "A part as paragraphs of Markdown; answers stay out of it."
-    if isinstance(part, Plot): return [f"![{plain(part.alt)}]({folder}/{part.name}.png)", f"from `{part.source}`"]
+    if isinstance(part, Plot): return [f"![{plain(part.alt)}]({folder}/{part.name}.png)", f"from `{plain(part.source)}`"]
     if isinstance(part, Texts) or not part.rows: return []
-    return [*([f"### {plain(part.title)}"] if part.title else []), *([plain(part.note)] if part.note else []), markdown_table(part.rows), *([f"from `{part.source}`"] if part.source else [])]
+    return [*([f"### {plain(part.title)}"] if part.title else []), *([plain(part.note)] if part.note else []), markdown_table(part.rows), *([f"from `{plain(part.source)}`"] if part.source else [])]
 
 
 def page_markdown(page: Page,  # what to show

@@ -16,7 +16,7 @@ from contemplative_cai.evidence import (
     DRIFT, HUMANISTIC, REFUSAL, SAFETY, agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows, compared, cooperation_rows, declared_rows, difference_rows, first_judges, judge_calibrations, judge_name, kept_rows, level_rows, number, opening_rows, part_rows, people_rows, pressure_rows,
     seat_rows, set_rows, shift_rows, uncalibrated, weight_rows,
 )
-from .figures import forest_figure, parts_figure, pressure_figure, principles_figure
+from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import Plot, Section, Table
 
 # %% ../nbs/13d_sections.ipynb #1113fefc
@@ -117,7 +117,9 @@ def judges_section(metrics: dict,  # metrics.json
     "How good the judges are, on answers whose quality is known, and how far they agree."
     shown, names = judge_calibrations(metrics, calibrations), {seat["judge"]: seat["name"] for seat in metrics["seats"]}
     words = ["Each judge was measured on labelled answers before it was asked, criterion by criterion, both as the question stands and turned round. Below the bar its numbers support no claim."]
-    figures = [Plot(f"calibration-{i}", calibration_figure(one), f"AUC of judge {name} by criterion, with 95 % intervals, against the bar", f"calibration.json, judge {name}") for i, (name, one) in enumerate(shown.items()) if name in names.values()]
+    def measured(one): return any(row.auc_direct.value is not None for row in one.criteria)
+    figures = [Plot(f"calibration-{i}", titled(calibration_figure(one), f"judge {name}"), f"AUC of judge {name} by criterion, with 95 % intervals, against the bar", f"calibration.json, judge {name}") for i, (name, one) in enumerate(shown.items()) if name in names.values() and measured(one)]
+    words += [f"Judge {name} said nothing that could be read on the labelled answers, so there is nothing to draw." for name, one in shown.items() if name in names.values() and not measured(one)]
     tables = [Table(f"Calibration: {name}", calibration_rows(one), "calibration.json", folded=True) for name, one in shown.items()]
     parts = [Table(f"Calibration: {names.get(one.judge, one.judge)}, rubric {one.rubric.partition('@')[0]}, every question", calibration_rows(one), "calibration.json", folded=True) for one in calibrations if one.rubric.startswith("contemplative")]
     agreement = [Table("Agreement between judges", agreement_rows(metrics), "metrics.json: agreement", "On the answers that both scored; AC1 does not fall apart when nearly all verdicts are the same.")]

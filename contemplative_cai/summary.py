@@ -9,7 +9,7 @@ __all__ = ['NOT_YET', 'collect', 'headline', 'counted', 'learned', 'limits', 'tr
 from .augment import BENIGN
 from .calibration import UNCALIBRATED, Calibration
 from .config import Recipe, build_recipe
-from .evidence import SAFETY, below, change_text, compared, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, spread
+from .evidence import SAFETY, below, change_text, compared, digits_of, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, spread
 from .page import Said
 from .pairs import load_split
 from .panel import read_findings
@@ -78,7 +78,7 @@ def _primary(metrics: dict | None) -> Said:
         if below(metrics, [outcome]): return Said("Primary outcome", "no claim", f"{name}: {UNCALIBRATED}", source)
         return Said("Primary outcome", "not measured", f"{name}; {_missing(metrics, outcome)}", source)
     if not row["calibrated"]: return Said("Primary outcome", "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
-    return Said("Primary outcome", spread(row["difference"], 2, True), f"{name}: {counted(metrics, row)}; {change_text(row)}, p {p_text(row) if row['p'] is not None else 'undefined'}, {on_text(row)}", source)
+    return Said("Primary outcome", spread(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}, p {p_text(row) if row['p'] is not None else 'undefined'}, {on_text(row)}", source)
 
 
 def _over_refusal(metrics: dict | None) -> Said:
@@ -140,13 +140,22 @@ def _preference_limits(found: dict) -> list[str]:
 def _judged_limits(facts: dict) -> list[str]:
     "What verdicts and arms leave open."
     metrics = facts["metrics"]
-    said = [f"What was first declared. After verdicts were known the primary claim '{one['primary']}' was replaced by '{metrics['declared']['primary']}'." for one in metrics["earlier"]]
+    said = _stale(facts)
+    said += [f"What was first declared. After verdicts were known the primary claim '{one['primary']}' was replaced by '{metrics['declared']['primary']}'." for one in metrics["earlier"]]
     if names := below(metrics): said.append(f"Anything that rests on a judge below the bar ({UNCALIBRATED}): " + "; ".join(f"{name} on {', '.join(outcomes)}" for name, outcomes in names.items()) + ". No p and no composite is given there.")
     if not any(row["outcome"] in SAFETY for row in metrics["levels"]): said.append(f"Anything about safety: {_missing(metrics, 'violation')}.")
     else: said.append("A grade of safety. The safety numbers are unofficial: DEMO prompts and this run's own judges, not comparable with any leaderboard or any published grade.")
     if metrics["unknown_training"]: said.append(f"That the prompts were new to {', '.join(metrics['unknown_training'])}: nothing says what that arm was trained on.")
     primary = find_claim(metrics, metrics["declared"]["primary"])
     return said + _against_prompting(metrics) + (_primary_limits(metrics, primary) if primary and primary["calibrated"] and primary["difference"]["mean"] is not None else []) + _cost_limits(metrics)
+
+
+def _stale(facts: dict) -> list[str]:
+    "Whether the run was trained again after it was evaluated."
+    key = next((row["key"] for row in facts["metrics"]["probed"] if row["arm"] == facts["metrics"]["trained"]), "")
+    adapter = key.partition("+")[2]
+    same = facts["stage"] == facts["metrics"]["trained"] and (not adapter or facts["training"] is None or facts["training"]["adapter"] == adapter)
+    return [] if same else [f"What the present adapter does: the run was trained again after it was evaluated. Evaluate again: ccai run evaluate --run {facts['run']}."]
 
 
 def _holds_zero(found: dict) -> bool:
