@@ -1,4 +1,5 @@
 """The report and the comparison of runs: everything escaped, nothing from outside, no number that is not in a file, and no claim by a judge below the bar."""
+import functools
 import json
 import re
 from html.parser import HTMLParser
@@ -49,8 +50,9 @@ def verdicts(items):
     return made
 
 
-def evaluate_by_hand(run, calibrated=True, **changes):
-    "Write what an evaluation writes, from made-up verdicts."
+@functools.cache
+def numbers(calibrated):
+    "Metrics, calibrations and items of an evaluation with made-up verdicts."
     recipe = build_recipe({"resamples": 100, "eval_arms": ",".join(ARMS), "secondary_outcomes": "refusal,composite,emptiness"})
     own = list(own_prompts())
     items = [Item(set=name, prompt_id=f"{name}{i}" if name != "contemplative" else own[i], cluster=f"{name}{i}", source={"safety": "ailuminate", "safe": "xstest"}.get(name, "practice"), hazard="vcr" if name == "safety" and i % 2 else "hte" if name == "safety" else None, persona="skilled" if name == "safety" else None) for name, n in (("safety", 40), ("safe", 30), ("contemplative", 12)) for i in range(n)]
@@ -62,8 +64,14 @@ def evaluate_by_hand(run, calibrated=True, **changes):
                "probed": [{"arm": arm, "key": "tiny@1" + ("+abc" if arm == "dpo" else ""), "system": None, "nats": 0.1, "note": ""} for arm in ARMS], "seats": [{"name": "logits", "judge": JUDGE, "disclosed": ["The judge is of the same family as the critic."]}, {"name": "reasoned", "judge": SECOND, "disclosed": []}],
                "preference": {name: reward for name in ("reward", "length_rule", "bag_of_words")} | {"likelihood": {"base": 0.4, "tuned": 0.6, "difference": reward}},
                "levels": [level(column, arm, clusters, 100).model_dump() for column in found for arm in ARMS if arm in column.values], "comparisons": [c.model_dump() for c in all_comparisons(found, ARMS, "dpo", declared, clusters, 0.05, 100)],
-               "breakdowns": [c.model_dump() for c in breakdowns(found, items, ("dpo", "base"), clusters, 100)], "weights": [w.model_dump() for w in weights_table(made, calibrations, ("dpo", "base"), clusters, 100)], "agreement": judges_agree(found, 50), "robustness": [], "cooperation": [], "openings": []} | changes
-    write_json(run.path("metrics.json"), metrics)
+               "breakdowns": [c.model_dump() for c in breakdowns(found, items, ("dpo", "base"), clusters, 100)], "weights": [w.model_dump() for w in weights_table(made, calibrations, ("dpo", "base"), clusters, 100)], "agreement": judges_agree(found, 50), "robustness": [], "cooperation": [], "openings": []}
+    return metrics, calibrations, items
+
+
+def evaluate_by_hand(run, calibrated=True, **changes):
+    "Write what an evaluation writes."
+    metrics, calibrations, items = numbers(calibrated)
+    write_json(run.path("metrics.json"), metrics | changes)
     write_json(run.path("calibration.json"), [one.model_dump(mode="json") for one in calibrations])
     write_json(run.path("arms.json"), [{"name": arm, "description": BAD, "system": None, "adapter": None, "model": None} for arm in ARMS])
     write_rows(run.path("items.jsonl"), items)
