@@ -16,7 +16,7 @@ from .calibration import UNCALIBRATED
 from .claims import PRINCIPLES
 from .config import model_specs, runs_root
 from .cooperation import COLOURS, MARKERS
-from .evidence import compared, estimate_of, judge_name, main_outcomes, number, p_text, spread
+from .evidence import NARROW, compared, estimate_of, judge_name, main_outcomes, number, p_text, spread
 from .figures import forest, legend_handles
 from .journal import clock
 from .page import Page, Plot, Said, Section, Table, write_page
@@ -111,7 +111,7 @@ def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
     "A difference with its interval, marked where the judge is below the bar."
     row = run.differences.get(outcome)
     if row is None or row["difference"]["mean"] is None: return "not measured"
-    return spread(row["difference"], 2, True) + ("" if row["calibrated"] else f" ({UNCALIBRATED})") + (f", p {p_text(row)}".replace("p < ", "p <\u00a0") if p and row["p"] is not None else "")
+    return spread(row["difference"], 2, True) + ("" if row["calibrated"] else f" ({UNCALIBRATED})") + (f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}") if p and row["p"] is not None else "")
 
 
 def _billions(value: float | None) -> str:
