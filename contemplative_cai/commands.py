@@ -26,6 +26,7 @@ from .plan import plan_text
 from .publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
 from .report import write_report
 from .review import apply_reviews
+from .scaling import compare_runs, comparison_place, cost_rows, costs, differences_of, outcome_rows, scaling_rows, write_comparison
 from .schema import InputError
 from .search import read_space, search
 from .store import Run, alive, hold, open_run, read_json, run_names
@@ -92,6 +93,15 @@ def _diff_parser(commands) -> None:
     diff.add_argument("--show-text", action="store_true", help="with --show: pairs of other sources too")
 
 
+def _compare_parser(commands) -> None:
+    "`ccai compare`."
+    compare = commands.add_parser("compare", help="evaluated runs side by side: what each gained and what it cost", formatter_class=argparse.RawDescriptionHelpFormatter,
+                                  description="Set evaluated runs side by side, such as one a model size: the primary outcome with over-refusal beside it, the principles, unseen pairs, tokens and seconds of every step. Says what keeps the runs from being compared (other judges, prompts, claims, seeds). Writes a page that needs no network, and the same in Markdown. For runs' pairs, see: ccai diff.",
+                                  epilog="examples:\n  ccai compare small large                          runs/compare/compare-small-large.html and .md\n  ccai compare q05 q7 q14 --out scaling.html        scaling.html, scaling.md and scaling-figures/\n\nexit status: 0 written · 2 a run is not there or has not been evaluated, or FILE is no .html file")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="two or more; sorted by the size of their models where configs/models.yaml knows it")
+    compare.add_argument("--out", type=Path, metavar="FILE", help="the .html file to write (default: in runs/compare/)")
+
+
 def _plan_parser(commands) -> None:
     "`ccai plan`."
     plan = commands.add_parser("plan", help="memory, machine, hours and money of a recipe's training", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -143,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     _prompts_parser(commands)
     _push_parser(commands)
     _diff_parser(commands)
+    _compare_parser(commands)
     _plan_parser(commands)
     _search_parser(commands)
     run.set_defaults(run_parser=run)
@@ -188,7 +199,7 @@ def _farewell(plan: Plan) -> None:
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         print()
-        for what, number, basis in read_json(folder / "headline.json", list): print(f"{what}: {number}\n    {basis}")
+        for what, number, basis, *_ in read_json(folder / "headline.json", list): print(f"{what}: {number}\n    {basis}")
     for name in ("report.html", "setup.json"):
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
@@ -197,18 +208,18 @@ def _farewell(plan: Plan) -> None:
 def _cost(run: Run) -> str:
     "Tokens and seconds of a run, in words."
     ledger = read_json(run.path("ledger.json")) if run.path("ledger.json").exists() else {}
-    tokens, seconds = (sum(entry.get(key) or 0 for entry in ledger.values()) for key in ("tokens_out", "seconds"))
+    tokens, seconds = (sum(entry[key] or 0 for entry in costs(ledger).values()) for key in ("tokens_out", "seconds"))
     return f"{tokens:,} tokens, {clock(seconds)}" if ledger else "-"
 
 
 def _runs(_) -> int:
     "`ccai runs`."
-    rows = [("run", "recipe", "steps done", "pairs", "held-out preference", "cost")]
+    rows = [("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")]
     for name in run_names():
         run = open_run(name, create=False)
         done = [step for step, entry in run.manifest.get("steps", {}).items() if entry["status"] == "done"]
-        headline = dict((what, number) for what, number, _ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
-        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"), _cost(run)))
+        headline = dict((what, number) for what, number, *_ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
+        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"), headline.get("Primary outcome", "-"), _cost(run)))
     if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
     else: print(text_table(rows))
     return 0
@@ -304,6 +315,16 @@ def _diff(arguments) -> int:
     return 0
 
 
+def _compare(arguments) -> int:
+    "`ccai compare RUN RUN...`."
+    runs = compare_runs([open_run(name, create=False) for name in arguments.runs])
+    place = comparison_place(runs, arguments.out)
+    for table in (scaling_rows(runs), outcome_rows(runs), cost_rows(runs)): print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)]) + "\n")
+    for line in differences_of(runs): print(f"! {line}")
+    print(f"\npage: {write_comparison(runs, place)}")
+    return 0
+
+
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     recipe = load_recipe(arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
@@ -332,7 +353,7 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     arguments = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 can still be printed
-    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "repair": _repair, "report": _report, "push": _push, "diff": _diff, "plan": _plan, "search": _search}
+    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "repair": _repair, "report": _report, "push": _push, "diff": _diff, "compare": _compare, "plan": _plan, "search": _search}
     def interrupted(*_): raise KeyboardInterrupt
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None

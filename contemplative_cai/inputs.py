@@ -13,11 +13,11 @@ from typing import Any
 
 from .config import brief, model_spec, parse_override
 from .constitution import constitution_names, constitution_path, dump_constitution, load_constitution, parse_constitution
-from .weights import load_tokenizer
+from .figures import prompts_figure
 from .lint import count_words, diff_constitutions, lint_file, principle_lengths, token_counter
 from .prompts import FIELDS, HAZARDS, SOURCES, describe_pool, hazard_of, pool_prompts
-from .report import prompts_figure
 from .schema import Constitution, InputError
+from .weights import load_tokenizer
 
 # %% ../nbs/14a_inputs.ipynb #04-9bcfadf4
 def text_table(rows: Sequence[Sequence],  # of cells; the first row is the header

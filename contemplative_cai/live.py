@@ -10,8 +10,8 @@ import sys
 import time
 from dataclasses import replace
 
+from .figures import draw_waterfall, shown_stages
 from .picture import BLUE, picture
-from .report import draw_waterfall, shown_stages
 from .store import Run
 
 # %% ../nbs/14b_live.ipynb #3222cada
