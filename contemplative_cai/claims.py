@@ -261,7 +261,7 @@ def compare_arms(column: Column,  # one outcome, one judge
     found = _difference(column, pairing, resamples, seed)
     def mean(values): return math.fsum(values) / len(values) if values else None
     return Comparison(**known, before=mean(pairing.before), after=mean(pairing.after), difference=found, unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters), detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
-                      equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None, kept=noninferior(found, margin, KEPT[outcome.name]) if margin and outcome.name in KEPT and outcome.better != "neither" else None)
+                      equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None, kept=noninferior(found, margin, KEPT[outcome.name]) if margin and outcome.home and outcome.name in KEPT else None)
 
 
 def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float | None, resamples: int, seed: int, only: set[str] | None) -> Comparison:
@@ -313,7 +313,9 @@ def with_p(comparisons: Sequence[Comparison],  # without p
     "The comparisons with their role, and p where it may be shown."
     own = {c.claim: c.difference.p for c in comparisons if c.calibrated and counts[c.outcome] == c.judge}
     shown = declared_p(declared, own)
-    def settled(c): return {"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge else {"role": "second judge"}
+    def settled(c):
+        said = {"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge else {"role": "second judge"}
+        return said if c.calibrated else said | {"difference": c.difference.model_copy(update={"p": None})}
     return [c.model_copy(update=settled(c)) for c in comparisons]
 
 # %% ../nbs/11l_claims.ipynb #41602847

@@ -25,6 +25,7 @@ from .judging import UNDER_PRESSURE, judge_sets, judged_rubrics, measure, measur
 from .llm import Sampling
 from .outcomes import Declared
 from .power import detectable
+from .prompts import benchmarks_folder
 from .review import read_decisions
 from .robustness import cell_rows, robustness_table, shift_difference
 from .schema import Answer, InputError, Record, Verdict
@@ -60,7 +61,7 @@ def declare_evaluation(run: Run,  # where evaluation.json goes
     known = Declaration(**read_json(path)) if path.is_file() else None
     earlier = known.earlier if known else ()
     if known and known.declared != declared and run.path("verdicts.jsonl").exists(): earlier = (*earlier, known.declared)
-    sets = {name: {"prompts": len(found.prompts), "left_out": list(found.learned), "note": found.missing} for name, found in suites.sets.items()}
+    sets = {name: {"prompts": len(found.prompts), "left_out": list(found.learned), "note": found.missing.replace(str(benchmarks_folder()), "data/benchmarks")} for name, found in suites.sets.items()}
     clusters = len({item.cluster for item in suites.items if item.set == "safety"})
     made = Declaration(declared=declared, trained=trained, arms=tuple(arm.name for arm in arms), margin=recipe.margin, samples=recipe.eval_samples, judges=recipe.eval_judges, sets=sets, detectable=detectable(clusters).effect, written=now(), earlier=earlier)
     if known and made.model_copy(update={"written": known.written}) == known: return known

@@ -24,7 +24,7 @@ from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.outcomes import declare
 from contemplative_cai.review import Decision
 from contemplative_cai.schema import Answer, InputError, Verdict, digest
-from contemplative_cai.store import append_row, open_run, read_json, read_rows, write_json
+from contemplative_cai.store import append_row, open_run, read_json, read_rows, refuse_busy, write_json
 from contemplative_cai.suites import Item
 from contemplative_cai.train import train
 
@@ -308,11 +308,18 @@ def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
     def calls(stage):
         import sqlite3
         with sqlite3.connect(f"file:{run.path('journal.sqlite')}?mode=ro", uri=True) as journal: return journal.execute("select count(*) from calls where stage like ?", (f"{stage}%",)).fetchone()[0]
+    def free():
+        "Whether the killed command's kernel has noticed and let go of the run."
+        try: refuse_busy(run)
+        except InputError: return False
+        return True
     for stage in ("answer", "judge weigh"):
         process = subprocess.Popen(command("demo"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        wait_for(lambda stage=stage: calls(stage) > 0, 240)
+        wait_for(lambda stage=stage, process=process: calls(stage) > 0 or process.poll() is not None, 240)
+        assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        wait_for(free)
     for name in ("demo", "whole"):
         done = subprocess.run(command(name), cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

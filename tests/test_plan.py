@@ -47,7 +47,7 @@ print(json.dumps(found | {"length": max(tokens(row, side) for row in rows for si
 """
 
 
-@pytest.mark.parametrize("values,scale", [({"train_batch_size": 1}, 1.0), ({"train_batch_size": 2}, 1.5), ({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0)], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
+@pytest.mark.parametrize("values,scale", [({"train_batch_size": 1}, 1.0), pytest.param({"train_batch_size": 2}, 1.5, marks=pytest.mark.slow), pytest.param({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0, marks=pytest.mark.slow)], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
 def test_the_plan_is_within_a_quarter_of_the_measured_peak(values, scale):
     values = {"model": "smollm2-135m", "device": "cpu", "dtype": "float32", "accumulation": 1, "max_steps": 1, **values}
     out = subprocess.run([sys.executable, "-c", MEASURE, json.dumps([values, scale])], capture_output=True, text=True, check=True)
