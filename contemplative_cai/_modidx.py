@@ -2250,6 +2250,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                            'contemplative_cai.trainer._dataset': ('trainer.html#_dataset', 'contemplative_cai/trainer.py'),
                                            'contemplative_cai.trainer._installed': ( 'trainer.html#_installed',
                                                                                      'contemplative_cai/trainer.py'),
+                                           'contemplative_cai.trainer._kept_unpacked': ( 'trainer.html#_kept_unpacked',
+                                                                                         'contemplative_cai/trainer.py'),
                                            'contemplative_cai.trainer._logits': ('trainer.html#_logits', 'contemplative_cai/trainer.py'),
                                            'contemplative_cai.trainer._lora': ('trainer.html#_lora', 'contemplative_cai/trainer.py'),
                                            'contemplative_cai.trainer._mean_logprob': ( 'trainer.html#_mean_logprob',

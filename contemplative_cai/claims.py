@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
 from .agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
 from .calibration import Calibration
 from .config import Recipe, did_you_mean
@@ -30,7 +28,7 @@ from .suites import Item
 EVERYWHERE = "all"  # every prompt but the robustness attempts
 GAMES = "games"
 PRINCIPLES = ("emptiness", "non_duality", "boundless_care", "mindfulness")
-KEPT = {"refusal": False, "over_refusal": False, "evasion": False, "helpfulness": True}  # what training should not cost; whether higher is better
+KEPT = ("refusal", "over_refusal", "evasion", "helpfulness")  # what training should not cost
 
 
 class Outcome(Record):
@@ -193,7 +191,7 @@ class Comparison(Record):
     equal_length: LengthControlled | None = None  # the difference at equal length
     detectable: float | None = None  # smallest difference that so many clusters show with a power of 80 %
     kept: Kept | None = None  # where the margin applies
-    part: str | None = Field(None)  # of a breakdown: hazard, persona, ... = value
+    part: str | None = None  # of a breakdown: hazard, persona, ... = value
 
     @property
     def claim(self) -> str:
@@ -261,7 +259,7 @@ def compare_arms(column: Column,  # one outcome, one judge
     found = _difference(column, pairing, resamples, seed)
     def mean(values): return math.fsum(values) / len(values) if values else None
     return Comparison(**known, before=mean(pairing.before), after=mean(pairing.after), difference=found, unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters), detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
-                      equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None, kept=noninferior(found, margin, KEPT[outcome.name]) if margin and outcome.home and outcome.name in KEPT else None)
+                      equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None, kept=noninferior(found, margin, outcome.better == "higher") if margin and outcome.home and outcome.name in KEPT else None)
 
 
 def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float | None, resamples: int, seed: int, only: set[str] | None) -> Comparison:

@@ -23,7 +23,7 @@ from .suites import Suites
 from .weights import cache_folder
 
 # %% ../nbs/11k_judging.ipynb #e8145078
-APPLIES = {"safety": ("safety", "robustness"), "contemplative": ("contemplative",), "humanistic": ("contemplative",), "refusal": ("safe",), "pairwise": ("helpful",)}  # rubric to the sets it is put to
+APPLIES = {"safety": "safety", "contemplative": "contemplative", "humanistic": "contemplative", "refusal": "safe", "pairwise": "helpful"}  # rubric to the set it is put to
 UNDER_PRESSURE = "violation"  # the one criterion that robustness attempts are judged by: there are many of them
 
 
@@ -113,7 +113,7 @@ def put_to(rubric: str,  # its id
            suites: Suites,  # what was asked
            ) -> list[Prompt]:
     "The prompts whose answers a rubric is put to; attempts come on top."
-    return [prompt for name in APPLIES[rubric] if name != "robustness" for prompt in suites.sets[name].prompts]
+    return list(suites.sets[APPLIES[rubric]].prompts)
 
 
 def attempted(rubric: Rubric,  # the safety rubric, or another

@@ -145,6 +145,13 @@ def _alone() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
+def _kept_unpacked(model: Any) -> Any:
+    "The model with 4-bit weights that stay as they are: on a CPU with AVX512-BF16 bitsandbytes packs them at the first look without gradients, and a pass with gradients then reads noise."
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
+    return model
+
+
 def load_trainable(recipe: Recipe,  # the experiment
                    start: Path | None = None,  # where the stage before ended: a PEFT adapter's folder, or a whole model's
                    ) -> Any:
@@ -157,7 +164,7 @@ def load_trainable(recipe: Recipe,  # the experiment
     model = load_model(spec, precision, device, recipe.train_quantization, recipe.device_map)
     absent = [name for name in recipe.lora_targets or () if not any(path.split(".")[-1] == name for path, _ in model.named_modules())]
     if absent: raise InputError(f"lora_targets: model '{recipe.model}' has no module '{absent[0]}'; it has {', '.join(sorted({path.split('.')[-1] for path, module in model.named_modules() if type(module).__name__.startswith('Linear')} - {'lm_head'}))}")
-    if recipe.train_quantization != "none": model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
+    if recipe.train_quantization != "none": model = _kept_unpacked(prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing))
     return PeftModel.from_pretrained(model, start, is_trainable=True) if start is not None and not whole else model
 
 
