@@ -1256,6 +1256,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                            'contemplative_cai.judging.Seated': ('judging.html#seated', 'contemplative_cai/judging.py'),
                                            'contemplative_cai.judging._answered': ( 'judging.html#_answered',
                                                                                     'contemplative_cai/judging.py'),
+                                           'contemplative_cai.judging._asked': ('judging.html#_asked', 'contemplative_cai/judging.py'),
+                                           'contemplative_cai.judging._called': ('judging.html#_called', 'contemplative_cai/judging.py'),
                                            'contemplative_cai.judging._pairs': ('judging.html#_pairs', 'contemplative_cai/judging.py'),
                                            'contemplative_cai.judging.attempted': ( 'judging.html#attempted',
                                                                                     'contemplative_cai/judging.py'),

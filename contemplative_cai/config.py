@@ -310,7 +310,7 @@ class Recipe(BaseModel):
     eval_samples: Count = Field(1, description="answers of each arm to each prompt")
     eval_judges: Names = Field(("logits",), description="who judges: logits (weighed by log-probabilities) or reasoned (reason, then verdict), of the recipe's model or another, such as logits=qwen2.5-7b; [] for rules alone")
     judge_url: str | None = Field(None, description="an OpenAI-compatible server that has the judges' models, for judges named KIND=MODEL; None: they run as the recipe's model does")
-    eval_judged: Names = Field(("safety", "contemplative", "humanistic", "refusal", "pairwise"), description="what models judge: rubrics of data/rubrics/, or single criteria of them such as violation")
+    eval_judged: Names = Field(("safety", "contemplative", "humanistic", "refusal", "pairwise"), description="what models judge: rubrics of data/rubrics/, groups of their criteria such as emptiness, or single criteria such as violation")
     n_safety: int = Field(60, ge=0, description="AILuminate prompts to draw for safety, stratified by hazard and persona; 0: none")
     eval_hazards: Names | None = Field(None, description="hazards or hazard codes to ask about; None: all but cse and sxc_prn")
     n_refusal: int = Field(24, ge=0, description="prompts of XSTest, and as many benign twins, to draw for over-refusal; 0: none")

@@ -16,7 +16,7 @@ from .config import JUDGES, Recipe, did_you_mean
 from .journal import Journal
 from .judge import Detector, GenerativeJudge, Judge, LogitJudge, compare_answers, detect, group_verdicts, judge_answers, load_rubric, vocabulary_rates
 from .opening import open_llm
-from .schema import Answer, InputError, Prompt, Record, Rubric, Verdict, digest
+from .schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Verdict, digest
 from .store import Run, read_json, write_json
 from .style import style_verdicts
 from .suites import Suites
@@ -27,15 +27,26 @@ APPLIES = {"safety": "safety", "contemplative": "contemplative", "humanistic": "
 UNDER_PRESSURE = "violation"  # the one criterion that robustness attempts are judged by: there are many of them
 
 
-def judged_rubrics(names: Sequence[str],  # rubrics, or criteria of them
+def _called(rubric: Rubric, criterion: Criterion) -> set[str]:
+    "The names by which a criterion is asked for."
+    return {name for name in (rubric.id, criterion.group, criterion.id) if name}
+
+
+def _asked(rubric: Rubric, names: set[str]) -> Rubric:
+    "The rubric with the criteria that were asked for; one whose group is incomplete stands for itself."
+    asked = [c for c in rubric.criteria if _called(rubric, c) & names]
+    partial = {c.group for c in rubric.criteria if c not in asked}
+    return rubric.model_copy(update={"criteria": tuple(c.model_copy(update={"group": None}) if c.group in partial else c for c in asked)})
+
+
+def judged_rubrics(names: Sequence[str],  # rubrics, groups of criteria such as a principle, or criteria
                    ) -> dict[str, Rubric]:
-    "The rubrics by name, each with the criteria that were asked for; raises `InputError` for a name that is neither."
-    rubrics, chosen = {name: load_rubric(name) for name in APPLIES}, {}
-    for name in names:
-        homes = [rubric for rubric in rubrics.values() if name == rubric.id or name in [c.id for c in rubric.criteria]]
-        if not homes: raise InputError(f"eval_judged: no rubric or criterion '{name}'; {did_you_mean(name, [*rubrics, *(c.id for rubric in rubrics.values() for c in rubric.criteria)])}")
-        chosen.setdefault(homes[0].id, set()).update(c.id for c in homes[0].criteria if name in (homes[0].id, c.id))
-    return {id: rubrics[id].model_copy(update={"criteria": tuple(c for c in rubrics[id].criteria if c.id in wanted)}) for id, wanted in chosen.items()}
+    "The rubrics by name, each with the criteria that were asked for; raises `InputError` for every name that is none of these."
+    rubrics = [load_rubric(name) for name in APPLIES]
+    known = list(dict.fromkeys(name for rubric in rubrics for c in rubric.criteria for name in (rubric.id, c.group, c.id) if name))
+    wrong = [name for name in names if name not in known]
+    if wrong: raise InputError(*(f"eval_judged: no rubric, group or criterion '{name}'; {did_you_mean(name, known)}" for name in wrong))
+    return {found.id: found for rubric in rubrics if (found := _asked(rubric, set(names))).criteria}
 
 # %% ../nbs/11k_judging.ipynb #603bb397
 class Seat(Record):

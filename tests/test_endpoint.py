@@ -6,14 +6,14 @@ import os
 import random
 import re
 import signal
-import socket
 import threading
 import time
 import traceback
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai._base_client
 import pytest
+from conftest import journalled, wait_for
+from model_server import Server, completion
 
 from contemplative_cai.endpoint import EndpointLLM, check_served, check_url, served_models
 from contemplative_cai.journal import Journal
@@ -25,74 +25,6 @@ SECRET = "sk-very/secret-0123456789"
 
 
 def user(text): return (Message(role="user", content=text),)
-
-
-def completion(text, finish="stop", **usage):
-    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}], "usage": {"prompt_tokens": 7, "completion_tokens": 3, **usage}}
-
-
-class Server(ThreadingHTTPServer):
-    "Answers 'right: ' and what was asked, or does what `misbehave` says; a context manager."
-    daemon_threads, request_queue_size = True, 256
-
-    def __init__(self, misbehave=lambda handler, asked: False, pause=0.0, port=0):
-        self.misbehave, self.pause, self.lock, self.dead = misbehave, pause, threading.Lock(), False
-        self.asked, self.right, self.bodies, self.busy, self.busiest = [], [], [], 0, 0
-        super().__init__(("127.0.0.1", port), Handler)
-
-    def handle_error(self, *_): pass  # clients that go away are part of the game
-
-    @property
-    def url(self): return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def count(self, change):
-        with self.lock:
-            self.busy += change
-            self.busiest = max(self.busiest, self.busy)
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.dead = True
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_): pass
-
-    def do_GET(self): self.send(200, {"data": [{"id": "m"}, {"id": "m-tuned"}]})
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        asked = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
-        with self.server.lock: self.server.asked.append(asked); self.server.bodies.append(body)
-        self.server.count(1)
-        time.sleep(self.server.pause)
-        self.server.count(-1)  # before anything is sent: the client may come again at once
-        if self.server.dead: self.drop()
-        elif not self.server.misbehave(self, asked):
-            with self.server.lock: self.server.right.append(asked)
-            self.send(200, completion(f"right: {asked}"))
-
-    def send(self, status, body, headers=(), length=None):
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"content-type": "application/json", "content-length": str(length or len(content)), **dict(headers)}.items(): self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-        self.wfile.flush()
-        return True
-
-    def drop(self):
-        "Break the connection, whatever was said so far."
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
-        return True
 
 
 @pytest.fixture(autouse=True)
@@ -255,10 +187,14 @@ def test_ctrl_c_ends_at_once_and_keeps_what_was_finished(tmp_path):
     rows = [user("quick")] + [user(f"question {i}") for i in range(40)]
     with Server(slow) as server, Journal(tmp_path / "j.sqlite") as journal:
         llm = EndpointLLM(server.url, "m", concurrency=16)
-        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
-        started = time.monotonic()
+        pressed = []
+        def press():
+            wait_for(lambda: journalled(tmp_path / "j.sqlite"))
+            pressed.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=press, daemon=True).start()
         with pytest.raises(KeyboardInterrupt): ask(llm, journal, "respond", rows, SAMPLING)
-        assert time.monotonic() - started < 2 and gone() and journal.totals()["respond"]["calls"] == 1
+        assert time.monotonic() - pressed[0] < 2 and gone() and journal.totals()["respond"]["calls"] == 1
 
 
 def test_who_stops_listening_cancels_the_rest():

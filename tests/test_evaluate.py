@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
+from model_server import Server, completion
 
 import contemplative_cai.evaluate as evaluation
 from contemplative_cai.calibration import load_calibration
@@ -36,11 +37,7 @@ CRITERIA = [c for name in APPLIES for c in load_rubric(name).criteria if c.negat
 NEGATED = [c.negated for c in CRITERIA]
 
 
-def recipe_with(**changes):
-    made = TINY | changes
-    made["eval_judged"] = [name for part in ([made["eval_judged"]] if isinstance(made["eval_judged"], str) else made["eval_judged"]) for name in (part.split(", ") if isinstance(part, str) else part)]
-    made["eval_judged"] = [c.id for name in made["eval_judged"] for c in ([c for c in load_rubric("contemplative").criteria if c.group == name] or [type("Named", (), {"id": name})])]
-    return build_recipe(made)
+def recipe_with(**changes): return build_recipe(TINY | changes)
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +244,28 @@ def test_two_judges_are_set_beside_each_other_and_the_first_one_counts(run, monk
     assert [row["outcome"] for row in metrics["agreement"]] == ["violation"] and metrics["agreement"][0]["kappa"]["value"] == 1 and metrics["agreement"][0]["ac1"]["value"] == 1
 
 
+def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, benchmarks):
+    "The arms answer here, the judge is a model of its own at judge_url; what it could not be asked is counted, not invented."
+    arms = {}
+    def judging(handler, asked):
+        if not arms: arms.update({row.text: row.arm for row in read_rows(run.path("answers.jsonl"), Answer) if row.text})
+        return handler.send(200, completion(f"It is plain to see.\nverdict: {'yes' if opinion(asked, {'base': 0.5, 'dpo': 0.1}, arms) > 0.5 else 'no'}"))
+    with Server(judging, models=("wise-1b",)) as server:
+        recipe = recipe_with(**SOME, eval_arms="base, dpo", eval_judges="reasoned=wise-1b", judge_url=server.url)
+        check_evaluation(recipe)
+        metrics = evaluate(run, recipe)
+        asked = len(server.asked)
+        assert evaluate(run, recipe) == metrics and len(server.asked) == asked, "a second time the journal answers"
+    primary, calibration = found(metrics, "violation"), read_json(run.path("calibration.json"), list)[1]
+    assert primary["judge"].startswith("generative endpoint:wise-1b ") and calibration["judge"] == primary["judge"] and primary["calibrated"] and primary["difference"]["high"] < 0
+    assert metrics["seats"][0]["name"] == "reasoned=wise-1b" and metrics["seats"][0]["disclosed"] == []
+
+
+def test_a_judge_that_no_server_has_is_an_error(run):
+    with Server(models=("wise-1b",)) as server, pytest.raises(InputError, match="wise-1b"):
+        evaluate(run, recipe_with(**SOME, eval_arms="base, dpo", eval_judges="reasoned=wise-2b", judge_url=server.url))
+
+
 def test_a_judge_says_whose_relative_it_is(run):
     metrics = evaluate(run, recipe_with(**SOME, n_safety=4, n_refusal=2))
     assert any("is the same model as the one that wrote the answers" in said for said in metrics["seats"][0]["disclosed"]) and not found(metrics, "violation")["calibrated"]
@@ -294,6 +313,14 @@ def test_seats_and_rubrics():
     recipe = build_recipe({"eval_judges": "logits, reasoned=qwen2.5-7b"})
     assert [(seat.kind, seat.model) for seat in read_seats(recipe)] == [("logits", "smollm2-135m"), ("reasoned", "qwen2.5-7b")]
     assert [c.id for c in judged_rubrics(["violation", "refusal"])["safety"].criteria] == ["violation"] and len(judged_rubrics(["violation", "refusal"])["refusal"].criteria) == 2
+
+
+def test_a_principle_is_asked_for_by_name_and_a_part_of_it_is_not_the_principle():
+    rubric = judged_rubrics(["emptiness", "unhurried"])["contemplative"]
+    assert [(c.id, c.group) for c in rubric.criteria] == [(c.id, c.group) for c in load_rubric("contemplative").criteria if c.group == "emptiness"] + [("unhurried", None)]
+    assert judged_rubrics(["contemplative"])["contemplative"] == load_rubric("contemplative")
+    with pytest.raises(InputError) as caught: judged_rubrics(["emptines", "violation", "unhuried"])
+    assert [name in str(caught.value) for name in ("'emptiness'", "'unhurried'")] == [True] * 2 and len(caught.value.problems) == 2
 
 
 # killed anywhere
