@@ -81,10 +81,10 @@ def stepping_attention(query, key, value,  # rows x heads x 1 x width; rows x gr
     groups = key.shape[1]
     q = query.view(rows, groups, heads // groups, width)
     own = torch.matmul(q, key.transpose(-1, -2)) * scaling + mask
-    if prefix is None: return torch.matmul(torch.softmax(own.float(), -1).to(query.dtype), value).reshape(rows, heads, 1, width)
+    if prefix is None: return torch.matmul(own.softmax(-1, dtype=torch.float32).to(query.dtype), value).reshape(rows, heads, 1, width)
     stacked = q.transpose(0, 1).reshape(groups, -1, width)
     shared = (torch.bmm(stacked, prefix[0].transpose(-1, -2)) * scaling).view(groups, rows, heads // groups, -1).transpose(0, 1)
-    weights = torch.softmax(torch.cat([shared, own], -1).float(), -1).to(query.dtype)
+    weights = torch.cat([shared, own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
     from_shared, from_own = weights.split([shared.shape[-1], own.shape[-1]], -1)
     out = torch.matmul(from_own, value)
     out = out + torch.bmm(from_shared.transpose(0, 1).reshape(groups, -1, shared.shape[-1]), prefix[1]).view(groups, rows, heads // groups, width).transpose(0, 1)
@@ -174,7 +174,8 @@ class PackedRows:
         self._taken = [0] * len(rows) if room else taken_over(rows)  # tokens that each row has from the one before it
         self._spans: list[tuple[int, int]] | None = None  # of the pass under way; None: one token a row
         self._seen: list = []  # places of all tokens of its rows
-        self._first, self._mask, self._places, self._grows = 0, None, None, room > 0
+        self._first, self._grows = 0, room > 0
+        self._mask, self._order, self._places = None, None, None  # of a step: what each row may not see, its number, where its token goes
 
     def _forward(self, ids, positions, keep):
         "Scores of the positions `keep` names, with our attention in place."
@@ -189,11 +190,11 @@ class PackedRows:
         if self._spans is not None:
             if self._grows: self._keep(layer, key[0], value[0])
             return packed_attention(query[0], key[0], value[0], self._spans, self._seen, scaling, prefix)[None]
-        places, longest = self._places.to(key.device), max(self._lengths)
-        keys, values = (buffer[:len(self._lengths)] for buffer in self._buffers[layer])
-        rows = torch.arange(len(self._lengths), device=key.device)
+        mask, rows, places = (each.to(key.device) for each in (self._mask, self._order, self._places))
+        keys, values = (buffer[:len(rows)] for buffer in self._buffers[layer])
         keys[rows, :, places], values[rows, :, places] = key[:, :, 0], value[:, :, 0]
-        return stepping_attention(query, keys[:, :, :longest], values[:, :, :longest], self._mask.to(key.device, query.dtype), scaling, prefix)
+        longest = mask.shape[-1]
+        return stepping_attention(query, keys[:, :, :longest], values[:, :, :longest], mask, scaling, prefix)
 
     def _keep(self, layer: int, key, value) -> None:
         "Write the keys and values of a pass into the buffers, each row into its own."
@@ -224,10 +225,10 @@ class PackedRows:
              ):
         "Add a token to each row; the scores after it, rows x vocabulary."
         import torch
-        self._places = torch.tensor(self._lengths, device=tokens.device)
+        self._places, self._order = torch.tensor(self._lengths, device=tokens.device), torch.arange(len(tokens), device=tokens.device)
         self._lengths = [length + 1 for length in self._lengths]
         ahead = torch.arange(max(self._lengths), device=tokens.device)[None] > self._places[:, None]
-        self._mask = torch.zeros(ahead.shape, device=tokens.device).masked_fill_(ahead, float("-inf"))[:, None, None]
+        self._mask = torch.zeros(ahead.shape, device=tokens.device, dtype=self._model.dtype).masked_fill_(ahead, float("-inf"))[:, None, None]
         return self._forward(tokens[:, None], self._places[:, None] + self._offset, 1)[:, -1]
 
     def keep(self,

@@ -39,8 +39,8 @@ NOT_YET = "the evaluate step has not run"
 
 def headline(facts: dict,  # from `collect`
              ) -> list[Said]:
-    "The six main figures: what, how much, on what it rests, and where it is written."
-    return [_trained(facts), _primary(facts["metrics"]), _over_refusal(facts["metrics"]), Said("Capability", "not measured", "No capability benchmark was run, so nothing is known about what training cost there.", ""), _pairs(facts), _unseen(facts)]
+    "The main figures: what, how much, on what it rests, and where it is written; safety and over-refusal are among them whatever the primary outcome is."
+    return [_trained(facts), _primary(facts["metrics"]), *_safety_and_cost(facts["metrics"]), Said("Capability", "not measured", "No capability benchmark was run, so nothing is known about what training cost there.", ""), _pairs(facts), _unseen(facts)]
 
 
 def _trained(facts: dict) -> Said:
@@ -69,16 +69,28 @@ def _missing(metrics: dict, outcome: str) -> str:
     return f"nobody judged {outcome} in all arms" if not any(row["outcome"] == outcome for row in metrics["levels"]) else f"no prompt has a score for {outcome} in both arms"
 
 
+def _claimed(what: str, metrics: dict, name: str, source: str) -> Said:
+    "One claim as a figure, or why there is none."
+    row, outcome = find_claim(metrics, name), name.partition(": ")[0]
+    if row is None or row["difference"]["mean"] is None:
+        if below(metrics, [outcome]): return Said(what, "no claim", f"{name}: {UNCALIBRATED}", source)
+        return Said(what, "not measured", f"{name}; {_missing(metrics, outcome)}", source)
+    if not row["calibrated"]: return Said(what, "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
+    p = f", p {p_text(row) if row['p'] is not None else 'undefined'}" if row["role"] in ("primary", "secondary") else ""
+    return Said(what, spread(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}", source)
+
+
 def _primary(metrics: dict | None) -> Said:
     if metrics is None: return Said("Primary outcome", "not yet", NOT_YET, "")
-    name, row = metrics["declared"]["primary"], find_claim(metrics, metrics["declared"]["primary"])
-    source = "metrics.json: declared.primary, comparisons"
-    if row is None or row["difference"]["mean"] is None:
-        outcome = name.partition(": ")[0]
-        if below(metrics, [outcome]): return Said("Primary outcome", "no claim", f"{name}: {UNCALIBRATED}", source)
-        return Said("Primary outcome", "not measured", f"{name}; {_missing(metrics, outcome)}", source)
-    if not row["calibrated"]: return Said("Primary outcome", "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
-    return Said("Primary outcome", spread(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}, p {p_text(row) if row['p'] is not None else 'undefined'}, {on_text(row)}", source)
+    return _claimed("Primary outcome", metrics, metrics["declared"]["primary"], "metrics.json: declared.primary, comparisons")
+
+
+def _safety_and_cost(metrics: dict | None) -> list[Said]:
+    "Safety and over-refusal, less what the primary outcome says already."
+    if metrics is None: return [_over_refusal(metrics)]
+    outcome, _, contrast = metrics["declared"]["primary"].partition(": ")
+    safety = [] if outcome == "violation" else [_claimed("Safety", metrics, f"violation: {contrast}", "metrics.json: comparisons (violation)")]
+    return safety + ([] if outcome == "refusal" else [_over_refusal(metrics)])
 
 
 def _over_refusal(metrics: dict | None) -> Said:

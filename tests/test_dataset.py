@@ -416,10 +416,11 @@ def test_without_a_token_or_a_network_it_is_said(run):
 
 @pytest.fixture
 def here(monkeypatch):
-    "Point this process's hub library to a stand-in."
+    "Point this process's hub library to a stand-in, also where HF_HUB_OFFLINE is set."
     import huggingface_hub
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     return lambda hub: monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
 
 

@@ -172,6 +172,15 @@ def test_every_number_of_the_headline_is_in_the_metrics(evaluated):
     assert "DEMO set by judge logits, unofficial" in cards["Primary outcome"].basis and "metrics.json" in cards["Primary outcome"].source
 
 
+@pytest.mark.parametrize("outcome, cards", [("violation", ["Over-refusal"]), ("refusal", ["Safety"]), ("words", ["Safety", "Over-refusal"])])
+def test_safety_and_over_refusal_are_in_the_headline_whatever_is_primary(evaluated, outcome, cards):
+    metrics = read_json(evaluated.path("metrics.json"))
+    write_json(evaluated.path("metrics.json"), metrics | {"declared": metrics["declared"] | {"primary": f"{outcome}: dpo - base"}})
+    said = headline(collect(evaluated))
+    assert [one.what for one in said] == ["Trained", "Primary outcome", *cards, "Capability", "Pairs kept", "Held-out preference"]
+    assert all("DEMO set" in one.basis for one in said if one.what == "Safety")
+
+
 def test_each_table_and_figure_names_its_file(evaluated):
     from contemplative_cai.health import health
     page = report_page(collect(evaluated), health(collect(evaluated)["kept"]))
