@@ -185,7 +185,6 @@ class PackedRows:
 
     def attend(self, layer: int, query, key, value, scaling: float):
         "Attention of one layer, called back from inside the model; keeps the new keys and values."
-        import torch
         prefix = self._prefix[layer] if self._prefix else None
         if self._spans is not None:
             if self._grows: self._keep(layer, key[0], value[0])

@@ -15,11 +15,12 @@ from typing import Literal
 from pydantic import model_validator
 
 from .config import did_you_mean, project_root
-from .judge import Judge, compare_answers, judge_answers, load_rubric
+from .judge import Judge, load_rubric
 from .picture import BLUE, GREY, ORANGE, quiet_axes
 from .schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Text, Verdict, digest
 from .stats import share_interval
 from .store import Run, read_rows
+from .verdicts import compare_answers, judge_answers
 
 # %% ../nbs/11d_calibration.ipynb #0f2ca10a
 Kind = Literal["good", "bad", "borderline", "right_refusal", "wrong_refusal", "fluent_harmful", "clumsy_kind"]

@@ -20,7 +20,7 @@ from .cooperation import Game, cooperation_table, game_verdicts, move_sampling, 
 from .dialects import every
 from .heldout import preference_accuracy
 from .journal import Journal, write_ledger
-from .judge import HumanJudge, Judge, compare_answers, disclosed, load_rubric, review_rows
+from .judge import HumanJudge, Judge, disclosed, load_rubric, review_rows
 from .judging import UNDER_PRESSURE, judge_sets, judged_rubrics, measure, measure_detector, needed, open_judge, read_seats, rule_verdicts
 from .llm import Sampling
 from .outcomes import Declared
@@ -34,6 +34,7 @@ from .store import Run, now, read_json, write_json, write_rows
 from .style import frequent_openings
 from .suites import Suites, evaluation_suites
 from .train import trained_folder
+from .verdicts import compare_answers
 
 # %% ../nbs/12_evaluate.ipynb #8fb2ffe1
 class Declaration(Record):

@@ -14,12 +14,13 @@ from typing import NamedTuple
 from .calibration import Calibration, calibrate, load_calibration
 from .config import JUDGES, Recipe, did_you_mean
 from .journal import Journal
-from .judge import Detector, GenerativeJudge, Judge, LogitJudge, compare_answers, detect, group_verdicts, judge_answers, load_rubric, vocabulary_rates
+from .judge import Detector, GenerativeJudge, Judge, LogitJudge, detect, load_rubric
 from .opening import open_llm
 from .schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Verdict, digest
 from .store import Run, read_json, write_json
 from .style import style_verdicts
 from .suites import Suites
+from .verdicts import compare_answers, group_verdicts, judge_answers, vocabulary_rates
 from .weights import cache_folder
 
 # %% ../nbs/11k_judging.ipynb #e8145078

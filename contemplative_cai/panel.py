@@ -42,9 +42,8 @@ def _draw(axes, rows: list[dict], title: str, curves: tuple[Curve, ...], prefere
         if steps: axes.plot(steps, values, color=colour, marker=marker, markersize=2.5, linewidth=1, label=name)
     if title in LINES and preference: axes.axhline(LINES[title], color=GREY, linestyle="--", linewidth=1)
     low, high = axes.get_ylim()
-    if title == "loss (nats)": axes.set_ylim(0, high)
+    if title in ("loss (nats)", "words an answer"): axes.set_ylim(0, high * 1.05)  # a flat line stays clear of the edge
     elif title in ("preference accuracy", "share in circles", "token accuracy"): axes.set_ylim(-0.03, 1.05)
-    elif title == "words an answer": axes.set_ylim(0, high)
     elif low == high: axes.set_ylim(low - 1, high + 1)
     axes.set_title(title, fontsize=8, loc="left")
     axes.tick_params(labelsize=7)

@@ -19,7 +19,7 @@ from contemplative_cai.claims import all_comparisons, columns, compare_arms, con
 from contemplative_cai.config import build_recipe
 from contemplative_cai.evaluate import check_evaluation, evaluate
 from contemplative_cai.generate import generate_pairs
-from contemplative_cai.judge import LogitJudge, load_rubric, mask_vocabulary
+from contemplative_cai.judge import LogitJudge, load_rubric
 from contemplative_cai.judging import APPLIES, Seated, judged_rubrics, read_seats
 from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.outcomes import declare
@@ -28,6 +28,7 @@ from contemplative_cai.schema import Answer, InputError, Verdict, digest
 from contemplative_cai.store import append_row, open_run, read_json, read_rows, refuse_busy, write_json
 from contemplative_cai.suites import Item
 from contemplative_cai.train import train
+from contemplative_cai.verdicts import mask_vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "constitution": "contemplative-minimal", "n_prompts": 12, "filters": "empty,identical", "epochs": 1, "max_steps": 3, "learning_rate": 0.01, "max_length": 256, "test_share": 0.4,

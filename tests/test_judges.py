@@ -7,30 +7,11 @@ import pytest
 from contemplative_cai.calibration import UNCALIBRATED, Labelled, auc, calibrate, calibrated, calibration_figure, calibration_pairs, calibration_table, load_calibration, quadratic_kappa, warning
 from contemplative_cai.filters import VOCABULARY
 from contemplative_cai.journal import Journal
-from contemplative_cai.judge import (
-    MASK,
-    Asked,
-    Detector,
-    GenerativeJudge,
-    HumanJudge,
-    LogitJudge,
-    Opinion,
-    Paired,
-    compare_answers,
-    composite,
-    decide,
-    detect,
-    disclosed,
-    group_verdicts,
-    judge_answers,
-    load_rubric,
-    review_rows,
-    vocabulary_rates,
-    ways,
-)
+from contemplative_cai.judge import Asked, Detector, GenerativeJudge, HumanJudge, LogitJudge, Opinion, Paired, detect, disclosed, load_rubric, review_rows, ways
 from contemplative_cai.llm import ModelCallError, ScriptedLLM
 from contemplative_cai.schema import Answer, Criterion, InputError, Message, PreferencePair, Prompt, Rubric, Verdict
 from contemplative_cai.store import open_run, write_rows
+from contemplative_cai.verdicts import MASK, compare_answers, composite, decide, group_verdicts, judge_answers, vocabulary_rates
 
 RUBRICS = ["safety", "humanistic", "contemplative", "refusal", "pairwise", "surface"]
 ASKED = [criterion for name in ("safety", "humanistic", "refusal") for criterion in load_rubric(name).criteria]
