@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
-from .config import ARMS, Recipe, did_you_mean, model_spec, model_specs, project_root, read_text
+from .config import ARMS, Recipe, model_spec, model_specs
 from .constitution import recipe_constitution
 from .journal import Journal
 from .llm import LLM, CallFailed, ModelCallError, Sampling, ask
 from .opening import choose_engine, open_llm
+from .project import did_you_mean, project_root, read_text
 from .revise import another
 from .schema import Answer, Constitution, Conversation, InputError, Message, Prompt, Record, Text, digest
 from .store import Run, read_json, write_json

@@ -11,15 +11,15 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .config import project_root, read_text
 from .duplicates import find_matches, near_groups
 from .filters import BENIGN as BENIGN_ID
 from .journal import Journal
 from .llm import LLM, CallFailed, Completion, Sampling, ask
-from .prompts import clean_text, is_visible
+from .project import project_root, read_text
 from .revise import another, respond
 from .schema import Conversation, Message, Principle, Prompt, Response, Revision, Triple, digest
 from .store import Run
+from .tables import clean_text, is_visible
 
 # %% ../nbs/06c_augment.ipynb #bcabb3f0
 def paraphrase_request(prompt: Prompt,  # to be said in other words

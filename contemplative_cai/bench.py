@@ -19,16 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import Recipe, build_recipe, model_spec, runs_root
+from .config import Recipe, build_recipe, model_spec
 from .constitution import load_constitution
 from .engine import TransformersLLM, load_llm
 from .llm import LLM, Sampling
 from .opening import open_llm
+from .project import runs_root
 from .prompts import draw_prompts
-from .templates import CONVERSATION, critique_conversation, revision_conversation, shots
 from .schema import Conversation, Critique, InputError, Response
 from .serve import descendants, find_vllm
 from .store import write_json
+from .templates import CONVERSATION, critique_conversation, revision_conversation, shots
 from .weights import load_model, load_tokenizer, model_key, pick_device
 
 # %% ../nbs/18_bench.ipynb #f8dddc86

@@ -16,16 +16,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import Recipe, project_root
+from .config import Recipe
 from .constitution import EXAMPLE_PARTS, dump_constitution, parse_constitution
-from .opening import keep_open
+from .filters import recipe_thresholds
+from .journal import Journal
 from .lint import Finding, lint_constitution
 from .llm import LLM
-from .filters import recipe_thresholds
+from .opening import keep_open
 from .pairs import filter_triples
+from .project import project_root
 from .revise import alone, make_triples, recipe_methods
 from .schema import Constitution, InputError, Principle, Prompt, Triple, WorkedExample
-from .journal import Journal
 from .store import Run, write_text
 
 # %% ../nbs/08b_builder.ipynb #04-b106785e

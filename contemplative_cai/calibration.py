@@ -14,9 +14,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from .config import did_you_mean, project_root
 from .judge import Judge, load_rubric
 from .picture import BLUE, GREY, ORANGE, quiet_axes
+from .project import did_you_mean, project_root
 from .schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Text, Verdict, digest
 from .stats import share_interval
 from .store import Run, read_rows

@@ -16,10 +16,11 @@ from typing import Literal
 
 from .agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
 from .calibration import Calibration
-from .config import Recipe, did_you_mean
+from .config import Recipe
 from .judge import load_rubric
 from .outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled, noninferior, risk_difference, role, worst_case
 from .power import detectable
+from .project import did_you_mean
 from .schema import InputError, Record, Rubric, Verdict
 from .stats import MIN_CLUSTERS, Estimate, cluster_means, estimate, estimate_accuracy, pair_by_prompt, paired_difference
 from .suites import Item

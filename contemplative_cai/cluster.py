@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .config import Recipe, did_you_mean, project_root
+from .config import Recipe
 from .constitution import recipe_constitution
+from .generate import recipe_prompts
 from .journal import Journal, Progress
 from .llm import LLM, CallFailed, ModelCallError, call_key
 from .opening import keep_open
-from .generate import recipe_prompts
+from .project import did_you_mean, project_root
 from .revise import Methods, alone, make_triples, recipe_methods
 from .schema import Constitution, InputError, Prompt, Triple, digest
 from .store import Run, write_text

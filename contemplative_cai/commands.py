@@ -16,13 +16,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from .compare import diff_runs, load_version, show_changes
-from .config import did_you_mean, load_recipe, model_spec, model_specs, parse_override, recipe_names, recipe_summary, runs_root
+from .config import load_recipe, model_spec, model_specs, parse_override, recipe_names, recipe_summary
 from .constitution import load_constitution
 from .inputs import diff_text, lint_text, parse_columns, parse_source, prompts_text, show_text, text_table
 from .journal import Journal, clock, progress_line, salvage
 from .pairs import load_pairs
 from .pipeline import ALL, DEFAULT_RECIPE, STEPS, Plan, StepFailed, check_inputs, execute, hush_broken_tasks, make_plan, notebook_parameters, parameter_help, preflight, settle, show_plan
 from .plan import plan_text
+from .project import did_you_mean, runs_root
 from .publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
 from .report import write_report
 from .review import apply_reviews

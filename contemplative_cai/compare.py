@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from .config import brief
 from .pairs import load_pairs
-from .prompts import clean_text, own_prompts
+from .project import brief
+from .prompts import own_prompts
 from .schema import Dropped, InputError, PreferencePair
 from .store import Run, read_rows
+from .tables import clean_text
 
 # %% ../nbs/07e_compare.ipynb #4bab41c7
 @dataclass(frozen=True, repr=False)

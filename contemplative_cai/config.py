@@ -4,112 +4,20 @@
 
 # %% auto #0
 __all__ = ['FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS', 'JUDGES', 'Names', 'Weights', 'Sources',
-           'Share', 'Count', 'NOT_RECIPES', 'project_root', 'runs_root', 'read_text', 'is_there', 'brief',
-           'did_you_mean', 'read_yaml', 'Source', 'Recipe', 'build_recipe', 'read_config', 'recipe_names',
+           'Share', 'Count', 'NOT_RECIPES', 'Source', 'Recipe', 'build_recipe', 'read_config', 'recipe_names',
            'load_recipe', 'recipe_summary', 'Shape', 'ModelSpec', 'model_specs', 'check_model', 'model_spec',
            'parse_override', 'given']
 
 # %% ../nbs/01_config.ipynb #02-6420bec9
-import difflib
-import gzip
-import os
-import re
-import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-import contemplative_cai
+from .project import brief, did_you_mean, project_root, read_text, read_value, read_yaml
 from .schema import InputError
 
-# %% ../nbs/01_config.ipynb #04-6375baa6
-def project_root() -> Path:
-    "The project's tree; raises `InputError` when there is none."
-    named = os.environ.get("CCAI_ROOT")
-    here = Path.cwd()
-    candidates = [Path(named)] if named else [here, *here.parents, Path(contemplative_cai.__file__).resolve().parents[1]]
-    for folder in candidates:
-        if (folder / "settings.ini").is_file() and (folder / "configs").is_dir(): return folder.resolve()
-    raise InputError(f"no contemplative_cai project at {named or here}: expected a folder with settings.ini and configs/; change into a clone of it, or set CCAI_ROOT")
-
-
-def runs_root() -> Path:
-    "The folder that holds all runs."
-    return Path(os.environ.get("CCAI_RUNS") or project_root() / "runs")
-
-
-def read_text(path: Path,  # a file of UTF-8 text
-              ) -> str:
-    "The file's text, unpacked if it is gzipped, a byte-order mark dropped; raises `InputError` when it cannot be read or is not UTF-8."
-    try:
-        content = Path(path).read_bytes()
-        return (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = len(re.split(rb"\r\n|\r|\n", error.object[:error.start]))
-        raise InputError(f"{path}, line {line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile): raise InputError(f"{path}: not a whole gzip file; fetch or compress it again") from None
-    except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def is_there(path: Path,  # any path
-             ) -> bool:
-    "Whether there is a file of that name; raises `InputError` for a name that no file can have, or a folder that cannot be looked into."
-    try: return Path(path).is_file()
-    except (OSError, ValueError) as error: raise InputError(f"{str(path)[:100]!r}: no such file can be looked for ({getattr(error, 'strerror', None) or error}); check the name") from None
-
-
-def brief(value: Any,  # a name, a column, a category
-          limit: int = 40,  # characters
-          ) -> str:
-    "The value as text for a message or a table; what is too long to be a name may be a prompt, and is not repeated."
-    text = str(value)
-    return text if len(text) <= limit else f"(a text of {len(text)} characters)"
-
-
-def did_you_mean(name: str,  # what came
-                 known: list[str],  # what could have been meant
-                 ) -> str:
-    "The end of an error message: the nearest known name, or all of them."
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
-
-# %% ../nbs/01_config.ipynb #07-f77ea1c9
-class _OneKeyEach:
-    "A YAML loader in which a key may appear once."
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for i, (key, (key_node, _)) in enumerate(zip(keys, node.value)):
-            if key in keys[:i]: raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=key_node.start_mark)
-            if not isinstance(key, str): raise yaml.MarkedYAMLError(problem=f"expected a name before the colon, found {key!r}", problem_mark=key_node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _StrictLoader(_OneKeyEach, yaml.SafeLoader):
-    "Safe YAML in which a key may appear once."
-
-
-class _StrictTextLoader(_OneKeyEach, yaml.BaseLoader):
-    "The same, with every value as text."
-
-
-def read_yaml(text: str,  # YAML source
-              name: str,  # what to call it in messages, usually the file's name
-              above: int = 0,  # lines of the file that stand above `text`
-              as_text: bool = False,  # take every value as it is written: `no` and `1.10` stay what they are
-              ) -> dict:
-    "The mapping in `text`; raises `InputError` with the line when it is not one."
-    try: value = yaml.load(text, Loader=_StrictTextLoader if as_text else _StrictLoader)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1 + above}" if mark else ""
-        raise InputError(f"{name}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if value is not None and not isinstance(value, dict): raise InputError(f"{name}: expected 'key: value' lines, found a {type(value).__name__}")
-    return value or {}
-
-
+# %% ../nbs/01_config.ipynb #ae205641
 def _problems(error: ValidationError,  # what pydantic found
               name: str,  # what was being read
               known: list[str],  # the keys there are
@@ -497,8 +405,7 @@ def parse_override(text: str,  # key=value
     "The key and the value read as YAML; raises `InputError` without an equals sign."
     key, equals, value = text.partition("=")
     if not equals or not key.strip(): raise InputError(f"-p {text}: expected key=value, such as -p n_prompts=8")
-    try: return key.strip(), yaml.load(value, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError): return key.strip(), value
+    return key.strip(), read_value(value)
 
 
 def given(parameters: dict[str, Any],  # a notebook's parameters

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import Recipe, did_you_mean, is_there, project_root, read_text, read_yaml
+from .config import Recipe
 from .dialects import Section, bullets, chapters, dialect, every, line_feeds, read_dialect, read_sections, refuse_unread
+from .project import did_you_mean, is_there, project_root, read_text, read_yaml
 from .schema import Constitution, InputError, Principle, WorkedExample, digest
 
 # %% ../nbs/03_constitution.ipynb #05-03b4e87e

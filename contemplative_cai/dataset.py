@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
-from .config import ModelSpec, Recipe, brief, build_recipe, model_specs
+from .config import ModelSpec, Recipe, build_recipe, model_specs
 from .constitution import load_constitution, recipe_constitution
 from .pairs import load_pairs, load_split, waterfall
+from .project import brief
 from .prompts import OWN_FILES, SOURCES, own_prompts
 from .schema import Constitution, Dropped, InputError, PreferencePair
 from .split import Split, untrained

@@ -18,7 +18,7 @@ from typing import TypeVar
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
-from .config import brief, did_you_mean
+from .project import brief, did_you_mean
 from .schema import Constitution, InputError, Principle, WorkedExample
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from .config import did_you_mean
 from .engine import row_seed
 from .llm import CallFailed, Completion, Logprob, ModelCallError, Sampling, adapted_key
+from .project import did_you_mean
 from .schema import Conversation, InputError
 
 # %% ../nbs/05b_endpoint.ipynb #ca042155

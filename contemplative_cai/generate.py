@@ -25,12 +25,13 @@ from .llm import LLM
 from .opening import open_llm
 from .pairs import filter_ensemble, filter_judged, filter_triples, waterfall
 from .prefer import preferences
-from .prompts import draw_prompts, load_prompts, mended
+from .prompts import draw_prompts, load_prompts
 from .revise import Models, make_triples, recipe_methods
 from .schema import Constitution, Dropped, InputError, PreferencePair, Prompt
 from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts, held_names, leak_table, prompts_digest, read_split, refuse_leaks, relabelled, split_prompts, worked_examples
-from .templates import asked_text, load_template, shows_one_clause
 from .store import Run, write_json, write_rows, write_text
+from .tables import mended
+from .templates import asked_text, load_template, shows_one_clause
 
 # %% ../nbs/07b_generate.ipynb #ac038b6a
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 
 from pydantic import model_validator
 
-from .config import BALANCED, Recipe, brief, did_you_mean
+from .config import BALANCED, Recipe
 from .duplicates import normalise
 from .filters import VOCABULARY, similarity
 from .pairs import bag_of_words_rule, length_rule
+from .project import brief, did_you_mean
 from .schema import Dropped, InputError, Message, PreferencePair, Record, digest
 
 # %% ../nbs/07a_health.ipynb #33e992a4

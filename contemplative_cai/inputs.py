@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import brief, model_spec, parse_override
+from .config import model_spec, parse_override
 from .constitution import constitution_names, constitution_path, dump_constitution, load_constitution, parse_constitution
 from .figures import prompts_figure
 from .lint import count_words, diff_constitutions, lint_file, principle_lengths, token_counter
-from .prompts import FIELDS, HAZARDS, SOURCES, describe_pool, hazard_of, pool_prompts
+from .project import brief
+from .prompts import HAZARDS, SOURCES, describe_pool, hazard_of, pool_prompts
 from .schema import Constitution, InputError
+from .tables import FIELDS
 from .weights import load_tokenizer
 
 # %% ../nbs/14a_inputs.ipynb #04-9bcfadf4

@@ -16,12 +16,12 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from .config import did_you_mean, project_root, read_yaml
 from .filters import OPENING, REFUSAL, loop, refuses
 from .journal import Journal
 from .llm import LLM, CallFailed, Completion, Sampling, ask
 from .pairs import load_pairs
 from .prefer import HOPELESS, weigh
+from .project import did_you_mean, project_root, read_yaml
 from .review import Decision, read_decisions
 from .schema import Answer, Conversation, Criterion, Dropped, InputError, Message, PreferencePair, Prompt, Record, Rubric, Verdict, digest
 from .store import Run, read_rows

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from .calibration import Calibration, calibrate, load_calibration
-from .config import JUDGES, Recipe, did_you_mean
+from .config import JUDGES, Recipe
 from .journal import Journal
 from .judge import Detector, GenerativeJudge, Judge, LogitJudge, detect, load_rubric
 from .opening import open_llm
+from .project import did_you_mean
 from .schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Verdict, digest
 from .store import Run, read_json, write_json
 from .style import style_verdicts

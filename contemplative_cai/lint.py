@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .config import read_text
 from .constitution import parse_constitution
 from .dialects import CANONICAL, known_principle, plain_name
 from .filters import FILTER_FUNCTIONS, Thresholds
+from .project import read_text
 from .prompts import own_prompts
 from .schema import Constitution, Critique, InputError, Principle, Prompt, Record, Response, Revision, Triple, WorkedExample
 from .split import find_leaks, worked_examples

@@ -21,13 +21,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .config import Recipe, build_recipe, check_model, did_you_mean, given, load_recipe, model_spec, project_root, runs_root
+from .config import Recipe, build_recipe, check_model, given, load_recipe, model_spec
 from .constitution import recipe_constitution
 from .evaluate import check_evaluation
 from .generate import check_methods, leakage, recipe_prompts, recipe_split
 from .journal import Journal, progress_line
 from .opening import choose_engine
 from .pairs import load_pairs
+from .project import did_you_mean, project_root, runs_root
 from .prompts import FETCH_AILUMINATE, as_sources, load_prompts
 from .review import check_reviewer
 from .schema import InputError

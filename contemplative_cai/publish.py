@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from .config import brief
 from .dataset import write_dataset
 from .pairs import load_pairs
+from .project import brief
 from .prompts import by_name_only
 from .schema import InputError, PreferencePair
 from .store import Run

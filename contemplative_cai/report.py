@@ -10,13 +10,14 @@ __all__ = ['HIDDEN', 'TITLE', 'losses_tables', 'preference_table', 'leakage_tabl
 # %% ../nbs/14_report.ipynb #0466c0d5
 from pathlib import Path
 
-from .config import Recipe, brief
+from .config import Recipe
 from .duplicates import KINDS
 from .figures import RULES, health_figure, preference_figure, waterfall_figure
 from .health import FEWEST, Health, health, stated, warnings
 from .page import Page, Plot, Section, Table, Texts, write_page
 from .pairs import losses, waterfall
 from .panel import panel_figure
+from .project import brief
 from .prompts import own_prompts
 from .schema import Answer
 from .sections import evaluation_sections

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pydantic import Field, ValidationError, model_validator
 
 from .arms import arm_prompt, constitution_prompt
-from .config import Recipe, did_you_mean, project_root, read_text, read_yaml
+from .config import Recipe
 from .constitution import recipe_constitution
 from .dialects import every
+from .project import did_you_mean, project_root, read_text, read_yaml
 from .schema import Conversation, InputError, Message, Prompt, Record, Text, Verdict, digest
 from .stats import Estimate, paired_difference
 

@@ -17,7 +17,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from .config import Recipe, project_root, read_config
+from .config import Recipe, read_config
+from .project import project_root
 from .prompts import BENCHMARK_FILES, benchmarks_folder, source_path
 from .schema import InputError, digest
 

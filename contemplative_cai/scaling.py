@@ -14,13 +14,14 @@ from pathlib import Path
 
 from .calibration import UNCALIBRATED
 from .claims import PRINCIPLES
-from .config import model_specs, runs_root
+from .config import model_specs
 from .cooperation import COLOURS, MARKERS
 from .evidence import NARROW, compared, estimate_of, judge_name, main_outcomes, number, p_text, spread
 from .figures import forest, legend_handles
 from .journal import clock
 from .page import Page, Plot, Said, Section, Table, write_page
 from .picture import GREY, picture
+from .project import runs_root
 from .schema import InputError, digest
 from .store import Run, read_json, read_rows
 from .suites import Item

@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from .checkpoints import PARENT, end_with_parent
-from .config import Recipe, build_recipe, did_you_mean, read_text, read_yaml
+from .config import Recipe, build_recipe
 from .picture import BLUE, GREY, ORANGE, picture, png
+from .project import did_you_mean, read_text, read_yaml
 from .rows import stages
 from .schema import InputError
 from .store import Run, read_json, write_json, write_text

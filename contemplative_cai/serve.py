@@ -23,8 +23,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from .config import project_root
 from .journal import clock
+from .project import project_root
 from .schema import InputError
 
 # %% ../nbs/05c_serve.ipynb #18cf72a2

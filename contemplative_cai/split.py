@@ -15,11 +15,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from .config import Recipe, brief, did_you_mean, read_text
+from .config import Recipe
 from .constitution import recipe_principles
 from .duplicates import KINDS, find_matches, near_groups
-from .prompts import BENCHMARK_FILES, as_sources, hazard_of, known_by, load_prompts, no_repeats, read_prompts, source_path, stratum
+from .project import brief, did_you_mean, read_text
+from .prompts import BENCHMARK_FILES, as_sources, hazard_of, known_by, load_prompts, source_path, stratum
 from .schema import Constitution, InputError, Prompt, Record, digest
+from .tables import no_repeats, read_prompts
 
 # %% ../nbs/04a_split.ipynb #04-aa5d5c66
 class Split(Record):

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from .config import read_text, runs_root
+from .project import read_text, runs_root
 from .schema import InputError, Record
 
 R = TypeVar("R", bound=Record)

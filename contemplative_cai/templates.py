@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import ValidationError, model_validator
 
-from .config import did_you_mean, read_text, read_yaml
+from .project import did_you_mean, read_text, read_yaml
 from .schema import Constitution, Conversation, Critique, InputError, Message, Principle, Prompt, Record, Response, WorkedExample, digest
 
 # %% ../nbs/05e_templates.ipynb #026ff158

@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 
 from .checkpoints import PARENT, end_with_parent, latest_checkpoint, prepare_folder
-from .config import Recipe, build_recipe, did_you_mean, is_there, model_spec, project_root, read_text, read_yaml
+from .config import Recipe, build_recipe, model_spec
 from .journal import write_ledger
 from .pairs import load_split
 from .preference import accuracies, held_out_preferences
+from .project import did_you_mean, is_there, project_root, read_text, read_yaml
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .schema import InputError, Message
 from .store import Run, read_json, write_json, write_rows, write_text

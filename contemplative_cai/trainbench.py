@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from .config import Recipe, build_recipe, model_spec, runs_root
+from .config import Recipe, build_recipe, model_spec
 from .picture import BLUE, GREY, ORANGE, picture, png
+from .project import runs_root
 from .prompts import own_prompts
 from .store import write_json, write_text
 from .trainer import build_trainer, load_trainable

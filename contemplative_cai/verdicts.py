@@ -9,9 +9,9 @@ __all__ = ['MASK', 'mask_vocabulary', 'vocabulary_rates', 'decide', 'judge_answe
 # %% ../nbs/10a_verdicts.ipynb #7e3d58d5
 from collections.abc import Sequence
 
-from .config import did_you_mean
 from .filters import VOCABULARY, vocabulary
 from .judge import Asked, Judge, Opinion, Paired
+from .project import did_you_mean
 from .schema import Answer, Criterion, InputError, Prompt, Rubric, Verdict, digest
 from .store import Run
 from .templates import asked_text

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .config import ModelSpec, project_root
+from .config import ModelSpec
+from .project import project_root
 from .schema import InputError, digest
 from .store import check_disk
 

@@ -18,9 +18,10 @@ from conftest import journalled, wait_for
 
 from contemplative_cai import cluster
 from contemplative_cai.cluster import ChainActor, ray_llm, recipe_chain
-from contemplative_cai.config import load_recipe, project_root
+from contemplative_cai.config import load_recipe
 from contemplative_cai.generate import generate_pairs
 from contemplative_cai.llm import ModelCallError, ScriptedLLM
+from contemplative_cai.project import project_root
 from contemplative_cai.schema import InputError
 from contemplative_cai.store import open_run
 

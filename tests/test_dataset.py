@@ -17,11 +17,12 @@ from conftest import play
 
 from contemplative_cai.commands import main
 from contemplative_cai.compare import Version, diff_runs, load_version, show_changes
-from contemplative_cai.config import Recipe, build_recipe, model_spec, read_yaml
+from contemplative_cai.config import Recipe, build_recipe, model_spec
 from contemplative_cai.dataset import divide_pairs, part_file, prompt_licences, read_dataset, shared_recipe, write_dataset, yield_table
 from contemplative_cai.generate import generate_pairs
 from contemplative_cai.llm import ScriptedLLM
 from contemplative_cai.pairs import load_pairs, load_split
+from contemplative_cai.project import read_yaml
 from contemplative_cai.publish import UploadFailed, plan_upload, send
 from contemplative_cai.review import open_review
 from contemplative_cai.schema import Dropped, InputError, PreferencePair

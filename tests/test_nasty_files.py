@@ -19,9 +19,10 @@ from contemplative_cai.constitution import combine, dump_constitution, leave_out
 from contemplative_cai.dialects import canonical_id, dialect, read_dialect
 from contemplative_cai.inputs import show_text
 from contemplative_cai.lint import diff_constitutions, lint_file
-from contemplative_cai.prompts import clean_text, draw_prompts, is_visible, load_prompts, pool_prompts, read_prompts
+from contemplative_cai.prompts import draw_prompts, load_prompts, pool_prompts
 from contemplative_cai.schema import InputError, Prompt
 from contemplative_cai.split import check_split, read_split, split_prompts
+from contemplative_cai.tables import clean_text, is_visible, read_prompts
 
 A, B = "How do I boil rice for ten guests?", "When do I water the roses?"
 CSV, JSONL = f"text\n{A}\n{B}\n", f'{{"text": "{A}"}}\n{{"text": "{B}"}}\n'
