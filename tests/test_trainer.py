@@ -27,8 +27,8 @@ from contemplative_cai.rows import training_data
 from contemplative_cai.schema import InputError
 from contemplative_cai.store import open_run, read_json
 from contemplative_cai.train import check_training, launch_names, train, trained_folder
-from contemplative_cai.trainer import ByLength, Halted, check_base, watched_answers
-from contemplative_cai.watch import LN2, read_metrics
+from contemplative_cai.trainer import ByLength, Halted, check_base, rewind, watched_answers
+from contemplative_cai.watch import LN2, read_lines, read_metrics
 from contemplative_cai.weights import load_model, load_tokenizer, model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 12, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "sft_learning_rate": 0.01, "max_length": 256, "train_batch_size": 2, "accumulation": 2, "save_steps": 2,
@@ -231,8 +231,18 @@ def test_sft_then_dpo_goes_on_after_kill_9_with_the_same_losses(run):
     process.kill()
     assert process.wait() == -signal.SIGKILL, "the process was done before it could be killed"
     resumed = train(run, build_recipe(recipe))
-    for stage in ("sft", "dpo"): assert losses(run.path("whole", stage)) == pytest.approx(losses(run.path(stage)), abs=1e-5)
+    for stage in ("sft", "dpo"):
+        assert losses(run.path("whole", stage)) == pytest.approx(losses(run.path(stage)), abs=1e-5)
+        assert run.path("whole", stage, "watched.jsonl").read_text() == run.path(stage, "watched.jsonl").read_text(), "a step is told twice, or not at all"
     assert resumed["resumed_from"] > 0 and resumed["adapter"] == whole["adapter"] and resumed["best_step"] == whole["best_step"]
+
+
+def test_logs_go_back_to_the_checkpoint(tmp_path):
+    for name in ("metrics.jsonl", "findings.jsonl"): (tmp_path / name).write_text("".join(f'{{"step": {step}, "kind": "{kind}"}}\n' for step, kind in ((2, "é"), (5, "b"), (5, "c"), (7, "d"))) + '{"step": 8, "ki')
+    rewind(tmp_path, 5)
+    assert [[row["kind"] for row in read_lines(tmp_path / name)] for name in ("metrics.jsonl", "findings.jsonl")] == [["é", "b", "c"]] * 2 and not (tmp_path / "watched.jsonl").exists()
+    rewind(tmp_path, 0)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
