@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from .schema import InputError, Record, Text
-from .stats import MIN_CLUSTERS, Estimate, cluster_means, estimate, paired_difference
+from .stats import Estimate, cluster_means, estimate, paired_difference, too_few
 
 # %% ../nbs/11c_outcomes.ipynb #83ace516
 class Change(Estimate):
@@ -62,7 +62,7 @@ def _independent_change(gained: int, lost: int, pairs: int, facts: dict) -> Chan
     "Exact McNemar and Tango's interval; too few pairs, and no pair that changed, are said."
     from scipy import stats
     known = facts | dict(n=pairs, clusters=pairs, mean=(gained - lost) / pairs if pairs else None, method="exact McNemar p, Tango interval")
-    if pairs < MIN_CLUSTERS: return Change(**known, undefined=f"{pairs} independent units, at least {MIN_CLUSTERS} are needed")
+    if few := too_few(pairs): return Change(**known, undefined=few)
     low, high = tango_interval(gained, lost, pairs)
     if gained + lost == 0: return Change(**known, low=low, high=high, undefined="all pairs are equal: there is no change to test")
     return Change(**known, low=low, high=high, p=float(stats.binomtest(gained, gained + lost).pvalue))
@@ -172,7 +172,7 @@ def length_controlled(before: Sequence[float],  # scores of the first arm
 
 def _no_line(scores: list[float], lengths: list[float]) -> str:
     "Why no line can be drawn, or nothing."
-    if len(scores) < MIN_CLUSTERS: return f"{len(scores)} independent units, at least {MIN_CLUSTERS} are needed"
+    if few := too_few(len(scores)): return few
     if max(scores) - min(scores) < 1e-12: return "all values are equal"
     if max(lengths) - min(lengths) < 1e-12: return "all length differences are equal: length and effect cannot be told apart"
     return ""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from .schema import InputError, Record
-from .stats import MIN_CLUSTERS, cluster_means
+from .stats import MIN_CLUSTERS, cluster_means, too_few
 
 # %% ../nbs/11a_power.ipynb #d5df59cb
 class Power(Record):
@@ -29,7 +29,7 @@ def _problem(clusters: int | None, effect: float | None, power: float | None, al
         if share is not None and not 0 < share < 1: raise InputError(f"{name}: expected a share between 0 and 1, such as 0.8, came {share}")
     for name, value in (("effect", effect), ("sd", sd)):
         if value is not None and not math.isfinite(value): raise InputError(f"{name}: expected a finite number, came {value}")
-    if clusters is not None and clusters < MIN_CLUSTERS: return f"{clusters} independent units, at least {MIN_CLUSTERS} are needed"
+    if clusters is not None and (few := too_few(clusters)): return few
     if sd is not None and sd <= 0: return "all values are equal: there is no spread to measure an effect by"
     return ""
 
@@ -106,7 +106,7 @@ def spread(values: Sequence[float],  # one a sample
     groups: dict[str, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True): groups.setdefault(cluster, []).append(value)
     n, k = len(values), len(groups)
-    if k < MIN_CLUSTERS: return Spread(between=None, within=None, clusters=k, n=n, undefined=f"{k} independent units, at least {MIN_CLUSTERS} are needed")
+    if few := too_few(k): return Spread(between=None, within=None, clusters=k, n=n, undefined=few)
     if n == k: return Spread(between=None, within=None, clusters=k, n=n, undefined="one sample a cluster: nothing is known about the spread within")
     means, centre, sizes = cluster_means(values, clusters), math.fsum(values) / n, [len(group) for group in groups.values()]
     within = math.fsum((value - mean) ** 2 for group, mean in zip(groups.values(), means) for value in group) / (n - k)
