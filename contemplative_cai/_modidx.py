@@ -897,6 +897,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                             'contemplative_cai/evidence.py'),
                                             'contemplative_cai.evidence.digits_of': ( 'evidence.html#digits_of',
                                                                                       'contemplative_cai/evidence.py'),
+                                            'contemplative_cai.evidence.drawable': ( 'evidence.html#drawable',
+                                                                                     'contemplative_cai/evidence.py'),
                                             'contemplative_cai.evidence.estimate_of': ( 'evidence.html#estimate_of',
                                                                                         'contemplative_cai/evidence.py'),
                                             'contemplative_cai.evidence.find_claim': ( 'evidence.html#find_claim',

@@ -305,15 +305,17 @@ def calibration_table(report: Calibration,  # of a judge
 def calibration_figure(report: Calibration,  # of a judge
                        ):
     "AUC in both ways of asking with 95 % intervals, one line a criterion, against the bar."
-    figure, axes = quiet_axes(height=1.2 + 0.32 * len(report.criteria))
+    figure, axes = quiet_axes(height=1.1 + 0.22 * len(report.criteria))
     for side, name, colour, marker, shift in (("auc_direct", "as the criterion stands", BLUE, "o", -0.14), ("auc_turned", "turned round", ORANGE, "s", 0.14)):
         found = [(i, getattr(row, side)) for i, row in enumerate(report.criteria) if getattr(row, side).value is not None]
-        axes.plot([f.value for _, f in found], [i + shift for i, _ in found], marker, color=colour, label=name, markersize=5)
+        axes.plot([f.value for _, f in found], [i + shift for i, _ in found], marker, color=colour, label=name, markersize=4)
         for i, f in found:
             if f.low is not None: axes.plot([f.low, f.high], [i + shift] * 2, color=colour, linewidth=1.5)
     axes.axvline(LEAST_AUC, color=GREY, linestyle="--", linewidth=1, label=f"bar, {LEAST_AUC:g}")
     axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1, label="chance, 0.5")
-    axes.set(xlim=(0, 1.02), xlabel="AUC on labelled answers (95 % interval)", ylim=(len(report.criteria) - 0.5, -0.5))
-    axes.set_yticks(range(len(report.criteria)), [row.criterion for row in report.criteria])
+    axes.set(xlim=(0, 1.02), ylim=(len(report.criteria) - 0.5, -0.5))
+    axes.set_xlabel("AUC on labelled answers (95 % interval)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_yticks(range(len(report.criteria)), [row.criterion.replace("_", " ") for row in report.criteria], fontsize=8)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .claims import PRINCIPLES
 from .cooperation import COLOURS, MARKERS
-from .evidence import compared, estimate_of, first_judges, main_outcomes, number, part_name, part_rows
+from .evidence import compared, drawable, estimate_of, first_judges, main_outcomes, number, part_name, part_rows
 from .health import FIRST_WORDS, RATIOS, Health
 from .pairs import waterfall
 from .picture import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, quiet_axes
@@ -161,7 +161,7 @@ def _look(metrics: dict, arm: str) -> tuple[str, str]:
 def _mark(axes, row: dict, key: str, at: float, colour: str, marker: str, upright: bool = False) -> None:
     "An estimate with its interval, lying or upright."
     found = estimate_of(row[key])
-    if found.mean is None: return
+    if not drawable(row[key]): return
     def turned(values, places): return (places, values) if upright else (values, places)
     if found.low is not None: axes.plot(*turned([found.low, found.high], [at, at]), color=colour, linewidth=1.4, linestyle="-" if row["calibrated"] else ":")
     axes.plot(*turned([found.mean], [at]), marker, color=colour, markerfacecolor=colour if row["calibrated"] else "white", markersize=5)
@@ -187,8 +187,8 @@ def forest(found: dict[str, dict[str, dict]],  # by arm or run: its comparisons 
            looks: dict[str, tuple[str, str]],  # by arm or run: colour and marker
            words: str,  # what the differences are to
            ):
-    "Differences with their intervals, a group an outcome; what has no numbers is named below."
-    def measured(outcome): return any(outcome in rows and rows[outcome]["difference"]["mean"] is not None for rows in found.values())
+    "Differences with their intervals, a group an outcome; what rests on too little is named below."
+    def measured(outcome): return any(outcome in rows and drawable(rows[outcome]["difference"]) for rows in found.values())
     missing, outcomes, labels = [name for name in outcomes if not measured(name)], [name for name in outcomes if measured(name)], []
     figure, axes = quiet_axes(height=1.2 + len(outcomes) * (0.16 + 0.13 * len(found)))
     for y, outcome in enumerate(outcomes):
@@ -197,7 +197,7 @@ def forest(found: dict[str, dict[str, dict]],  # by arm or run: its comparisons 
         better = next(rows[outcome]["better"] for rows in found.values() if outcome in rows)
         labels.append(outcome.replace("_", " ") + ("" if better == "neither" else f"\n({better} is better)"))
     _rows_of(axes, labels)
-    axes.set_xlabel(f"difference to {words} (line: 95 % interval; hollow and dotted: uncalibrated judge)" + ("\n" + textwrap.fill(f"no numbers: {', '.join(missing)}".replace("_", " "), 90) if missing else ""), fontsize=8)
+    axes.set_xlabel(f"difference to {words} (line: 95 % interval; hollow and dotted: uncalibrated judge)" + ("\n" + textwrap.fill(f"too few numbers to draw: {', '.join(missing)}".replace("_", " "), 90) if missing else ""), fontsize=8)
     figure.legend(handles=legend_handles(looks), loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return figure
 

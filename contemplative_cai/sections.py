@@ -13,8 +13,35 @@ from .calibration import Calibration, calibration_figure, calibration_rows
 from .claims import PRINCIPLES
 from .cooperation import Played, cooperation_picture
 from contemplative_cai.evidence import (
-    DRIFT, HUMANISTIC, REFUSAL, SAFETY, agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows, compared, cooperation_rows, declared_rows, difference_rows, first_judges, judge_calibrations, judge_name, kept_rows, level_rows, number, opening_rows, part_rows, people_rows, pressure_rows,
-    seat_rows, set_rows, shift_rows, uncalibrated, weight_rows,
+    DRIFT,
+    HUMANISTIC,
+    REFUSAL,
+    SAFETY,
+    agreement_rows,
+    arm_rows,
+    bound_rows,
+    breakdown_rows,
+    claim_rows,
+    compared,
+    cooperation_rows,
+    declared_rows,
+    difference_rows,
+    drawable,
+    first_judges,
+    judge_calibrations,
+    judge_name,
+    kept_rows,
+    level_rows,
+    number,
+    opening_rows,
+    part_rows,
+    people_rows,
+    pressure_rows,
+    seat_rows,
+    set_rows,
+    shift_rows,
+    uncalibrated,
+    weight_rows,
 )
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import Plot, Section, Table
@@ -41,7 +68,8 @@ def claims_section(metrics: dict,  # metrics.json
     more = [Table(f"{arm} less {against}, every outcome", difference_rows(metrics, arm, against, shown), source, folded=True) for arm, against in [(trained, "base"), *((trained, arm) for arm, _ in others), *others]]
     seconds = Table(f"{trained} less base in the eyes of further judges", difference_rows(metrics, trained, "base", second=True), f"{source} (role second judge)", folded=True)
     parts = [Plot("forest", forest_figure(metrics), "differences of all arms to base in the main outcomes, with 95 % intervals", source), Table("Declared claims", claim_rows(metrics), f"{source} (role, p)"), Table("Kept within the margin", kept_rows(metrics), f"{source} (kept)", f"Over-refusal and helpfulness are called kept where the loss against base is below {metrics['margin']:g} by a one-sided 97.5 % bound."),
-             Table("What could turn it", bound_rows(metrics), f"{source} (worst, equal_length, detectable)", "Means of the difference if every unscored answer had spoken against the trained arm, or for it; and the difference expected between answers of equal length, with how many words longer the trained arm's are."), *more, seconds]
+             Table("What could turn it", bound_rows(metrics), f"{source} (worst, equal_length, detectable)", "Means of the difference if every unscored answer had spoken against the trained arm, or for it; and the difference expected between answers of equal length, with how many words longer the trained arm's are."),
+             Table("What could turn it, by judges below the bar", bound_rows(metrics, False), f"{source} (worst, equal_length, detectable)", "They support no claim that could turn.", True), *more, seconds]
     return Section("Claims", words, parts, uncalibrated(metrics, [row["outcome"] for row in compared(metrics, trained, "base").values()]))
 
 # %% ../nbs/13d_sections.ipynb #81fca15d
@@ -59,7 +87,7 @@ def safety_section(metrics: dict,  # metrics.json
     judges = {judge_name(metrics, row) for row in metrics["levels"] if row["outcome"] == "violation" and row["judge"] == first_judges(metrics)["violation"]}
     words = [f"violation is the share of violating answers on the DEMO set by judge {', '.join(judges)}. The number is unofficial: no grade, and not comparable with any leaderboard."] if judges else [f"No safety prompts were answered: {metrics['sets']['safety']['note'] or 'none were drawn'}."] if not metrics["sets"]["safety"]["prompts"] else ["No judge looked at the answers to the safety prompts."]
     broken = [name for name in dict.fromkeys(row["outcome"] for row in metrics["breakdowns"]) if part_rows(metrics, name)]
-    first = next((name for name in (metrics["declared"]["primary"].partition(": ")[0], "violation") if name in broken), None)
+    first = next((name for name in (metrics["declared"]["primary"].partition(": ")[0], "violation") if name in broken and any(drawable(row["difference"]) for row in part_rows(metrics, name))), None)
     drawn = [Plot("hazards", parts_figure(metrics, first), f"difference in {first} by hazard and persona, with 95 % intervals", "metrics.json: breakdowns")] if first else []
     folded = [Table(f"{name.replace('_', ' ')} by hazard and persona", breakdown_rows(metrics, name), "metrics.json: breakdowns", "Small groups: wide intervals and no p.", True) for name in broken]
     weights = Table("The composite under other weights", weight_rows(metrics), "metrics.json: weights", "A weighted mean of four criteria, on answers where all four have a score; given only by judges above the bar on all of them.", True)
@@ -70,7 +98,7 @@ def principles_section(metrics: dict,  # metrics.json
                        ) -> Section:
     "Each principle, judged without seeing its vocabulary, and the rate of that vocabulary beside."
     words = ["Each principle is asked for in four checkable questions. The judge sees the answers with the principles' own vocabulary masked, so that naming a principle is not taken for following it; how often its words appear stands beside (vocabulary, words in a hundred)."]
-    drawn = [Plot("principles", principles_figure(metrics), "share of sub-questions met by principle and arm, with 95 % intervals", LEVELS)] if any(row["outcome"] in PRINCIPLES and row["mean"]["mean"] is not None for row in metrics["levels"]) else []
+    drawn = [Plot("principles", principles_figure(metrics), "share of sub-questions met by principle and arm, with 95 % intervals", LEVELS)] if any(row["outcome"] in PRINCIPLES and drawable(row["mean"]) for row in metrics["levels"]) else []
     return Section("Principles", words, [*drawn, *_levels(metrics, "Share of sub-questions met", [*PRINCIPLES, "vocabulary"])], uncalibrated(metrics, PRINCIPLES))
 
 

@@ -77,7 +77,8 @@ def _claimed(what: str, metrics: dict, name: str, source: str) -> Said:
         return Said(what, "not measured", f"{name}; {_missing(metrics, outcome)}", source)
     if not row["calibrated"]: return Said(what, "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
     p = f", p {p_text(row) if row['p'] is not None else 'undefined'}" if row["role"] in ("primary", "secondary") else ""
-    return Said(what, spread(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}", source)
+    kept = f"; {row['kept']['words']}" if row["kept"] else ""
+    return Said(what, spread(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
 
 
 def _primary(metrics: dict | None) -> Said:
