@@ -1207,6 +1207,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                          'contemplative_cai.judge._polarities': ('judge.html#_polarities', 'contemplative_cai/judge.py'),
                                          'contemplative_cai.judge._prefers': ('judge.html#_prefers', 'contemplative_cai/judge.py'),
                                          'contemplative_cai.judge._reviewed': ('judge.html#_reviewed', 'contemplative_cai/judge.py'),
+                                         'contemplative_cai.judge._what': ('judge.html#_what', 'contemplative_cai/judge.py'),
                                          'contemplative_cai.judge.cut_off': ('judge.html#cut_off', 'contemplative_cai/judge.py'),
                                          'contemplative_cai.judge.detect': ('judge.html#detect', 'contemplative_cai/judge.py'),
                                          'contemplative_cai.judge.disclosed': ('judge.html#disclosed', 'contemplative_cai/judge.py'),

@@ -160,6 +160,12 @@ def ways(claim: Asked | Paired,  # what to judge
     "The two ways of putting a claim; raises `InputError` for a criterion that does not fit it."
     return _polarities(claim) if isinstance(claim, Asked) else _orders(claim)
 
+
+def _what(claims: Sequence[Asked | Paired]) -> str:
+    "What is judged, for the progress line."
+    names = list(dict.fromkeys(claim.criterion.id for claim in claims)) or ["nothing"]
+    return f"judge {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
 # %% ../nbs/10_judge.ipynb #f509a3e9
 LEAST_MASS = 0.01  # probability that the two replies must have together, the end of the turn included
 WEIGHED = {"yes": "Reply with yes or no.", "B": "Reply with A or B."}  # by the last option
@@ -186,7 +192,7 @@ class LogitJudge:
         asked = [way for claim in claims for way in ways(claim)]
         contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[way.options[-1][0]]}"),) for way in asked for _ in range(2)]
         replies = [word[0].upper() + word[1:] for way in asked for word, _ in (way.options[0], way.options[-1])]
-        found = weigh(self._llm, self._journal, "judge weigh", contexts, replies, run)
+        found = weigh(self._llm, self._journal, "judge weigh", contexts, replies, run, _what(claims))
         return [self._opinion(asked[2 * i:2 * i + 2], found[4 * i:4 * i + 4]) for i in range(len(claims))]
 
     def _opinion(self, both: list[Way], found: list) -> Opinion:
@@ -233,7 +239,7 @@ class GenerativeJudge:
     def opinions(self, claims, run=None):
         "Each claim put in both ways; raises `ModelCallError` when every call failed."
         asked = [way for claim in claims for way in ways(claim)]
-        replies = ask(self._llm, self._journal, "judge reason", [self._request(way) for way in asked], self._sampling, self._template, run, least=HOPELESS)
+        replies = ask(self._llm, self._journal, "judge reason", [self._request(way) for way in asked], self._sampling, self._template, run, HOPELESS, _what(claims))
         read = [read_reply(reply, way.options) for reply, way in zip(replies, asked, strict=True)]
         return [self._opinion(*read[i:i + 2]) for i in range(0, len(read), 2)]
 

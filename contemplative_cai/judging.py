@@ -92,6 +92,7 @@ def measure(judge: Judge,  # who is measured
     rows = [row for row in load_calibration() if set(row.labels) & {c.id for c in rubric.criteria}]
     path = cache_folder() / "calibration" / f"{digest([judge.name, rubric.digest, [row.model_dump() for row in rows]], 24)}.json"
     if path.is_file(): return Calibration(**read_json(path))
+    if run: print(f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; it is remembered for later runs", flush=True)
     found = calibrate(judge, rubric, rows, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found.model_dump(mode="json"))

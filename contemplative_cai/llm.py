@@ -236,6 +236,7 @@ def ask(llm: LLM,  # who is asked
         template: str = "",  # part of the key: which templates built the conversations
         run: Run | None = None,  # whose progress.json to write
         least: int = 1,  # calls that must all have failed before the stage is given up
+        label: str = "",  # what progress calls it; empty: the stage
         ) -> list[Completion | CallFailed]:
     "A completion or the reason why there is none, in input order; raises `ModelCallError` when every one of at least `least` calls failed, or nothing more can be asked."
     keys = [call_key(stage, conversation, llm, sampling, template) for conversation in conversations]
@@ -244,7 +245,7 @@ def ask(llm: LLM,  # who is asked
     unlimited = sampling.model_copy(update={"max_tokens": 0})
     alike = {name: (call_key(stage, conversation, llm, unlimited, template), sampling.max_tokens) for name, conversation in unique.items()}
     known, reasons = journal.get(names, alike), {}
-    progress = Progress(run, stage, total=len(names), done=len(known))
+    progress = Progress(run, label or stage, total=len(names), done=len(known))
     for batch in llm.batches(todo) if len(known) < len(names) else []:
         missing = [i for i in batch if names[i] not in known]
         for made, failed in _finished(llm, journal, stage, [names[i] for i in missing], [todo[i] for i in missing], sampling, alike):

@@ -50,12 +50,13 @@ def weigh(llm: LLM,  # who weighs
           contexts: Sequence[Conversation],  # the whole stage, in a fixed order
           replies: Sequence[str],  # one possible reply a context
           run: Run | None = None,  # whose progress.json to write
+          label: str = "",  # what progress calls it; empty: the stage
           ) -> list[Logprob | CallFailed]:
     "The log-probability of each reply, or the reason why there is none; raises `ModelCallError` when the first few failed and none was weighed."
     keys = [digest([stage, context, reply, llm.key], length=32) for context, reply in zip(contexts, replies, strict=True)]
     rows = dict(zip(keys, zip(contexts, replies)))
     names, known, reasons, so_far = list(rows), journal.get(list(rows)), {}, []
-    progress = Progress(run, stage, total=len(names), done=len(known))
+    progress = Progress(run, label or stage, total=len(names), done=len(known))
     for batch in _cut(len(names), max(WEIGHED_TOGETHER, llm.batch_size)) if len(known) < len(names) else []:
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
