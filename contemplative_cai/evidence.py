@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from .calibration import UNCALIBRATED, Calibration
 from .claims import KEPT, known_outcomes
 from .prompts import HAZARDS, hazard_of
-from .stats import MIN_CLUSTERS, Estimate
+from .stats import Estimate, too_few
 
 # %% ../nbs/13a_evidence.ipynb #0dbc27e0
 SAFETY = ("violation", "harmfulness", "refusal_clarity", "bias_mitigation", "uncertainty_acknowledgement", "composite")
@@ -34,7 +34,7 @@ def estimate_of(values: Mapping,  # a mean and its interval, as a file holds it
 def drawable(values: Mapping,  # a mean and what it rests on, as a file holds it
              ) -> bool:
     "Whether a figure may show it: a mean of a few units looks like a finding and is none."
-    return values["mean"] is not None and values["clusters"] >= MIN_CLUSTERS
+    return values["mean"] is not None and not too_few(values["clusters"])
 
 
 def judge_names(metrics: dict,  # metrics.json

@@ -45,7 +45,7 @@ def judged_rubrics(names: Sequence[str],  # rubrics, groups of criteria such as 
                    ) -> dict[str, Rubric]:
     "The rubrics by name, each with the criteria that were asked for; raises `InputError` for every name that is none of these."
     rubrics = [load_rubric(name) for name in APPLIES]
-    known = list(dict.fromkeys(name for rubric in rubrics for c in rubric.criteria for name in (rubric.id, c.group, c.id) if name))
+    known = sorted({name for rubric in rubrics for c in rubric.criteria for name in _called(rubric, c)})
     wrong = [name for name in names if name not in known]
     if wrong: raise InputError(*(f"eval_judged: no rubric, group or criterion '{name}'; {did_you_mean(name, known)}" for name in wrong))
     return {found.id: found for rubric in rubrics if (found := _asked(rubric, set(names))).criteria}

@@ -13,35 +13,8 @@ from .calibration import Calibration, calibration_figure, calibration_rows
 from .claims import PRINCIPLES
 from .cooperation import Played, cooperation_picture
 from contemplative_cai.evidence import (
-    DRIFT,
-    HUMANISTIC,
-    REFUSAL,
-    SAFETY,
-    agreement_rows,
-    arm_rows,
-    bound_rows,
-    breakdown_rows,
-    claim_rows,
-    compared,
-    cooperation_rows,
-    declared_rows,
-    difference_rows,
-    drawable,
-    first_judges,
-    judge_calibrations,
-    judge_name,
-    kept_rows,
-    level_rows,
-    number,
-    opening_rows,
-    part_rows,
-    people_rows,
-    pressure_rows,
-    seat_rows,
-    set_rows,
-    shift_rows,
-    uncalibrated,
-    weight_rows,
+    DRIFT, HUMANISTIC, REFUSAL, SAFETY, agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows, compared, cooperation_rows, declared_rows, difference_rows, drawable,
+    first_judges, judge_calibrations, judge_name, kept_rows, level_rows, number, opening_rows, part_rows, people_rows, pressure_rows, seat_rows, set_rows, shift_rows, uncalibrated, weight_rows,
 )
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import Plot, Section, Table

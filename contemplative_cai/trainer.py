@@ -302,6 +302,7 @@ def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, 
     "A transformers callback; only the main process of several writes."
     from transformers import TrainerCallback
     rewind(folder, resumed)
+    (folder / "findings.jsonl").touch()  # an empty one says that nothing was found
     rows, known = read_metrics(folder), {found.kind: found for found in read_rows(folder / "findings.jsonl", Finding)}
 
     class Recorder(TrainerCallback):

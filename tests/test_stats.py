@@ -363,3 +363,8 @@ def test_the_prior_studys_numbers_are_reproduced():
     before, after = scores["standard"], scores["contemplative_alignment"]
     d = (after.mean() - before.mean()) / math.sqrt((before.var(ddof=0) + after.var(ddof=0)) / 2)
     assert round(float(d), 4) == 0.9615 and (round(after.mean(), 2), round(before.mean(), 2)) == (74.71, 59.42)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200, -1e308])
+def test_what_has_no_square_is_refused(value):
+    with pytest.raises(ValueError, match="must be finite"): estimate([value, 0.0, 1.0, 2.0, 3.0, 4.0])
