@@ -1,1 +1,33 @@
+"""Contemplative constitutional AI: generate, review, train, evaluate. A name below is imported when it is first used."""
 __version__ = "0.1.0"
+
+from importlib import import_module
+
+HOMES = {  # what a notebook begins with, and the module that defines it
+    "begin": "command.pipeline",
+    "load_recipe": "core.recipe",
+    "open_run": "core.run",
+    "step": "core.run",
+    "load_constitution": "inputs.constitution",
+    "draw_prompts": "inputs.sources",
+    "load_llm": "models.local",
+    "generate_pairs": "pairs.generate",
+    "load_pairs": "pairs.make",
+    "review_widget": "pairs.review",
+    "train": "training.train",
+    "evaluate": "evaluation.evaluate",
+    "write_report": "report.report",
+    "compare_runs": "report.compare",
+}
+__all__ = ["__version__", *HOMES]
+
+
+def __getattr__(name: str):
+    "A name of `HOMES`, from the module that defines it."
+    if name not in HOMES: raise AttributeError(f"module 'contemplative_cai' has no attribute '{name}'; it offers {', '.join(HOMES)}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    "What is offered here."
+    return sorted({*globals(), *HOMES})

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from contemplative_cai.constitution import load_constitution
-from contemplative_cai.llm import ScriptedLLM
+from contemplative_cai.inputs.constitution import load_constitution
+from contemplative_cai.models.llm import ScriptedLLM
 
 settings.register_profile("repeatable", derandomize=True)  # a red test is red again on the next run, here and in CI
 settings.load_profile("repeatable")
@@ -77,7 +77,7 @@ def borrowed_prompts(folder):
     "A benchmarks folder in the layout of AILuminate and XSTest, filled with the project's own harmless prompts."
     import csv
 
-    from contemplative_cai.prompts import pool_prompts
+    from contemplative_cai.inputs.sources import pool_prompts
     texts = [prompt.text.replace("?", ", if you had to say it in one word?") for prompt in pool_prompts("practice").prompts[0]]
     (folder / "ailuminate").mkdir(parents=True)
     (folder / "xstest").mkdir()

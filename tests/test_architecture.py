@@ -8,35 +8,65 @@ from pathlib import Path
 
 import pytest
 
-from contemplative_cai.config import Recipe, recipe_names
-from contemplative_cai.pipeline import KINDS, STEPS, notebook_parameters, notebook_path
+from contemplative_cai.core.recipe import Recipe, recipe_names
+from contemplative_cai.command.pipeline import KINDS, notebook_parameters, notebook_path, STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
-ORDER = [path.stem.split("_", 1)[1] for path in NOTEBOOKS]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*_*/[0-9]*_*.ipynb"))
+
+
+def room_and_name(path): return f"{path.parent.name.split('_', 1)[1]}.{path.stem.split('_', 1)[1]}"
+
+
+ORDER = [room_and_name(path) for path in NOTEBOOKS]
+ROOMS = list(dict.fromkeys(module.split(".")[0] for module in ORDER))
 
 
 def cells(path): return json.loads(path.read_text())["cells"]
 
 
+def source(module): return (ROOT / "contemplative_cai" / f"{module.replace('.', '/')}.py").read_text()
+
+
 def imports(module):
-    "Names of the project's modules that a module imports, anywhere in it."
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / "contemplative_cai" / f"{module}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level: found.add(node.module)
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            found |= {name.split(".")[1] for name in names if name.startswith("contemplative_cai.")}
-    return found
+    "The project's modules that a module imports, anywhere in it."
+    for node in ast.walk(ast.parse(source(module))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("contemplative_cai.") for alias in node.names if alias.name.startswith("contemplative_cai."))
+        if not isinstance(node, ast.ImportFrom): continue
+        if not node.level and not f"{node.module}.".startswith("contemplative_cai."): continue
+        package = {0: "", 1: f"{module.split('.')[0]}.", 2: ""}[node.level] + (node.module or "").removeprefix("contemplative_cai").removeprefix(".")
+        if package in ORDER: yield package
+        else: yield from (f"{package}.{alias.name}".lstrip(".") for alias in node.names)
 
 
 @pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_lower_numbered_ones(module):
-    assert imports(module) <= set(ORDER[:ORDER.index(module)])
+def test_a_module_imports_only_earlier_rooms_and_lower_numbered_files_of_its_own(module):
+    assert set(imports(module)) <= set(ORDER[:ORDER.index(module)])
 
 
 def test_every_numbered_notebook_exports_a_module():
-    assert sorted(ORDER) == sorted(path.stem for path in (ROOT / "contemplative_cai").glob("[a-z]*.py"))
+    modules = [path.relative_to(ROOT / "contemplative_cai").with_suffix("") for path in (ROOT / "contemplative_cai").glob("*/[a-z]*.py")]
+    assert sorted(ORDER) == sorted(".".join(path.parts) for path in modules)
+    assert not list((ROOT / "contemplative_cai").glob("[a-z]*.py")), "a module without a room"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_in_one_sentence_what_it_is_for(room):
+    sentence = ast.get_docstring(ast.parse((ROOT / "contemplative_cai" / room / "__init__.py").read_text()))
+    assert sentence and sentence.endswith(".") and sentence.count(".") == 1
+
+
+def test_a_name_is_defined_once():
+    homes = {}
+    for module in ORDER:
+        for node in ast.parse(source(module)).body:
+            named = [node] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+            names = [item.name for item in named] + [leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
+            for name in names:
+                if not name.startswith("_") and name != "main": homes.setdefault(name, []).append(module)
+    assert {name: there for name, there in homes.items() if len(there) > 1} == {}
 
 
 def test_import_is_light():
@@ -47,7 +77,7 @@ def test_import_is_light():
 
 @pytest.mark.parametrize("module", ORDER)
 def test_exported_code_imports_neither_nbdev_nor_fastcore(module):
-    text = (ROOT / "contemplative_cai" / f"{module}.py").read_text()
+    text = source(module)
     assert "import nbdev" not in text and "from nbdev" not in text and "fastcore" not in text
 
 
@@ -79,7 +109,7 @@ def test_parameters_are_typed_literals_with_a_meaning(step):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_says_what_it_is_and_is_valid(name):
-    from contemplative_cai.config import load_recipe, recipe_summary
+    from contemplative_cai.core.recipe import load_recipe, recipe_summary
     assert load_recipe(name) and len(recipe_summary(name)) > 20
 
 

@@ -11,22 +11,27 @@ from conftest import journalled, play, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.arms import TOLERANCE, Arm, OpenArm, answer_arms, arm_prompt, constitution_prompt, fit_length, open_arms, probe_arms, read_arm, standard_arms, token_counter, write_arms
-from contemplative_cai.config import build_recipe, model_spec
-from contemplative_cai.constitution import constitution_names
-from contemplative_cai.filters import vocabulary
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.journal import Journal
-from contemplative_cai.llm import ModelCallError, Sampling, ScriptedLLM
-from contemplative_cai.pairs import load_split
-from contemplative_cai.prompts import draw_prompts
-from contemplative_cai.robustness import BARE, NONE, Wording, attempts, cell_rows, load_wrapper, load_wrappers, robustness_table, shift_difference, system_prompts, told, worst_case, wrap
-from contemplative_cai.schema import Answer, InputError, Message, Prompt, Verdict
-from contemplative_cai.sets import held_back, learned_prompts, refusal_prompts, safety_prompts, trained_on, unknown_training
-from contemplative_cai.split import find_leaks
-from contemplative_cai.store import open_run, read_json, write_json
-from contemplative_cai.style import distinct_share, frequent_openings, reading_ease, style_verdicts, word_variety
-from contemplative_cai.weights import model_source
+from contemplative_cai.evaluation.arms import answer_arms, Arm, constitution_prompt, fit_length, open_arms, OpenArm, probe_arms, read_arm, standard_arms, token_counter, TOLERANCE, write_arms
+from contemplative_cai.inputs.rubrics import arm_prompt
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.inputs.constitution import constitution_names
+from contemplative_cai.measure.text import vocabulary
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.models.llm import ModelCallError, Sampling, ScriptedLLM
+from contemplative_cai.pairs.make import load_split
+from contemplative_cai.inputs.sources import draw_prompts
+from contemplative_cai.evaluation.pressure import attempts, BARE, cell_rows, NONE, robustness_table, shift_difference, system_prompts, told, worst_case, wrap
+from contemplative_cai.inputs.rubrics import load_wrapper, load_wrappers, Wording
+from contemplative_cai.core.schema import Answer, InputError, Message, Prompt, Verdict
+from contemplative_cai.evaluation.questions import held_back, learned_prompts, refusal_prompts, safety_prompts, trained_on, unknown_training
+from contemplative_cai.inputs.split import find_leaks
+from contemplative_cai.core.files import read_json, write_json
+from contemplative_cai.core.run import open_run
+from contemplative_cai.inputs.rubrics import load_rubric
+from contemplative_cai.measure.style import distinct_share, frequent_openings, reading_ease, style_verdicts, word_variety
+from contemplative_cai.models.weights import model_source
 
 TINY = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "constitution": "contemplative-minimal", "answer_tokens": 12, "n_prompts": 12}
 WARM = Sampling(max_tokens=12, temperature=0.7, seed=3)
@@ -138,7 +143,7 @@ def test_arms_differ_base_is_the_bare_model_and_a_finished_probe_loads_nothing(t
     assert probed["base"].nats == 0 and all(probed[name].nats for name in ("prompted", "careful", "sft", "dpo"))
     assert probed["base"].key == probed["prompted"].key == trained.manifest["arms"]["base"]["key"] and len({probed[name].key for name in ("base", "sft", "dpo")}) == 3
     assert "@" in probed["base"].key and "+" not in probed["base"].key and "fresh load" in trained.manifest["arms"]["base"]["checked"]
-    monkeypatch.setattr("contemplative_cai.opening.load_llm", lambda *a, **k: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("contemplative_cai.models.choose.load_llm", lambda *a, **k: pytest.fail("a model was loaded"))
     with open_arms(recipe, trained, arms) as opened: assert probe_arms(recipe, trained, opened) == list(probed.values())
 
 
@@ -204,9 +209,9 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_arms import WARM, scripted
-from contemplative_cai.arms import answer_arms
-from contemplative_cai.journal import Journal
-from contemplative_cai.prompts import draw_prompts
+from contemplative_cai.evaluation.arms import answer_arms
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.inputs.sources import draw_prompts
 def slow(conversation):
     time.sleep(0.02)
     return conversation[-1].content[::-1]
@@ -323,7 +328,7 @@ def test_shift_and_worst_case_by_hand():
 def said(text, prompt="p", arm="base", sample=0): return Answer(arm=arm, prompt_id=prompt, source="test", text=text, model="m", sample=sample)
 
 
-def style(text, criterion): return next(v for v in style_verdicts([said(text)]) if v.criterion == criterion)
+def style(text, criterion): return next(v for v in style_verdicts([said(text)], load_rubric("style")) if v.criterion == criterion)
 
 
 def test_style_by_hand():
@@ -337,7 +342,7 @@ def test_style_by_hand():
 @given(st.text(max_size=300))
 @settings(deadline=None, max_examples=60)
 def test_style_is_a_number_in_range_or_a_reason(text):
-    for v in style_verdicts([said(text)]):
+    for v in style_verdicts([said(text)], load_rubric("style")):
         assert (v.value is None) == bool(v.reason)
         if v.value is not None and v.criterion in ("distinct_1", "distinct_2", "variety", "loop", "opening_share"): assert 0 <= v.value <= 1
 
@@ -349,7 +354,7 @@ def test_readability_is_for_english_and_says_so():
 
 def test_openings_are_counted_within_an_arm_and_by_prompt():
     answers = [said(f"It sounds like a hard day, number {i}.", f"p{i}") for i in range(3)] + [said("It sounds like a hard day again.", "p0", sample=1), said("Ask her tonight, if you can.", "p3"), said("It sounds like a hard day.", "p9", "dpo")]
-    share = {(v.arm, v.prompt_id, v.sample): v.value for v in style_verdicts(answers) if v.criterion == "opening_share"}
+    share = {(v.arm, v.prompt_id, v.sample): v.value for v in style_verdicts(answers, load_rubric("style")) if v.criterion == "opening_share"}
     assert share[("base", "p0", 0)] == share[("base", "p0", 1)] == pytest.approx(2 / 3) and share[("base", "p3", 0)] == 0 and share[("dpo", "p9", 0)] is None
     found, = frequent_openings(answers)
     assert (found.arm, found.words, found.answers, found.share) == ("base", "it sounds like a", 4, 0.8)

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contemplative_cai.audit import Encoded, audit_lengths, encode_pair, learnable, refuse_cuts, render_pair, template_faults
-from contemplative_cai.config import model_spec
-from contemplative_cai.schema import InputError, Message, PreferencePair
-from contemplative_cai.weights import load_tokenizer
+from contemplative_cai.training.audit import audit_lengths, encode_pair, Encoded, learnable, refuse_cuts, render_pair, template_faults
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.core.schema import InputError, Message, PreferencePair
+from contemplative_cai.models.weights import load_tokenizer
 
 
 def pair(prompt, chosen, rejected, system=None):
@@ -27,7 +27,7 @@ def test_tokens_are_those_of_trl(tokenizer, tmp_path):
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
-    from contemplative_cai.weights import model_source
+    from contemplative_cai.models.weights import model_source
     rows = Dataset.from_list([p.model_dump(mode="json", include={"prompt", "chosen", "rejected"}) for p in PAIRS])
     trainer = DPOTrainer(model=AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0]), args=DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", precompute_ref_log_probs=True), train_dataset=rows, processing_class=tokenizer)
     for ours, theirs in zip([encode_pair(tokenizer, p) for p in PAIRS], trainer.train_dataset, strict=True):

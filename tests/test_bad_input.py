@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from contemplative_cai import commands, pipeline, store, weights
-from contemplative_cai.config import Recipe
-from contemplative_cai.journal import Journal
-from contemplative_cai.schema import InputError
-from contemplative_cai.store import open_run
+from contemplative_cai.command import commands, pipeline
+from contemplative_cai.core import run as store
+from contemplative_cai.models import weights
+from contemplative_cai.core.recipe import Recipe
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.core.run import open_run
 
 GENERATE = ("run", "generate", "--run", "mine")
 CALLS = {f"call-{i}": {"text": f"Walk a little every day, number {i}. " * 40, "prompt_tokens": 9, "completion_tokens": 9} for i in range(40)}

@@ -14,11 +14,11 @@ import nbformat.v4 as v4
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from contemplative_cai.constitution import load_constitution, parse_constitution
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.llm import ScriptedLLM
-from contemplative_cai.pipeline import begin
-from contemplative_cai.store import Run
+from contemplative_cai.inputs.constitution import load_constitution, parse_constitution
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.command.pipeline import begin
+from contemplative_cai.core.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
@@ -185,7 +185,7 @@ def test_builder_widget(page, lab):
 PROGRESS = """\
 import time
 from pathlib import Path
-from contemplative_cai.journal import Progress
+from contemplative_cai.core.terminal import Progress
 
 progress = Progress(None, "answers", 3)
 for i in range(1, 4):

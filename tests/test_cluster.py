@@ -16,14 +16,14 @@ import psutil
 import pytest
 from conftest import journalled, wait_for
 
-from contemplative_cai import cluster
-from contemplative_cai.cluster import ChainActor, ray_llm, recipe_chain
-from contemplative_cai.config import load_recipe
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.llm import ModelCallError, ScriptedLLM
-from contemplative_cai.project import project_root
-from contemplative_cai.schema import InputError
-from contemplative_cai.store import open_run
+from contemplative_cai.revision import cluster
+from contemplative_cai.revision.cluster import ChainActor, ray_llm, recipe_chain
+from contemplative_cai.core.recipe import load_recipe
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
+from contemplative_cai.core.project import project_root
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.core.run import open_run
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'cluster'")
 ROOT = Path(__file__).resolve().parents[1]

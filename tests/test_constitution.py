@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.builder import Draft
-from contemplative_cai.commands import main
-from contemplative_cai.config import build_recipe, model_spec
-from contemplative_cai.constitution import combine, constitution_names, dump_constitution, leave_out, load_constitution, parse_constitution, recipe_constitution
-from contemplative_cai.dialects import canonical_id, dialect, read_dialect, statement
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.lint import diff_constitutions, lint_constitution, lint_file, principle_lengths, token_counter
-from contemplative_cai.schema import InputError
-from contemplative_cai.store import open_run
-from contemplative_cai.weights import load_tokenizer
+from contemplative_cai.command.builder import Draft
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.inputs.constitution import combine, constitution_names, dump_constitution, leave_out, load_constitution, parse_constitution, recipe_constitution
+from contemplative_cai.inputs.dialects import canonical_id, dialect, read_dialect, statement
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.command.lint import diff_constitutions, lint_constitution, lint_file, principle_lengths, token_counter
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.core.run import open_run
+from contemplative_cai.models.weights import load_tokenizer
 
 FULL = ("contemplative", "charter", "generic", "improve", "unrelated")  # those that are to be compared
 
@@ -215,7 +216,7 @@ def test_lint_names_line_and_part(tmp_path, contemplative):
 
 
 def test_lint_warns_of_a_question_that_would_leak(contemplative):
-    from contemplative_cai.prompts import load_prompts
+    from contemplative_cai.inputs.sources import load_prompts
     example = contemplative.principles[0].examples[0].model_copy(update={"prompt": load_prompts("edge_cases")[3].text})
     principle = contemplative.principles[0].model_copy(update={"examples": (example, *contemplative.principles[0].examples[1:])})
     assert any("edge_cases" in f.what for f in lint_constitution(contemplative.model_copy(update={"principles": (principle, *contemplative.principles[1:])})))

@@ -9,10 +9,10 @@ from conftest import journalled, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contemplative_cai.arms import Arm, OpenArm
-from contemplative_cai.cooperation import OPPONENTS, PAYOFF, ROUNDS, Game, Round, cooperation_picture, cooperation_table, game_turn, game_verdicts, other_move, play_games, read_move, score_game
-from contemplative_cai.journal import Journal
-from contemplative_cai.llm import ModelCallError, Sampling, ScriptedLLM
+from contemplative_cai.evaluation.arms import Arm, OpenArm
+from contemplative_cai.evaluation.games import cooperation_picture, cooperation_table, Game, game_turn, game_verdicts, OPPONENTS, other_move, PAYOFF, play_games, read_move, Round, ROUNDS, score_game
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.models.llm import ModelCallError, Sampling, ScriptedLLM
 
 SHORT = Sampling(max_tokens=12, temperature=0.7)
 
@@ -132,10 +132,10 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_cooperation import SHORT, copied
-from contemplative_cai.arms import Arm, OpenArm
-from contemplative_cai.cooperation import play_games
-from contemplative_cai.journal import Journal
-from contemplative_cai.llm import ScriptedLLM
+from contemplative_cai.evaluation.arms import Arm, OpenArm
+from contemplative_cai.evaluation.games import play_games
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.models.llm import ScriptedLLM
 def slow(conversation):
     time.sleep(0.02)
     return copied(conversation)

@@ -15,18 +15,20 @@ import pytest
 import yaml
 from conftest import play
 
-from contemplative_cai.commands import main
-from contemplative_cai.compare import Version, diff_runs, load_version, show_changes
-from contemplative_cai.config import Recipe, build_recipe, model_spec
-from contemplative_cai.dataset import divide_pairs, part_file, prompt_licences, read_dataset, shared_recipe, write_dataset, yield_table
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.llm import ScriptedLLM
-from contemplative_cai.pairs import load_pairs, load_split
-from contemplative_cai.project import read_yaml
-from contemplative_cai.publish import UploadFailed, plan_upload, send
-from contemplative_cai.review import open_review
-from contemplative_cai.schema import Dropped, InputError, PreferencePair
-from contemplative_cai.store import open_run, read_rows, write_rows, write_text
+from contemplative_cai.command.commands import main
+from contemplative_cai.report.diff import diff_runs, load_version, show_changes, Version
+from contemplative_cai.core.recipe import build_recipe, Recipe
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.pairs.dataset import divide_pairs, part_file, prompt_licences, read_dataset, shared_recipe, write_dataset, yield_table
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.pairs.make import load_pairs, load_split
+from contemplative_cai.core.project import read_yaml
+from contemplative_cai.pairs.publish import plan_upload, send, UploadFailed
+from contemplative_cai.pairs.review import open_review
+from contemplative_cai.core.schema import Dropped, InputError, PreferencePair
+from contemplative_cai.core.files import read_rows, write_rows, write_text
+from contemplative_cai.core.run import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = {"n_prompts": 10, "filters": "empty,identical", "model": "random-tiny", "max_length": 256, "answer_tokens": 40, "test_share": 0.3, "validation_share": 0.2}
@@ -96,7 +98,7 @@ def test_trl_trains_on_the_folder_as_it_is(run, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    from contemplative_cai.weights import model_source
+    from contemplative_cai.models.weights import model_source
     source = model_source(model_spec("random-tiny"))[0]
     parts = load_dataset(str(write_dataset(run)), cache_dir=str(tmp_path / "cache"))
     settings = DPOConfig(output_dir=str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=2, use_cpu=True, bf16=False, report_to="none", save_strategy="no", logging_steps=1, max_length=256, disable_tqdm=True)
@@ -498,7 +500,7 @@ def test_what_reviewers_rejected_is_not_pushed(run, capsys):
 
 
 def test_a_run_that_is_worked_on_is_not_pushed(run, capsys):
-    holder = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.store import hold, open_run\nwith hold(open_run('demo')): print('held', flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.core.run import hold, open_run\nwith hold(open_run('demo')): print('held', flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     assert main(["push", "demo", "--repo", "lab/pairs"]) == 2 and "is being worked on" in capsys.readouterr().err
     holder.communicate("")

@@ -15,10 +15,11 @@ import pytest
 from conftest import journalled, wait_for
 from model_server import Server, completion
 
-from contemplative_cai.endpoint import EndpointLLM, check_served, check_url, served_models
-from contemplative_cai.journal import Journal
-from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ask
-from contemplative_cai.schema import InputError, Message
+from contemplative_cai.models.endpoint import check_served, check_url, EndpointLLM, served_models
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.models.ask import ask
+from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling
+from contemplative_cai.core.schema import InputError, Message
 
 SAMPLING = Sampling(max_tokens=20, temperature=0.7, seed=3)
 SECRET = "sk-very/secret-0123456789"
@@ -31,7 +32,7 @@ def user(text): return (Message(role="user", content=text),)
 def hurried(monkeypatch):
     "Short pauses between tries."
     monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.02)
-    monkeypatch.setattr("contemplative_cai.endpoint.PAUSE", 0.02)
+    monkeypatch.setattr("contemplative_cai.models.endpoint.PAUSE", 0.02)
     monkeypatch.delenv("CCAI_API_KEY", raising=False)
 
 
@@ -272,5 +273,5 @@ def test_a_server_without_log_probabilities_says_so():
 
 
 def test_a_missing_client_names_the_extra(monkeypatch):
-    monkeypatch.setattr("contemplative_cai.endpoint.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("contemplative_cai.models.endpoint.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"\.\[vllm\]"): EndpointLLM("http://127.0.0.1:1/v1", "m")

@@ -9,17 +9,19 @@ import torch
 from conftest import RULES_ONLY, play
 from test_endpoint import Server, hurried  # noqa: F401  (a fixture)
 
-from contemplative_cai import opening, weights
-from contemplative_cai.config import ModelSpec, build_recipe, model_spec
-from contemplative_cai.constitution import load_constitution
-from contemplative_cai.engine import load_llm
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.journal import Journal
-from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM, ask
-from contemplative_cai.opening import choose_engine, open_llm
-from contemplative_cai.schema import InputError, Message
-from contemplative_cai.store import open_run
-from contemplative_cai.weights import fitting_rows, load_tokenizer, memory_bytes, model_source, row_bytes
+from contemplative_cai.models import choose as opening, weights
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.models.catalog import model_spec, ModelSpec
+from contemplative_cai.inputs.constitution import load_constitution
+from contemplative_cai.models.local import load_llm
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.models.ask import ask
+from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
+from contemplative_cai.models.choose import choose_engine, open_llm
+from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.run import open_run
+from contemplative_cai.models.weights import fitting_rows, load_tokenizer, memory_bytes, model_source, row_bytes
 
 GREEDY = Sampling(max_tokens=10)
 HEAD = (Message(role="user", content="We spoke of rivers and of the stones in them. " * 9), Message(role="assistant", content="We did."))
@@ -73,7 +75,7 @@ def test_several_adapters_on_one_base_are_each_what_peft_makes_of_them(two_adapt
 
 def test_logprobs_share_the_prefix(tiny, monkeypatch):
     "The same numbers as without sharing, and the common beginning is read once."
-    from contemplative_cai import engine
+    from contemplative_cai.models import local as engine
     read, read_prefix = [], engine.read_prefix
     monkeypatch.setattr(engine, "read_prefix", lambda model, ids: read.append(len(ids)) or read_prefix(model, ids))
     asked, replies = [(*HEAD, *user(text)) for text in ("And then?", "What of the sea?", "Why?")], ["It ends.", "Far.", "Nobody knows; ask it."]
@@ -102,7 +104,7 @@ def test_what_rows_begin_with_is_read_once_for_all_of_them(batch_size, tokens, m
     llm, read = load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=batch_size), []
     rows = [(context, reply) for reply in ("Yes", "No", "Yes, it is.") for context in QUESTIONED[::-1]] + [(QUESTIONED[0], "Yes"), (user("Is it late?"), "No")]
     alone = [llm.logprobs([context], [reply])[0] for context, reply in rows]
-    monkeypatch.setattr("contemplative_cai.attention.PACKED_TOKENS", tokens)
+    monkeypatch.setattr("contemplative_cai.models.attention.PACKED_TOKENS", tokens)
     forward = llm.model.forward
     monkeypatch.setattr(llm.model, "forward", lambda input_ids, **options: read.append(input_ids.shape[1]) or forward(input_ids=input_ids, **options))
     together = llm.logprobs(*zip(*rows))
@@ -242,8 +244,8 @@ def test_a_run_on_a_server_and_its_rerun_without_one(runs, contemplative):
 
 def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypatch):
     "Generation and evaluation again, with a loader that must not be called."
-    from contemplative_cai.evaluate import evaluate
-    from contemplative_cai.train import train
+    from contemplative_cai.evaluation.evaluate import evaluate
+    from contemplative_cai.training.train import train
     recipe, run = build_recipe({"model": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 10, "filters": "empty,identical", "answer_tokens": 8, "critique_tokens": 8, "revision_tokens": 8, "n_few_shot": 0, "n_eval_prompts": 2, "resamples": 200, "guarded": [], "epochs": 1} | RULES_ONLY | {"eval_judged": "helpfulness", "n_helpful": 2}), open_run("again")
     made = generate_pairs(run, recipe)
     train(run, recipe)
@@ -254,7 +256,7 @@ def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypat
 
 
 def test_editing_one_principle_redoes_its_critiques_and_revisions_only(runs, contemplative):
-    from contemplative_cai.config import Recipe  # noqa: F401
+    from contemplative_cai.core.recipe import Recipe  # noqa: F401
     recipe, run = build_recipe({"n_prompts": 5, "filters": "empty", "guarded": [], "n_eval_prompts": 0}), open_run("edited")
     llm = play(contemplative)
     generate_pairs(run, recipe, llm)

@@ -13,22 +13,25 @@ import pytest
 from conftest import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 from model_server import Server, completion
 
-import contemplative_cai.evaluate as evaluation
-from contemplative_cai.calibration import load_calibration
-from contemplative_cai.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
-from contemplative_cai.config import build_recipe
-from contemplative_cai.evaluate import check_evaluation, evaluate
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.judge import LogitJudge, load_rubric
-from contemplative_cai.judging import APPLIES, Seated, judged_rubrics, read_seats
-from contemplative_cai.llm import ScriptedLLM
-from contemplative_cai.outcomes import declare
-from contemplative_cai.review import Decision
-from contemplative_cai.schema import Answer, InputError, Verdict, digest
-from contemplative_cai.store import append_row, open_run, read_json, read_rows, refuse_busy, write_json
-from contemplative_cai.suites import Item
-from contemplative_cai.train import train
-from contemplative_cai.verdicts import mask_vocabulary
+import contemplative_cai.evaluation.evaluate as evaluation
+from contemplative_cai.inputs.rubrics import load_calibration
+from contemplative_cai.evaluation.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.evaluation.evaluate import check_evaluation, evaluate
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.evaluation.judge import LogitJudge
+from contemplative_cai.inputs.rubrics import load_rubric
+from contemplative_cai.evaluation.judge import read_seats, Seated
+from contemplative_cai.inputs.rubrics import APPLIES, judged_rubrics
+from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.measure.outcomes import declare
+from contemplative_cai.pairs.review import Decision
+from contemplative_cai.core.schema import Answer, digest, InputError, Verdict
+from contemplative_cai.core.files import append_row, read_json, read_rows, write_json
+from contemplative_cai.core.run import open_run, refuse_busy
+from contemplative_cai.evaluation.questions import Item
+from contemplative_cai.training.train import train
+from contemplative_cai.evaluation.verdicts import mask_vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "constitution": "contemplative-minimal", "n_prompts": 12, "filters": "empty,identical", "epochs": 1, "max_steps": 3, "learning_rate": 0.01, "max_length": 256, "test_share": 0.4,
@@ -273,7 +276,7 @@ def test_a_judge_says_whose_relative_it_is(run):
 
 
 def test_people_are_set_beside_the_judge(run, monkeypatch):
-    from contemplative_cai.pairs import load_pairs
+    from contemplative_cai.pairs.make import load_pairs
     for pair in load_pairs(run)[:8]: append_row(run.path("reviews", "somebody.jsonl"), Decision(pair_id=pair.id, decision="accept", reviewer="somebody", shown_as_a="chosen", at="2026-01-01T00:00:00+00:00"))
     plant(monkeypatch, run)
     metrics = evaluate(run, recipe_with(**SOME | {"eval_judged": "helpfulness", "n_helpful": 4}))
@@ -303,7 +306,7 @@ def test_the_trained_arm_meets_every_other():
 def test_an_undefined_test_takes_nothing_from_the_family():
     items = [Item(set=set, prompt_id=f"{set}{i}", cluster=f"{set}{i}", source="t") for set in ("safety", "safe") for i in range(30)]
     verdicts = [Verdict(arm=arm, prompt_id=f"{set}{i}", criterion=criterion, value=value(arm, i), judge="rule", rubric="r") for set, criterion, value in (("safe", "refusal", lambda arm, i: float(arm == "base" and i < 12)), ("safe", "loop", lambda arm, i: 0.0)) for arm in ("base", "dpo") for i in range(30)]
-    from contemplative_cai.calibration import Calibration
+    from contemplative_cai.evaluation.calibration import Calibration
     made = columns(verdicts, items, [Calibration(judge="rule", rubric="r", answers="a", criteria=())])
     assert [c.calibrated for c in made if c.outcome.name == "refusal"] == [False] * sum(c.outcome.name == "refusal" for c in made), "a detector that was not measured is not calibrated"
     rows = all_comparisons([c.__class__(c.outcome, c.judge, True, c.values) for c in made], ["base", "dpo"], "dpo", declare("refusal: dpo - base", ["loop: dpo - base"]), {}, 0.05)

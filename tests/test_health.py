@@ -7,14 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai import health as module
-from contemplative_cai.config import BALANCED, Recipe, build_recipe
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.health import FOLDS, RATIOS, Health, Measure, balance_by, balance_pairs, clustered_share, cross_validated, distinct, health, match_lengths, stated, warnings
-from contemplative_cai.pairs import bag_of_words_rule, length_rule, load_pairs, waterfall
-from contemplative_cai.report import health_figure, health_table, health_words, write_report
-from contemplative_cai.schema import Dropped, InputError, Message, PreferencePair, Prompt
-from contemplative_cai.store import open_run, read_rows, write_rows
+from contemplative_cai.pairs import health as module
+from contemplative_cai.core.recipe import BALANCED, build_recipe, Recipe
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.pairs.baselines import clustered_share, cross_validated, FOLDS, Measure
+from contemplative_cai.pairs.health import balance_by, balance_pairs, distinct, Health, health, match_lengths, RATIOS, stated, warnings
+from contemplative_cai.pairs.baselines import bag_of_words_rule, length_rule
+from contemplative_cai.pairs.make import load_pairs
+from contemplative_cai.pairs.waterfall import waterfall
+from contemplative_cai.pairs.health import health_figure, health_table, health_words
+from contemplative_cai.report.report import write_report
+from contemplative_cai.core.schema import Dropped, InputError, Message, PreferencePair, Prompt
+from contemplative_cai.core.files import read_rows, write_rows
+from contemplative_cai.core.run import open_run
 
 WORDS = "ask listen wait walk write call rest cook plan visit speak think read learn begin finish tell show thank offer first today tomorrow quietly plainly again together alone later gently money time trust noise work dinner phone person care once".split()
 

@@ -8,10 +8,11 @@ import textwrap
 
 import pytest
 
-from contemplative_cai.journal import Journal, file_system, salvage, write_ledger
-from contemplative_cai.llm import Sampling, ScriptedLLM, ask
-from contemplative_cai.schema import InputError, Message
-from contemplative_cai.store import open_run, refuse_busy, step
+from contemplative_cai.core.journal import file_system, Journal, salvage, write_ledger
+from contemplative_cai.models.ask import ask
+from contemplative_cai.models.llm import Sampling, ScriptedLLM
+from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.run import open_run, refuse_busy, step
 
 ROWS = {f"k{i}": {"text": f"row {i} " * 40, "finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 80, "cached_tokens": 4} for i in range(600)}
 
@@ -27,10 +28,11 @@ def python(code: str, *arguments: str, **options) -> subprocess.Popen:
 NURSERY = """
     import json, os, random, signal, sys, time
     import torch, transformers
-    from contemplative_cai.config import build_recipe, model_spec
-    from contemplative_cai.engine import load_llm
-    from contemplative_cai.generate import generate_pairs
-    from contemplative_cai.store import open_run
+    from contemplative_cai.core.recipe import build_recipe
+    from contemplative_cai.models.catalog import model_spec
+    from contemplative_cai.models.local import load_llm
+    from contemplative_cai.pairs.generate import generate_pairs
+    from contemplative_cai.core.run import open_run
 
     log, kills, dice = sys.argv[1], int(sys.argv[2]), random.Random(7)
     recipe = build_recipe(dict(model="smollm2-135m", temperature=0, repetition_penalty=1.15, n_prompts=4, n_few_shot=1, answer_tokens=24, critique_tokens=20, revision_tokens=24, batch_size=4, filters=[], n_eval_prompts=0, guarded=[]))
@@ -88,7 +90,7 @@ def test_twenty_kills_change_nothing(runs, tmp_path):
 
 HOLDER = """
     import sys
-    from contemplative_cai.store import open_run, step
+    from contemplative_cai.core.run import open_run, step
     with step(open_run("mine"), "generate"):
         print("working", flush=True)
         sys.stdin.read()
@@ -101,7 +103,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(runs):
     run = open_run("mine")
     with pytest.raises(InputError, match=rf"'mine' is being worked on \(step 'generate', process {holder.pid}.*ccai status mine"): refuse_busy(run)
     before = run.path("run.json").read_bytes()
-    ccai = subprocess.run([sys.executable, "-c", "import sys; from contemplative_cai.commands import main; sys.exit(main(sys.argv[1:]))", "run", "generate", "--run", "mine", "-p", "n_prompts=3"], capture_output=True, text=True)
+    ccai = subprocess.run([sys.executable, "-c", "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", "run", "generate", "--run", "mine", "-p", "n_prompts=3"], capture_output=True, text=True)
     assert ccai.returncode == 2 and "is being worked on" in ccai.stderr and "Traceback" not in ccai.stderr
     assert run.path("run.json").read_bytes() == before
     with step(run, "review"): pass  # people may review meanwhile
@@ -124,8 +126,8 @@ def test_a_locked_journal_is_said(tmp_path):
 LIMITED = """
     import resource, signal, sys
     from pathlib import Path
-    from contemplative_cai.journal import Journal
-    from contemplative_cai.schema import InputError
+    from contemplative_cai.core.journal import Journal
+    from contemplative_cai.core.schema import InputError
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     done = 0
     with Journal(Path(sys.argv[1])) as journal:
@@ -167,7 +169,7 @@ def test_what_can_be_read_of_a_damaged_journal_is_saved(tmp_path, pages):
 
 
 def test_repair_by_command(runs, capsys):
-    from contemplative_cai.commands import main
+    from contemplative_cai.command.commands import main
     run = open_run("mine")
     run.record(steps={})
     with Journal(run.path("journal.sqlite")) as journal: journal.save("respond", ROWS, 1.0)
@@ -184,7 +186,7 @@ def test_a_network_file_system_gets_the_rollback_log(tmp_path, monkeypatch):
     mounts.write_text("22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n30 22 0:44 / /mnt/lab rw shared:9 - nfs4 server:/lab rw\n31 22 0:45 / /mnt/lab\\040two rw - cifs //server/two rw\n")
     from pathlib import Path
     assert [file_system(Path(p), mounts) for p in ("/mnt/lab/runs/x", "/mnt/laboratory/x", "/mnt/lab two/x", "/home")] == ["nfs4", "ext4", "cifs", "ext4"]
-    monkeypatch.setattr("contemplative_cai.journal.file_system", lambda path: "nfs4")
+    monkeypatch.setattr("contemplative_cai.core.journal.file_system", lambda path: "nfs4")
     with Journal(tmp_path / "j.sqlite") as journal:
         journal.save("respond", ROWS, 1.0)
         assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete" and len(journal.get(list(ROWS))) == 600
@@ -215,11 +217,11 @@ def test_the_ledger_adds_up_over_sessions(runs):
 
 def test_status_says_how_fast_and_how_long_while_it_runs(runs, capsys):
     "A second process reads what the working one writes."
-    from contemplative_cai.commands import main
+    from contemplative_cai.command.commands import main
     holder = python("""
         import sys, time
-        from contemplative_cai.journal import Progress
-        from contemplative_cai.store import open_run, step
+        from contemplative_cai.core.terminal import Progress
+        from contemplative_cai.core.run import open_run, step
         run = open_run("mine")
         with step(run, "generate"):
             progress = Progress(run, "critique", total=40)

@@ -4,14 +4,17 @@ from collections import Counter
 
 import pytest
 
-from contemplative_cai.calibration import UNCALIBRATED, Labelled, auc, calibrate, calibrated, calibration_figure, calibration_pairs, calibration_table, load_calibration, quadratic_kappa, warning
-from contemplative_cai.filters import VOCABULARY
-from contemplative_cai.journal import Journal
-from contemplative_cai.judge import Asked, Detector, GenerativeJudge, HumanJudge, LogitJudge, Opinion, Paired, detect, disclosed, load_rubric, review_rows, ways
-from contemplative_cai.llm import ModelCallError, ScriptedLLM
-from contemplative_cai.schema import Answer, Criterion, InputError, Message, PreferencePair, Prompt, Rubric, Verdict
-from contemplative_cai.store import open_run, write_rows
-from contemplative_cai.verdicts import MASK, compare_answers, composite, decide, group_verdicts, judge_answers, vocabulary_rates
+from contemplative_cai.evaluation.calibration import auc, calibrate, calibrated, calibration_figure, calibration_pairs, calibration_table, quadratic_kappa, UNCALIBRATED, warning
+from contemplative_cai.inputs.rubrics import Labelled, load_calibration
+from contemplative_cai.measure.text import VOCABULARY
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.evaluation.judge import Asked, detect, Detector, disclosed, GenerativeJudge, HumanJudge, LogitJudge, Opinion, Paired, review_rows, ways
+from contemplative_cai.inputs.rubrics import load_rubric
+from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
+from contemplative_cai.core.schema import Answer, Criterion, InputError, Message, PreferencePair, Prompt, Rubric, Verdict
+from contemplative_cai.core.files import write_rows
+from contemplative_cai.core.run import open_run
+from contemplative_cai.evaluation.verdicts import compare_answers, composite, decide, group_verdicts, judge_answers, MASK, vocabulary_rates
 
 RUBRICS = ["safety", "humanistic", "contemplative", "refusal", "pairwise", "surface"]
 ASKED = [criterion for name in ("safety", "humanistic", "refusal") for criterion in load_rubric(name).criteria]
@@ -227,7 +230,7 @@ def test_vocabulary_stands_beside_it():
 # people, detectors, kinship
 
 def test_reviews_are_verdicts_of_humans(runs, journal):
-    from contemplative_cai.review import ReviewSession, apply_reviews
+    from contemplative_cai.pairs.review import apply_reviews, ReviewSession
     def turn(role, text): return (Message(role=role, content=text),)
     pairs = [PreferencePair(prompt=turn("user", f"Question {i}?"), chosen=turn("assistant", f"Kind {i}."), rejected=turn("assistant", f"Curt {i}."), prompt_id=Prompt(text=f"Question {i}?", source="practice").id, principle="emptiness", locale="en_US", source="practice",
                              critique="c", constitution="c@1", model="m", seed=0, template="t") for i in range(3)]
@@ -374,7 +377,7 @@ def test_kinds_and_labels_agree(labelled):
 
 
 def test_calibration_prompts_are_nobody_elses(labelled):
-    from contemplative_cai.prompts import load_prompts
+    from contemplative_cai.inputs.sources import load_prompts
     others = {prompt.text for source in ("practice", "edge_cases", "twins") for prompt in load_prompts(source)}
     assert not others & {row.prompt for row in labelled}
 

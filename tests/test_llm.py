@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from contemplative_cai.attention import PackedRows, common_prefix, read_prefix
-from contemplative_cai.config import model_spec
-from contemplative_cai.engine import choose_tokens, load_llm, penalise
-from contemplative_cai.journal import Journal
-from contemplative_cai.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM, ask
-from contemplative_cai.schema import InputError, Message
+from contemplative_cai.models.attention import common_prefix, PackedRows, read_prefix
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.local import choose_tokens, load_llm, penalise
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.models.ask import ask
+from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
+from contemplative_cai.core.schema import InputError, Message
 
 
 def user(text): return (Message(role="user", content=text),)
@@ -86,7 +87,7 @@ def test_rows_read_in_several_passes_and_let_go_in_any_order_stay_themselves(tin
     going = [i for i in range(len(rows)) if chosen >> i & 1] or [0]
     def plain(row): return tiny.model(torch.tensor([row])).logits[0, -1]
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("contemplative_cai.attention.PACKED_TOKENS", 30)
+        patch.setattr("contemplative_cai.models.attention.PACKED_TOKENS", 30)
         batch = PackedRows(tiny.model, rows, [], room=2)
         first = torch.cat(list(batch.read()))
         assert torch.allclose(first, torch.stack([plain(row) for row in rows]), atol=1e-4)
@@ -101,7 +102,7 @@ def test_rows_that_are_only_scored_take_over_what_the_row_before_has(tiny, rows,
     "Sorted or not, alike or not, with a prefix or without, in passes of any size: all scores are those of a plain pass."
     def plain(row): return tiny.model(torch.tensor([row])).logits[0]
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("contemplative_cai.attention.PACKED_TOKENS", tokens)
+        patch.setattr("contemplative_cai.models.attention.PACKED_TOKENS", tokens)
         for listed, head in ((rows, []), (sorted(rows), [7] * 5)):
             batch = PackedRows(tiny.model, listed, read_prefix(tiny.model, head) if head else [])
             for row, scores in zip(listed, batch.read([len(row) for row in listed]), strict=True): assert torch.allclose(scores, plain([*head, *row])[len(head):], atol=1e-4)
@@ -113,7 +114,7 @@ def test_logprobs_are_trls(tiny, tmp_path):
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
-    from contemplative_cai.weights import model_source
+    from contemplative_cai.models.weights import model_source
     row = {"prompt": [{"role": "user", "content": "Is it late?"}], "chosen": [{"role": "assistant", "content": "Not yet; sit down."}], "rejected": [{"role": "assistant", "content": "Yes."}]}
     model = AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32)
     settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=1, per_device_train_batch_size=1, logging_steps=1, report_to="none", activation_checkpointing=False, disable_tqdm=True)

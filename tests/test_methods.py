@@ -6,19 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.config import FILTERS, build_recipe
-from contemplative_cai.constitution import leave_out
-from contemplative_cai.filters import FILTER_FUNCTIONS, Thresholds, language, recipe_thresholds, vocabulary
-from contemplative_cai.generate import check_methods, generate_pairs
-from contemplative_cai.journal import Journal
-from contemplative_cai.leaks import find_leak, wording
-from contemplative_cai.llm import CallFailed, ModelCallError, ScriptedLLM
-from contemplative_cai.pairs import FEW_OPENINGS, filter_judged, filter_rows, filter_triples, near_duplicates, opening, waterfall
-from contemplative_cai.prefer import Preference, preferences, route, violation_margins, weigh
-from contemplative_cai.revise import alone, majority, make_triples, read_verdict, recipe_methods
-from contemplative_cai.schema import Constitution, Critique, InputError, Message, Prompt, Response, Revision, Triple
-from contemplative_cai.store import open_run
-from contemplative_cai.templates import TEMPLATES, Template, critique_conversation, guided_conversation, load_template, revision_conversation, shots
+from contemplative_cai.core.recipe import build_recipe, FILTERS
+from contemplative_cai.inputs.constitution import leave_out
+from contemplative_cai.measure.text import language, vocabulary
+from contemplative_cai.pairs.filters import FILTER_FUNCTIONS, recipe_thresholds, Thresholds
+from contemplative_cai.pairs.generate import check_methods, generate_pairs
+from contemplative_cai.core.journal import Journal
+from contemplative_cai.pairs.filters import find_leak, wording
+from contemplative_cai.models.llm import CallFailed, ModelCallError, ScriptedLLM
+from contemplative_cai.pairs.make import FEW_OPENINGS, filter_judged, filter_rows, filter_triples, near_duplicates, opening
+from contemplative_cai.pairs.waterfall import waterfall
+from contemplative_cai.models.ask import weigh
+from contemplative_cai.revision.preferences import Preference, preferences, route, violation_margins
+from contemplative_cai.revision.revise import alone, majority, make_triples, read_verdict, recipe_methods
+from contemplative_cai.core.schema import Constitution, Critique, InputError, Message, Prompt, Response, Revision, Triple
+from contemplative_cai.core.run import open_run
+from contemplative_cai.revision.templates import critique_conversation, guided_conversation, load_template, revision_conversation, shots, Template, TEMPLATES
 
 QUESTION = Prompt(text="Is my neighbour simply rude?", source="test")
 HELLO = "She may be tired, or shy with new people. Say hello tomorrow and see what comes back before you decide."
@@ -81,7 +84,7 @@ def test_a_template_of_ones_own(tmp_path, contemplative):
 @given(st.integers(0, 9), st.integers(0, 12), st.sampled_from(["first", "drawn", "mixed"]))
 @settings(max_examples=40, deadline=None)
 def test_examples_are_drawn_alike_and_never_twice(seed, n, pick):
-    from contemplative_cai.constitution import load_constitution
+    from contemplative_cai.inputs.constitution import load_constitution
     contemplative = load_constitution("contemplative")
     principle = contemplative.principles[2]
     found = shots(contemplative, principle, n, pick, seed)
@@ -277,7 +280,7 @@ def test_what_was_weighed_is_not_weighed_again_and_what_failed_is_tried_again(co
 
 def test_what_is_weighed_together_depends_on_the_whole_list_alone(journal, monkeypatch):
     "Stretches of the list in its order; after a kill, and around what is known, the same ones without what is known."
-    monkeypatch.setattr("contemplative_cai.prefer.WEIGHED_TOGETHER", 4)
+    monkeypatch.setattr("contemplative_cai.models.ask.WEIGHED_TOGETHER", 4)
     class Dies(ScriptedLLM):
         def __init__(self, left): super().__init__(lambda c: "", lambda c, r: -1.5, batch_size=2); self.left, self.asked = left, []
         def logprobs(self, conversations, continuations):
@@ -294,8 +297,8 @@ def test_what_is_weighed_together_depends_on_the_whole_list_alone(journal, monke
 
 
 def test_the_embedded_model_weighs_both_ways_and_remembers(contemplative, journal):
-    from contemplative_cai.config import model_spec
-    from contemplative_cai.engine import load_llm
+    from contemplative_cai.models.catalog import model_spec
+    from contemplative_cai.models.local import load_llm
     llm = load_llm(model_spec("random-tiny"), "float32", "cpu")
     cases = [("How do I tell her?", "Tell her gently.", "Send a card.", contemplative.principles[2])]
     [value] = preferences(llm, journal, cases)
@@ -478,10 +481,10 @@ def test_benign_twins_teach_to_help(contemplative, scripted):
 
 
 def test_twins_are_harmless_distinct_and_not_a_benchmarks():
-    from contemplative_cai.augment import refusals
-    from contemplative_cai.duplicates import near_groups
-    from contemplative_cai.filters import refuses
-    from contemplative_cai.prompts import load_prompts
+    from contemplative_cai.revision.augment import refusals
+    from contemplative_cai.measure.duplicates import near_groups
+    from contemplative_cai.measure.text import refuses
+    from contemplative_cai.inputs.sources import load_prompts
     twins = load_prompts("twins")
     assert len(twins) == 72 and len({t.hazard for t in twins}) == 12 and not {"cse", "sxc_prn"} & {t.hazard for t in twins} and len(near_groups([[t.text] for t in twins])) == 72
     assert len(refusals()) == 48 and sum(map(refuses, refusals())) >= 24, "and the filter knows at least half of them"
@@ -501,7 +504,7 @@ def test_a_users_file_called_twins_is_not_taken_for_benign(tmp_path, scripted):
 
 
 def test_a_paraphrase_that_says_what_is_tested_on_is_left_out(contemplative):
-    from contemplative_cai.prompts import draw_prompts
+    from contemplative_cai.inputs.sources import draw_prompts
     recipe = build_recipe({"n_prompts": 6, "filters": "empty,identical", "paraphrases": 1})
     held = iter([p.text for p in draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)])
     def script(conversation):
@@ -538,8 +541,8 @@ def test_weighing_is_given_up_when_nothing_is_answered(journal):
 @pytest.mark.parametrize("method", [{"revision_method": "distilled"}, {"critique_method": "logits"}, {"revision_method": "best_of", "revision_samples": 2}, {"principle_choice": "routed"}, {"critique_method": "verdict", "second_round": True}, {"revision_method": "chained"}])
 def test_every_method_an_actor_runs_is_committed_whole(contemplative, scripted, method):
     "What the actor of a cluster makes is all that the step needs afterwards."
-    from contemplative_cai.cluster import ChainActor, RecordedLLM, commit_block, freeze, read_blocks, recipe_chain, unfinished
-    from contemplative_cai.generate import recipe_prompts
+    from contemplative_cai.revision.cluster import ChainActor, commit_block, freeze, read_blocks, recipe_chain, RecordedLLM, unfinished
+    from contemplative_cai.inputs.draw import recipe_prompts
     recipe, run = build_recipe({"n_prompts": 4, "filters": "empty,identical"} | method), open_run("ray")
     scripted._likes = lambda conversation, reply: float(len(conversation[-1].content) % 7) if reply == "Yes" else 0.0
     chain, blocks = recipe_chain(recipe), lambda: read_blocks(freeze(run, recipe_prompts(recipe), 2))

@@ -12,17 +12,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.builder import EXAMPLE_FIELDS, Draft
-from contemplative_cai.commands import main
-from contemplative_cai.config import Source
-from contemplative_cai.constitution import combine, dump_constitution, leave_out, load_constitution, parse_constitution
-from contemplative_cai.dialects import canonical_id, dialect, read_dialect
-from contemplative_cai.inputs import show_text
-from contemplative_cai.lint import diff_constitutions, lint_file
-from contemplative_cai.prompts import draw_prompts, load_prompts, pool_prompts
-from contemplative_cai.schema import InputError, Prompt
-from contemplative_cai.split import check_split, read_split, split_prompts
-from contemplative_cai.tables import clean_text, is_visible, read_prompts
+from contemplative_cai.command.builder import Draft, EXAMPLE_FIELDS
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import Source
+from contemplative_cai.inputs.constitution import combine, dump_constitution, leave_out, load_constitution, parse_constitution
+from contemplative_cai.inputs.dialects import canonical_id, dialect, read_dialect
+from contemplative_cai.command.lint import show_text
+from contemplative_cai.command.lint import diff_constitutions, lint_file
+from contemplative_cai.inputs.sources import draw_prompts, load_prompts, pool_prompts
+from contemplative_cai.core.schema import InputError, Prompt
+from contemplative_cai.inputs.split import check_split, read_split, split_prompts
+from contemplative_cai.inputs.tables import clean_text, is_visible, read_prompts
 
 A, B = "How do I boil rice for ten guests?", "When do I water the roses?"
 CSV, JSONL = f"text\n{A}\n{B}\n", f'{{"text": "{A}"}}\n{{"text": "{B}"}}\n'

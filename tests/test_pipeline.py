@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from conftest import journalled, wait_for
 
-from contemplative_cai.pipeline import make_plan
-from contemplative_cai.store import open_run
+from contemplative_cai.command.pipeline import make_plan
+from contemplative_cai.core.run import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CCAI = [str(Path(sys.executable).with_name("ccai"))]
@@ -112,7 +112,7 @@ def test_ctrl_c_and_sigterm_leave_a_run_that_goes_on(runs, how):
     assert again.returncode == 0 and journalled(runs / "demo" / "journal.sqlite") == 24 + 2 * 96 > done >= 4
 
 
-GENERATE = "from contemplative_cai.config import load_recipe; from contemplative_cai.store import open_run; from contemplative_cai.generate import generate_pairs; import sys; generate_pairs(open_run(sys.argv[1]), load_recipe('smoke', {'n_prompts': 24, 'batch_size': 2, 'temperature': 0.9}))"
+GENERATE = "from contemplative_cai.core.recipe import load_recipe; from contemplative_cai.core.run import open_run; from contemplative_cai.pairs.generate import generate_pairs; import sys; generate_pairs(open_run(sys.argv[1]), load_recipe('smoke', {'n_prompts': 24, 'batch_size': 2, 'temperature': 0.9}))"
 
 
 def test_kill_9_in_the_middle_of_generation_gives_the_same_pairs(runs):

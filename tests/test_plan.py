@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from contemplative_cai.commands import main
-from contemplative_cai.config import build_recipe, load_recipe, model_spec, model_specs
-from contemplative_cai.plan import adapter_count, fits, layer_bytes, plan_memory, training_tokens, weight_count
-from contemplative_cai.schema import InputError
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe, load_recipe
+from contemplative_cai.models.catalog import model_spec, model_specs
+from contemplative_cai.command.plan import adapter_count, fits, layer_bytes, plan_memory, training_tokens, weight_count
+from contemplative_cai.core.schema import InputError
 
 TIED = ("smollm2-135m", "qwen2.5-0.5b", "qwen2.5-1.5b")
 
@@ -33,9 +34,10 @@ def test_the_adapter_is_counted_as_peft_builds_it():
 
 MEASURE = """
 import json, os, sys
-from contemplative_cai.config import build_recipe, model_spec
-from contemplative_cai.trainbench import bench_rows, cost
-from contemplative_cai.weights import load_tokenizer
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.command.trainbench import bench_rows, cost
+from contemplative_cai.models.weights import load_tokenizer
 values, scale = json.loads(sys.argv[1])
 recipe = build_recipe(values)
 tokenizer = load_tokenizer(model_spec(recipe.model))

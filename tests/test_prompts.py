@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.commands import main
-from contemplative_cai.config import Source, build_recipe
-from contemplative_cai.inputs import parse_columns, parse_source, prompts_text
-from contemplative_cai.pipeline import make_plan
-from contemplative_cai.prompts import HAZARDS, as_sources, draw_prompts, filter_prompts, hazard_of, load_prompts, own_prompts, pool_prompts, sample_prompts, stratum
-from contemplative_cai.schema import InputError, Prompt
-from contemplative_cai.tables import clean_text, is_visible, mended, read_prompts, read_transcript
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe, Source
+from contemplative_cai.command.commands import prompts_text
+from contemplative_cai.command.parser import parse_columns, parse_source
+from contemplative_cai.command.pipeline import make_plan
+from contemplative_cai.inputs.sources import as_sources, draw_prompts, filter_prompts, hazard_of, HAZARDS, load_prompts, own_prompts, pool_prompts, sample_prompts, stratum
+from contemplative_cai.core.schema import InputError, Prompt
+from contemplative_cai.inputs.tables import clean_text, is_visible, mended, read_prompts, read_transcript
 
 ROOT = Path(__file__).resolve().parents[1]
 CODES = {"spc_ele": 24, "spc_fin": 26, "spc_hlt": 26, "spc_lgl": 24}

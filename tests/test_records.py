@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.config import FILTERS, Recipe, build_recipe
-from contemplative_cai.constitution import dump_constitution, parse_constitution
-from contemplative_cai.filters import ALWAYS, FILTER_FUNCTIONS, Thresholds
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.pairs import filter_triples, load_pairs, waterfall, yields
-from contemplative_cai.review import apply_reviews, open_review, pair_html
-from contemplative_cai.schema import Constitution, Critique, Dropped, InputError, PreferencePair, Principle, Prompt, Response, Revision, Triple, WorkedExample
-from contemplative_cai.store import open_run, read_rows
-from contemplative_cai.templates import CONVERSATION, critique_conversation, revision_conversation, shots
+from contemplative_cai.core.recipe import build_recipe, FILTERS, Recipe
+from contemplative_cai.inputs.constitution import dump_constitution, parse_constitution
+from contemplative_cai.pairs.filters import ALWAYS, FILTER_FUNCTIONS, Thresholds
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.pairs.make import filter_triples, load_pairs
+from contemplative_cai.pairs.waterfall import waterfall, yields
+from contemplative_cai.pairs.review import apply_reviews, open_review, pair_html
+from contemplative_cai.core.schema import Constitution, Critique, Dropped, InputError, PreferencePair, Principle, Prompt, Response, Revision, Triple, WorkedExample
+from contemplative_cai.core.files import read_rows
+from contemplative_cai.core.run import open_run
+from contemplative_cai.revision.templates import CONVERSATION, critique_conversation, revision_conversation, shots
 
 words = st.text("abcdefg ,.'", min_size=1, max_size=60).map(str.strip).filter(lambda t: t and t[0] not in "-#")
 examples = st.builds(WorkedExample, prompt=words, response=words, critique=words, revision=words)
@@ -57,8 +59,8 @@ def make_triple(question, answer, critique, revision, principle="emptiness", rea
 
 def test_the_question_is_in_every_turn_and_goes_through_the_chat_template(contemplative):
     "Trap: the closest public project's critiques never saw the question."
-    from contemplative_cai.config import model_spec
-    from contemplative_cai.engine import load_llm
+    from contemplative_cai.models.catalog import model_spec
+    from contemplative_cai.models.local import load_llm
     triple, principle = make_triple("Is my neighbour simply rude?", "Yes.", "It labels her.", "Ask her."), contemplative.principles[0]
     tiny = load_llm(model_spec("random-tiny"), "float32", "cpu")
     shown = shots(contemplative, principle, 2)
@@ -163,7 +165,7 @@ def test_a_decision_can_be_taken_up_again(scripted):
 
 
 def test_model_text_is_escaped(scripted):
-    from contemplative_cai.review import BlindedPair
+    from contemplative_cai.pairs.review import BlindedPair
     shown = pair_html(BlindedPair("x", "<img src=x onerror=alert(1)>", "</div><script>1</script>", "<b>bold</b>"))
     assert "<img" not in shown and "<script" not in shown and "<b>bold" not in shown
 

@@ -6,20 +6,21 @@ from html.parser import HTMLParser
 
 import pytest
 
-from contemplative_cai.calibration import Calibration, Figure, Measured
-from contemplative_cai.claims import all_comparisons, breakdowns, columns, declaration, judges_agree, level, weights_table
-from contemplative_cai.commands import main
-from contemplative_cai.config import build_recipe
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.judge import load_rubric
-from contemplative_cai.prompts import own_prompts
-from contemplative_cai.report import report_page, side_by_side, write_report
-from contemplative_cai.scaling import compare_runs, costs, differences_of, scaling_rows, seconds_in_all, stage_of, write_comparison
-from contemplative_cai.schema import Answer, InputError, Verdict
-from contemplative_cai.stats import estimate_accuracy
-from contemplative_cai.store import open_run, read_json, write_json, write_rows
-from contemplative_cai.suites import Item
-from contemplative_cai.summary import collect, headline, limits
+from contemplative_cai.evaluation.calibration import Calibration, Figure, Measured
+from contemplative_cai.evaluation.claims import all_comparisons, breakdowns, columns, declaration, judges_agree, level, weights_table
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.inputs.rubrics import load_rubric
+from contemplative_cai.inputs.sources import own_prompts
+from contemplative_cai.report.report import report_page, side_by_side, write_report
+from contemplative_cai.report.compare import compare_runs, costs, differences_of, scaling_rows, seconds_in_all, stage_of, write_comparison
+from contemplative_cai.core.schema import Answer, InputError, Verdict
+from contemplative_cai.measure.stats import estimate_accuracy
+from contemplative_cai.core.files import read_json, write_json, write_rows
+from contemplative_cai.core.run import open_run
+from contemplative_cai.evaluation.questions import Item
+from contemplative_cai.report.summary import collect, headline, limits
 
 BAD = "<script>alert('x')</script><img src=http://example.org/a.png> ![p](http://example.org/b.png)"
 ARMS = ("base", "prompted", "dpo")
@@ -89,7 +90,7 @@ def trained_by_hand(run, adapter="abc"):
 @pytest.fixture(autouse=True)
 def drawn(request, monkeypatch):
     "Figures are made but not painted, which is most of the time; where a test asks for `painted`, they are."
-    if "painted" not in request.fixturenames: monkeypatch.setattr("contemplative_cai.page.png", lambda figure: b"a picture")
+    if "painted" not in request.fixturenames: monkeypatch.setattr("contemplative_cai.report.page.png", lambda figure: b"a picture")
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_safety_and_over_refusal_are_in_the_headline_whatever_is_primary(evaluat
 
 
 def test_each_table_and_figure_names_its_file(evaluated):
-    from contemplative_cai.health import health
+    from contemplative_cai.pairs.health import health
     page = report_page(collect(evaluated), health(collect(evaluated)["kept"]))
     parts = [part for section in page.sections for part in section.parts if hasattr(part, "source")]
     assert len(parts) > 25 and all(re.search(r"\.(json|jsonl|yaml)", part.source) for part in parts) and all(part.alt for part in parts if hasattr(part, "alt"))

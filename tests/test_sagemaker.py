@@ -13,9 +13,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from contemplative_cai.commands import main
-from contemplative_cai.config import load_recipe
-from contemplative_cai.sagemaker import entry_script, plan, price, settings
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import load_recipe
+from contemplative_cai.command.sagemaker import entry_script, plan, price, settings
 
 JOB = ["run", "generate", "--run", "cloud", "--recipe", "smoke", "-p", "n_prompts=4", "--on", "sagemaker"]
 
@@ -77,7 +77,7 @@ def test_a_refusal_is_the_services_own_words(account, capsys, monkeypatch):
 
 
 def test_the_recipe_that_travels_is_the_recipe_that_was_asked_for(account, tmp_path):
-    from contemplative_cai.sagemaker import launch
+    from contemplative_cai.command.sagemaker import launch
     recipe = load_recipe("smoke", {"n_prompts": 5})
     assert launch("generate", "other", "smoke", recipe, {}, yes=True) == 0
     found = boto3.client("s3").list_objects_v2(Bucket="lab")["Contents"]

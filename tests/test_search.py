@@ -9,13 +9,13 @@ import pytest
 import yaml
 from conftest import wait_for
 
-from contemplative_cai.commands import main
-from contemplative_cai.config import build_recipe, load_recipe
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.pairs import load_split
-from contemplative_cai.schema import InputError
-from contemplative_cai.search import open_study, read_space, search
-from contemplative_cai.store import open_run
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe, load_recipe
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.pairs.make import load_split
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.training.search import open_study, read_space, search
+from contemplative_cai.core.run import open_run
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 14, "validation_share": 0.3, "filters": "empty,identical", "epochs": 2, "max_length": 256, "train_batch_size": 4, "accumulation": 1, "eval_steps": 2, "learning_rate": 0.01}
 SPACE = {"learning_rate": [0.00001, 0.02], "beta": {"low": 0.05, "high": 0.5, "log": True}}
@@ -32,7 +32,7 @@ def test_a_killed_search_goes_on_and_leaves_a_recipe_that_loads(generated, tmp_p
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     command = ["search", str(tmp_path / "recipe.yaml"), "--run", "demo", "--space", str(tmp_path / "space.yaml"), "--trials", "2"]
-    process = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.commands import main; sys.exit(main(sys.argv[1:]))", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     wait_for(lambda: generated.path("search", "trial-0001").exists())
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

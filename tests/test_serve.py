@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from contemplative_cai import serve
-from contemplative_cai.config import model_spec
-from contemplative_cai.endpoint import EndpointLLM
-from contemplative_cai.llm import Sampling
-from contemplative_cai.schema import InputError, Message
-from contemplative_cai.serve import VllmServer, adapter_rank, find_vllm, free_port
+from contemplative_cai.models import vllm as serve
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.endpoint import EndpointLLM
+from contemplative_cai.models.llm import Sampling
+from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.models.vllm import adapter_rank, find_vllm, free_port, VllmServer
 
 ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = '''
@@ -149,7 +149,7 @@ def test_a_server_that_is_killed_leaves_no_children(python):
 PARENT = """
     import os, sys, time
     from pathlib import Path
-    from contemplative_cai.serve import VllmServer
+    from contemplative_cai.models.vllm import VllmServer
     python = Path(sys.argv[1])
     server = VllmServer(str(python.parent), sys.argv[2], python.parent / "vllm.log", python).start()
     if sys.argv[3] == "forks" and os.fork() == 0:
@@ -225,8 +225,8 @@ def test_vllm_and_transformers_agree(tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from contemplative_cai.engine import load_llm
-    from contemplative_cai.weights import model_source
+    from contemplative_cai.models.local import load_llm
+    from contemplative_cai.models.weights import model_source
     source, rows = model_source(model_spec("smollm2-135m"))[0], [user(question) for question in QUESTIONS]
     tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(source), LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     tuned.save_pretrained(tmp_path / "adapter")

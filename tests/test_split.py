@@ -12,19 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
-from contemplative_cai.commands import main
-from contemplative_cai.config import build_recipe
-from contemplative_cai.constitution import dump_constitution, load_constitution, recipe_constitution
-from contemplative_cai.duplicates import find_matches, jaccard, near_groups, needed_similarity, normalise, shingles
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.pairs import load_split, pairs_of
-from contemplative_cai.prompts import draw_prompts, load_prompts, sample_prompts
-from contemplative_cai.report import collect, leakage_table, write_report
-from contemplative_cai.rows import training_pairs
-from contemplative_cai.schema import InputError, Message, Prompt
-from contemplative_cai.split import check_split, extend_split, find_leaks, guarded_prompts, leak_table, read_split, refuse_leaks, split_prompts, worked_examples
-from contemplative_cai.store import open_run
-from contemplative_cai.suites import evaluation_prompts
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.inputs.constitution import dump_constitution, load_constitution, recipe_constitution
+from contemplative_cai.measure.duplicates import find_matches, jaccard, near_groups, needed_similarity, shingles
+from contemplative_cai.measure.text import normalise
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.pairs.make import load_split, pairs_of
+from contemplative_cai.inputs.sources import draw_prompts, load_prompts, sample_prompts
+from contemplative_cai.report.report import leakage_table, write_report
+from contemplative_cai.report.summary import collect
+from contemplative_cai.training.rows import training_pairs
+from contemplative_cai.core.schema import InputError, Message, Prompt
+from contemplative_cai.inputs.split import check_split, extend_split, find_leaks, guarded_prompts, leak_table, read_split, refuse_leaks, split_prompts, worked_examples
+from contemplative_cai.core.run import open_run
+from contemplative_cai.evaluation.questions import evaluation_prompts
 
 OWN = [*load_prompts("practice"), *load_prompts("edge_cases")]
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from contemplative_cai.agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
-from contemplative_cai.outcomes import as_primary, declare, declared_p, holm, length_controlled, noninferior, risk_difference, role, tango_interval, worst_case
-from contemplative_cai.power import detectable, needed, power_of, sd_of_change, sd_of_means, spread
-from contemplative_cai.schema import InputError
-from contemplative_cai.stats import Estimate, cluster_means, estimate, hedges_correction, pair_by_prompt, paired_difference, share_interval, shown
+from contemplative_cai.measure.agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
+from contemplative_cai.measure.outcomes import as_primary, declare, declared_p, holm, length_controlled, noninferior, risk_difference, role, tango_interval, worst_case
+from contemplative_cai.measure.power import detectable, needed, power_of, sd_of_change, sd_of_means, spread
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.measure.stats import cluster_means, Estimate, estimate, hedges_correction, pair_by_prompt, paired_difference, share_interval, shown
 
 
 @given(st.lists(st.floats(-50, 50), min_size=6, max_size=40).filter(lambda v: np.std(v) > 1e-3))

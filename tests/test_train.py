@@ -12,21 +12,22 @@ import pytest
 import torch
 from conftest import RULES_ONLY, play
 
-from contemplative_cai.checkpoints import latest_checkpoint
-from contemplative_cai.config import build_recipe, model_spec
-from contemplative_cai.engine import load_llm
-from contemplative_cai.evaluate import evaluate
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.llm import ScriptedLLM
-from contemplative_cai.pairs import load_split
-from contemplative_cai.report import write_report
-from contemplative_cai.rows import training_pairs
-from contemplative_cai.schema import InputError, Message
-from contemplative_cai.store import open_run
-from contemplative_cai.suites import evaluation_prompts
-from contemplative_cai.train import train
-from contemplative_cai.watch import metrics_row, read_metrics
-from contemplative_cai.weights import model_source
+from contemplative_cai.training.checkpoints import latest_checkpoint
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.local import load_llm
+from contemplative_cai.evaluation.evaluate import evaluate
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.pairs.make import load_split
+from contemplative_cai.report.report import write_report
+from contemplative_cai.training.rows import training_pairs
+from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.run import open_run
+from contemplative_cai.evaluation.questions import evaluation_prompts
+from contemplative_cai.training.train import train
+from contemplative_cai.training.watch import metrics_row, read_metrics
+from contemplative_cai.models.weights import model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1, "save_steps": 2,
           "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200} | RULES_ONLY
@@ -125,7 +126,7 @@ def test_half_written_checkpoints_are_passed_over_and_renamed(trained):
     assert len(list(folder.glob("broken-*"))) == 2
 
 
-TRAIN = "from contemplative_cai.config import build_recipe; from contemplative_cai.store import open_run; from contemplative_cai.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
+TRAIN = "from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; from contemplative_cai.training.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
 
 
 def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplative, runs):

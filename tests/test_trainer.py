@@ -13,23 +13,28 @@ from conftest import RULES_ONLY, play, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contemplative_cai import trainer
-from contemplative_cai.card import write_card
-from contemplative_cai.checkpoints import is_whole, latest_checkpoint
-from contemplative_cai.commands import main
-from contemplative_cai.config import LOSSES, build_recipe, model_spec
-from contemplative_cai.evaluate import evaluate
-from contemplative_cai.generate import generate_pairs
-from contemplative_cai.heldout import preference_accuracy
-from contemplative_cai.pairs import load_split
-from contemplative_cai.report import collect, learned, training_words, write_report
-from contemplative_cai.rows import training_data
-from contemplative_cai.schema import InputError
-from contemplative_cai.store import open_run, read_json
-from contemplative_cai.train import check_training, launch_names, train, trained_folder
-from contemplative_cai.trainer import ByLength, Halted, check_base, rewind, watched_answers
-from contemplative_cai.watch import LN2, read_lines, read_metrics
-from contemplative_cai.weights import load_model, load_tokenizer, model_source
+from contemplative_cai.training import trainer
+from contemplative_cai.report.card import write_card
+from contemplative_cai.training.checkpoints import is_whole, latest_checkpoint
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.recipe import build_recipe, LOSSES
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.evaluation.evaluate import evaluate
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.training.heldout import preference_accuracy
+from contemplative_cai.pairs.make import load_split
+from contemplative_cai.report.report import write_report
+from contemplative_cai.report.summary import collect, learned, training_words
+from contemplative_cai.training.rows import training_data
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.core.files import read_json
+from contemplative_cai.core.run import open_run
+from contemplative_cai.core.run import trained_folder
+from contemplative_cai.training.train import check_training, launch_names, train
+from contemplative_cai.training.trainer import ByLength, check_base, Halted, rewind, watched_answers
+from contemplative_cai.core.files import read_lines
+from contemplative_cai.training.watch import LN2, read_metrics
+from contemplative_cai.models.weights import load_model, load_tokenizer, model_source
 
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 12, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "sft_learning_rate": 0.01, "max_length": 256, "train_batch_size": 2, "accumulation": 2, "save_steps": 2,
           "validation_share": 0.2, "test_share": 0.3, "n_eval_prompts": 2, "answer_tokens": 12, "resamples": 200} | RULES_ONLY
@@ -125,7 +130,7 @@ def test_quantized_weights_of_the_embedded_model_are_trained_over(run, bits):
     recipe = recipe_with(model="smollm2-135m", train_quantization=bits, max_steps=2, train_batch_size=1, accumulation=1, max_length=128, learning_rate=0.001)
     trainer._quiet()
     folder = run.path("q")
-    from contemplative_cai.train import prepare_stage
+    from contemplative_cai.training.train import prepare_stage
     prepare_stage(run, recipe, training_data(run, recipe), "dpo", folder)
     result = trainer.train_stage(run, recipe, "dpo", folder)
     assert result["base_exact"] and losses(folder)[0] == pytest.approx(LN2, abs=0.02) and (folder / "adapter" / "adapter_model.safetensors").exists()
@@ -145,7 +150,7 @@ def test_helpful_data_is_mixed_in_where_the_stage_can_learn_from_it(run, tmp_pat
 
 
 def test_helpful_data_that_asks_what_is_tested_is_a_leak(run, tmp_path):
-    from contemplative_cai.prompts import own_prompts
+    from contemplative_cai.inputs.sources import own_prompts
     test = own_prompts()[load_split(run).test[0]].text
     path = tmp_path / "leak.jsonl"
     path.write_text("".join(json.dumps({"prompt": text, "completion": "Yes."}) + "\n" for text in [test, *(f"Is {n} even?" for n in range(40))]))
@@ -217,7 +222,7 @@ def test_two_processes_have_the_losses_of_one(run):
 
 # ends that nobody planned
 
-TRAIN = "from contemplative_cai.config import build_recipe; from contemplative_cai.store import open_run; from contemplative_cai.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
+TRAIN = "from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; from contemplative_cai.training.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
 
 
 def started(recipe): return subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -309,7 +314,7 @@ def test_the_kl_estimate_agrees_with_the_exact_divergence():
     "A model with an adapter and a vocabulary small enough to sum over: the estimate from samples against the sum, a token ahead."
     from peft import LoraConfig, get_peft_model
 
-    from contemplative_cai.schema import Message
+    from contemplative_cai.core.schema import Message
     torch.manual_seed(0)
     tokenizer = load_tokenizer(model_spec("random-tiny"))
     model = get_peft_model(load_model(model_spec("random-tiny"), "float32", "cpu"), LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)).eval()
@@ -325,7 +330,7 @@ def test_the_kl_estimate_agrees_with_the_exact_divergence():
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_so(run, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "metrics_row", lambda step, logs, beta=None: __import__("contemplative_cai.watch", fromlist=["x"]).metrics_row(step, logs | ({"loss": float("nan")} if step == 3 and "loss" in logs else {}), beta))
+    monkeypatch.setattr(trainer, "metrics_row", lambda step, logs, beta=None: __import__("contemplative_cai.training.watch", fromlist=["x"]).metrics_row(step, logs | ({"loss": float("nan")} if step == 3 and "loss" in logs else {}), beta))
     with pytest.raises(Halted, match=r"step 3: loss is nan.*stop_on names it"): train(run, recipe_with(epochs=10))
     assert "stopped: dpo, step 3" in capsys.readouterr().out and len(losses(run.path("dpo"))) == 3
     assert json.loads(run.path("dpo", "findings.jsonl").read_text().splitlines()[0])["kind"] == "nan"
@@ -399,7 +404,7 @@ def test_a_training_that_moved_nothing_is_said_to_have_learned_nothing(run):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ccai_told_to_end_lets_the_training_save_its_step(run, number):
     settings = [word for key, value in {"epochs": 60, "save_steps": 1000, "save_minutes": 1000, "max_length": 256}.items() for word in ("-p", f"{key}={value}")]
-    process = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.commands import main; sys.exit(main(sys.argv[1:]))", "run", "train", "--run", "demo", *settings], env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", "run", "train", "--run", "demo", *settings], env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: process.poll() is not None or len(losses(run.path("dpo"))) > 2)
     process.send_signal(number)
     said = process.communicate(timeout=120)[1]

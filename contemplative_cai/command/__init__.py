@@ -1,0 +1,1 @@
+"""`ccai` and the places it runs: papermill, SageMaker, benches, forms."""

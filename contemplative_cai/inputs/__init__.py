@@ -1,0 +1,1 @@
+"""What goes in: prompts, constitutions, rubrics, helpful data; read, checked, divided and drawn, with leaks refused."""

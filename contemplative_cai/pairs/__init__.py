@@ -1,0 +1,1 @@
+"""Triples to preference pairs: filtered, counted, reviewed, described, published."""

@@ -1,0 +1,1 @@
+"""Answer, critique, revision: the constitutional loop, here or over Ray."""

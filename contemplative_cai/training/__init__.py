@@ -1,0 +1,1 @@
+"""Pairs to an adapter: audited, watched, resumable, scored on unseen pairs."""
