@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contemplative_cai.core.recipe import Recipe, recipe_names
-from contemplative_cai.command.pipeline import KINDS, notebook_parameters, notebook_path, STEPS
+from contemplative_cai.command.pipeline import PARAMETER_KINDS, notebook_parameters, notebook_path, STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*_*/[0-9]*_*.ipynb"))
@@ -103,7 +103,7 @@ def test_recipe_keys_equal_notebook_parameters():
 @pytest.mark.parametrize("step", STEPS)
 def test_parameters_are_typed_literals_with_a_meaning(step):
     for parameter in notebook_parameters(step).values():
-        assert parameter.meaning and parameter.kind.split(" | ")[0] in KINDS, parameter
+        assert parameter.meaning and parameter.kind.split(" | ")[0] in PARAMETER_KINDS, parameter
         if parameter.name in Recipe.model_fields and step != "review": assert parameter.default is None and "as the recipe says" in parameter.meaning
 
 

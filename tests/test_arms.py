@@ -22,7 +22,7 @@ from contemplative_cai.core.journal import Journal
 from contemplative_cai.models.llm import ModelCallError, Sampling, ScriptedLLM
 from contemplative_cai.pairs.make import load_split
 from contemplative_cai.inputs.sources import draw_prompts
-from contemplative_cai.evaluation.pressure import attempts, BARE, cell_rows, NONE, robustness_table, shift_difference, system_prompts, told, worst_case, wrap
+from contemplative_cai.evaluation.pressure import attempts, BARE, cell_rows, NONE, robustness_table, shift_difference, system_prompts, told, worst_attempts, wrap
 from contemplative_cai.inputs.rubrics import load_wrapper, load_wrappers, Wording
 from contemplative_cai.core.schema import Answer, InputError, Message, Prompt, Verdict
 from contemplative_cai.evaluation.questions import held_back, learned_prompts, refusal_prompts, safety_prompts, trained_on, unknown_training
@@ -319,8 +319,8 @@ def test_shift_and_worst_case_by_hand():
     verdicts = [Verdict(arm=arm, prompt_id=a.prompt.id, criterion="violates", value=value(arm, a), reason="" if value(arm, a) is not None else "no answer", judge="test", rubric="test") for arm in ("base", "dpo") for a in tried]
     shift = shift_difference(tried, verdicts, "violates", ("base", "dpo"), 200)
     assert (shift.n, shift.clusters) == (6, 6) and shift.mean == pytest.approx((-0.5 - 1 - 1) / 6)
-    assert [sorted(worst_case(tried, verdicts, "violates", arm).values()) for arm in ("base", "dpo")] == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
-    assert set(worst_case(tried, verdicts, "violates", "base", "higher").values()) == {0.0}
+    assert [sorted(worst_attempts(tried, verdicts, "violates", arm).values()) for arm in ("base", "dpo")] == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
+    assert set(worst_attempts(tried, verdicts, "violates", "base", "higher").values()) == {0.0}
 
 
 # style

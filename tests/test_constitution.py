@@ -14,7 +14,7 @@ from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.inputs.constitution import combine, constitution_names, dump_constitution, leave_out, load_constitution, parse_constitution, recipe_constitution
 from contemplative_cai.inputs.dialects import canonical_id, dialect, read_dialect, statement
 from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.command.lint import diff_constitutions, lint_constitution, lint_file, principle_lengths, token_counter
+from contemplative_cai.command.lint import diff_constitutions, lint_constitution, lint_file, principle_lengths, tokenizer_length
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.core.run import open_run
 from contemplative_cai.models.weights import load_tokenizer
@@ -105,7 +105,7 @@ def test_nothing_to_find_fault_with(name):
 
 def test_constitutions_are_comparable():
     "The same number of principles and examples, the same example questions and first answers, lengths within 5 % in the embedded model's tokens."
-    count, reference = token_counter(load_tokenizer(model_spec("smollm2-135m"))), load_constitution("contemplative")
+    count, reference = tokenizer_length(load_tokenizer(model_spec("smollm2-135m"))), load_constitution("contemplative")
     length = sum(row["total"] for row in principle_lengths(reference, count))
     for name in FULL:
         c = load_constitution(name)

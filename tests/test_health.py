@@ -11,7 +11,7 @@ from contemplative_cai.pairs import health as module
 from contemplative_cai.core.recipe import BALANCED, build_recipe, Recipe
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.baselines import clustered_share, cross_validated, FOLDS, Measure
-from contemplative_cai.pairs.health import balance_by, balance_pairs, distinct, Health, health, match_lengths, RATIOS, stated, warnings
+from contemplative_cai.pairs.health import balance_by, balance_pairs, distinct_runs, Health, health, match_lengths, RATIOS, stated, warnings
 from contemplative_cai.pairs.baselines import bag_of_words_rule, length_rule
 from contemplative_cai.pairs.make import load_pairs
 from contemplative_cai.pairs.waterfall import waterfall
@@ -60,8 +60,8 @@ def built(rows):
 def test_distinct_n_is_that_of_the_hand_count():
     "a b a b · a c: two texts, six words of three kinds; four runs of two of three kinds, none across texts."
     texts = ["a b a b".split(), "a c".split()]
-    assert distinct(texts, 1) == Measure(value=3 / 6, n=6) and distinct(texts, 2) == Measure(value=3 / 4, n=4)
-    assert distinct(texts, 5).value is None and distinct([], 1).undefined == "no text has 1 word"
+    assert distinct_runs(texts, 1) == Measure(value=3 / 6, n=6) and distinct_runs(texts, 2) == Measure(value=3 / 4, n=4)
+    assert distinct_runs(texts, 5).value is None and distinct_runs([], 1).undefined == "no text has 1 word"
 
 
 def test_variety_is_counted_on_equally_many_words_and_shared_answers_once():

@@ -14,7 +14,7 @@ from contemplative_cai.pairs.generate import check_methods, generate_pairs
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.pairs.filters import find_leak, wording
 from contemplative_cai.models.llm import CallFailed, ModelCallError, ScriptedLLM
-from contemplative_cai.pairs.make import FEW_OPENINGS, filter_judged, filter_rows, filter_triples, near_duplicates, opening
+from contemplative_cai.pairs.make import FEW_OPENINGS, filter_judged, filter_rows, filter_triples, near_duplicates, boilerplate_opening
 from contemplative_cai.pairs.waterfall import waterfall
 from contemplative_cai.models.ask import weigh
 from contemplative_cai.revision.preferences import Preference, preferences, route, violation_margins
@@ -388,7 +388,7 @@ def test_an_opening_that_too_many_share_is_thinned_out(contemplative):
     rows = [row if i < 12 else triple(contemplative, f"{WORDS[i].title()} first. {row.revision.text}", row.prompt.text) for i, row in enumerate(rows)]
     kept, dropped = filter_triples(rows, contemplative, limits=Thresholds(max_share_opening=0.3))
     assert {row.reason for row in dropped} == {"boilerplate"} and len(dropped) == 6 and "12 of 20" in dropped[0].detail
-    assert sum(opening(pair.chosen[0].content) == "it sounds like you are" for pair in kept) == 6
+    assert sum(boilerplate_opening(pair.chosen[0].content) == "it sounds like you are" for pair in kept) == 6
     assert len(filter_triples(rows[:FEW_OPENINGS], contemplative)[0]) == FEW_OPENINGS, "a few may always share one"
     assert len(filter_triples(rows, contemplative, tuple(name for name in FILTERS if name != "boilerplate"))[0]) == 20
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.command.builder import Draft, EXAMPLE_FIELDS
+from contemplative_cai.command.builder import Draft, WORKED_EXAMPLE_FIELDS
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.recipe import Source
 from contemplative_cai.inputs.constitution import combine, dump_constitution, leave_out, load_constitution, parse_constitution
@@ -701,7 +701,7 @@ def test_no_word_of_a_foreign_constitution_is_lost(text, crlf):
 NASTY = st.one_of(TEXT, st.lists(st.sampled_from(["a", "word", "\n", "\r\n", "\n\n", "- ", "# ", "### Clauses", "---", "```", "> ", "    ", "{#a}", "<!--", "\\", "E1. ", ": ", "* ", "===", "[a]: b", "\t", "1. "]), max_size=8).map("".join))
 
 
-@given(st.fixed_dictionaries({}, optional={name: NASTY for name in ("title", "language", "version", "preamble", "meta_principles")}), st.fixed_dictionaries({}, optional={name: NASTY for name in ("title", "description", "clauses", "critique_request", "revision_request")}), st.fixed_dictionaries({}, optional={name: NASTY for name in EXAMPLE_FIELDS}))
+@given(st.fixed_dictionaries({}, optional={name: NASTY for name in ("title", "language", "version", "preamble", "meta_principles")}), st.fixed_dictionaries({}, optional={name: NASTY for name in ("title", "description", "clauses", "critique_request", "revision_request")}), st.fixed_dictionaries({}, optional={name: NASTY for name in WORKED_EXAMPLE_FIELDS}))
 @fuzz
 def test_a_draft_of_any_text_can_be_read_again_or_is_refused(tmp_path_factory, head, principle, example):
     made = draft(head, **principle)

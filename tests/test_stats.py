@@ -11,7 +11,7 @@ from scipy import stats
 
 from contemplative_cai.measure.agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
 from contemplative_cai.measure.outcomes import as_primary, declare, declared_p, holm, length_controlled, noninferior, risk_difference, role, tango_interval, worst_case
-from contemplative_cai.measure.power import detectable, needed, power_of, sd_of_change, sd_of_means, spread
+from contemplative_cai.measure.power import detectable, needed_units, power_of, sd_of_change, sd_of_means, spread
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.measure.stats import cluster_means, Estimate, estimate, hedges_correction, pair_by_prompt, paired_difference, share_interval, shown
 
@@ -159,13 +159,13 @@ def test_noninferiority_is_the_one_sided_t_test():
 
 def test_power_is_statsmodels_and_simulation():
     from statsmodels.stats.power import TTestPower
-    assert needed(0.5).clusters == 34 and needed(0.2).clusters == 199 and needed(-0.5).clusters == 34  # Cohen (1988); G*Power 3.1
+    assert needed_units(0.5).clusters == 34 and needed_units(0.2).clusters == 199 and needed_units(-0.5).clusters == 34  # Cohen (1988); G*Power 3.1
     for n in (5, 20, 100, 1000):
         effect = detectable(n).effect
         assert math.isclose(power_of(effect, n).power, 0.8, abs_tol=1e-4) and power_of(effect, n).power == TTestPower().power(effect, n, 0.05)
     samples = np.random.default_rng(0).normal(0.4, 1, (4000, 30))
     assert abs((stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean() - power_of(0.4, 30).power) < 0.02
-    assert needed(9.0).clusters == 5 and math.isclose(detectable(50, sd=2.0).difference, 2 * detectable(50).effect)
+    assert needed_units(9.0).clusters == 5 and math.isclose(detectable(50, sd=2.0).difference, 2 * detectable(50).effect)
 
 
 def test_the_spread_of_a_change_is_the_samples():
@@ -267,7 +267,7 @@ def test_unused_levels_count_where_they_change_the_distance():
     (lambda: length_controlled([], [], [], []), "0 independent"), (lambda: length_controlled([1] * 8, [2] * 8, range(8), range(1, 9)), "equal"), (lambda: length_controlled(range(8), range(0, 16, 2), [5] * 8, [9] * 8), "length and effect"),
     (lambda: length_controlled([0] * 8, [1, 2, 3, 4, 5, 6, 7, 9], [0] * 8, [0] * 7 + [50]), "one unit alone"), (lambda: length_controlled([0] * 8, range(8), [0] * 8, range(8)), "exactly"),
     (lambda: worst_case([], []).scored, "0 independent"), (lambda: worst_case([None] * 9, [None] * 9).scored, "0 independent"), (lambda: worst_case([1] * 9, [1] * 9).against, "equal"), (lambda: worst_case([1] * 9, [0.5] * 9, clusters=["a"] * 9).against, "1 independent"),
-    (lambda: detectable(4), "4 independent"), (lambda: power_of(0.5, 1), "1 independent"), (lambda: needed(0.0), "effect of 0"), (lambda: detectable(50, sd=0.0), "equal"),
+    (lambda: detectable(4), "4 independent"), (lambda: power_of(0.5, 1), "1 independent"), (lambda: needed_units(0.0), "effect of 0"), (lambda: detectable(50, sd=0.0), "equal"),
     (lambda: spread([], []), "0 independent"), (lambda: spread([1.0] * 10, [str(i // 2) for i in range(10)]), "equal"), (lambda: spread([1.0, 2.0] * 5, ["a"] * 10), "1 independent"), (lambda: spread([1.0, 2, 3, 4, 5], list("abcde")), "one sample"),
     (lambda: krippendorff_alpha([]), "0 units"), (lambda: krippendorff_alpha([(1, None)] * 9), "0 units"), (lambda: krippendorff_alpha([("a", "a")] * 9), "same"), (lambda: gwet_ac1([(1, 1)] * 9, levels=[0, 1]), "same"), (lambda: gwet_ac1([(1, 0)] * 3), "3 units"),
     (lambda: weighted_kappa([], [], [0, 1]), "0 units"), (lambda: weighted_kappa([1] * 9, [1] * 9, [0, 1]), "same"), (lambda: weighted_kappa([1, 0, 1, 0, None], [1, 0, 1, 0, 1], [0, 1]), "4 units"),

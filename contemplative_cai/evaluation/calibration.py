@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST_AUC', 'MOST_FLIPS', 'MOST_UNREAD', 'LEAST_LABELS', 'UNCALIBRATED', 'Figure', 'auc', 'quadratic_kappa',
            'Measured', 'Calibration', 'calibrated', 'warning', 'calibration_pairs', 'calibrate', 'shown_figure',
-           'calibration_rows', 'calibration_table', 'calibration_figure', 'measure', 'measure_detector']
+           'calibration_rows', 'calibration_table', 'calibration_figure', 'measure_judge', 'measure_detector']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
 from collections.abc import Callable, Sequence
@@ -283,7 +283,7 @@ def calibration_figure(report: Calibration,  # of a judge
     return figure
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000012
-def measure(judge: Judge,  # who is measured
+def measure_judge(judge: Judge,  # who is measured
             rubric: Rubric,  # by what
             run: Run | None = None,  # whose progress to show
             ) -> Calibration:
@@ -301,4 +301,4 @@ def measure(judge: Judge,  # who is measured
 def measure_detector() -> Calibration:
     "The refusal detector's: a rule is measured like any judge."
     rubric = load_rubric("surface")
-    return measure(Detector(), rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")}))
+    return measure_judge(Detector(), rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")}))

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ..core.project import did_you_mean, every, is_there, project_root, read_text, read_yaml
 from ..core.recipe import Recipe
 from ..core.schema import Constitution, digest, InputError, Principle, WorkedExample
-from .dialects import bullets, chapters, dialect, line_feeds, read_dialect, read_sections, refuse_unread, Section
+from .dialects import bullets, chapters, dialect, line_feeds, read_dialect, read_sections, refuse_unread, MarkdownSection
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000005
 def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
@@ -33,7 +33,7 @@ def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
 EXAMPLE_PARTS = ("Prompt", "Response", "Critique", "Revision")  # the fourth-level headings of a worked example
 
 
-def _example(head: Section, parts: list[Section], name: str) -> WorkedExample:
+def _example(head: MarkdownSection, parts: list[MarkdownSection], name: str) -> WorkedExample:
     "A worked example from its four parts."
     found: dict[str, str] = {}
     for part in parts:
@@ -44,14 +44,14 @@ def _example(head: Section, parts: list[Section], name: str) -> WorkedExample:
     return WorkedExample(**{part.lower(): found[part.lower()] for part in EXAMPLE_PARTS})
 
 
-def _principle_name(section: Section, name: str) -> tuple[str, str]:
+def _principle_name(section: MarkdownSection, name: str) -> tuple[str, str]:
     "Id and title from '## Title {#id}'."
     title, brace, rest = section.title.partition("{#")
     if not brace or not rest.endswith("}"): raise InputError(f"{name}, line {section.line}: principle '{section.title}' has no id; write '## {section.title} {{#short_name}}'")
     return rest[:-1].strip(), title.strip()
 
 
-def _principle(sections: list[Section], name: str) -> Principle:
+def _principle(sections: list[MarkdownSection], name: str) -> Principle:
     "A principle from its heading's section and those below it."
     head, below = sections[0], sections[1:]
     id, title = _principle_name(head, name)

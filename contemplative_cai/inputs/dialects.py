@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['NO_BULLET', 'BULLET', 'CANONICAL', 'LABEL', 'CHOOSE', 'WHICH', 'STRUCTURED_PARTS', 'EXAMPLE_LABEL', 'EXAMPLE_FIELDS',
-           'NAMED', 'Section', 'line_feeds', 'read_sections', 'chapters', 'says_something', 'bullets', 'refuse_unread',
-           'known_principle', 'canonical_id', 'statement', 'requests_from', 'dialect', 'read_dialect']
+           'NAMES_A_PRINCIPLE', 'MarkdownSection', 'line_feeds', 'read_sections', 'chapters', 'says_something',
+           'bullets', 'refuse_unread', 'known_principle', 'canonical_id', 'statement', 'requests_from', 'dialect',
+           'read_dialect']
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #00000002
 import re
@@ -20,7 +21,7 @@ from ..measure.text import plain_name
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #00000004
 @dataclass(frozen=True)
-class Section:
+class MarkdownSection:
     "A heading with the text below it, up to the next heading."
     level: int  # 0 for what stands before any heading
     title: str
@@ -41,18 +42,18 @@ def line_feeds(text: str,  # a file's text
 
 def read_sections(text: str,  # Markdown with line feeds
                   offset: int = 0,  # lines of the file that stand above `text`
-                  ) -> list[Section]:
+                  ) -> list[MarkdownSection]:
     "The sections of a Markdown text; the first holds what stands before any heading."
     lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
     heads = [(token.map[0], token.map[1], int(token.tag[1]), tokens[i + 1].content) for i, token in enumerate(tokens) if token.type == "heading_open" and token.level == 0]
     starts = [(0, 0, 0, "")] + heads
     ends = [head[0] for head in heads] + [len(lines)]
-    return [Section(level, title.strip(), first + offset + 1, _trimmed("\n".join(lines[after:end]))) for (first, after, level, title), end in zip(starts, ends)]
+    return [MarkdownSection(level, title.strip(), first + offset + 1, _trimmed("\n".join(lines[after:end]))) for (first, after, level, title), end in zip(starts, ends)]
 
 
-def chapters(sections: list[Section],  # of a whole file
-             ) -> list[list[Section]]:
+def chapters(sections: list[MarkdownSection],  # of a whole file
+             ) -> list[list[MarkdownSection]]:
     "The second-level sections, each with those below it."
     starts = [i for i, section in enumerate(sections) if section.level == 2]
     return [sections[start:end] for start, end in zip(starts, starts[1:] + [len(sections)])]
@@ -68,7 +69,7 @@ def says_something(line: str,  # a line of a file
     return any(character.isalnum() for character in line)
 
 
-def bullets(section: Section,  # a section that is one bullet list
+def bullets(section: MarkdownSection,  # a section that is one bullet list
             name: str,  # file to name in messages
             ) -> tuple[str, ...]:
     "The items of the list; a wrapped item is one line. Raises `InputError` for anything else."
@@ -82,7 +83,7 @@ def bullets(section: Section,  # a section that is one bullet list
     return tuple(items)
 
 
-def refuse_unread(sections: Sequence[Section],  # what stands where it has no place
+def refuse_unread(sections: Sequence[MarkdownSection],  # what stands where it has no place
                   name: str,  # file to name in messages
                   remedy: str,  # what to do
                   ) -> None:
@@ -160,7 +161,7 @@ def _checked(kind, place: str, **values):
         raise InputError(f"{place}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}{item['msg'].removeprefix('Value error, ')}") from None
 
 
-def _worked_examples(section: Section, name: str) -> tuple[tuple[str, ...], tuple[WorkedExample, ...]]:
+def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ...], tuple[WorkedExample, ...]]:
     "Bullets, and worked examples: lines labelled User, Assistant, Critique and Revision."
     lines = section.body.split("\n")
     first = next((i for i, line in enumerate(lines) if EXAMPLE_LABEL.match(line)), len(lines))
@@ -178,7 +179,7 @@ def _worked_examples(section: Section, name: str) -> tuple[tuple[str, ...], tupl
     return bullets(replace(section, body="\n".join(lines[:first])), name), tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in found)
 
 
-def _structured_principle(sections: list[Section], name: str, position: int) -> Principle:
+def _structured_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
     "A principle of the structured dialect."
     head, values, clauses, examples = sections[0], {}, [], []
     title = re.sub(r"\s+principle$", "", head.title, flags=re.IGNORECASE)
@@ -198,7 +199,7 @@ def _structured_principle(sections: list[Section], name: str, position: int) -> 
     return _checked(Principle, f"{name}, line {head.line}: principle '{title}'", id=canonical_id(head.title, position), title=title, description=head.body, clauses=tuple(clauses), examples=tuple(examples), **values)
 
 
-def _clause_lines(section: Section, name: str) -> tuple[str, tuple[str, ...]]:
+def _clause_lines(section: MarkdownSection, name: str) -> tuple[str, tuple[str, ...]]:
     "What stands before the first labelled clause, and the clauses, wrapped lines joined; raises `InputError` for what stands between them."
     before, clauses, open_clause = [], [], False
     for line in section.body.split("\n"):
@@ -212,7 +213,7 @@ def _clause_lines(section: Section, name: str) -> tuple[str, tuple[str, ...]]:
     return _trimmed("\n".join(before)), tuple(clauses)
 
 
-def _directive_principle(sections: list[Section], name: str, position: int) -> Principle:
+def _directive_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
     "A principle of the directives dialect."
     head = sections[0]
     if len(sections) > 1: raise InputError(f"{name}, line {sections[1].line}: '{sections[1].title}' is a heading inside principle '{head.title}'; numbered clauses stand directly below '## {head.title}'")
@@ -222,12 +223,12 @@ def _directive_principle(sections: list[Section], name: str, position: int) -> P
     return _checked(Principle, f"{name}, line {head.line}: principle '{head.title}'", id=canonical_id(head.title, position), title=head.title, description=description, clauses=clauses, critique_request=critique, revision_request=revision)
 
 
-NAMED = re.compile(r"\b(" + "|".join(sorted((name for names in CANONICAL.values() for name in names[1:]), key=len, reverse=True)) + r")\b")
+NAMES_A_PRINCIPLE = re.compile(r"\b(" + "|".join(sorted((name for names in CANONICAL.values() for name in names[1:]), key=len, reverse=True)) + r")\b")
 
 
 def _mentioned(line: str) -> str | None:
     "The canonical principle that is named first among the first words of a line."
-    found = NAMED.search(" ".join(plain_name(line).split()[:14]))
+    found = NAMES_A_PRINCIPLE.search(" ".join(plain_name(line).split()[:14]))
     return next(id for id, names in CANONICAL.items() if found[1] in names[1:]) if found else None
 
 
@@ -254,12 +255,12 @@ def dialect(text: str,  # a constitution file
     return "headerless" if len(sections) == 1 and text.strip() else "unknown"
 
 
-def _is_meta(section: Section) -> bool:
+def _is_meta(section: MarkdownSection) -> bool:
     "Whether a heading opens the meta-principles."
     return plain_name(section.title) in ("meta principles", "meta principle")
 
 
-def _meta_principles(section: Section) -> tuple[str, ...]:
+def _meta_principles(section: MarkdownSection) -> tuple[str, ...]:
     "Bullets or paragraphs, one meta-principle each."
     body = re.sub(r"(?m)^ {0,3}[-*+]\s+|^(?=\s*\**[A-Z]{1,3}\d+\s*[.:)])", "\n\n", section.body)
     return tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", body) if says_something(part))

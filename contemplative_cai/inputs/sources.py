@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FETCH_AILUMINATE', 'OWN_FILES', 'BENCHMARK_FILES', 'FETCH', 'HH_RLHF', 'SOURCES', 'BY_NAME_ONLY', 'HAZARDS',
            'FEW_WORDS', 'TWINS', 'benchmarks_folder', 'source_path', 'as_sources', 'load_prompts', 'own_prompts',
-           'hazard_of', 'by_name_only', 'filter_prompts', 'user_turns', 'known_by', 'distinct', 'stratum',
+           'hazard_of', 'by_name_only', 'filter_prompts', 'user_turns', 'known_by', 'distinct_prompts', 'stratum',
            'sample_prompts', 'Pool', 'pool_prompts', 'draw_prompts', 'draw_from', 'count_prompts', 'describe_pool',
            'prompts_figure']
 
@@ -153,7 +153,7 @@ def known_by(prompt: Prompt,  # a prompt
     return [prompt.text] if not prompt.history else ["\n".join(turns), *(turn for turn in turns if len(turn.split()) >= FEW_WORDS)]
 
 
-def distinct(prompts: Sequence[Prompt],  # prompts
+def distinct_prompts(prompts: Sequence[Prompt],  # prompts
              near: bool = False,  # of a group of near duplicates keep only the first
              ) -> list[Prompt]:
     "Each prompt once, the first of its copies, in order."
@@ -173,7 +173,7 @@ def sample_prompts(prompts: list[Prompt],  # what to draw from; order does not m
                    seed: int = 0,  # another seed, another sample
                    ) -> list[Prompt]:
     "A stratified sample of `n` prompts, nested in `n`; raises `InputError` when there are fewer."
-    unique = distinct(prompts)
+    unique = distinct_prompts(prompts)
     if n > len(unique): raise InputError(f"{n} prompts asked for, {len(unique)} distinct ones are left after the filters; lower n_prompts or widen the filters")
     strata: dict[tuple, list[Prompt]] = {}
     for prompt in sorted(unique, key=lambda p: digest([seed, "sample", p.id])): strata.setdefault(stratum(prompt), []).append(prompt)
@@ -203,11 +203,11 @@ def pool_prompts(sources: Any,  # a name, a `Source`, or several
     loaded = [load_prompts(source) for source in sources]
     everything = [prompt for prompts in loaded for prompt in prompts]
     fitting = filter_prompts(everything, hazards, personas, locales)
-    wanted = {prompt.id for prompt in distinct(fitting, near=duplicates == "near")}
+    wanted = {prompt.id for prompt in distinct_prompts(fitting, near=duplicates == "near")}
     left_out = {} if hazards else dict(Counter(prompt.hazard for prompt in everything if by_name_only(prompt.hazard)))
     lists, fit, taken = [], {id(prompt) for prompt in fitting}, set()
     for prompts in loaded:
-        mine = [prompt for prompt in distinct([p for p in prompts if id(p) in fit]) if prompt.id in wanted and prompt.id not in taken]
+        mine = [prompt for prompt in distinct_prompts([p for p in prompts if id(p) in fit]) if prompt.id in wanted and prompt.id not in taken]
         taken |= {prompt.id for prompt in mine}
         lists.append(mine)
     return Pool(sources, tuple(loaded), tuple(lists), left_out, len(everything) - len(fitting) - sum(left_out.values()), len(fitting) - len(wanted))

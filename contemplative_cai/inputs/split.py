@@ -20,7 +20,7 @@ from ..core.schema import Constitution, digest, InputError, Prompt, Record
 from .constitution import recipe_principles
 from .sources import as_sources, BENCHMARK_FILES, hazard_of, known_by, load_prompts, source_path, stratum
 from .tables import no_repeats, read_prompts
-from ..measure.duplicates import find_matches, KINDS, near_groups
+from ..measure.duplicates import find_matches, MATCH_KINDS, near_groups
 
 # %% ../../nbs/03_inputs/06_split.ipynb #00000004
 class Split(Record):
@@ -267,7 +267,7 @@ def find_leaks(learned: dict[str, list[Prompt]],  # sets that are learned from, 
             for match in find_matches([text for _, text in left], [text for _, text in right]):
                 a, b = left[match.left][0], right[match.right][0]
                 leak = Leak(learned=name, learned_id=a, held_out=other, held_out_id=b, kind=match.kind, similarity=match.similarity, allowed=a in allowed or b in allowed)
-                if (a, b) not in best or KINDS.index(leak.kind) < KINDS.index(best[a, b].kind): best[a, b] = leak
+                if (a, b) not in best or MATCH_KINDS.index(leak.kind) < MATCH_KINDS.index(best[a, b].kind): best[a, b] = leak
             leaks += best.values()
     return leaks
 
@@ -279,7 +279,7 @@ def leak_table(learned: dict[str, list[Prompt]],  # sets that are learned from, 
     "One row a pair of sets: how many were compared, how many leaks of each kind, how many of them are allowed; null for what could not be compared."
     def row(name, other, ours, theirs):
         found = [leak for leak in leaks if (leak.learned, leak.held_out) == (name, other)]
-        return {"learned": name, "held_out": other, "learned_prompts": len(ours), "held_out_prompts": None if theirs is None else len(theirs)} | {kind: None if theirs is None else sum(leak.kind == kind for leak in found) for kind in KINDS} | {"allowed": sum(leak.allowed for leak in found)}
+        return {"learned": name, "held_out": other, "learned_prompts": len(ours), "held_out_prompts": None if theirs is None else len(theirs)} | {kind: None if theirs is None else sum(leak.kind == kind for leak in found) for kind in MATCH_KINDS} | {"allowed": sum(leak.allowed for leak in found)}
     return [row(name, other, ours, theirs) for name, ours in learned.items() for other, theirs in held_out.items()]
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKED_TOKENS', 'KEPT_SCORES', 'PLAIN_ATTENTION', 'FEW_ROWS', 'passes', 'row_places', 'packed_attention',
-           'stepping_attention', 'install_attention', 'turn_products', 'common_prefix', 'taken_over', 'arrangement',
-           'PackedRows', 'read_prefix', 'PaddedRows']
+           'stepping_attention', 'install_attention', 'turn_products', 'common_prefix', 'shared_with_previous',
+           'arrangement', 'PackedRows', 'read_prefix', 'PaddedRows']
 
 # %% ../../nbs/04_models/03_attention.ipynb #00000002
 import itertools
@@ -144,7 +144,7 @@ def common_prefix(rows: list[list[int]],  # token ids
     return length - length % multiple
 
 
-def taken_over(rows: list[list[int]],  # token ids
+def shared_with_previous(rows: list[list[int]],  # token ids
                ) -> list[int]:
     "How many tokens each row begins with as the one before it does, at least one left over; many where rows are sorted."
     return [0, *(common_prefix(list(pair), multiple=1) for pair in itertools.pairwise(rows))]
@@ -171,7 +171,7 @@ class PackedRows:
         self._offset = prefix[0][0].shape[1] if prefix else 0
         self._buffers: dict[int, tuple] = {}  # keys and values by layer, each rows x groups x room x width
         self._lengths: list[int] = [len(row) for row in rows]  # own tokens read so far
-        self._taken = [0] * len(rows) if room else taken_over(rows)  # tokens that each row has from the one before it
+        self._taken = [0] * len(rows) if room else shared_with_previous(rows)  # tokens that each row has from the one before it
         self._spans: list[tuple[int, int]] | None = None  # of the pass under way; None: one token a row
         self._seen: list = []  # places of all tokens of its rows
         self._first, self._grows = 0, room > 0

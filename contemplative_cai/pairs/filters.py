@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WORDINGS', 'TELLING', 'ANSWERING', 'UNMISTAKABLE', 'RUN_OF_WORDS', 'LEAST_WORDS', 'LEAST_SHARE', 'USUAL',
-           'WORDS_A_TOKEN', 'Filter', 'NAMED', 'ALWAYS', 'FILTER_FUNCTIONS', 'wording', 'taken_over', 'Leak',
-           'find_leak', 'Thresholds', 'recipe_thresholds', 'empty', 'cut_off', 'identical', 'near_identical',
-           'named_principle', 'leaked_preamble', 'copied_example', 'repetition_loop', 'length_ratio', 'language_switch',
-           'refusal_again', 'principle_vocabulary']
+           'WORDS_A_TOKEN', 'Filter', 'PRINCIPLE_NAMES', 'ALWAYS', 'FILTER_FUNCTIONS', 'wording', 'copied_run',
+           'LeakedText', 'find_leak', 'Thresholds', 'recipe_thresholds', 'empty', 'cut_off', 'identical',
+           'near_identical', 'named_principle', 'leaked_preamble', 'copied_example', 'repetition_loop', 'length_ratio',
+           'language_switch', 'refusal_again', 'principle_vocabulary']
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000002
 import difflib
@@ -106,7 +106,7 @@ def _repeats(sentence: list[str], words: list[str]) -> bool:
     return len(sentence) >= LEAST_WORDS and _in_runs(sentence, words) >= max(LEAST_WORDS, LEAST_SHARE * len(sentence))
 
 
-def taken_over(text: str,  # a revision
+def copied_run(text: str,  # a revision
                source: str,  # whose sentences it should not repeat
                quoted: str = "",  # a text whose words the source may have quoted: the answer
                ) -> str | None:
@@ -116,7 +116,7 @@ def taken_over(text: str,  # a revision
     return next((sentence for sentence, own in sentences if _repeats(own, words) and not _repeats(own, before)), None)
 
 
-class Leak(Record):
+class LeakedText(Record):
     "What gives a revision away."
     kind: str  # preamble, meta, principle, role, template, instruction, critique
     words: str  # where it shows
@@ -126,12 +126,12 @@ def find_leak(text: str,  # a revision
               question: str = "",  # what it answers
               critique: str = "",  # what stood before it
               answer: str = "",  # the first answer, which the critique may have quoted
-              ) -> Leak | None:
+              ) -> LeakedText | None:
     "The first thing that gives the revision away."
     told = wording(text, question)
-    if told: return Leak(kind=told[0], words=told[1])
-    sentence = taken_over(text, critique, answer)
-    return Leak(kind="critique", words=sentence) if sentence else None
+    if told: return LeakedText(kind=told[0], words=told[1])
+    sentence = copied_run(text, critique, answer)
+    return LeakedText(kind="critique", words=sentence) if sentence else None
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000009
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _word_runs(text: str, length: int) -> set[tuple[str, ...]]:
     return {tuple(words[i:i + length]) for i in range(len(words) - length + 1)}
 
 
-NAMED = {"non_duality": ("non duality", "nonduality", "nondual"), "boundless_care": ("boundless care", "boundless compassion")}  # names that nobody says by chance
+PRINCIPLE_NAMES = {"non_duality": ("non duality", "nonduality", "nondual"), "boundless_care": ("boundless care", "boundless compassion")}  # names that nobody says by chance
 
 
 def named_principle(text: str,  # a revision
@@ -203,7 +203,7 @@ def named_principle(text: str,  # a revision
                     ) -> str | None:
     "The name of the principle, or of one that is part of it, where the text says it; hyphens of every kind count as spaces."
     words = f" {plain_name(text)} "
-    telling = [name for id, names in NAMED.items() if id in principle.id for name in names]
+    telling = [name for id, names in PRINCIPLE_NAMES.items() if id in principle.id for name in names]
     called = [f"principle of {name}" for name in {plain_name(principle.title), plain_name(principle.id)}] + [f"{plain_name(principle.title)} principle"]
     return next((name for name in (*telling, *called) if f" {name} " in words), None)
 

@@ -15,10 +15,10 @@ from ..core.run import Run
 from ..core.schema import Answer
 from ..evaluation.questions import Item
 from ..inputs.sources import own_prompts
-from ..measure.duplicates import KINDS
+from ..measure.duplicates import MATCH_KINDS
 from ..pairs.health import Health, health, health_figure, health_table, health_words
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
-from .page import Page, Plot, Section, Table, Texts, write_page
+from .page import Page, Plot, PageSection, Table, Texts, write_page
 from .sections import evaluation_sections
 from .summary import collect, headline, learned, limits, training_words, what_was_done
 from ..training.curves import panel_figure
@@ -36,8 +36,8 @@ def leakage_table(facts: dict,  # from `collect`
                   ) -> list[dict]:
     "What was compared with what, and how many texts were in both, one row a pair of sets."
     def shown_row(row):
-        if row["held_out_prompts"] is None: return {"held out": row["held_out"], "learned": row["learned"], "compared": "not on this machine", **dict.fromkeys(KINDS, "-"), "allowed": "-"}
-        return {"held out": row["held_out"], "learned": row["learned"], "compared": f"{row['held_out_prompts']:,} x {row['learned_prompts']:,}", **{kind: row[kind] for kind in KINDS}, "allowed": row["allowed"]}
+        if row["held_out_prompts"] is None: return {"held out": row["held_out"], "learned": row["learned"], "compared": "not on this machine", **dict.fromkeys(MATCH_KINDS, "-"), "allowed": "-"}
+        return {"held out": row["held_out"], "learned": row["learned"], "compared": f"{row['held_out_prompts']:,} x {row['learned_prompts']:,}", **{kind: row[kind] for kind in MATCH_KINDS}, "allowed": row["allowed"]}
     return [shown_row(row) for row in facts["leakage"]]
 
 # %% ../../nbs/09_report/06_report.ipynb #00000006
@@ -86,14 +86,14 @@ def _said(answer: Answer) -> str:
 def answers_section(facts: dict,  # from `collect`
                     wrapped: set[str],  # ids of robustness attempts, which stay out
                     show_text: bool = False,  # show texts of sources that are not the project's own
-                    ) -> Section | None:
+                    ) -> PageSection | None:
     "Answers side by side; None where there are none."
     rows = [row for row in side_by_side(facts, show_text) if row["id"] not in wrapped]
     shown_rows, hidden = [row for row in rows if row["own"] or show_text], [row["source"] for row in rows if not row["own"]]
     if not rows: return None
     counts = ", ".join(f"{hidden.count(source)} of {source}" for source in dict.fromkeys(hidden))
     said = [f"Answers to prompts of other sources ({counts}) are left out here, as some were written to elicit harm; `ccai report {facts['run']} --show-text` shows them."] if hidden and not show_text else []
-    return Section("Answers side by side", ["Written by models, from answers.jsonl; click a question to read. Wrapped questions are left out.", *said], [Texts(row["question"], row["answers"]) for row in shown_rows])
+    return PageSection("Answers side by side", ["Written by models, from answers.jsonl; click a question to read. Wrapped questions are left out.", *said], [Texts(row["question"], row["answers"]) for row in shown_rows])
 
 # %% ../../nbs/09_report/06_report.ipynb #0000000a
 TITLE = "Contemplative constitutional AI"
@@ -101,34 +101,34 @@ TITLE = "Contemplative constitutional AI"
 
 def data_sections(facts: dict,  # from `collect`
                   found: Health,  # from `health`
-                  ) -> list[Section]:
+                  ) -> list[PageSection]:
     "From prompts to pairs, and what the pairs give away."
     def counts(title, table): return [{title: name.replace("_", " "), **{reason.replace("_", " "): count for reason, count in row.items()}} for name, row in table.items()]
     stages = [{"stage": row["stage"].replace("_", " "), "lost": row["lost"], "left": row["left"]} for row in waterfall(facts["kept"], facts["dropped"])]
     words = ["Each prompt is answered once and revised under each principle. A row is kept as it is or dropped for the first reason that applies; texts of dropped rows are in dropped.jsonl."]
-    line = Section("From prompts to pairs", words, [Plot("waterfall", waterfall_figure(facts), "waterfall of rows", "pairs.jsonl, dropped.jsonl"), Table("Every stage", stages, "pairs.jsonl, dropped.jsonl", folded=True), *(Table(f"By {title}", counts(title, table), "pairs.jsonl, dropped.jsonl") for title, table in losses_tables(facts).items())])
+    line = PageSection("From prompts to pairs", words, [Plot("waterfall", waterfall_figure(facts), "waterfall of rows", "pairs.jsonl, dropped.jsonl"), Table("Every stage", stages, "pairs.jsonl, dropped.jsonl", folded=True), *(Table(f"By {title}", counts(title, table), "pairs.jsonl, dropped.jsonl") for title, table in losses_tables(facts).items())])
     parts = [Table("", [{"": line} for line in health_words(found)], "health.json"), Plot("health", health_figure(found), "length ratios, accuracy of rules that understand nothing, most frequent openings", "health.json"), Table("Figures of health", health_table(found), "health.json")]
-    return [line, Section("Health of the data set", ["What could be learned from the kept pairs without understanding them. Rules are fitted and tried on different prompts; intervals are 95 %, by prompt."], parts)]
+    return [line, PageSection("Health of the data set", ["What could be learned from the kept pairs without understanding them. Rules are fitted and tried on different prompts; intervals are 95 %, by prompt."], parts)]
 
 
 def training_sections(facts: dict,  # from `collect`
-                      ) -> list[Section]:
+                      ) -> list[PageSection]:
     "The curves, and unseen pairs; those there are."
     made = []
-    if any("loss" in row for row in facts["steps"]): made.append(Section("Training", [training_words(facts)], [Plot("training", panel_figure(facts["steps"], facts["findings"]), "training curves", f"{facts['stage']}/metrics.jsonl")], [f"{found.kind}: {found.sentence}." for found in facts["findings"]]))
+    if any("loss" in row for row in facts["steps"]): made.append(PageSection("Training", [training_words(facts)], [Plot("training", panel_figure(facts["steps"], facts["findings"]), "training curves", f"{facts['stage']}/metrics.jsonl")], [f"{found.kind}: {found.sentence}." for found in facts["findings"]]))
     if facts["preference"] and facts["preference"]["reward"]["mean"] is not None:
         words = ["Pairs whose prompts were never trained on, scored in float32. If rules that understand nothing do as well as the model, the accuracy says that revisions look different, not that they are better."]
-        made.append(Section("Unseen pairs", words, [Plot("preferences", preference_figure(facts), "held-out preference accuracy", f"{facts['stage']}/preference.json"), Table("", preference_table(facts), f"{facts['stage']}/preference.json")]))
+        made.append(PageSection("Unseen pairs", words, [Plot("preferences", preference_figure(facts), "held-out preference accuracy", f"{facts['stage']}/preference.json"), Table("", preference_table(facts), f"{facts['stage']}/preference.json")]))
     return made
 
 
 def made_of_sections(facts: dict,  # from `collect`
-                     ) -> list[Section]:
+                     ) -> list[PageSection]:
     "Leaks, and what the run was made of."
     allowed = ", ".join(facts["manifest"].get("recipe", {}).get("allowed_leaks") or [])
     words = ["Texts that are learned from compared with texts that are tested on or should stay untouched: the same text, the same up to case and spacing, in long runs of words, or nearly the same. A hit that is not allowed by name stops the run."]
-    leaks = [Section("Leaks", [*words, *([f"Allowed by name: {allowed}."] if allowed else [])], [Table("", leakage_table(facts), "leakage.json")])] if facts["leakage"] else []
-    return [*leaks, Section("What it was made of", [], [Table("", [{"what": name, "which": value} for name, value in provenance(facts)], "run.json, split.json, ledger.json")])]
+    leaks = [PageSection("Leaks", [*words, *([f"Allowed by name: {allowed}."] if allowed else [])], [Table("", leakage_table(facts), "leakage.json")])] if facts["leakage"] else []
+    return [*leaks, PageSection("What it was made of", [], [Table("", [{"what": name, "which": value} for name, value in provenance(facts)], "run.json, split.json, ledger.json")])]
 
 
 def report_page(facts: dict,  # from `collect`

@@ -14,7 +14,7 @@ from ..evaluation.calibration import Calibration, UNCALIBRATED
 from ..inputs.constitution import BENIGN
 from ..measure.stats import Estimate, share_interval, shown
 from ..pairs.make import load_split
-from .evidence import below, change_text, compared, digits_of, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, SAFETY, spread
+from .evidence import below, change_text, compared, digits_of, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, SAFETY, interval_words
 from .page import Said
 from ..training.watch import LN2, read_findings, read_metrics
 
@@ -77,7 +77,7 @@ def _claimed(what: str, metrics: dict, name: str, source: str) -> Said:
     if not row["calibrated"]: return Said(what, "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
     p = f", p {p_text(row) if row['p'] is not None else 'undefined'}" if row["role"] in ("primary", "secondary") else ""
     kept = f"; {row['kept']['words']}" if row["kept"] else ""
-    return Said(what, spread(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
+    return Said(what, interval_words(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
 
 
 def _primary(metrics: dict | None) -> Said:
@@ -99,8 +99,8 @@ def _over_refusal(metrics: dict | None) -> Said:
     found = compared(metrics, metrics["trained"], against)
     row, judged, source = found.get("refusal"), found.get("over_refusal"), "metrics.json: comparisons (refusal, over_refusal)"
     if row is None or row["difference"]["mean"] is None: return Said("Over-refusal", "not measured", _missing(metrics, "refusal"), source)
-    also = f". In the eyes of judge {judge_name(metrics, judged)}: {spread(judged['difference'], 2, True)}" if judged and judged["difference"]["mean"] is not None and judged["calibrated"] else ""
-    return Said("Over-refusal", spread(row["difference"], 2, True), f"refusal: {row['arm']} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; {row['kept']['words'] if row['kept'] else 'no margin'}{also}", source)
+    also = f". In the eyes of judge {judge_name(metrics, judged)}: {interval_words(judged['difference'], 2, True)}" if judged and judged["difference"]["mean"] is not None and judged["calibrated"] else ""
+    return Said("Over-refusal", interval_words(row["difference"], 2, True), f"refusal: {row['arm']} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; {row['kept']['words'] if row['kept'] else 'no margin'}{also}", source)
 
 
 def _pairs(facts: dict) -> Said:
@@ -181,18 +181,18 @@ def _against_prompting(metrics: dict) -> list[str]:
     if "prompted" not in metrics["arms"]: return ["That training does more than telling the model the constitution: the arm 'prompted' did not answer."]
     row = compared(metrics, metrics["trained"], "prompted").get(outcome)
     if row is None or not row["calibrated"] or row["difference"]["mean"] is None: return ["That training does more than telling the model the constitution: the primary outcome could not be compared with the arm 'prompted'."]
-    return [f"That training does more than telling the model the constitution: {metrics['trained']} less prompted is {spread(row['difference'], 2, True)} on the primary outcome."] if _holds_zero(row["difference"]) else []
+    return [f"That training does more than telling the model the constitution: {metrics['trained']} less prompted is {interval_words(row['difference'], 2, True)} on the primary outcome."] if _holds_zero(row["difference"]) else []
 
 
 def _primary_limits(metrics: dict, row: dict) -> list[str]:
     "What could explain the primary difference, or turn it."
     said, mean, outcome = [], row["difference"]["mean"], row["outcome"]
-    if _holds_zero(row["difference"]): said.append(f"That the primary outcome changed: the interval {spread(row['difference'], 2, True)} includes no difference" + (f"; a difference below {number(row['detectable'])} could not have been seen with a power of 80 %." if row["detectable"] else "."))
+    if _holds_zero(row["difference"]): said.append(f"That the primary outcome changed: the interval {interval_words(row['difference'], 2, True)} includes no difference" + (f"; a difference below {number(row['detectable'])} could not have been seen with a power of 80 %." if row["detectable"] else "."))
     if row["worst"] and row["worst"][0] is not None and min(bound * mean for bound in row["worst"]) <= 0: said.append(f"That unscored answers do not matter: set all against the trained arm, the primary difference would be {number(row['worst'][0], 2, True)}, all in its favour {number(row['worst'][1], 2, True)}.")
-    if row["equal_length"] and _holds_zero(row["equal_length"]) and not _holds_zero(row["difference"]): said.append(f"That the primary difference is more than a matter of length: at equal length it is {spread(row['equal_length'], 2, True)}.")
+    if row["equal_length"] and _holds_zero(row["equal_length"]) and not _holds_zero(row["difference"]): said.append(f"That the primary difference is more than a matter of length: at equal length it is {interval_words(row['equal_length'], 2, True)}.")
     for other in compared(metrics, row["arm"], row["against"], second=True).values():
         found = estimate_of(other["difference"])
-        if other["outcome"] == outcome and found.mean is not None and (_holds_zero(other["difference"]) or found.mean * mean <= 0): said.append(f"That every judge sees the primary difference: judge {judge_name(metrics, other)} finds {spread(other['difference'], 2, True)}.")
+        if other["outcome"] == outcome and found.mean is not None and (_holds_zero(other["difference"]) or found.mean * mean <= 0): said.append(f"That every judge sees the primary difference: judge {judge_name(metrics, other)} finds {interval_words(other['difference'], 2, True)}.")
     return said
 
 
