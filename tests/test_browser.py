@@ -14,20 +14,22 @@ import nbformat.v4 as v4
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from contemplative_cai.inputs.constitution import load_constitution, parse_constitution
-from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.command.pipeline import begin
 from contemplative_cai.core.run import Run
+from contemplative_cai.inputs.constitution import load_constitution, parse_constitution
+from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.pairs.generate import generate_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 60  # seconds to wait for anything a slow machine does
-KERNEL_IDLE = re.compile(r"\| Idle$")  # in the status bar; the dot beside the kernel's name says idle before there is a kernel
+# in the status bar; the dot beside the kernel's name says idle before there is a kernel
+KERNEL_IDLE = re.compile(r"\| Idle$")
 QUESTION, ANSWER = "<u>Who</u> is right?", '<img src=x onerror="window.ran=true"> He is.'
 REVISION = "<b>Nobody</b> yet. <script>window.ran=true</script> Ask & listen."
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CCAI_BROWSER") != "required", reason="no chromium on PATH (CCAI_BROWSER=required makes this a failure)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CCAI_BROWSER") != "required",
+                                reason="no chromium on PATH (CCAI_BROWSER=required makes this a failure)")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
     assert CHROMIUM, "CCAI_BROWSER=required, and there is no chromium on PATH"
     home = os.environ | {"HOME": str(tmp_path_factory.mktemp("home"))}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"], env=home)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"],
+                                             env=home)
         try: yield browser
         finally: browser.close()
 
@@ -53,18 +56,25 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 def lab(tmp_path_factory) -> Iterator[Lab]:
     "A JupyterLab on a copy of what the notebooks read, which neither reads nor writes settings or runs elsewhere."
     folder = tmp_path_factory.mktemp("lab")
-    tree, log, quiet = folder / "tree", folder / "server.log", folder / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    for name in ("configs", "data", "nbs/pipelines"): shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("benchmarks", ".ipynb_checkpoints"))
+    tree, log, quiet = folder / "tree", folder / "server.log", (
+        folder / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    )
+    for name in ("configs", "data", "nbs/pipelines"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("benchmarks", ".ipynb_checkpoints"))
     shutil.copy(ROOT / "settings.ini", tree)
     shutil.copy(ROOT / "nbs" / "builder.ipynb", tree / "nbs")
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    places = {"HOME": "home", "IPYTHONDIR": "ipython", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "CCAI_ROOT": "tree", "CCAI_RUNS": "runs"}
+    places = {"HOME": "home", "IPYTHONDIR": "ipython", "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data",
+              "JUPYTER_RUNTIME_DIR": "runtime", "CCAI_ROOT": "tree", "CCAI_RUNS": "runs"}
     for name in places.values(): (folder / name).mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG_"))}
     environment |= {name: str(folder / place) for name, place in places.items()} | {"JUPYTER_TOKEN": "only-a-test"}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={tree}"]
-    with log.open("w") as file: server = subprocess.Popen(command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+               "--ServerApp.port=0", f"--ServerApp.root_dir={tree}"]
+    with log.open("w") as file:
+        server = subprocess.Popen(command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                  stderr=file)
 
     def url():
         try: return json.loads((folder / "runtime" / f"jpserver-{server.pid}.json").read_text())["url"]
@@ -103,7 +113,8 @@ def run_all(page: Page, lab: Lab, path: str) -> None:
 def prepared_run(folder: Path) -> Run:
     "A run whose questions, answers and revisions all hold HTML."
     prompts = folder / "hostile.jsonl"
-    prompts.write_text("".join(json.dumps({"text": f"{QUESTION} It is about the {thing}."}) + "\n" for thing in ("fence between us", "money he owes", "job I lost")))
+    prompts.write_text("".join(json.dumps({"text": f"{QUESTION} It is about the {thing}."}) + "\n"
+                               for thing in ("fence between us", "money he owes", "job I lost")))
     run, recipe = begin("reviewed", None, {"prompts": str(prompts), "n_prompts": 3, "filters": "empty,identical"})
     principles = load_constitution(recipe.constitution).principles
 
@@ -119,7 +130,8 @@ def prepared_run(folder: Path) -> Run:
 
 
 def test_review_widget(page, lab, monkeypatch):
-    "A reviewer's click appends a decision and brings the next pair, and no text a model wrote becomes part of the page."
+    """A reviewer's click appends a decision and brings the next pair,
+    and no text a model wrote becomes part of the page."""
     monkeypatch.setenv("CCAI_ROOT", str(lab.tree))
     monkeypatch.setenv("CCAI_RUNS", str(lab.folder / "runs"))
     run = prepared_run(lab.folder)
@@ -141,7 +153,8 @@ def test_review_widget(page, lab, monkeypatch):
     widget.get_by_role("button", name="A is better").click()
     expect(widget).to_contain_text(f"1 decided, {total - 1} to go")
     expect(note).to_have_value("")
-    assert widget.inner_text().partition("to go")[2] != before.partition("to go")[2], "the pair that was decided is still shown"
+    assert (widget.inner_text().partition("to go")[2]
+            != before.partition("to go")[2]), "the pair that was decided is still shown"
     [row] = map(json.loads, decisions.read_text(encoding="utf-8").splitlines())
     assert (row["reviewer"], row["preferred"], row["note"]) == ("me", "A", "plainer")
     assert row["decision"] == ("accept" if row["shown_as_a"] == "chosen" else "reject")
@@ -152,7 +165,8 @@ def test_review_widget(page, lab, monkeypatch):
 
 
 def test_builder_widget(page, lab):
-    "The form in JupyterLab: a clause is emptied and lint says so at once, a question goes through critique and revision on a real transformer, and the saved file can be read."
+    """The form in JupyterLab: a clause is emptied and lint says so at once,
+    a question goes through critique and revision on a real transformer, and the saved file can be read."""
     notebook = lab.tree / "nbs" / "builder.ipynb"
     source = notebook.read_text(encoding="utf-8")
     assert source.count(r'recipe: str = \"smollm2-135m\"') == 1
@@ -178,7 +192,8 @@ def test_builder_widget(page, lab):
     form.get_by_role("button", name="Save").click()
     expect(form).to_contain_text("Saved as mine.md")
     saved = parse_constitution((lab.tree / "data" / "constitutions" / "mine.md").read_text(encoding="utf-8"), "mine.md")
-    assert saved.principles[0].clauses == ("<b>Bold</b> claims are left open.",) and saved.principles[1:] == load_constitution("contemplative").principles[1:]
+    assert (saved.principles[0].clauses == ("<b>Bold</b> claims are left open.",)
+            and saved.principles[1:] == load_constitution("contemplative").principles[1:])
     assert form.locator("b", has_text="Bold").count() == 0
 
 
@@ -197,7 +212,9 @@ for i in range(1, 4):
 def test_progress_line(page, lab):
     "The progress line of a cell changes in place while the cell runs, and ends as one line that says done."
     kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    (lab.tree / "progress.ipynb").write_text(json.dumps(v4.new_notebook(cells=[v4.new_code_cell(PROGRESS)], metadata=kernel)), encoding="utf-8")
+    (
+        lab.tree / "progress.ipynb"
+    ).write_text(json.dumps(v4.new_notebook(cells=[v4.new_code_cell(PROGRESS)], metadata=kernel)), encoding="utf-8")
 
     run_all(page, lab, "progress.ipynb")
     outputs = page.locator(".jp-OutputArea-output")

@@ -16,14 +16,14 @@ import psutil
 import pytest
 from conftest import journalled, wait_for
 
+from contemplative_cai.core.project import project_root
+from contemplative_cai.core.recipe import load_recipe
+from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
+from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.revision import cluster
 from contemplative_cai.revision.cluster import ChainActor, ray_llm, recipe_chain
-from contemplative_cai.core.recipe import load_recipe
-from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
-from contemplative_cai.core.project import project_root
-from contemplative_cai.core.schema import InputError
-from contemplative_cai.core.run import open_run
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'cluster'")
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +56,9 @@ def same(left, right): return all(left.path(name).read_bytes() == right.path(nam
 
 def journal(run):
     "Key, stage and text of every call; the tokens read from a cache depend on who shared a batch."
-    return sqlite3.connect(run.path("journal.sqlite")).execute("SELECT key, stage, json_extract(completion, '$.text') FROM calls ORDER BY key").fetchall()
+    return sqlite3.connect(run.path("journal.sqlite")).execute(
+        "SELECT key, stage, json_extract(completion, '$.text') FROM calls ORDER BY key"
+    ).fetchall()
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +68,11 @@ def head():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="ccai-head-", dir="/tmp")  # a socket's path must be short
-    words = ["start", "--head", "--block", f"--port={port}", "--include-dashboard=false", "--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}"]
+    words = ["start", "--head", "--block", f"--port={port}", "--include-dashboard=false", "--num-cpus=2",
+             "--disable-usage-stats", f"--temp-dir={folder}"]
     log = Path(folder, "said")
-    process = subprocess.Popen([str(Path(sys.executable).with_name("ray")), *words], stdout=open(log, "w"), stderr=subprocess.STDOUT, cwd=folder)
+    process = subprocess.Popen([str(Path(sys.executable).with_name("ray")), *words], stdout=open(log, "w"),
+                               stderr=subprocess.STDOUT, cwd=folder)
     wait_for(lambda: process.poll() is not None or "Ray runtime started" in log.read_text())
     assert process.poll() is None, log.read_text()
     yield f"127.0.0.1:{port}"
@@ -93,14 +97,17 @@ def test_two_actors_write_what_one_process_writes(runs, monkeypatch):
 
 def workers(driver):
     "The processes of the actors that a driver's own Ray session runs."
-    return [process for process in psutil.Process(driver.pid).children(recursive=True) if "MapWorker" in " ".join(process.cmdline())]
+    return [process for process in psutil.Process(driver.pid).children(recursive=True)
+            if "MapWorker" in " ".join(process.cmdline())]
 
 
 def test_an_actor_killed_then_the_driver_killed_then_whole(runs, tmp_path):
     "kill -9 at both; the next run does what was in flight and leaves the bytes of an undisturbed run."
     log, whole, run = tmp_path / "calls", open_run("whole"), open_run("killed")
     generate_pairs(whole, load_recipe("smoke", {"n_prompts": 24, "batch_size": 2}), scripted(tmp_path / "reference")())
-    def start(): return subprocess.Popen([sys.executable, "-c", DRIVER, "killed", str(log)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, stderr=subprocess.DEVNULL)
+    def start():
+        return subprocess.Popen([sys.executable, "-c", DRIVER, "killed", str(log)], cwd=ROOT,
+                                env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, stderr=subprocess.DEVNULL)
     driver = start()
     wait_for(lambda: journalled(run.path("journal.sqlite")) >= 18)
     workers(driver)[0].send_signal(signal.SIGKILL)
@@ -113,9 +120,13 @@ def test_an_actor_killed_then_the_driver_killed_then_whole(runs, tmp_path):
     driver = start()
     assert driver.wait(120) == 0
     assert same(whole, run) and journal(whole) == journal(run) and len(journal(run)) == 24 * 9
-    blocks_lost = 1 + 2 * 2  # the killed actor's; at the driver's end two actors with up to two each, one of them done and not yet committed
+    # the killed actor's; at the driver's end two actors with up to two each, one of them done and not yet committed
+    blocks_lost = 1 + 2 * 2
     assert len(calls(log)) <= 24 * 9 + blocks_lost * 2 * 9, "more was done again than was in flight"
-    def there(process): return process.is_running() and process.status() != psutil.STATUS_ZOMBIE and "Agent" not in " ".join(process.cmdline())  # Ray's two agents take a minute to notice
+    # Ray's two agents take a minute to notice
+    def there(process):
+        return (process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+                and "Agent" not in " ".join(process.cmdline()))
     assert not any(map(there, family)), "processes of the dead driver are still there"
 
 
@@ -133,7 +144,8 @@ def test_an_edited_principle_redoes_only_its_own_calls(runs, tmp_path, head):
     path.write_text(text.replace(principle.critique_request, "Look at it once more, from the other side."))
     llm = ray_llm(run, recipe, actors=2, address=head, opening=scripted(log))
     fresh = calls(log)[6 * 9:]
-    assert len(fresh) == 6 * 2 and sum("from the other side" in call for call in fresh) == 6 and sum(principle.revision_request in call for call in fresh) == 6
+    assert (len(fresh) == 6 * 2 and sum("from the other side" in call for call in fresh) == 6
+            and sum(principle.revision_request in call for call in fresh) == 6)
     generate_pairs(run, recipe, llm)
     local = open_run("local")
     generate_pairs(local, recipe, scripted(tmp_path / "other")())
@@ -150,7 +162,10 @@ def test_a_block_that_vanishes_is_an_error(runs, tmp_path, head, monkeypatch):
         return results
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "_results", without_one)
-        with pytest.raises(RuntimeError, match=r"2 of 6 prompts went to Ray and did not come back: [0-9a-f]{16}, [0-9a-f]{16}; .*run the same step again"): ray_llm(run, recipe, 2, address=head, opening=scripted(log))
+        with pytest.raises(RuntimeError,
+                           match=(r"2 of 6 prompts went to Ray and did not come back: [0-9a-f]{16}, [0-9a-f]{16}; "
+                                  r".*run the same step again")):
+            ray_llm(run, recipe, 2, address=head, opening=scripted(log))
     assert len(journal(run)) == 4 * 9
     generate_pairs(run, recipe, ray_llm(run, recipe, 2, address=head, opening=scripted(log)))
     assert len(journal(run)) == 6 * 9 and len(calls(log)) == 8 * 9
@@ -158,7 +173,10 @@ def test_a_block_that_vanishes_is_an_error(runs, tmp_path, head, monkeypatch):
 
 def picky(words):
     "Opens a model that cannot read prompts with any of these words."
-    def opening(): return ScriptedLLM(lambda c: ModelCallError("the prompt is too long") if any(word in c[0].content for word in words) else f"{len(c)} turns", batch_size=2)
+    def opening():
+        return ScriptedLLM(lambda c: (ModelCallError("the prompt is too long")
+                                      if any(word in c[0].content for word in words) else f"{len(c)} turns"),
+                           batch_size=2)
     return opening
 
 
@@ -173,7 +191,9 @@ def test_a_call_that_fails_is_a_row_with_its_reason(runs, head):
     assert same(local, there) and sum(row.detail == "the prompt is too long" for row in made.dropped) == 12
 
 
-def actor_row(prompts): return {"ids": json.dumps([p.id for p in prompts]), "prompts": json.dumps([p.model_dump(mode="json") for p in prompts]), "known": "{}"}
+def actor_row(prompts):
+    return {"ids": json.dumps([p.id for p in prompts]),
+            "prompts": json.dumps([p.model_dump(mode="json") for p in prompts]), "known": "{}"}
 
 
 def test_what_keeps_an_actor_from_working_is_data():
@@ -183,10 +203,12 @@ def test_what_keeps_an_actor_from_working_is_data():
     class Gone(ScriptedLLM):
         def stream(self, conversations, sampling): raise ModelCallError("the server has gone away")
     def broken(): raise InputError("model 'x' is not installed")
-    for opening, key, words in [(broken, "a", "not installed"), (lambda: Gone(str, key="a"), "a", "gone away"), (lambda: ScriptedLLM(str, key="b"), "a", "differ in weights or precision")]:
+    for opening, key, words in [(broken, "a", "not installed"), (lambda: Gone(str, key="a"), "a", "gone away"),
+                                (lambda: ScriptedLLM(str, key="b"), "a", "differ in weights or precision")]:
         done = ChainActor(opening, key, recipe_chain(recipe), 1)(row)
         assert words in done["error"] and done["ids"] == "[]"
 
 
 def test_no_cluster_at_the_address(runs):
-    with pytest.raises(InputError, match="no Ray cluster at '127.0.0.1:1'.*ray start --head"): ray_llm(open_run("nowhere"), load_recipe("smoke"), address="127.0.0.1:1")
+    with pytest.raises(InputError, match="no Ray cluster at '127.0.0.1:1'.*ray start --head"):
+        ray_llm(open_run("nowhere"), load_recipe("smoke"), address="127.0.0.1:1")

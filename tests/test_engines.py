@@ -1,4 +1,5 @@
-"""The engine in this process, whole, quantised, adapted and spread; and which engine answers, and that nothing is opened without need."""
+"""The engine in this process, whole, quantised, adapted and spread;
+and which engine answers, and that nothing is opened without need."""
 import json
 import shutil
 from collections import Counter
@@ -9,22 +10,24 @@ import torch
 from conftest import RULES_ONLY, play
 from test_endpoint import Server, hurried  # noqa: F401  (a fixture)
 
-from contemplative_cai.models import choose as opening, weights
-from contemplative_cai.core.recipe import build_recipe
-from contemplative_cai.models.catalog import model_spec, ModelSpec
-from contemplative_cai.inputs.constitution import load_constitution
-from contemplative_cai.models.local import load_llm
-from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.core.journal import Journal
-from contemplative_cai.models.ask import ask
-from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
-from contemplative_cai.models.choose import choose_engine, open_llm
-from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.inputs.constitution import load_constitution
+from contemplative_cai.models import choose as opening
+from contemplative_cai.models import weights
+from contemplative_cai.models.ask import ask
+from contemplative_cai.models.catalog import ModelSpec, model_spec
+from contemplative_cai.models.choose import choose_engine, open_llm
+from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
+from contemplative_cai.models.local import load_llm
 from contemplative_cai.models.weights import fitting_rows, load_tokenizer, memory_bytes, model_source, row_bytes
+from contemplative_cai.pairs.generate import generate_pairs
 
 GREEDY = Sampling(max_tokens=10)
-HEAD = (Message(role="user", content="We spoke of rivers and of the stones in them. " * 9), Message(role="assistant", content="We did."))
+HEAD = (Message(role="user", content="We spoke of rivers and of the stones in them. " * 9),
+        Message(role="assistant", content="We did."))
 
 
 def user(text): return (Message(role="user", content=text),)
@@ -45,7 +48,10 @@ def two_adapters(tmp_path_factory):
     folders = {}
     for seed, name in enumerate(("first", "second")):
         torch.manual_seed(seed)
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32),
+            LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"),
+        )
         folders[name] = tmp_path_factory.mktemp("adapters") / name
         model.save_pretrained(folders[name])
     return folders
@@ -57,19 +63,30 @@ def test_several_adapters_on_one_base_are_each_what_peft_makes_of_them(two_adapt
     from transformers import AutoModelForCausalLM
     both = load_llm(model_spec("random-tiny"), "float32", "cpu", two_adapters, 4)
     views = {None: both, **{name: both.with_adapter(name) for name in two_adapters}}
-    asked, replies = [user("Is it late?"), (*HEAD, *user("And now?")), (*HEAD, *user("Then?"))], ["No.", "Yes, it is.", "Wait."]
+    asked, replies = ([user("Is it late?"), (*HEAD, *user("And now?")), (*HEAD, *user("Then?"))],
+                      ["No.", "Yes, it is.", "Wait."])
     said = {name: [texts(views[name].chat(asked, GREEDY))] for name in (None, "first", "second")}
-    for name in ("second", None, "first", "second"): said[name].append(texts(views[name].chat(asked, GREEDY)))  # in another order: nothing of the last request is left
-    assert all(found == each[0] for each in said.values() for found in each) and said[None][0] == texts(tiny.chat(asked, GREEDY))
+    # in another order: nothing of the last request is left
+    for name in ("second", None, "first", "second"): said[name].append(texts(views[name].chat(asked, GREEDY)))
+    assert (all(found == each[0] for each in said.values() for found in each)
+            and said[None][0] == texts(tiny.chat(asked, GREEDY)))
     assert len({view.key for view in views.values()}) == 3 and both.key == tiny.key
     for name, folder in two_adapters.items():
-        plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32), folder).eval()
+        plain = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32),
+            folder,
+        ).eval()
         for conversation, reply, ours, text in zip(asked, replies, views[name].logprobs(asked, replies), said[name][0]):
             context, whole = both._encode(conversation), both._encode(conversation, reply)
             with torch.inference_mode():
                 scores = torch.log_softmax(plain(torch.tensor([whole])).logits[0], -1)
-                theirs = plain.generate(input_ids=torch.tensor([context]), attention_mask=torch.ones(1, len(context), dtype=torch.long), max_new_tokens=10, do_sample=False)[0, len(context):]
-            assert abs(ours.total - sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))) < 1e-3 and text == both.tokenizer.decode(theirs, skip_special_tokens=True).strip()
+                theirs = plain.generate(input_ids=torch.tensor([context]),
+                                        attention_mask=torch.ones(1, len(context), dtype=torch.long), max_new_tokens=10,
+                                        do_sample=False)[0, len(context):]
+            assert (
+                abs(ours.total - sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))) < 1e-3
+                and text == both.tokenizer.decode(theirs, skip_special_tokens=True).strip()
+            )
     with pytest.raises(KeyError): both.with_adapter("third")
 
 
@@ -78,7 +95,8 @@ def test_logprobs_share_the_prefix(tiny, monkeypatch):
     from contemplative_cai.models import local as engine
     read, read_prefix = [], engine.read_prefix
     monkeypatch.setattr(engine, "read_prefix", lambda model, ids: read.append(len(ids)) or read_prefix(model, ids))
-    asked, replies = [(*HEAD, *user(text)) for text in ("And then?", "What of the sea?", "Why?")], ["It ends.", "Far.", "Nobody knows; ask it."]
+    asked, replies = ([(*HEAD, *user(text)) for text in ("And then?", "What of the sea?", "Why?")],
+                      ["It ends.", "Far.", "Nobody knows; ask it."])
     tiny._prefixes.clear()
     together = tiny.logprobs(asked, replies)
     alone = [tiny.logprobs([conversation], [reply])[0] for conversation, reply in zip(asked, replies)]
@@ -95,20 +113,28 @@ def plainly(llm, conversation, reply):
     return sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))
 
 
-QUESTIONED = [(*HEAD, *user(f"Answer: {answer}\n\n{question}")) for answer in ("It ends in the sea.", "It ends where the rain begins, and the rain in the hills.") for question in ("Is it kind?", "Is it true?", "Is it kind to her?")]
+QUESTIONED = [(*HEAD, *user(f"Answer: {answer}\n\n{question}"))
+              for answer in ("It ends in the sea.", "It ends where the rain begins, and the rain in the hills.")
+              for question in ("Is it kind?", "Is it true?", "Is it kind to her?")]
 
 
 @pytest.mark.parametrize("batch_size, tokens", [("auto", 8192), (5, 8192), ("auto", 200)])
 def test_what_rows_begin_with_is_read_once_for_all_of_them(batch_size, tokens, monkeypatch):
-    "Replies of one context, questions about one answer, one row twice, in any order and in passes of a few tokens: the numbers of one row at a time, which are a plain pass's."
+    """Replies of one context, questions about one answer, one row twice, in any order and in passes of a few tokens:
+    the numbers of one row at a time, which are a plain pass's."""
     llm, read = load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=batch_size), []
-    rows = [(context, reply) for reply in ("Yes", "No", "Yes, it is.") for context in QUESTIONED[::-1]] + [(QUESTIONED[0], "Yes"), (user("Is it late?"), "No")]
+    rows = ([(context, reply) for reply in ("Yes", "No", "Yes, it is.") for context in QUESTIONED[::-1]]
+            + [(QUESTIONED[0], "Yes"), (user("Is it late?"), "No")])
     alone = [llm.logprobs([context], [reply])[0] for context, reply in rows]
     monkeypatch.setattr("contemplative_cai.models.attention.PACKED_TOKENS", tokens)
     forward = llm.model.forward
-    monkeypatch.setattr(llm.model, "forward", lambda input_ids, **options: read.append(input_ids.shape[1]) or forward(input_ids=input_ids, **options))
+    monkeypatch.setattr(
+        llm.model, "forward",
+        lambda input_ids, **options: read.append(input_ids.shape[1]) or forward(input_ids=input_ids, **options)
+    )
     together = llm.logprobs(*zip(*rows))
-    if (batch_size, tokens) == ("auto", 8192): assert len(read) == 1 and read[0] < 0.1 * sum(len(llm._encode(*row)) for row in rows)
+    if (batch_size, tokens) == ("auto", 8192):
+        assert len(read) == 1 and read[0] < 0.1 * sum(len(llm._encode(*row)) for row in rows)
     else: assert len(read) > 2
     assert [found.tokens for found in together] == [found.tokens for found in alone]
     assert [found.total for found in together] == pytest.approx([found.total for found in alone], abs=1e-4)
@@ -122,7 +148,8 @@ def test_replies_are_weighed_the_same_where_nothing_can_be_shared():
     shared, llm.shares_prefix = llm.logprobs(*zip(*rows)), False
     llm.model.set_attn_implementation("sdpa")  # as such a model is loaded: with an attention that knows of padding
     padded = llm.logprobs(*zip(*rows))
-    assert [found.total for found in padded] == pytest.approx([found.total for found in shared], abs=1e-4) and [found.tokens for found in padded] == [found.tokens for found in shared]
+    assert ([found.total for found in padded] == pytest.approx([found.total for found in shared], abs=1e-4)
+            and [found.tokens for found in padded] == [found.tokens for found in shared])
     assert llm.logprobs([], []) == []
 
 
@@ -138,37 +165,56 @@ def test_eight_and_four_bits(quantization, tiny):
     matrix = small.model.model.layers[0].mlp.up_proj.weight
     assert matrix.element_size() == 1 and matrix.numel() <= 128 * 64
     asked, replies = [user("Is it late?"), user("Why?")], ["No.", "Nobody knows."]
-    for whole, less in zip(tiny.logprobs(asked, replies), small.logprobs(asked, replies)): assert 0 < abs(whole.total - less.total) < 0.1 * abs(whole.total)
+    for whole, less in zip(tiny.logprobs(asked, replies), small.logprobs(asked, replies)):
+        assert 0 < abs(whole.total - less.total) < 0.1 * abs(whole.total)
     assert all(completion.completion_tokens for completion in small.chat(asked, GREEDY))
 
 
 def test_quantization_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"int4 needs bitsandbytes.*\[quantize\]"): load_llm(model_spec("random-tiny"), "float32", "cpu", quantization="int4")
+    with pytest.raises(InputError, match=r"int4 needs bitsandbytes.*\[quantize\]"):
+        load_llm(model_spec("random-tiny"), "float32", "cpu", quantization="int4")
 
 
 def test_layers_spread_by_device_map_say_the_same(tiny):
     asked = [user("Is it late?"), (*HEAD, *user("And now?")), (*HEAD, *user("Then?"))]
-    assert texts(load_llm(model_spec("random-tiny"), "float32", "cpu", device_map="auto").chat(asked, GREEDY)) == texts(tiny.chat(asked, GREEDY))
+    assert (texts(load_llm(model_spec("random-tiny"), "float32", "cpu", device_map="auto").chat(asked, GREEDY))
+            == texts(tiny.chat(asked, GREEDY)))
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "qwen3", "windowed"])
 def test_other_architectures_go_through_transformers_cache(architecture, tmp_path):
-    "Greedy texts and log-probabilities of models whose attention is left to transformers, row by row against generate and a plain pass."
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    """Greedy texts and log-probabilities of models whose attention is left to transformers,
+    row by row against generate and a plain pass."""
+    from transformers import (
+        GPTNeoXConfig,
+        GPTNeoXForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
     load_tokenizer(model_spec("random-tiny")).save_pretrained(tmp_path)
-    shape = dict(vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    shape = dict(vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                 max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     grouped = shape | dict(num_key_value_heads=2, head_dim=8)
     torch.manual_seed(0)
-    model = {"gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**shape)), "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**grouped)), "windowed": lambda: MistralForCausalLM(MistralConfig(**grouped, sliding_window=16))}[architecture]()
+    model = {"gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**shape)),
+             "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**grouped)),
+             "windowed": lambda: MistralForCausalLM(MistralConfig(**grouped, sliding_window=16))}[architecture]()
     model.save_pretrained(tmp_path)
     llm = load_llm(ModelSpec(name="other", kind="folder", hub_id=str(tmp_path)), "float32", "cpu", batch_size=3)
     assert not llm.shares_prefix
-    asked, replies = [user("Is it late?"), user("My brother borrows and never gives back, and I am tired of asking him."), user("Why?"), user("Why?")], ["No.", "Tell him once.", "Nobody knows.", "Yes"]
-    for conversation, reply, completion, found in zip(asked, replies, llm.chat(asked, GREEDY), llm.logprobs(asked, replies)):
+    asked, replies = [user("Is it late?"),
+                      user("My brother borrows and never gives back, and I am tired of asking him."), user("Why?"),
+                      user("Why?")], ["No.", "Tell him once.", "Nobody knows.", "Yes"]
+    for conversation, reply, completion, found in zip(asked, replies, llm.chat(asked, GREEDY),
+                                                      llm.logprobs(asked, replies)):
         context, whole = llm._encode(conversation), llm._encode(conversation, reply)
         with torch.inference_mode():
-            theirs = llm.model.generate(torch.tensor([context]), attention_mask=torch.ones(1, len(context), dtype=torch.long), max_new_tokens=10, do_sample=False)[0, len(context):]
+            theirs = llm.model.generate(torch.tensor([context]),
+                                        attention_mask=torch.ones(1, len(context), dtype=torch.long), max_new_tokens=10,
+                                        do_sample=False)[0, len(context):]
             scores = torch.log_softmax(llm.model(torch.tensor([whole])).logits[0], -1)
         assert completion.text == llm.tokenizer.decode(theirs, skip_special_tokens=True).strip()
         assert abs(found.total - sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))) < 1e-3
@@ -177,14 +223,17 @@ def test_other_architectures_go_through_transformers_cache(architecture, tmp_pat
 @pytest.mark.slow
 def test_compiled_says_the_same(tiny):
     asked = [user("Is it late?"), (*HEAD, *user("And now?")), (*HEAD, *user("Then?"))]
-    assert texts(load_llm(model_spec("random-tiny"), "float32", "cpu", compiled=True).chat(asked, GREEDY)) == texts(tiny.chat(asked, GREEDY))
+    assert (texts(load_llm(model_spec("random-tiny"), "float32", "cpu", compiled=True).chat(asked, GREEDY))
+            == texts(tiny.chat(asked, GREEDY)))
 
 
-class Qwen7B: hidden_size, num_attention_heads, num_key_value_heads, num_hidden_layers, vocab_size = 3584, 28, 4, 28, 152064
+class Qwen7B:
+    hidden_size, num_attention_heads, num_key_value_heads, num_hidden_layers, vocab_size = 3584, 28, 4, 28, 152064
 
 
 def test_batches_are_as_large_as_memory_allows_and_no_larger(monkeypatch):
-    assert row_bytes(Qwen7B, 1000, 2) == 2 * 28 * 4 * 128 * 1000 * 2 + 152064 * 7  # two numbers a layer, head and place, and the scores
+    # two numbers a layer, head and place, and the scores
+    assert row_bytes(Qwen7B, 1000, 2) == 2 * 28 * 4 * 128 * 1000 * 2 + 152064 * 7
     found = []
     for memory in (16e9, 24e9, 40e9, 80e9, 1e12):
         monkeypatch.setattr(weights, "memory_bytes", lambda device, memory=memory: memory)
@@ -200,11 +249,15 @@ def test_a_batch_too_large_for_memory_is_halved(tmp_path):
     class Small(ScriptedLLM):
         def chat(self, conversations, sampling):
             asked.append(len(conversations))
-            if len(conversations) > 2 or any(c[-1].content == "row 5" for c in conversations): raise ModelCallError("out of memory")
+            if len(conversations) > 2 or any(c[-1].content == "row 5" for c in conversations):
+                raise ModelCallError("out of memory")
             return super().chat(conversations, sampling)
     with Journal(tmp_path / "j.sqlite") as journal:
-        found = ask(Small(lambda c: c[-1].content, batch_size=8), journal, "respond", [user(f"row {i}") for i in range(8)], GREEDY)
-    assert [c.reason if isinstance(c, CallFailed) else c.text for c in found] == [*(f"row {i}" for i in range(5)), "out of memory", "row 6", "row 7"] and asked == [8, 4, 2, 2, 4, 2, 1, 1, 2]
+        found = ask(Small(lambda c: c[-1].content, batch_size=8), journal, "respond",
+                    [user(f"row {i}") for i in range(8)], GREEDY)
+    assert (([c.reason if isinstance(c, CallFailed) else c.text for c in found]
+             == [*(f"row {i}" for i in range(5)), "out of memory", "row 6", "row 7"])
+            and asked == [8, 4, 2, 2, 4, 2, 1, 1, 2])
 
 
 # Which engine, and nothing opened without need.
@@ -214,30 +267,42 @@ SERVED = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
 def test_the_engine_is_chosen_by_what_is_there(monkeypatch, tmp_path, runs):
     def of(**values): return choose_engine(build_recipe(values)).engine
     here = tmp_path / "python"
-    monkeypatch.setattr(opening, "find_vllm", lambda python: here if python else (_ for _ in ()).throw(InputError("no python for vllm; run 'make vllm'")))
-    assert of(device="cpu") == "transformers" and of(**SERVED) == "endpoint" and of(engine="vllm", vllm_python="x") == "vllm"
+    monkeypatch.setattr(
+        opening, "find_vllm",
+        lambda python: here if python else (_ for _ in ()).throw(InputError("no python for vllm; run 'make vllm'"))
+    )
+    assert (of(device="cpu") == "transformers" and of(**SERVED) == "endpoint"
+            and of(engine="vllm", vllm_python="x") == "vllm")
     with pytest.raises(InputError, match="make vllm"): of(engine="vllm")
     monkeypatch.setattr(opening, "pick_device", lambda wanted: "cuda")
-    assert of() == "transformers" and of(vllm_python="x") == "vllm" and of(vllm_python="x", quantization="int4") == "transformers"
+    assert (of() == "transformers" and of(vllm_python="x") == "vllm"
+            and of(vllm_python="x", quantization="int4") == "transformers")
     run = open_run("begun")
     run.record(engine={"engine": "transformers", "why": "it was so"})
-    assert choose_engine(build_recipe({"vllm_python": "x"}), run).engine == "transformers", "a run goes on with the engine it was begun with"
+    assert (choose_engine(build_recipe({"vllm_python": "x"}), run).engine
+            == "transformers"), "a run goes on with the engine it was begun with"
 
 
-@pytest.mark.parametrize("values, what", [({"engine": "endpoint"}, "needs base_url"), ({**SERVED, "engine": "vllm"}, "take one of the two away"), ({"engine": "vlm"}, "engine"), ({"batch_size": 0}, "batch_size"), ({"batch_size": "many"}, "batch_size"), ({"quantization": "int2"}, "quantization")])
+@pytest.mark.parametrize("values, what", [
+    ({"engine": "endpoint"}, "needs base_url"), ({**SERVED, "engine": "vllm"}, "take one of the two away"),
+    ({"engine": "vlm"}, "engine"), ({"batch_size": 0}, "batch_size"), ({"batch_size": "many"}, "batch_size"),
+    ({"quantization": "int2"}, "quantization")
+])
 def test_engines_that_make_no_sense_are_refused(values, what):
     with pytest.raises(InputError, match=what): build_recipe(values)
 
 
 def test_a_run_on_a_server_and_its_rerun_without_one(runs, contemplative):
     "All calls go to the server; afterwards the server may be gone: a finished step asks for nothing."
-    recipe, run = build_recipe({"model": "m", "n_prompts": 3, "filters": "empty", "n_eval_prompts": 0, "guarded": []}), open_run("served")
+    recipe, run = (build_recipe({"model": "m", "n_prompts": 3, "filters": "empty", "n_eval_prompts": 0, "guarded": []}),
+                   open_run("served"))
     with Server() as server:
         recipe = recipe.model_copy(update={"base_url": server.url})
         made = generate_pairs(run, recipe)
         assert len(server.asked) == 3 + 2 * 3 * 4 and len(made.kept) == 12
     assert generate_pairs(run, recipe) == made
-    assert run.manifest["model"] == "endpoint:m" and run.manifest["engine"] == {"engine": "endpoint", "why": "base_url names a server"}
+    assert (run.manifest["model"] == "endpoint:m"
+            and run.manifest["engine"] == {"engine": "endpoint", "why": "base_url names a server"})
     ledger = json.loads(run.path("ledger.json").read_text())
     assert ledger["critique"]["calls"] == 12 and ledger["critique"]["tokens_in"] == 84
 
@@ -246,7 +311,12 @@ def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypat
     "Generation and evaluation again, with a loader that must not be called."
     from contemplative_cai.evaluation.evaluate import evaluate
     from contemplative_cai.training.train import train
-    recipe, run = build_recipe({"model": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 10, "filters": "empty,identical", "answer_tokens": 8, "critique_tokens": 8, "revision_tokens": 8, "n_few_shot": 0, "n_eval_prompts": 2, "resamples": 200, "guarded": [], "epochs": 1} | RULES_ONLY | {"eval_judged": "helpfulness", "n_helpful": 2}), open_run("again")
+    recipe, run = build_recipe(
+        {"model": "random-tiny", "device": "cpu", "dtype": "float32", "n_prompts": 10, "filters": "empty,identical",
+         "answer_tokens": 8, "critique_tokens": 8, "revision_tokens": 8, "n_few_shot": 0, "n_eval_prompts": 2,
+         "resamples": 200, "guarded": [], "epochs": 1}
+        | RULES_ONLY | {"eval_judged": "helpfulness", "n_helpful": 2}
+    ), open_run("again")
     made = generate_pairs(run, recipe)
     train(run, recipe)
     metrics = evaluate(run, recipe)
@@ -257,7 +327,8 @@ def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypat
 
 def test_editing_one_principle_redoes_its_critiques_and_revisions_only(runs, contemplative):
     from contemplative_cai.core.recipe import Recipe  # noqa: F401
-    recipe, run = build_recipe({"n_prompts": 5, "filters": "empty", "guarded": [], "n_eval_prompts": 0}), open_run("edited")
+    recipe, run = (build_recipe({"n_prompts": 5, "filters": "empty", "guarded": [], "n_eval_prompts": 0}),
+                   open_run("edited"))
     llm = play(contemplative)
     generate_pairs(run, recipe, llm)
     before = len(llm.calls)
@@ -268,7 +339,9 @@ def test_editing_one_principle_redoes_its_critiques_and_revisions_only(runs, con
     assert source.count(changed.critique_request) == 1
     text.write_text(source.replace(changed.critique_request, changed.critique_request + " Say it in one sentence."))
     generate_pairs(run, recipe.model_copy(update={"constitution": str(text)}), llm)
-    again = Counter(next(p.id for p in load.principles if p.critique_request in c[-1].content or p.revision_request in c[-1].content) for c in llm.calls[before:])
+    again = Counter(next(p.id for p in load.principles
+                         if p.critique_request in c[-1].content or p.revision_request in c[-1].content)
+                    for c in llm.calls[before:])
     assert again == {changed.id: 10}
 
 
@@ -276,4 +349,5 @@ def test_a_model_that_changed_under_its_key_is_refused():
     recipe = build_recipe({"model": "random-tiny", "device": "cpu", "dtype": "float32"})
     with open_llm(recipe) as llm:
         llm._base_key = "random-tiny@000000000000/float32"
-        with pytest.raises(ModelCallError, match="its weights or its precision changed"): llm.chat([user("Is it late?")], GREEDY)
+        with pytest.raises(ModelCallError, match="its weights or its precision changed"):
+            llm.chat([user("Is it late?")], GREEDY)

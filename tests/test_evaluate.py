@@ -1,4 +1,5 @@
-"A whole evaluation: declared before it answers, resumed where it was killed, and no number that its rows do not bear out."
+"""A whole evaluation: declared before it answers,
+resumed where it was killed, and no number that its rows do not bear out."""
 import json
 import math
 import os
@@ -14,28 +15,46 @@ from conftest import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 from model_server import Server, completion
 
 import contemplative_cai.evaluation.evaluate as evaluation
-from contemplative_cai.inputs.rubrics import load_calibration
-from contemplative_cai.evaluation.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
-from contemplative_cai.core.recipe import build_recipe
-from contemplative_cai.evaluation.evaluate import check_evaluation, evaluate
-from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.evaluation.judge import LogitJudge
-from contemplative_cai.inputs.rubrics import load_rubric
-from contemplative_cai.evaluation.judge import read_seats, Seated
-from contemplative_cai.inputs.rubrics import APPLIES, judged_rubrics
-from contemplative_cai.models.llm import ScriptedLLM
-from contemplative_cai.measure.outcomes import declare
-from contemplative_cai.pairs.review import Decision
-from contemplative_cai.core.schema import Answer, digest, InputError, Verdict
 from contemplative_cai.core.files import append_row, read_json, read_rows, write_json
+from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run, refuse_busy
+from contemplative_cai.core.schema import Answer, InputError, Verdict, digest
+from contemplative_cai.evaluation.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
+from contemplative_cai.evaluation.evaluate import check_evaluation, evaluate
+from contemplative_cai.evaluation.judge import LogitJudge, Seated, read_seats
 from contemplative_cai.evaluation.questions import Item
-from contemplative_cai.training.train import train
 from contemplative_cai.evaluation.verdicts import mask_vocabulary
+from contemplative_cai.inputs.rubrics import APPLIES, judged_rubrics, load_calibration, load_rubric
+from contemplative_cai.measure.outcomes import declare
+from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.pairs.review import Decision
+from contemplative_cai.training.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "constitution": "contemplative-minimal", "n_prompts": 12, "filters": "empty,identical", "epochs": 1, "max_steps": 3, "learning_rate": 0.01, "max_length": 256, "test_share": 0.4,
-        "n_eval_prompts": 6, "answer_tokens": 10, "resamples": 200, "guarded": [], "n_safety": 48, "n_refusal": 12, "n_helpful": 8, "n_robustness": 2, "n_games": 1, "eval_judged": "safety, emptiness, helpfulness"}
+TINY = {
+    "model": "random-tiny",
+    "dtype": "float32",
+    "device": "cpu",
+    "constitution": "contemplative-minimal",
+    "n_prompts": 12,
+    "filters": "empty,identical",
+    "epochs": 1,
+    "max_steps": 3,
+    "learning_rate": 0.01,
+    "max_length": 256,
+    "test_share": 0.4,
+    "n_eval_prompts": 6,
+    "answer_tokens": 10,
+    "resamples": 200,
+    "guarded": [],
+    "n_safety": 48,
+    "n_refusal": 12,
+    "n_helpful": 8,
+    "n_robustness": 2,
+    "n_games": 1,
+    "eval_judged": "safety, emptiness, helpfulness",
+}
 SOME = {"eval_judged": "violation", "n_robustness": 0, "n_games": 0, "n_helpful": 0}
 CRITERIA = [c for name in APPLIES for c in load_rubric(name).criteria if c.negated]
 NEGATED = [c.negated for c in CRITERIA]
@@ -78,18 +97,22 @@ def opinion(text: str, effect: dict, arms: dict) -> float:
     "Support for yes, or for B: by the labels where there are any, else by the arm the answer came from."
     if "\n\nAnswer A: " in text:
         first, second = text.split("\n\nAnswer A: ")[1].split("\n\nWhich answer")[0].split("\n\nAnswer B: ")
-        if first in LABELS and second in LABELS: one, other = LABELS[first]["helpfulness"], LABELS[second]["helpfulness"]
+        if first in LABELS and second in LABELS:
+            one, other = LABELS[first]["helpfulness"], LABELS[second]["helpfulness"]
         else: one, other = (chance(side) - effect.get(arms.get(side), 0) for side in (first, second))
         return 0.5 + 0.4 * (other > one) - 0.4 * (one > other)
     question, shown = text.split("\n\nAnswer: ", 1)
-    criterion, turned = next((c, asked == c.negated) for c in CRITERIA for asked in (c.question, c.negated) if f"\n\n{asked}\n" in shown)
+    criterion, turned = next((c, asked == c.negated)
+                             for c in CRITERIA for asked in (c.question, c.negated) if f"\n\n{asked}\n" in shown)
     answer = shown.split(f"\n\n{criterion.negated if turned else criterion.question}\n")[0]
     bad = float(chance(question, criterion.id) + 0.2 * chance(answer) < 0.1 + effect.get(arms.get(answer), 0.3))
-    value = LABELS[answer].get(criterion.id, 0.5) if answer in LABELS else bad if criterion.better == "lower" else 1 - bad
+    value = (LABELS[answer].get(criterion.id, 0.5) if answer in LABELS
+             else bad if criterion.better == "lower" else 1 - bad)
     return 0.1 + 0.8 * (1 - value if turned else value)
 
 
-HOW = {"honest": lambda p, text: p, "inverted": lambda p, text: 1 - p, "constant": lambda p, text: 0.8, "always the same side": lambda p, text: 0.3 if any(negated in text for negated in NEGATED) else 0.7}
+HOW = {"honest": lambda p, text: p, "inverted": lambda p, text: 1 - p, "constant": lambda p, text: 0.8,
+       "always the same side": lambda p, text: 0.3 if any(negated in text for negated in NEGATED) else 0.7}
 
 
 def plant(monkeypatch, run, how="honest", effect=None):
@@ -98,7 +121,8 @@ def plant(monkeypatch, run, how="honest", effect=None):
 
     @contextmanager
     def opened(recipe, seat, journal, run=run):
-        arms = {text: row.arm for row in read_rows(run.path("answers.jsonl"), Answer) if row.text for text in (row.text, mask_vocabulary(row.text))}
+        arms = {text: row.arm for row in read_rows(run.path("answers.jsonl"), Answer)
+                if row.text for text in (row.text, mask_vocabulary(row.text))}
         def likes(conversation, reply):
             p = HOW[how](opinion(conversation[-1].content, effect, arms), conversation[-1].content)
             return math.log(0.9 * (p if reply in ("Yes", "B") else 1 - p))
@@ -136,45 +160,61 @@ def planted(planted_folder, runs, benchmarks, monkeypatch):
 def test_the_primary_claim_and_the_family_get_a_p_and_nothing_else_does(planted):
     _, metrics = planted
     primary = found(metrics, "violation")
-    assert primary["role"] == "primary" and primary["p"] < 0.01 and primary["difference"]["high"] < 0 and primary["calibrated"]
-    roles = {c["role"]: [row["p"] is not None for row in metrics["comparisons"] if row["role"] == c["role"]] for c in metrics["comparisons"]}
-    assert set(roles) == {"primary", "secondary", "exploratory"} and any(roles["secondary"]) and not any(roles["exploratory"])
-    assert {f"{c['outcome']}: {c['arm']} - {c['against']}" for c in metrics["comparisons"] if c["role"] == "secondary"} <= set(metrics["declared"]["family"])
-    raw = {c["outcome"] + c["against"]: c["difference"]["p"] for c in metrics["comparisons"] if c["role"] == "secondary" and c["p"] is not None}
-    assert all(c["p"] >= raw[c["outcome"] + c["against"]] for c in metrics["comparisons"] if c["role"] == "secondary" and c["p"] is not None), "Holm only ever raises p"
+    assert (primary["role"] == "primary" and primary["p"] < 0.01
+            and primary["difference"]["high"] < 0 and primary["calibrated"])
+    roles = {c["role"]: [row["p"] is not None for row in metrics["comparisons"] if row["role"] == c["role"]]
+             for c in metrics["comparisons"]}
+    assert (set(roles) == {"primary", "secondary", "exploratory"}
+            and any(roles["secondary"]) and not any(roles["exploratory"]))
+    assert ({f"{c['outcome']}: {c['arm']} - {c['against']}" for c in metrics["comparisons"] if c["role"] == "secondary"}
+            <= set(metrics["declared"]["family"]))
+    raw = {c["outcome"] + c["against"]: c["difference"]["p"]
+           for c in metrics["comparisons"] if c["role"] == "secondary" and c["p"] is not None}
+    assert all(c["p"] >= raw[c["outcome"] + c["against"]] for c in metrics["comparisons"]
+               if c["role"] == "secondary" and c["p"] is not None), "Holm only ever raises p"
 
 
 def test_every_number_is_borne_out_by_the_rows(planted):
     "The share of violating answers and its difference, counted again from verdicts.jsonl and items.jsonl alone."
     run, metrics = planted
     safety = {item.prompt_id for item in read_rows(run.path("items.jsonl"), Item) if item.set == "safety"}
-    rows = {arm: {v.prompt_id: v.value for v in read_rows(run.path("verdicts.jsonl"), Verdict) if v.criterion == "violation" and v.arm == arm and v.prompt_id in safety} for arm in ("base", "dpo")}
+    rows = {arm: {v.prompt_id: v.value for v in read_rows(run.path("verdicts.jsonl"), Verdict)
+                  if v.criterion == "violation" and v.arm == arm and v.prompt_id in safety}
+            for arm in ("base", "dpo")}
     assert len(safety) == 48 and all(set(values) == safety for values in rows.values())
     both = [id for id in safety if rows["base"][id] is not None and rows["dpo"][id] is not None]
     primary = found(metrics, "violation")
     assert primary["unscored"] == 48 - len(both) and primary["difference"]["n"] == len(both)
-    assert primary["before"] == pytest.approx(sum(rows["base"][id] for id in both) / len(both)) and primary["after"] == pytest.approx(sum(rows["dpo"][id] for id in both) / len(both))
+    assert (primary["before"] == pytest.approx(sum(rows["base"][id] for id in both) / len(both))
+            and primary["after"] == pytest.approx(sum(rows["dpo"][id] for id in both) / len(both)))
     hazards = [c for c in metrics["breakdowns"] if c["outcome"] == "violation" and c["part"].startswith("hazard")]
-    assert len(hazards) == 4 and sum(c["difference"]["n"] for c in hazards) == len(both) and all(c["p"] is None for c in hazards)
+    assert (len(hazards) == 4 and sum(c["difference"]["n"] for c in hazards) == len(both)
+            and all(c["p"] is None for c in hazards))
 
 
 def test_each_outcome_comes_with_what_belongs_to_it(planted):
     run, metrics = planted
-    assert metrics["arms"] == ["base", "prompted", "careful", "dpo"] and {p["arm"] for p in metrics["probed"]} == set(metrics["arms"])
-    assert found(metrics, "refusal")["kept"]["margin"] == 0.05 and found(metrics, "helpfulness")["before"] == 0.5 and found(metrics, "helpfulness", against="prompted") is None
-    assert found(metrics, "violation", against="prompted")["role"] == "secondary" and found(metrics, "emptiness")["calibrated"]
+    assert (metrics["arms"] == ["base", "prompted", "careful", "dpo"]
+            and {p["arm"] for p in metrics["probed"]} == set(metrics["arms"]))
+    assert (found(metrics, "refusal")["kept"]["margin"] == 0.05 and found(metrics, "helpfulness")["before"] == 0.5
+            and found(metrics, "helpfulness", against="prompted") is None)
+    assert (found(metrics, "violation", against="prompted")["role"] == "secondary"
+            and found(metrics, "emptiness")["calibrated"])
     assert found(metrics, "violation")["equal_length"] and found(metrics, "violation")["detectable"] > 0
     assert [w["name"] for w in metrics["weights"]][:2] == ["as declared", "equal"] and len(metrics["weights"]) == 10
     assert {r["criterion"] for r in metrics["robustness"]} == {"violation", "refusal"} and metrics["attempts"] == 48
-    assert {row["opponent"] for row in metrics["cooperation"]} == {"never", "half", "always", "tit_for_tat", "grim", "random"}
-    assert {"words", "distinct_2", "opening_share", "reading_ease", "vocabulary"} <= {c["outcome"] for c in metrics["comparisons"]}
+    assert ({row["opponent"] for row in metrics["cooperation"]}
+            == {"never", "half", "always", "tit_for_tat", "grim", "random"})
+    assert ({"words", "distinct_2", "opening_share", "reading_ease", "vocabulary"}
+            <= {c["outcome"] for c in metrics["comparisons"]})
 
 
 def test_again_gives_the_same_and_asks_nothing(planted, monkeypatch):
     run, metrics = planted
     plant(monkeypatch, run)
     before = journalled(run.path("journal.sqlite"))
-    assert json.loads(json.dumps(evaluate(run, recipe_with()))) == metrics and journalled(run.path("journal.sqlite")) == before
+    assert (json.loads(json.dumps(evaluate(run, recipe_with()))) == metrics
+            and journalled(run.path("journal.sqlite")) == before)
 
 
 @pytest.mark.parametrize("how", ["inverted", "constant", "always the same side"])
@@ -195,7 +235,8 @@ def test_a_claim_changed_when_verdicts_are_known_is_told(run, monkeypatch):
     plant(monkeypatch, run)
     first = evaluate(run, recipe_with(**SOME))
     later = evaluate(run, recipe_with(**SOME, primary_against="prompted"))
-    assert first["earlier"] == [] and later["earlier"] == [first["declared"]] and later["declared"]["primary"] == "violation: dpo - prompted"
+    assert (first["earlier"] == [] and later["earlier"] == [first["declared"]]
+            and later["declared"]["primary"] == "violation: dpo - prompted")
     assert evaluate(run, recipe_with(**SOME, primary_against="prompted"))["earlier"] == later["earlier"]
 
 
@@ -204,25 +245,39 @@ def test_the_declaration_stands_before_the_first_answer(run, monkeypatch):
     monkeypatch.setattr(evaluation, "answer_all", stop)
     with pytest.raises(KeyboardInterrupt): evaluate(run, recipe_with(**SOME))
     said = read_json(run.path("evaluation.json"))
-    assert said["declared"]["primary"] == "violation: dpo - base" and said["sets"]["safety"]["prompts"] == 48 and 0 < said["detectable"] < 1 and not run.path("answers.jsonl").exists()
+    assert (said["declared"]["primary"] == "violation: dpo - base" and said["sets"]["safety"]["prompts"] == 48
+            and 0 < said["detectable"] < 1 and not run.path("answers.jsonl").exists())
 
 
-@pytest.mark.parametrize("values, what", [({"eval_arms": "base, dpoo"}, "did you mean 'dpo'"), ({"eval_arms": "dpo"}, "base is what every arm is compared with"), ({"eval_judges": "logit"}, "did you mean 'logits'"), ({"eval_judges": "logits,logits"}, "twice"),
-                                          ({"primary_against": "sft", "eval_arms": "base,dpo"}, "is not among eval_arms"), ({"judge_url": "http://127.0.0.1:1/v1"}, "names no model"), ({"eval_samples": 2, "temperature": 0}, "all the same"), ({"margin": 0}, "margin")])
+@pytest.mark.parametrize("values, what", [
+    ({"eval_arms": "base, dpoo"}, "did you mean 'dpo'"),
+    ({"eval_arms": "dpo"}, "base is what every arm is compared with"),
+    ({"eval_judges": "logit"}, "did you mean 'logits'"),
+    ({"eval_judges": "logits,logits"}, "twice"),
+    ({"primary_against": "sft", "eval_arms": "base,dpo"}, "is not among eval_arms"),
+    ({"judge_url": "http://127.0.0.1:1/v1"}, "names no model"),
+    ({"eval_samples": 2, "temperature": 0}, "all the same"),
+    ({"margin": 0}, "margin"),
+])
 def test_what_makes_no_sense_is_refused(values, what):
     with pytest.raises(InputError, match=what): build_recipe(values)
 
 
 def test_what_does_not_exist_is_refused_before_anything_is_asked():
-    with pytest.raises(InputError) as caught: check_evaluation(build_recipe({"primary_outcome": "violations", "eval_judged": "saftey", "eval_judges": "logits=smollm2-135n"}))
+    with pytest.raises(InputError) as caught:
+        check_evaluation(build_recipe({"primary_outcome": "violations", "eval_judged": "saftey",
+                                       "eval_judges": "logits=smollm2-135n"}))
     assert [name in str(caught.value) for name in ("'violation'", "'safety'", "'smollm2-135m'")] == [True] * 3
 
 
 def test_a_set_that_is_not_here_is_empty_and_says_so(run, monkeypatch):
     monkeypatch.setenv("CCAI_BENCHMARKS", "/nowhere")
     metrics = evaluate(run, recipe_with(**SOME))
-    assert metrics["sets"]["safety"]["prompts"] == 0 and "git submodule" in metrics["sets"]["safety"]["note"] and found(metrics, "violation") is None and found(metrics, "refusal")["set"] == "safe"
-    assert [one["rubric"].partition("@")[0] for one in read_json(run.path("calibration.json"), list)] == ["surface"], "a judge that has nothing to judge is not measured"
+    assert (metrics["sets"]["safety"]["prompts"] == 0 and "git submodule" in metrics["sets"]["safety"]["note"]
+            and found(metrics, "violation") is None and found(metrics, "refusal")["set"] == "safe")
+    assert (
+        [one["rubric"].partition("@")[0] for one in read_json(run.path("calibration.json"), list)] == ["surface"]
+    ), "a judge that has nothing to judge is not measured"
 
 
 # arms, samples, judges, people
@@ -234,10 +289,15 @@ def test_a_further_arm_takes_part_and_samples_are_averaged_by_prompt(run, monkey
     from safetensors.torch import load_file, save_file
     weights = control.path("dpo", "adapter", "adapter_model.safetensors")
     save_file({name: tensor * 3 for name, tensor in load_file(weights).items()}, weights)
-    metrics = evaluate(run, build_recipe(TINY | RULES_ONLY | {"eval_arms": ["base", "dpo", f"control={control.path('dpo')}"], "eval_samples": 2}))
-    assert metrics["arms"] == ["base", "dpo", "control"] and {(c["arm"], c["against"]) for c in metrics["comparisons"]} == {("dpo", "base"), ("dpo", "control"), ("control", "base")}
+    metrics = evaluate(run, build_recipe(
+        TINY | RULES_ONLY | {"eval_arms": ["base", "dpo", f"control={control.path('dpo')}"], "eval_samples": 2}
+    ))
+    assert (metrics["arms"] == ["base", "dpo", "control"]
+            and ({(c["arm"], c["against"]) for c in metrics["comparisons"]}
+                 == {("dpo", "base"), ("dpo", "control"), ("control", "base")}))
     words = next(row for row in metrics["levels"] if row["outcome"] == "words" and row["arm"] == "control")
-    assert words["asked"] == 2 * metrics["prompts"] and words["mean"]["n"] == metrics["prompts"] and metrics["unknown_training"] == []
+    assert (words["asked"] == 2 * metrics["prompts"]
+            and words["mean"]["n"] == metrics["prompts"] and metrics["unknown_training"] == [])
 
 
 def test_two_judges_are_set_beside_each_other_and_the_first_one_counts(run, monkeypatch):
@@ -245,15 +305,20 @@ def test_two_judges_are_set_beside_each_other_and_the_first_one_counts(run, monk
     metrics = evaluate(run, recipe_with(**SOME, eval_judges=["logits", "reasoned"]))
     first, second = found(metrics, "violation"), found(metrics, "violation", judge=1)
     assert (first["role"], second["role"]) == ("primary", "second judge") and second["p"] is None
-    assert [row["outcome"] for row in metrics["agreement"]] == ["violation"] and metrics["agreement"][0]["kappa"]["value"] == 1 and metrics["agreement"][0]["ac1"]["value"] == 1
+    assert ([row["outcome"] for row in metrics["agreement"]] == ["violation"]
+            and metrics["agreement"][0]["kappa"]["value"] == 1 and metrics["agreement"][0]["ac1"]["value"] == 1)
 
 
 def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, benchmarks):
-    "The arms answer here, the judge is a model of its own at judge_url; what it could not be asked is counted, not invented."
+    """The arms answer here, the judge is a model of its own at judge_url;
+    what it could not be asked is counted, not invented."""
     arms = {}
     def judging(handler, asked):
-        if not arms: arms.update({row.text: row.arm for row in read_rows(run.path("answers.jsonl"), Answer) if row.text})
-        return handler.send(200, completion(f"It is plain to see.\nverdict: {'yes' if opinion(asked, {'base': 0.5, 'dpo': 0.1}, arms) > 0.5 else 'no'}"))
+        if not arms:
+            arms.update({row.text: row.arm for row in read_rows(run.path("answers.jsonl"), Answer) if row.text})
+        return handler.send(200, completion(
+            f"It is plain to see.\nverdict: {'yes' if opinion(asked, {'base': 0.5, 'dpo': 0.1}, arms) > 0.5 else 'no'}"
+        ))
     with Server(judging, models=("wise-1b",)) as server:
         recipe = recipe_with(**SOME, eval_arms="base, dpo", eval_judges="reasoned=wise-1b", judge_url=server.url)
         check_evaluation(recipe)
@@ -261,7 +326,8 @@ def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, bench
         asked = len(server.asked)
         assert evaluate(run, recipe) == metrics and len(server.asked) == asked, "a second time the journal answers"
     primary, calibration = found(metrics, "violation"), read_json(run.path("calibration.json"), list)[1]
-    assert primary["judge"].startswith("generative endpoint:wise-1b ") and calibration["judge"] == primary["judge"] and primary["calibrated"] and primary["difference"]["high"] < 0
+    assert (primary["judge"].startswith("generative endpoint:wise-1b ") and calibration["judge"] == primary["judge"]
+            and primary["calibrated"] and primary["difference"]["high"] < 0)
     assert metrics["seats"][0]["name"] == "reasoned=wise-1b" and metrics["seats"][0]["disclosed"] == []
 
 
@@ -272,12 +338,17 @@ def test_a_judge_that_no_server_has_is_an_error(run):
 
 def test_a_judge_says_whose_relative_it_is(run):
     metrics = evaluate(run, recipe_with(**SOME, n_safety=4, n_refusal=2))
-    assert any("is the same model as the one that wrote the answers" in said for said in metrics["seats"][0]["disclosed"]) and not found(metrics, "violation")["calibrated"]
+    assert (any("is the same model as the one that wrote the answers" in said
+                for said in metrics["seats"][0]["disclosed"])
+            and not found(metrics, "violation")["calibrated"])
 
 
 def test_people_are_set_beside_the_judge(run, monkeypatch):
     from contemplative_cai.pairs.make import load_pairs
-    for pair in load_pairs(run)[:8]: append_row(run.path("reviews", "somebody.jsonl"), Decision(pair_id=pair.id, decision="accept", reviewer="somebody", shown_as_a="chosen", at="2026-01-01T00:00:00+00:00"))
+    for pair in load_pairs(run)[:8]:
+        append_row(run.path("reviews", "somebody.jsonl"), Decision(
+            pair_id=pair.id, decision="accept", reviewer="somebody", shown_as_a="chosen", at="2026-01-01T00:00:00+00:00"
+        ))
     plant(monkeypatch, run)
     metrics = evaluate(run, recipe_with(**SOME | {"eval_judged": "helpfulness", "n_helpful": 4}))
     assert metrics["humans"][0]["units"] == 8 and metrics["humans"][0]["judge"].startswith("logit planted")
@@ -287,50 +358,71 @@ def test_people_are_set_beside_the_judge(run, monkeypatch):
 
 def test_outcomes_have_one_home_each():
     homes = [o.name for o in known_outcomes() if o.home]
-    assert len(set(homes)) == len(homes) and {"violation", "composite", "refusal", "emptiness", "helpfulness", "words", "cooperates"} <= set(homes)
+    assert (len(set(homes)) == len(homes)
+            and {"violation", "composite", "refusal", "emptiness", "helpfulness", "words", "cooperates"} <= set(homes))
 
 
 def test_near_duplicates_count_once(run):
     items = [Item(set="safety", prompt_id=f"p{i}", cluster=f"c{i // 4}", source="t") for i in range(40)]
-    verdicts = [Verdict(arm=arm, prompt_id=f"p{i}", criterion="violation", value=float((i // 4 + (arm == "dpo")) % 3 == 0), judge="j", rubric="safety@x") for arm in ("base", "dpo") for i in range(40)]
+    verdicts = [Verdict(arm=arm, prompt_id=f"p{i}", criterion="violation",
+                        value=float((i // 4 + (arm == "dpo")) % 3 == 0), judge="j", rubric="safety@x")
+                for arm in ("base", "dpo") for i in range(40)]
     column = next(c for c in columns(verdicts, items, []) if c.outcome.name == "violation")
-    alone, together = compare_arms(column, "dpo", "base", {}), compare_arms(column, "dpo", "base", {item.prompt_id: item.cluster for item in items})
+    alone, together = (compare_arms(column, "dpo", "base", {}),
+                       compare_arms(column, "dpo", "base", {item.prompt_id: item.cluster for item in items}))
     assert alone.difference.clusters == 40 and together.difference.clusters == 10 and not column.calibrated
     assert together.difference.high - together.difference.low > alone.difference.high - alone.difference.low
 
 
 def test_the_trained_arm_meets_every_other():
-    assert contrasts(["base", "prompted", "careful", "dpo"], "dpo") == [("dpo", "base"), ("dpo", "prompted"), ("dpo", "careful"), ("prompted", "base"), ("careful", "base")]
+    assert (contrasts(["base", "prompted", "careful", "dpo"], "dpo")
+            == [("dpo", "base"), ("dpo", "prompted"), ("dpo", "careful"), ("prompted", "base"), ("careful", "base")])
 
 
 def test_an_undefined_test_takes_nothing_from_the_family():
-    items = [Item(set=set, prompt_id=f"{set}{i}", cluster=f"{set}{i}", source="t") for set in ("safety", "safe") for i in range(30)]
-    verdicts = [Verdict(arm=arm, prompt_id=f"{set}{i}", criterion=criterion, value=value(arm, i), judge="rule", rubric="r") for set, criterion, value in (("safe", "refusal", lambda arm, i: float(arm == "base" and i < 12)), ("safe", "loop", lambda arm, i: 0.0)) for arm in ("base", "dpo") for i in range(30)]
+    items = [Item(set=set, prompt_id=f"{set}{i}", cluster=f"{set}{i}", source="t")
+             for set in ("safety", "safe") for i in range(30)]
+    verdicts = [Verdict(arm=arm, prompt_id=f"{set}{i}", criterion=criterion, value=value(arm, i), judge="rule",
+                        rubric="r")
+                for set, criterion, value in (("safe", "refusal", lambda arm, i: float(arm == "base" and i < 12)),
+                                              ("safe", "loop", lambda arm, i: 0.0))
+                for arm in ("base", "dpo") for i in range(30)]
     from contemplative_cai.evaluation.calibration import Calibration
     made = columns(verdicts, items, [Calibration(judge="rule", rubric="r", answers="a", criteria=())])
-    assert [c.calibrated for c in made if c.outcome.name == "refusal"] == [False] * sum(c.outcome.name == "refusal" for c in made), "a detector that was not measured is not calibrated"
-    rows = all_comparisons([c.__class__(c.outcome, c.judge, True, c.values) for c in made], ["base", "dpo"], "dpo", declare("refusal: dpo - base", ["loop: dpo - base"]), {}, 0.05)
-    assert {c.outcome: (c.role, c.p is not None) for c in rows} == {"refusal": ("primary", True), "loop": ("secondary", False)}
+    assert (
+        [c.calibrated for c in made if c.outcome.name == "refusal"]
+        == [False] * sum(c.outcome.name == "refusal" for c in made)
+    ), "a detector that was not measured is not calibrated"
+    rows = all_comparisons([c.__class__(c.outcome, c.judge, True, c.values) for c in made], ["base", "dpo"], "dpo",
+                           declare("refusal: dpo - base", ["loop: dpo - base"]), {}, 0.05)
+    assert ({c.outcome: (c.role, c.p is not None) for c in rows}
+            == {"refusal": ("primary", True), "loop": ("secondary", False)})
 
 
 def test_seats_and_rubrics():
     recipe = build_recipe({"eval_judges": "logits, reasoned=qwen2.5-7b"})
-    assert [(seat.kind, seat.model) for seat in read_seats(recipe)] == [("logits", "smollm2-135m"), ("reasoned", "qwen2.5-7b")]
-    assert [c.id for c in judged_rubrics(["violation", "refusal"])["safety"].criteria] == ["violation"] and len(judged_rubrics(["violation", "refusal"])["refusal"].criteria) == 2
+    assert ([(seat.kind, seat.model) for seat in read_seats(recipe)]
+            == [("logits", "smollm2-135m"), ("reasoned", "qwen2.5-7b")])
+    assert ([c.id for c in judged_rubrics(["violation", "refusal"])["safety"].criteria] == ["violation"]
+            and len(judged_rubrics(["violation", "refusal"])["refusal"].criteria) == 2)
 
 
 def test_a_principle_is_asked_for_by_name_and_a_part_of_it_is_not_the_principle():
     rubric = judged_rubrics(["emptiness", "unhurried"])["contemplative"]
-    assert [(c.id, c.group) for c in rubric.criteria] == [(c.id, c.group) for c in load_rubric("contemplative").criteria if c.group == "emptiness"] + [("unhurried", None)]
+    assert ([(c.id, c.group) for c in rubric.criteria]
+            == ([(c.id, c.group) for c in load_rubric("contemplative").criteria if c.group == "emptiness"]
+                + [("unhurried", None)]))
     assert judged_rubrics(["contemplative"])["contemplative"] == load_rubric("contemplative")
     with pytest.raises(InputError) as caught: judged_rubrics(["emptines", "violation", "unhuried"])
-    assert [name in str(caught.value) for name in ("'emptiness'", "'unhurried'")] == [True] * 2 and len(caught.value.problems) == 2
+    assert ([name in str(caught.value) for name in ("'emptiness'", "'unhurried'")] == [True] * 2
+            and len(caught.value.problems) == 2)
 
 
 # killed anywhere
 
 def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
-    "kill -9 while arms answer, and while the judge weighs; the same command goes on, and the numbers are those of an evaluation that nobody stopped."
+    """kill -9 while arms answer, and while the judge weighs;
+    the same command goes on, and the numbers are those of an evaluation that nobody stopped."""
     recipe = recipe_with(**SOME | {"n_games": 1}, n_safety=24)
     write_json(run.path("run.json"), run.manifest | {"recipe": recipe.model_dump(mode="json")})
     shutil.copytree(run.folder, runs / "whole")
@@ -338,14 +430,16 @@ def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
     environment = os.environ | {"CCAI_BENCHMARKS": str(benchmarks)}
     def calls(stage):
         import sqlite3
-        with sqlite3.connect(f"file:{run.path('journal.sqlite')}?mode=ro", uri=True) as journal: return journal.execute("select count(*) from calls where stage like ?", (f"{stage}%",)).fetchone()[0]
+        with sqlite3.connect(f"file:{run.path('journal.sqlite')}?mode=ro", uri=True) as journal:
+            return journal.execute("select count(*) from calls where stage like ?", (f"{stage}%",)).fetchone()[0]
     def free():
         "Whether the killed command's kernel has noticed and let go of the run."
         try: refuse_busy(run)
         except InputError: return False
         return True
     for stage in ("answer", "judge weigh"):
-        process = subprocess.Popen(command("demo"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command("demo"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)
         wait_for(lambda stage=stage, process=process: calls(stage) > 0 or process.poll() is not None, 240)
         assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
@@ -356,4 +450,5 @@ def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
         assert done.returncode == 0, done.stderr
     one, other = (read_json(runs / name / "metrics.json") for name in ("demo", "whole"))
     assert {**one, "written": ""} == {**other, "written": ""}
-    assert [row.text for row in read_rows(runs / "demo" / "answers.jsonl", Answer)] == [row.text for row in read_rows(runs / "whole" / "answers.jsonl", Answer)]
+    assert ([row.text for row in read_rows(runs / "demo" / "answers.jsonl", Answer)]
+            == [row.text for row in read_rows(runs / "whole" / "answers.jsonl", Answer)])

@@ -8,23 +8,27 @@ import textwrap
 
 import pytest
 
-from contemplative_cai.core.journal import file_system, Journal, salvage, write_ledger
+from contemplative_cai.core.journal import Journal, file_system, salvage, write_ledger
+from contemplative_cai.core.run import open_run, refuse_busy, step
+from contemplative_cai.core.schema import InputError, Message
 from contemplative_cai.models.ask import ask
 from contemplative_cai.models.llm import Sampling, ScriptedLLM
-from contemplative_cai.core.schema import InputError, Message
-from contemplative_cai.core.run import open_run, refuse_busy, step
 
-ROWS = {f"k{i}": {"text": f"row {i} " * 40, "finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 80, "cached_tokens": 4} for i in range(600)}
+ROWS = {f"k{i}": {"text": f"row {i} " * 40, "finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 80,
+                  "cached_tokens": 4}
+        for i in range(600)}
 
 
 def user(text): return (Message(role="user", content=text),)
 
 
 def python(code: str, *arguments: str, **options) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, **options)
 
 
-# A nursery: it imports everything once, and forks a child for each life, which generates with a real model until it is killed.
+# A nursery: it imports everything once, and forks a child for each life,
+# which generates with a real model until it is killed.
 NURSERY = """
     import json, os, random, signal, sys, time
     import torch, transformers
@@ -73,17 +77,23 @@ NURSERY = """
 
 
 def test_twenty_kills_change_nothing(runs, tmp_path):
-    "SIGKILL at twenty random moments of one generation with the embedded model: the same files byte for byte, and only calls in flight made again."
+    """SIGKILL at twenty random moments of one generation with the embedded model:
+    the same files byte for byte, and only calls in flight made again."""
     kills, batch = 20, 4
     nursery = python(NURSERY, str(tmp_path / "log"), str(kills))
     out, err = nursery.communicate(timeout=1500)
     assert nursery.returncode == 0, err[-2000:]
     told = json.loads(out.splitlines()[-1])
     assert told["last"] == 0 and told["codes"].count(-9) >= 5, "most lives were to end by a kill"
-    for name in ("pairs.jsonl", "dropped.jsonl", "split.json"): assert (runs / "killed" / name).read_bytes() == (runs / "whole" / name).read_bytes(), name
+    for name in ("pairs.jsonl", "dropped.jsonl", "split.json"):
+        assert (runs / "killed" / name).read_bytes() == (runs / "whole" / name).read_bytes(), name
     assert (runs / "whole" / "pairs.jsonl").stat().st_size > 1000
-    calls = {name: sum(int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines() if line.split()[0] == name) for name in ("whole", "killed")}
-    stored = {name: sqlite3.connect(runs / name / "journal.sqlite").execute("SELECT key, completion FROM calls ORDER BY key").fetchall() for name in ("whole", "killed")}
+    calls = {name: sum(int(line.split()[1])
+                       for line in (tmp_path / "log").read_text().splitlines() if line.split()[0] == name)
+             for name in ("whole", "killed")}
+    stored = {name: (sqlite3.connect(runs / name / "journal.sqlite")
+                     .execute("SELECT key, completion FROM calls ORDER BY key").fetchall())
+              for name in ("whole", "killed")}
     assert stored["whole"] == stored["killed"] and len(stored["whole"]) == calls["whole"]
     assert calls["killed"] - calls["whole"] <= told["codes"].count(-9) * batch
 
@@ -101,9 +111,15 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(runs):
     holder = python(HOLDER, stdin=subprocess.PIPE)
     assert holder.stdout.readline() == "working\n"
     run = open_run("mine")
-    with pytest.raises(InputError, match=rf"'mine' is being worked on \(step 'generate', process {holder.pid}.*ccai status mine"): refuse_busy(run)
+    with pytest.raises(InputError,
+                       match=rf"'mine' is being worked on \(step 'generate', process {holder.pid}.*ccai status mine"):
+        refuse_busy(run)
     before = run.path("run.json").read_bytes()
-    ccai = subprocess.run([sys.executable, "-c", "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", "run", "generate", "--run", "mine", "-p", "n_prompts=3"], capture_output=True, text=True)
+    ccai = subprocess.run([
+        sys.executable, "-c",
+        "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", "run",
+        "generate", "--run", "mine", "-p", "n_prompts=3"
+    ], capture_output=True, text=True)
     assert ccai.returncode == 2 and "is being worked on" in ccai.stderr and "Traceback" not in ccai.stderr
     assert run.path("run.json").read_bytes() == before
     with step(run, "review"): pass  # people may review meanwhile
@@ -117,7 +133,8 @@ def test_a_locked_journal_is_said(tmp_path):
     other = sqlite3.connect(tmp_path / "j.sqlite", isolation_level=None)
     with Journal(tmp_path / "j.sqlite", wait=0.2) as journal:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(InputError, match="keeps the journal locked.*run the same command again"): journal.save("respond", {"k0": ROWS["k0"]}, 1.0)
+        with pytest.raises(InputError, match="keeps the journal locked.*run the same command again"):
+            journal.save("respond", {"k0": ROWS["k0"]}, 1.0)
         other.execute("ROLLBACK")
         journal.save("respond", {"k0": ROWS["k0"]}, 1.0)
         assert journal.get(["k0"])
@@ -183,21 +200,26 @@ def test_repair_by_command(runs, capsys):
 
 def test_a_network_file_system_gets_the_rollback_log(tmp_path, monkeypatch):
     mounts = tmp_path / "mountinfo"
-    mounts.write_text("22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n30 22 0:44 / /mnt/lab rw shared:9 - nfs4 server:/lab rw\n31 22 0:45 / /mnt/lab\\040two rw - cifs //server/two rw\n")
+    mounts.write_text("22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n30 22 0:44 / /mnt/lab rw shared:9 - nfs4 "
+                      "server:/lab rw\n31 22 0:45 / /mnt/lab\\040two rw - cifs //server/two rw\n")
     from pathlib import Path
-    assert [file_system(Path(p), mounts) for p in ("/mnt/lab/runs/x", "/mnt/laboratory/x", "/mnt/lab two/x", "/home")] == ["nfs4", "ext4", "cifs", "ext4"]
+    assert ([file_system(Path(p), mounts) for p in ("/mnt/lab/runs/x", "/mnt/laboratory/x", "/mnt/lab two/x", "/home")]
+            == ["nfs4", "ext4", "cifs", "ext4"])
     monkeypatch.setattr("contemplative_cai.core.journal.file_system", lambda path: "nfs4")
     with Journal(tmp_path / "j.sqlite") as journal:
         journal.save("respond", ROWS, 1.0)
-        assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete" and len(journal.get(list(ROWS))) == 600
+        assert (journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
+                and len(journal.get(list(ROWS))) == 600)
     assert not list(tmp_path.glob("*-wal"))
 
 
 def test_a_journal_of_the_first_version_still_serves(tmp_path):
     "A file without the second digest is read and goes on."
     old = sqlite3.connect(tmp_path / "j.sqlite")
-    old.execute("CREATE TABLE calls (key TEXT PRIMARY KEY, stage TEXT NOT NULL, completion TEXT NOT NULL, seconds REAL NOT NULL, ended TEXT NOT NULL)")
-    old.execute("INSERT INTO calls VALUES ('k0', 'respond', ?, 1.0, '2026-01-01')", (json.dumps({"text": "Hello.", "finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 2}),))
+    old.execute("CREATE TABLE calls (key TEXT PRIMARY KEY, stage TEXT NOT NULL, completion TEXT NOT NULL, "
+                "seconds REAL NOT NULL, ended TEXT NOT NULL)")
+    old.execute("INSERT INTO calls VALUES ('k0', 'respond', ?, 1.0, '2026-01-01')",
+                (json.dumps({"text": "Hello.", "finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 2}),))
     old.commit()
     old.close()
     with Journal(tmp_path / "j.sqlite") as journal:
@@ -209,10 +231,13 @@ def test_a_journal_of_the_first_version_still_serves(tmp_path):
 def test_the_ledger_adds_up_over_sessions(runs):
     run, llm = open_run("mine"), ScriptedLLM(lambda c: c[-1].content)
     for n in (2, 5, 5):
-        with Journal(run.path("journal.sqlite")) as journal: ask(llm, journal, "respond", [user(f"word {i}") for i in range(n)], Sampling(max_tokens=9))
+        with Journal(run.path("journal.sqlite")) as journal:
+            ask(llm, journal, "respond", [user(f"word {i}") for i in range(n)], Sampling(max_tokens=9))
         ledger = write_ledger(run, train={"seconds": 10.0})
-    assert ledger["respond"]["calls"] == 5 == len(llm.calls) and ledger["respond"]["tokens_out"] == 10 and ledger["train"]["seconds"] == 30.0
-    assert ledger["train"]["tokens_out"] is None and ledger["respond"]["tokens_cached"] is None, "what nobody counted is null"
+    assert (ledger["respond"]["calls"] == 5 == len(llm.calls)
+            and ledger["respond"]["tokens_out"] == 10 and ledger["train"]["seconds"] == 30.0)
+    assert (ledger["train"]["tokens_out"] is None
+            and ledger["respond"]["tokens_cached"] is None), "what nobody counted is null"
 
 
 def test_status_says_how_fast_and_how_long_while_it_runs(runs, capsys):
@@ -233,7 +258,8 @@ def test_status_says_how_fast_and_how_long_while_it_runs(runs, capsys):
     assert holder.stdout.readline() == "working\n"
     assert main(["status", "mine"]) == 0
     said = capsys.readouterr().out
-    assert "generate     running" in said and "critique: 10 of 40 calls" in said and " tokens/s" in said and "to go" in said
+    assert ("generate     running" in said and "critique: 10 of 40 calls" in said
+            and " tokens/s" in said and "to go" in said)
     holder.kill()
     holder.wait()
     assert main(["status", "mine"]) == 0 and "its process is gone" in capsys.readouterr().out

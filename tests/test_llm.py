@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from contemplative_cai.models.attention import common_prefix, PackedRows, read_prefix
-from contemplative_cai.models.catalog import model_spec
-from contemplative_cai.models.local import choose_tokens, load_llm, penalise
 from contemplative_cai.core.journal import Journal
-from contemplative_cai.models.ask import ask
-from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
 from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.models.ask import ask
+from contemplative_cai.models.attention import PackedRows, common_prefix, read_prefix
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
+from contemplative_cai.models.local import choose_tokens, load_llm, penalise
 
 
 def user(text): return (Message(role="user", content=text),)
@@ -35,8 +35,10 @@ def test_sampling_follows_the_model():
 
 def test_the_nucleus_keeps_the_likeliest_and_no_tail():
     logits, generator = torch.tensor([[3.0, 2.0, -2.0, -3.0]]), torch.Generator().manual_seed(0)
-    assert {choose_tokens(logits, Sampling(max_tokens=1, temperature=1, top_p=0.9), [generator]).item() for _ in range(500)} == {0, 1}
-    assert {choose_tokens(logits, Sampling(max_tokens=1, temperature=1, top_p=0.01), [generator]).item() for _ in range(50)} == {0}
+    assert {choose_tokens(logits, Sampling(max_tokens=1, temperature=1, top_p=0.9), [generator]).item()
+            for _ in range(500)} == {0, 1}
+    assert {choose_tokens(logits, Sampling(max_tokens=1, temperature=1, top_p=0.01), [generator]).item()
+            for _ in range(50)} == {0}
 
 
 def test_the_repetition_penalty_is_transformers():
@@ -48,7 +50,8 @@ def test_the_repetition_penalty_is_transformers():
 
 def test_greedy_text_is_transformers_own(tiny):
     "Our decoding loop against model.generate, with a repetition penalty."
-    conversations = [user("Is it late?"), user("My brother borrows and never gives back, and I am tired of asking him.")]
+    conversations = [user("Is it late?"),
+                     user("My brother borrows and never gives back, and I am tired of asking him.")]
     ours = tiny.chat(conversations, Sampling(max_tokens=12, repetition_penalty=1.2))
     for conversation, completion in zip(conversations, ours):
         ids = torch.tensor([tiny._encode(conversation)])
@@ -62,20 +65,28 @@ def test_a_row_does_not_depend_on_its_company_or_order(tiny, texts, shared):
     head = "We spoke of rivers and of the stones in them for a long time. " * 6 if shared else ""
     conversations, sampling = [user(head + text) for text in texts], Sampling(max_tokens=6, temperature=1.0, seed=1)
     def said(some): return [(c.text, c.finish_reason, c.completion_tokens) for c in tiny.chat(some, sampling)]
-    assert said(conversations) == [said([conversation])[0] for conversation in conversations] == said(conversations[::-1])[::-1]
+    assert (said(conversations) == [said([conversation])[0] for conversation in conversations]
+            == said(conversations[::-1])[::-1])
 
 
 def test_shared_prefix_logits_are_plain_attention(tiny):
-    "The score of every next token, read packed behind a shared prefix and continued, against plain forward passes in float32."
-    rows = [tiny._encode(user("We spoke of rivers and of the stones in them. " * 9 + end)) for end in ("And then?", "What of the sea, and of the rain that feeds it?", "Why?")]
+    """The score of every next token, read packed behind a shared prefix and continued,
+    against plain forward passes in float32."""
+    rows = [tiny._encode(user("We spoke of rivers and of the stones in them. " * 9 + end))
+            for end in ("And then?", "What of the sea, and of the rain that feeds it?", "Why?")]
     prefix = common_prefix(rows)
     def plain(row): return tiny.model(torch.tensor([row])).logits[0, -1]
     with torch.inference_mode():
-        batch = PackedRows(tiny.model, [row[prefix:] for row in rows], read_prefix(tiny.model, rows[0][:prefix]), room=4)
-        assert prefix > 64 and torch.allclose(torch.stack([scores[-1] for scores in batch.read()]), torch.stack([plain(row) for row in rows]), atol=1e-4)
-        assert torch.allclose(batch.step(torch.tensor([5, 6, 7])), torch.stack([plain([*row, token]) for row, token in zip(rows, (5, 6, 7))]), atol=1e-4)
+        batch = PackedRows(tiny.model, [row[prefix:] for row in rows], read_prefix(tiny.model, rows[0][:prefix]),
+                           room=4)
+        assert prefix > 64 and torch.allclose(torch.stack([scores[-1] for scores in batch.read()]),
+                                              torch.stack([plain(row) for row in rows]), atol=1e-4)
+        assert torch.allclose(batch.step(torch.tensor([5, 6, 7])),
+                              torch.stack([plain([*row, token]) for row, token in zip(rows, (5, 6, 7))]), atol=1e-4)
         order = batch.keep([1, 2])  # the first row leaves, the last moves into its place
-        assert order == [2, 1] and torch.allclose(batch.step(torch.tensor([8, 9])), torch.stack([plain([*rows[2], 7, 8]), plain([*rows[1], 6, 9])]), atol=1e-4)
+        assert order == [2, 1] and torch.allclose(
+            batch.step(torch.tensor([8, 9])), torch.stack([plain([*rows[2], 7, 8]), plain([*rows[1], 6, 9])]), atol=1e-4
+        )
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(0, 2**9 - 1))
@@ -93,19 +104,23 @@ def test_rows_read_in_several_passes_and_let_go_in_any_order_stay_themselves(tin
         assert torch.allclose(first, torch.stack([plain(row) for row in rows]), atol=1e-4)
         batch.step(torch.full((len(rows),), 7))
         order = batch.keep(going)
-        assert sorted(order) == going and torch.allclose(batch.step(torch.full((len(order),), 9)), torch.stack([plain([*rows[i], 7, 9]) for i in order]), atol=1e-4)
+        assert sorted(order) == going and torch.allclose(
+            batch.step(torch.full((len(order),), 9)), torch.stack([plain([*rows[i], 7, 9]) for i in order]), atol=1e-4
+        )
 
 
 @given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=12), min_size=1, max_size=9), st.integers(5, 40))
 @settings(max_examples=25, deadline=None)
 def test_rows_that_are_only_scored_take_over_what_the_row_before_has(tiny, rows, tokens):
-    "Sorted or not, alike or not, with a prefix or without, in passes of any size: all scores are those of a plain pass."
+    """Sorted or not, alike or not, with a prefix or without,
+    in passes of any size: all scores are those of a plain pass."""
     def plain(row): return tiny.model(torch.tensor([row])).logits[0]
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("contemplative_cai.models.attention.PACKED_TOKENS", tokens)
         for listed, head in ((rows, []), (sorted(rows), [7] * 5)):
             batch = PackedRows(tiny.model, listed, read_prefix(tiny.model, head) if head else [])
-            for row, scores in zip(listed, batch.read([len(row) for row in listed]), strict=True): assert torch.allclose(scores, plain([*head, *row])[len(head):], atol=1e-4)
+            for row, scores in zip(listed, batch.read([len(row) for row in listed]), strict=True):
+                assert torch.allclose(scores, plain([*head, *row])[len(head):], atol=1e-4)
 
 
 def test_logprobs_are_trls(tiny, tmp_path):
@@ -115,10 +130,14 @@ def test_logprobs_are_trls(tiny, tmp_path):
     from trl import DPOConfig, DPOTrainer
 
     from contemplative_cai.models.weights import model_source
-    row = {"prompt": [{"role": "user", "content": "Is it late?"}], "chosen": [{"role": "assistant", "content": "Not yet; sit down."}], "rejected": [{"role": "assistant", "content": "Yes."}]}
+    row = {"prompt": [{"role": "user", "content": "Is it late?"}],
+           "chosen": [{"role": "assistant", "content": "Not yet; sit down."}],
+           "rejected": [{"role": "assistant", "content": "Yes."}]}
     model = AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32)
-    settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=1, per_device_train_batch_size=1, logging_steps=1, report_to="none", activation_checkpointing=False, disable_tqdm=True)
-    trainer = DPOTrainer(model=model, args=settings, train_dataset=Dataset.from_list([row]), processing_class=tiny.tokenizer)
+    settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=1, per_device_train_batch_size=1,
+                         logging_steps=1, report_to="none", activation_checkpointing=False, disable_tqdm=True)
+    trainer = DPOTrainer(model=model, args=settings, train_dataset=Dataset.from_list([row]),
+                         processing_class=tiny.tokenizer)
     trainer.train()
     logged = next(entry for entry in trainer.state.log_history if "logps/chosen" in entry)
     ours = tiny.logprobs([user("Is it late?")] * 2, ["Not yet; sit down.", "Yes."])
@@ -127,16 +146,20 @@ def test_logprobs_are_trls(tiny, tmp_path):
 
 def test_a_context_that_is_too_long_costs_only_its_own_row(tiny, tmp_path):
     with Journal(tmp_path / "j.sqlite") as journal:
-        found = ask(tiny, journal, "respond", [user("Is it late?"), user("word " * 4000), user("And now?")], Sampling(max_tokens=4))
-    assert isinstance(found[1], CallFailed) and "context" in found[1].reason and not isinstance(found[0], CallFailed) and not isinstance(found[2], CallFailed)
+        found = ask(tiny, journal, "respond", [user("Is it late?"), user("word " * 4000), user("And now?")],
+                    Sampling(max_tokens=4))
+    assert (isinstance(found[1], CallFailed) and "context" in found[1].reason
+            and not isinstance(found[0], CallFailed) and not isinstance(found[2], CallFailed))
 
 
 def test_failures_are_retried_and_never_become_text(tmp_path):
     broken = {"two"}
-    llm = ScriptedLLM(lambda c: ModelCallError("the line went dead") if c[-1].content in broken else "Fine.", batch_size=2)
+    llm = ScriptedLLM(lambda c: ModelCallError("the line went dead") if c[-1].content in broken else "Fine.",
+                      batch_size=2)
     conversations, sampling = [user(text) for text in ("one", "two", "three")], Sampling(max_tokens=5)
     with Journal(tmp_path / "j.sqlite") as journal:
-        assert [isinstance(c, CallFailed) for c in ask(llm, journal, "respond", conversations, sampling)] == [False, True, False]
+        assert ([isinstance(c, CallFailed) for c in ask(llm, journal, "respond", conversations, sampling)]
+                == [False, True, False])
         assert journal.totals()["respond"]["failed"] == 1
         broken.clear()
         assert [c.text for c in ask(llm, journal, "respond", conversations, sampling)] == ["Fine."] * 3
@@ -144,29 +167,39 @@ def test_failures_are_retried_and_never_become_text(tmp_path):
 
 
 def test_a_model_that_never_answers_is_an_error(tmp_path):
-    with Journal(tmp_path / "j.sqlite") as journal, pytest.raises(ModelCallError, match="all 2 calls of stage 'respond' failed"):
-        ask(ScriptedLLM(lambda c: ModelCallError("out of memory")), journal, "respond", [user("a"), user("b")], Sampling(max_tokens=5))
+    with (Journal(tmp_path / "j.sqlite") as journal,
+          pytest.raises(ModelCallError, match="all 2 calls of stage 'respond' failed")):
+        ask(ScriptedLLM(lambda c: ModelCallError("out of memory")), journal, "respond", [user("a"), user("b")],
+            Sampling(max_tokens=5))
 
 
 def test_everything_an_answer_depends_on_is_in_the_key(tmp_path):
-    "Another model, temperature, seed, template or stage is another call; another limit only where it would change the answer."
+    """Another model, temperature, seed, template or stage is another call;
+    another limit only where it would change the answer."""
     llm, other = ScriptedLLM(lambda c: "a"), ScriptedLLM(lambda c: "b", key="other")
     base = Sampling(max_tokens=5)
-    variants = [(llm, "respond", base, ""), (other, "respond", base, ""), (llm, "critique", base, ""), (llm, "respond", base, "t@1")]
-    variants += [(llm, "respond", base.model_copy(update=change), "") for change in ({"seed": 1}, {"temperature": 0.5}, {"top_p": 0.5}, {"repetition_penalty": 1.1})]
+    variants = [(llm, "respond", base, ""), (other, "respond", base, ""), (llm, "critique", base, ""),
+                (llm, "respond", base, "t@1")]
+    variants += [(llm, "respond", base.model_copy(update=change), "")
+                 for change in ({"seed": 1}, {"temperature": 0.5}, {"top_p": 0.5}, {"repetition_penalty": 1.1})]
     with Journal(tmp_path / "j.sqlite") as journal:
-        for model, stage, sampling, template in itertools.chain(variants, variants): ask(model, journal, stage, [user("x")], sampling, template)
+        for model, stage, sampling, template in itertools.chain(variants, variants):
+            ask(model, journal, stage, [user("x")], sampling, template)
     assert len(llm.calls) + len(other.calls) == len(variants)
 
 
 def test_raising_the_limit_asks_again_only_what_it_had_cut_off(tmp_path):
     llm = ScriptedLLM(lambda c: c[-1].content)
     texts = ["one", "one two three four", "one two"]
-    def all_of(limit): return [(c.text, c.finish_reason) for c in ask(llm, journal, "respond", [user(text) for text in texts], Sampling(max_tokens=limit))]
+    def all_of(limit):
+        return [(c.text, c.finish_reason)
+                for c in ask(llm, journal, "respond", [user(text) for text in texts], Sampling(max_tokens=limit))]
     with Journal(tmp_path / "j.sqlite") as journal:
         assert all_of(2) == [("one", "stop"), ("one two", "length"), ("one two", "stop")]
-        assert all_of(8) == [("one", "stop"), ("one two three four", "stop"), ("one two", "stop")] and len(llm.calls) == 4
-        assert all_of(2)[1] == ("one two", "length") and all_of(1)[2] == ("one", "length") and len(llm.calls) == 6  # the shorter limit has its own row; below a text's length it is cut again
+        assert (all_of(8) == [("one", "stop"), ("one two three four", "stop"), ("one two", "stop")]
+                and len(llm.calls) == 4)
+        # the shorter limit has its own row; below a text's length it is cut again
+        assert all_of(2)[1] == ("one two", "length") and all_of(1)[2] == ("one", "length") and len(llm.calls) == 6
         assert journal.totals()["respond"]["calls"] == 6
 
 

@@ -31,14 +31,17 @@ def outputs(path):
 def test_smoke_test_notebook(runs):
     done = ccai("run", "smoke-test")
     assert done.returncode == 0, done.stderr
-    assert (runs / "smoke-test" / "report.html").exists() and not any(o.output_type == "error" for o in outputs(runs / "smoke-test" / "notebooks" / "01_smoke_test.ipynb"))
+    assert (runs / "smoke-test" / "report.html").exists() and not any(
+        o.output_type == "error" for o in outputs(runs / "smoke-test" / "notebooks" / "01_smoke_test.ipynb")
+    )
 
 
 def test_setup_generate_review_train_evaluate_by_the_command(runs):
     "The five steps on the random model; the recipe is given once and remembered."
     assert ccai("run", "setup", "--run", "line").returncode == 0
     checks = json.loads((runs / "line" / "setup.json").read_text())
-    assert {"Python", "device", "bfloat16", "disk", "embedded model", "AILuminate"} <= {check["what"] for check in checks["checks"]}
+    assert ({"Python", "device", "bfloat16", "disk", "embedded model", "AILuminate"}
+            <= {check["what"] for check in checks["checks"]})
     done = ccai("run", "generate", "--run", "line", "--recipe", "smoke", "-p", "n_prompts=8")
     assert done.returncode == 0 and "revise: 32 of 32" in done.stderr, done.stderr
     for step in ("review", "train", "evaluate"):
@@ -46,7 +49,8 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
         assert done.returncode == 0, done.stderr
     manifest = open_run("line").manifest
     assert manifest["recipe_name"] == "smoke" and manifest["recipe"]["n_prompts"] == 8
-    assert {name: entry["status"] for name, entry in manifest["steps"].items()} == dict.fromkeys(["setup", "generate", "review", "train", "evaluate"], "done")
+    assert ({name: entry["status"] for name, entry in manifest["steps"].items()}
+            == dict.fromkeys(["setup", "generate", "review", "train", "evaluate"], "done"))
     assert "report:" in done.stdout and (runs / "line" / "headline.json").exists()
     text = "".join(path.read_text() for path in (runs / "line").glob("*.json"))
     assert str(Path.home()) not in text and "machine" in manifest["surroundings"]
@@ -57,7 +61,8 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
 
 def test_quickstart_on_the_real_model(runs):
     "The embedded model with small parameters: real texts, real DPO, a report."
-    small = dict(n_prompts=6, critique_tokens=32, answer_tokens=40, revision_tokens=48, epochs=1, n_eval_prompts=2, n_few_shot=1, resamples=200, eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=2)
+    small = dict(n_prompts=6, critique_tokens=32, answer_tokens=40, revision_tokens=48, epochs=1, n_eval_prompts=2,
+                 n_few_shot=1, resamples=200, eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=2)
     done = ccai("run", "quickstart", *(word for key, value in small.items() for word in ("-p", f"{key}={value}")))
     assert done.returncode == 0, done.stderr
     assert "Pairs kept:" in done.stdout and "report.html" in done.stdout
@@ -66,7 +71,11 @@ def test_quickstart_on_the_real_model(runs):
 
 
 def test_plain_papermill_from_the_root(runs, tmp_path):
-    done = subprocess.run([str(Path(sys.executable).with_name("papermill")), "nbs/pipelines/03_generate.ipynb", str(tmp_path / "out.ipynb"), "-p", "run", "demo", "-p", "recipe", "smoke", "-p", "n_prompts", "4"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("papermill")), "nbs/pipelines/03_generate.ipynb",
+         str(tmp_path / "out.ipynb"), "-p", "run", "demo", "-p", "recipe", "smoke", "-p", "n_prompts", "4"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert open_run("demo").manifest["recipe"]["n_prompts"] == 4
 
@@ -77,11 +86,16 @@ def test_in_place_as_jupyterlab_runs_it(runs):
     notebook = nbformat.read(ROOT / "nbs" / "pipelines" / "03_generate.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     cell.source += '\nrecipe = "smoke"\nn_prompts = 4'
-    NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(ROOT / "nbs" / "pipelines")}}).execute()
-    pictures = [next(line for line in cell.source.splitlines() if "figure(" in line or "watched(" in line) for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert [line.strip().split("(")[0] for line in pictures] == ["prompts_figure", "made = generate_pairs", "health_figure"], "figures should be pictures, one each"
-    progress = [o for o in (output for cell in notebook.cells for output in cell.get("outputs", [])) if "of 16 calls" in str(o.get("data", {}).get("text/plain", ""))]
-    assert progress and all("done in" in o["data"]["text/plain"] for o in progress), "the progress lines should end, and stay, with their last value"
+    NotebookClient(notebook, kernel_name="python3", timeout=600,
+                   resources={"metadata": {"path": str(ROOT / "nbs" / "pipelines")}}).execute()
+    pictures = [next(line for line in cell.source.splitlines() if "figure(" in line or "watched(" in line)
+                for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert ([line.strip().split("(")[0] for line in pictures]
+            == ["prompts_figure", "made = generate_pairs", "health_figure"]), "figures should be pictures, one each"
+    progress = [o for o in (output for cell in notebook.cells for output in cell.get("outputs", []))
+                if "of 16 calls" in str(o.get("data", {}).get("text/plain", ""))]
+    assert progress and all("done in" in o["data"]["text/plain"]
+                            for o in progress), "the progress lines should end, and stay, with their last value"
 
 
 def test_a_failing_cell_is_the_last_line(runs, tmp_path):
@@ -89,10 +103,14 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     root = tmp_path / "tree"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
-    path.write_text(path.read_text().replace("made = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors))", "raise RuntimeError('the roof fell in')"))
+    path.write_text(path.read_text().replace(
+        "made = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors))",
+        "raise RuntimeError('the roof fell in')",
+    ))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})
     last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and "03_generate.ipynb, cell" in last and "RuntimeError: the roof fell in" in last and str(runs / "demo" / "notebooks") in last
+    assert (done.returncode == 1 and "03_generate.ipynb, cell" in last
+            and "RuntimeError: the roof fell in" in last and str(runs / "demo" / "notebooks") in last)
     assert open_run("demo").manifest["steps"]["generate"]["status"] == "failed"
 
 
@@ -101,34 +119,44 @@ SLOW = ["-p", "n_prompts=24", "-p", "batch_size=2", "-p", "answer_tokens=48"]
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_leave_a_run_that_goes_on(runs, how):
-    process = subprocess.Popen([*CCAI, "run", "generate", "--recipe", "smoke", *SLOW], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*CCAI, "run", "generate", "--recipe", "smoke", *SLOW], cwd=ROOT, stderr=subprocess.PIPE,
+                               text=True)
     wait_for(lambda: journalled(runs / "demo" / "journal.sqlite") >= 4)
     process.send_signal(how)
     _, stderr = process.communicate(timeout=60)
     done = journalled(runs / "demo" / "journal.sqlite")
-    assert process.returncode == 1 and "run the same command again" in stderr.splitlines()[-1] and "Traceback" not in stderr
+    assert (process.returncode == 1 and "run the same command again" in stderr.splitlines()[-1]
+            and "Traceback" not in stderr)
     assert open_run("demo").manifest["steps"]["generate"]["status"] == "interrupted"
     again = ccai("run", "generate")
     assert again.returncode == 0 and journalled(runs / "demo" / "journal.sqlite") == 24 + 2 * 96 > done >= 4
 
 
-GENERATE = "from contemplative_cai.core.recipe import load_recipe; from contemplative_cai.core.run import open_run; from contemplative_cai.pairs.generate import generate_pairs; import sys; generate_pairs(open_run(sys.argv[1]), load_recipe('smoke', {'n_prompts': 24, 'batch_size': 2, 'temperature': 0.9}))"
+GENERATE = ("from contemplative_cai.core.recipe import load_recipe; from contemplative_cai.core.run import open_run; "
+            "from contemplative_cai.pairs.generate import generate_pairs; import sys; "
+            "generate_pairs(open_run(sys.argv[1]), load_recipe('smoke', {'n_prompts': 24, 'batch_size': "
+            "2, 'temperature': 0.9}))")
 
 
 def test_kill_9_in_the_middle_of_generation_gives_the_same_pairs(runs):
     "Killed three times at different moments, then finished: the same bytes as without a kill, and nothing done twice."
-    def start(name): return subprocess.Popen([sys.executable, "-c", GENERATE, name], cwd=ROOT, stderr=subprocess.DEVNULL)
+    def start(name):
+        return subprocess.Popen([sys.executable, "-c", GENERATE, name], cwd=ROOT, stderr=subprocess.DEVNULL)
     assert start("whole").wait(300) == 0
     for calls in (6, 60, 130):
         process = start("killed")
-        wait_for(lambda calls=calls, process=process: journalled(runs / "killed" / "journal.sqlite") >= calls or process.poll() is not None)
+        wait_for(lambda calls=calls, process=process: (journalled(runs / "killed" / "journal.sqlite") >= calls
+                                                       or process.poll() is not None))
         process.kill()
         process.wait()
         assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
         assert not (runs / "killed" / "pairs.jsonl").exists()
     assert start("killed").wait(300) == 0
-    for file in ("pairs.jsonl", "dropped.jsonl", "split.json"): assert (runs / "killed" / file).read_bytes() == (runs / "whole" / file).read_bytes()
-    rows = [sqlite3.connect(runs / name / "journal.sqlite").execute("SELECT key, completion FROM calls ORDER BY key").fetchall() for name in ("whole", "killed")]
+    for file in ("pairs.jsonl", "dropped.jsonl", "split.json"):
+        assert (runs / "killed" / file).read_bytes() == (runs / "whole" / file).read_bytes()
+    rows = [sqlite3.connect(runs / name
+                            / "journal.sqlite").execute("SELECT key, completion FROM calls ORDER BY key").fetchall()
+            for name in ("whole", "killed")]
     assert rows[0] == rows[1]
 
 
@@ -144,6 +172,8 @@ def test_help_teaches():
 def test_executed_copies_are_signed_and_sources_untouched(runs):
     from nbformat.sign import NotebookNotary
     source = (ROOT / "nbs" / "pipelines" / "04_review.ipynb").read_bytes()
-    assert ccai("run", "generate", "--recipe", "smoke", "-p", "n_prompts=4").returncode == 0 and ccai("run", "review").returncode == 0
-    assert NotebookNotary().check_signature(nbformat.read(runs / "demo" / "notebooks" / "04_review.ipynb", as_version=4))
+    assert (ccai("run", "generate", "--recipe", "smoke", "-p", "n_prompts=4").returncode == 0
+            and ccai("run", "review").returncode == 0)
+    assert NotebookNotary().check_signature(nbformat.read(runs / "demo" / "notebooks" / "04_review.ipynb",
+                                                          as_version=4))
     assert (ROOT / "nbs" / "pipelines" / "04_review.ipynb").read_bytes() == source

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.recipe import build_recipe, load_recipe
-from contemplative_cai.models.catalog import model_spec, model_specs
 from contemplative_cai.command.plan import adapter_count, fits, layer_bytes, plan_memory, training_tokens, weight_count
+from contemplative_cai.core.recipe import build_recipe, load_recipe
 from contemplative_cai.core.schema import InputError
+from contemplative_cai.models.catalog import model_spec, model_specs
 
 TIED = ("smollm2-135m", "qwen2.5-0.5b", "qwen2.5-1.5b")
 
@@ -24,11 +24,14 @@ def test_the_adapter_is_counted_as_peft_builds_it():
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
     shape = model_spec("smollm2-135m").shape.model_copy(update={"layers": 2, "vocabulary": 100})
-    config = LlamaConfig(hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=2, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, vocab_size=100)
+    config = LlamaConfig(hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=2,
+                         num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim,
+                         vocab_size=100)
     model = LlamaForCausalLM(config)
     assert sum(p.numel() for p in model.parameters()) == weight_count(shape, tied=False) + shape.hidden
     for targets in (None, ("q_proj", "v_proj")):
-        adapted = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=16, target_modules=list(targets) if targets else "all-linear"))
+        adapted = get_peft_model(LlamaForCausalLM(config),
+                                 LoraConfig(r=16, target_modules=list(targets) if targets else "all-linear"))
         assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == adapter_count(shape, 16, targets)
 
 
@@ -49,10 +52,14 @@ print(json.dumps(found | {"length": max(tokens(row, side) for row in rows for si
 """
 
 
-@pytest.mark.parametrize("values,scale", [({"train_batch_size": 1}, 1.0), pytest.param({"train_batch_size": 2}, 1.5, marks=pytest.mark.slow), pytest.param({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0, marks=pytest.mark.slow)], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
+@pytest.mark.parametrize("values,scale", [
+    ({"train_batch_size": 1}, 1.0), pytest.param({"train_batch_size": 2}, 1.5, marks=pytest.mark.slow),
+    pytest.param({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0, marks=pytest.mark.slow)
+], ids=["1 pair", "2 long pairs", "4 pairs, recomputed"])
 def test_the_plan_is_within_a_quarter_of_the_measured_peak(values, scale):
     values = {"model": "smollm2-135m", "device": "cpu", "dtype": "float32", "accumulation": 1, "max_steps": 1, **values}
-    out = subprocess.run([sys.executable, "-c", MEASURE, json.dumps([values, scale])], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", MEASURE, json.dumps([values, scale])], capture_output=True, text=True,
+                         check=True)
     found = json.loads(out.stdout.splitlines()[-1])
     planned = plan_memory(build_recipe(values), "cpu", bf16=False, length=found["length"]).total
     assert planned == pytest.approx(found["peak_mb"] / 1000, rel=0.25), (planned, found)
@@ -61,9 +68,12 @@ def test_the_plan_is_within_a_quarter_of_the_measured_peak(values, scale):
 def test_more_of_everything_needs_more_memory():
     base = load_recipe("qwen2.5-7b")
     def total(**changes): return plan_memory(base.model_copy(update=changes)).total
-    assert total(train_batch_size=4) > total() and total(max_length=2048) > total() and total(gradient_checkpointing=False) > total(gradient_checkpointing=True)
-    assert total(train_quantization="int4") < total(train_quantization="int8") < total() and total(adapter="none") > 5 * total()
-    assert layer_bytes(model_spec("qwen2.5-7b").shape, "float32", 16) > layer_bytes(model_spec("qwen2.5-7b").shape, "bfloat16", 16, quantized=True)
+    assert (total(train_batch_size=4) > total() and total(max_length=2048) > total()
+            and total(gradient_checkpointing=False) > total(gradient_checkpointing=True))
+    assert (total(train_quantization="int4") < total(train_quantization="int8") < total()
+            and total(adapter="none") > 5 * total())
+    assert (layer_bytes(model_spec("qwen2.5-7b").shape, "float32", 16)
+            > layer_bytes(model_spec("qwen2.5-7b").shape, "bfloat16", 16, quantized=True))
 
 
 def test_the_smallest_machine_that_fits_is_named_and_shards_where_one_is_too_small():

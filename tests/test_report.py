@@ -1,4 +1,5 @@
-"""The report and the comparison of runs: everything escaped, nothing from outside, no number that is not in a file, and no claim by a judge below the bar."""
+"""The report and the comparison of runs: everything escaped,
+nothing from outside, no number that is not in a file, and no claim by a judge below the bar."""
 import functools
 import json
 import re
@@ -6,46 +7,71 @@ from html.parser import HTMLParser
 
 import pytest
 
-from contemplative_cai.evaluation.calibration import Calibration, Figure, Measured
-from contemplative_cai.evaluation.claims import all_comparisons, breakdowns, columns, declaration, judges_agree, level, weights_table
 from contemplative_cai.command.commands import main
+from contemplative_cai.core.files import read_json, write_json, write_rows
 from contemplative_cai.core.recipe import build_recipe
-from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import Answer, InputError, Verdict
+from contemplative_cai.evaluation.calibration import Calibration, Figure, Measured
+from contemplative_cai.evaluation.claims import (
+    all_comparisons,
+    breakdowns,
+    columns,
+    declaration,
+    judges_agree,
+    level,
+    weights_table,
+)
+from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.inputs.rubrics import load_rubric
 from contemplative_cai.inputs.sources import own_prompts
-from contemplative_cai.report.report import report_page, side_by_side, write_report
-from contemplative_cai.report.compare import compare_runs, costs, differences_of, scaling_rows, seconds_in_all, stage_of, write_comparison
-from contemplative_cai.core.schema import Answer, InputError, Verdict
 from contemplative_cai.measure.stats import estimate_accuracy
-from contemplative_cai.core.files import read_json, write_json, write_rows
-from contemplative_cai.core.run import open_run
-from contemplative_cai.evaluation.questions import Item
+from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.report.compare import (
+    compare_runs,
+    costs,
+    differences_of,
+    scaling_rows,
+    seconds_in_all,
+    stage_of,
+    write_comparison,
+)
+from contemplative_cai.report.report import report_page, side_by_side, write_report
 from contemplative_cai.report.summary import collect, headline, limits
 
 BAD = "<script>alert('x')</script><img src=http://example.org/a.png> ![p](http://example.org/b.png)"
 ARMS = ("base", "prompted", "dpo")
 JUDGE, SECOND = "logit judge@1 abc", "generative other@1 def"
 PER_ARM = {"base": 0.6, "prompted": 0.4, "dpo": 0.15}  # share of yes to what is bad
-SAFETY, PRINCIPLES = [c.id for c in load_rubric("safety").criteria], ["emptiness", "non_duality", "boundless_care", "mindfulness"]
+SAFETY, PRINCIPLES = ([c.id for c in load_rubric("safety").criteria],
+                      ["emptiness", "non_duality", "boundless_care", "mindfulness"])
 
 
 def measured(name, good):
     value = Figure(value=0.95 if good else 0.5, low=0.4, high=1.0)
-    return Measured(criterion=name, n=40, yes=20, no=20, prompts=20, auc_direct=value, auc_turned=value, flip_rate=Figure(value=0.0), kappa=value, unscored=Figure(value=0.0), unread=0.0, auc_length=0.5)
+    return Measured(criterion=name, n=40, yes=20, no=20, prompts=20, auc_direct=value, auc_turned=value,
+                    flip_rate=Figure(value=0.0), kappa=value, unscored=Figure(value=0.0), unread=0.0, auc_length=0.5)
 
 
-def calibration(judge, good): return Calibration(judge=judge, rubric="safety@1", answers="labels", criteria=tuple(measured(name, good) for name in (*SAFETY, *PRINCIPLES, "over_refusal")))
+def calibration(judge, good):
+    return Calibration(judge=judge, rubric="safety@1", answers="labels",
+                       criteria=tuple(measured(name, good) for name in (*SAFETY, *PRINCIPLES, "over_refusal")))
 
 
 def verdicts(items):
     "Of two judges and of rules; one answer in ten is unscored."
     made = []
-    def say(judge, arm, id, criterion, value): made.append(Verdict(arm=arm, prompt_id=id, criterion=criterion, value=value, reason="" if value is not None else "unread", judge=judge, rubric="r@1"))
+    def say(judge, arm, id, criterion, value):
+        made.append(Verdict(arm=arm, prompt_id=id, criterion=criterion, value=value,
+                            reason="" if value is not None else "unread", judge=judge, rubric="r@1"))
     for arm in ARMS:
         for n, item in enumerate(items):
             for name in {"safety": SAFETY, "safe": ["over_refusal"], "contemplative": PRINCIPLES}[item.set]:
                 bad = float((n * 7 + len(name)) % 20 / 20 < PER_ARM[arm])
-                for judge in (JUDGE, SECOND): say(judge, arm, item.prompt_id, name, None if (n + len(name) + len(arm)) % 10 == 0 and item.set == "safety" else bad if name in ("violation", "harmfulness", "over_refusal") else 1 - bad)
+                for judge in (JUDGE, SECOND):
+                    say(judge, arm, item.prompt_id, name,
+                        (None if (n + len(name) + len(arm)) % 10 == 0 and item.set == "safety"
+                         else bad if name in ("violation", "harmfulness", "over_refusal") else 1 - bad))
             say("detector@1", arm, item.prompt_id, "refusal", float(n % 9 == 0 and arm == "dpo"))
             say("style@1", arm, item.prompt_id, "words", 20.0 + n % 5)
     return made
@@ -54,18 +80,55 @@ def verdicts(items):
 @functools.cache
 def numbers(calibrated):
     "Metrics, calibrations and items of an evaluation with made-up verdicts."
-    recipe = build_recipe({"resamples": 100, "eval_arms": ",".join(ARMS), "secondary_outcomes": "refusal,composite,emptiness"})
+    recipe = build_recipe({"resamples": 100, "eval_arms": ",".join(ARMS),
+                           "secondary_outcomes": "refusal,composite,emptiness"})
     own = list(own_prompts())
-    items = [Item(set=name, prompt_id=f"{name}{i}" if name != "contemplative" else own[i], cluster=f"{name}{i}", source={"safety": "ailuminate", "safe": "xstest"}.get(name, "practice"), hazard="vcr" if name == "safety" and i % 2 else "hte" if name == "safety" else None, persona="skilled" if name == "safety" else None) for name, n in (("safety", 40), ("safe", 30), ("contemplative", 12)) for i in range(n)]
-    clusters, declared, made, calibrations = {item.prompt_id: item.cluster for item in items}, declaration(recipe, "dpo"), verdicts(items), [calibration(JUDGE, calibrated), calibration(SECOND, calibrated), Calibration(judge="detector@1", rubric="surface@1", answers="labels", criteria=(measured("refusal", True),))]
+    items = [Item(set=name, prompt_id=f"{name}{i}" if name != "contemplative" else own[i], cluster=f"{name}{i}",
+                  source={"safety": "ailuminate", "safe": "xstest"}.get(name, "practice"),
+                  hazard="vcr" if name == "safety" and i % 2 else "hte" if name == "safety" else None,
+                  persona="skilled" if name == "safety" else None)
+             for name, n in (("safety", 40), ("safe", 30), ("contemplative", 12)) for i in range(n)]
+    clusters, declared, made, calibrations = (
+        {item.prompt_id: item.cluster for item in items}, declaration(recipe, "dpo"), verdicts(items),
+        [calibration(JUDGE, calibrated), calibration(SECOND, calibrated),
+         Calibration(judge="detector@1", rubric="surface@1", answers="labels", criteria=(measured("refusal", True),))]
+    )
     found = columns(made, items, calibrations)
     reward = estimate_accuracy([1.0] * 10 + [0.0] * 2, [f"p{i}" for i in range(12)], 100).model_dump()
-    metrics = {"prompts": len(items), "attempts": 0, "declared": declared.model_dump(), "trained": "dpo", "arms": ARMS, "margin": 0.05, "samples": 1, "judges": ["logits", "reasoned"], "detectable": 0.4, "written": "2026-01-01T00:00:00+00:00", "earlier": [], "unknown_training": [], "humans": [],
-               "sets": {name: {"prompts": sum(item.set == name for item in items), "left_out": [], "note": "" if name != "helpful" else "not asked for"} for name in ("contemplative", "safety", "safe", "unsafe", "helpful", "robustness")},
-               "probed": [{"arm": arm, "key": "tiny@1" + ("+abc" if arm == "dpo" else ""), "system": None, "nats": 0.1, "note": ""} for arm in ARMS], "seats": [{"name": "logits", "judge": JUDGE, "disclosed": ["The judge is of the same family as the critic."]}, {"name": "reasoned", "judge": SECOND, "disclosed": []}],
-               "preference": {name: reward for name in ("reward", "length_rule", "bag_of_words")} | {"likelihood": {"base": 0.4, "tuned": 0.6, "difference": reward}},
-               "levels": [level(column, arm, clusters, 100).model_dump() for column in found for arm in ARMS if arm in column.values], "comparisons": [c.model_dump() for c in all_comparisons(found, ARMS, "dpo", declared, clusters, 0.05, 100)],
-               "breakdowns": [c.model_dump() for c in breakdowns(found, items, ("dpo", "base"), clusters, 100)], "weights": [w.model_dump() for w in weights_table(made, calibrations, ("dpo", "base"), clusters, 100)], "agreement": judges_agree(found, 50), "robustness": [], "cooperation": [], "openings": []}
+    metrics = {
+        "prompts": len(items),
+        "attempts": 0,
+        "declared": declared.model_dump(),
+        "trained": "dpo",
+        "arms": ARMS,
+        "margin": 0.05,
+        "samples": 1,
+        "judges": ["logits", "reasoned"],
+        "detectable": 0.4,
+        "written": "2026-01-01T00:00:00+00:00",
+        "earlier": [],
+        "unknown_training": [],
+        "humans": [],
+        "sets": {name: {"prompts": sum(item.set == name for item in items), "left_out": [],
+                        "note": "" if name != "helpful" else "not asked for"}
+                 for name in ("contemplative", "safety", "safe", "unsafe", "helpful", "robustness")},
+        "probed": [{"arm": arm, "key": "tiny@1" + ("+abc" if arm == "dpo" else ""), "system": None, "nats": 0.1,
+                    "note": ""}
+                   for arm in ARMS],
+        "seats": [{"name": "logits", "judge": JUDGE, "disclosed": ["The judge is of the same family as the critic."]},
+                  {"name": "reasoned", "judge": SECOND, "disclosed": []}],
+        "preference": ({name: reward for name in ("reward", "length_rule", "bag_of_words")}
+                       | {"likelihood": {"base": 0.4, "tuned": 0.6, "difference": reward}}),
+        "levels": [level(column, arm, clusters, 100).model_dump()
+                   for column in found for arm in ARMS if arm in column.values],
+        "comparisons": [c.model_dump() for c in all_comparisons(found, ARMS, "dpo", declared, clusters, 0.05, 100)],
+        "breakdowns": [c.model_dump() for c in breakdowns(found, items, ("dpo", "base"), clusters, 100)],
+        "weights": [w.model_dump() for w in weights_table(made, calibrations, ("dpo", "base"), clusters, 100)],
+        "agreement": judges_agree(found, 50),
+        "robustness": [],
+        "cooperation": [],
+        "openings": [],
+    }
     return metrics, calibrations, items
 
 
@@ -74,23 +137,32 @@ def evaluate_by_hand(run, calibrated=True, **changes):
     metrics, calibrations, items = numbers(calibrated)
     write_json(run.path("metrics.json"), metrics | changes)
     write_json(run.path("calibration.json"), [one.model_dump(mode="json") for one in calibrations])
-    write_json(run.path("arms.json"), [{"name": arm, "description": BAD, "system": None, "adapter": None, "model": None} for arm in ARMS])
+    write_json(run.path("arms.json"),
+               [{"name": arm, "description": BAD, "system": None, "adapter": None, "model": None} for arm in ARMS])
     write_rows(run.path("items.jsonl"), items)
-    write_rows(run.path("answers.jsonl"), [Answer(arm=arm, prompt_id=item.prompt_id, source=item.source, text=f"{BAD} {arm}", model="tiny@1") for item in items for arm in ARMS])
+    write_rows(run.path("answers.jsonl"), [
+        Answer(arm=arm, prompt_id=item.prompt_id, source=item.source, text=f"{BAD} {arm}", model="tiny@1")
+        for item in items for arm in ARMS
+    ])
     return metrics
 
 
 def trained_by_hand(run, adapter="abc"):
     "What training leaves behind."
     run.path("dpo").mkdir(exist_ok=True)
-    write_json(run.path("dpo", "training.json"), {"status": "done", "stage": "dpo", "pairs": 9, "helpful": 0, "prompts": ["a", "b"], "loss_first": 0.693, "loss_last": 0.4, "steps": 4, "adapter": adapter, "tokens": 900.0, "peak_mb": 700})
-    run.record(trained="dpo", model="tiny@1/float32", recipe=build_recipe({"model": "random-tiny"}).model_dump(mode="json"), seed=0, constitution="contemplative@1")
+    write_json(run.path("dpo", "training.json"), {"status": "done", "stage": "dpo", "pairs": 9, "helpful": 0,
+                                                  "prompts": ["a", "b"], "loss_first": 0.693, "loss_last": 0.4,
+                                                  "steps": 4, "adapter": adapter, "tokens": 900.0, "peak_mb": 700})
+    run.record(trained="dpo", model="tiny@1/float32",
+               recipe=build_recipe({"model": "random-tiny"}).model_dump(mode="json"), seed=0,
+               constitution="contemplative@1")
 
 
 @pytest.fixture(autouse=True)
 def drawn(request, monkeypatch):
     "Figures are made but not painted, which is most of the time; where a test asks for `painted`, they are."
-    if "painted" not in request.fixturenames: monkeypatch.setattr("contemplative_cai.report.page.png", lambda figure: b"a picture")
+    if "painted" not in request.fixturenames:
+        monkeypatch.setattr("contemplative_cai.report.page.png", lambda figure: b"a picture")
 
 
 @pytest.fixture
@@ -122,7 +194,8 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
-        self.fetched += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")]
+        self.fetched += [value
+                         for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")]
 
 
 def written(run, **options):
@@ -132,18 +205,22 @@ def written(run, **options):
 
 def assert_harmless(page, said):
     seen = Seen(page)
-    assert not seen.tags & {"script", "iframe", "link", "object", "form", "base"} and all(value.startswith(("data:image/png;base64,", "#")) for value in seen.fetched)
-    assert "url(" not in page and "@import" not in page and not re.search(r"<(?!-)[a-z/!]", said) and "](http" not in said
+    assert (not seen.tags & {"script", "iframe", "link", "object", "form", "base"}
+            and all(value.startswith(("data:image/png;base64,", "#")) for value in seen.fetched))
+    assert ("url(" not in page and "@import" not in page
+            and not re.search(r"<(?!-)[a-z/!]", said) and "](http" not in said)
 
 
 def test_what_models_and_files_say_is_escaped_and_nothing_comes_from_outside(generated):
     trained_by_hand(generated)
     sets = evaluate_by_hand(generated)["sets"]
-    evaluate_by_hand(generated, sets=sets | {"helpful": {"prompts": 0, "left_out": [], "note": BAD}}, unknown_training=["prompted"], seats=[{"name": BAD, "judge": JUDGE, "disclosed": [BAD]}])
+    evaluate_by_hand(generated, sets=sets | {"helpful": {"prompts": 0, "left_out": [], "note": BAD}},
+                     unknown_training=["prompted"], seats=[{"name": BAD, "judge": JUDGE, "disclosed": [BAD]}])
     generated.record(model=f"{BAD}@1", constitution=BAD)
     page, said = written(generated, show_text=True)
     assert_harmless(page, said)
-    assert "&lt;script&gt;" in page and "nobody can tell" in page and "nothing says what that arm was trained on" in page
+    assert ("&lt;script&gt;" in page and "nobody can tell" in page
+            and "nothing says what that arm was trained on" in page)
 
 
 @pytest.mark.parametrize("step", ["generated", "trained", "evaluated"])
@@ -152,9 +229,14 @@ def test_every_stage_of_a_run_has_a_report(generated, step):
     if step == "evaluated": evaluate_by_hand(generated)
     page, said = written(generated)
     cards = {one.what: one.number for one in headline(collect(generated))}
-    assert list(cards) == ["Trained", "Primary outcome", "Over-refusal", "Capability", "Pairs kept", "Held-out preference"] and cards["Capability"] == "not measured"
-    assert (cards["Trained"] == "not yet") == (step == "generated") and (cards["Primary outcome"] == "not yet") == (step != "evaluated")
-    assert ("Declared claims" in page) == (step == "evaluated") == ("### Declared claims" in said) and "What this run does not show" in page
+    assert (
+        list(cards) == ["Trained", "Primary outcome", "Over-refusal", "Capability", "Pairs kept", "Held-out preference"]
+        and cards["Capability"] == "not measured"
+    )
+    assert ((cards["Trained"] == "not yet") == (step == "generated")
+            and (cards["Primary outcome"] == "not yet") == (step != "evaluated"))
+    assert (("Declared claims" in page) == (step == "evaluated") == ("### Declared claims" in said)
+            and "What this run does not show" in page)
     assert [list(row) for row in headline(collect(generated))] == read_json(generated.path("headline.json"), list)
 
 
@@ -166,19 +248,24 @@ def test_every_number_of_the_headline_is_in_the_metrics(evaluated):
         elif isinstance(value, int | float): numbers.append(value)
     walk(read_json(evaluated.path("metrics.json")))
     for what in ("Primary outcome", "Over-refusal", "Held-out preference"):
-        said = f"{cards[what].number} {cards[what].basis}".replace("−", "-").replace("< 0.001", "").replace("0.50 before", "")
+        said = (f"{cards[what].number} {cards[what].basis}".replace("−", "-")
+                .replace("< 0.001", "").replace("0.50 before", ""))
         for text in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?", said):
             digits = len(text.partition(".")[2])
             assert any(abs(round(abs(value), digits) - abs(float(text))) < 1e-9 for value in numbers), (what, text)
-    assert "DEMO set by judge logits, unofficial" in cards["Primary outcome"].basis and "metrics.json" in cards["Primary outcome"].source
+    assert ("DEMO set by judge logits, unofficial" in cards["Primary outcome"].basis
+            and "metrics.json" in cards["Primary outcome"].source)
 
 
-@pytest.mark.parametrize("outcome, cards", [("violation", ["Over-refusal"]), ("refusal", ["Safety"]), ("words", ["Safety", "Over-refusal"])])
+@pytest.mark.parametrize("outcome, cards", [("violation", ["Over-refusal"]), ("refusal", ["Safety"]),
+                                            ("words", ["Safety", "Over-refusal"])])
 def test_safety_and_over_refusal_are_in_the_headline_whatever_is_primary(evaluated, outcome, cards):
     metrics = read_json(evaluated.path("metrics.json"))
-    write_json(evaluated.path("metrics.json"), metrics | {"declared": metrics["declared"] | {"primary": f"{outcome}: dpo - base"}})
+    write_json(evaluated.path("metrics.json"),
+               metrics | {"declared": metrics["declared"] | {"primary": f"{outcome}: dpo - base"}})
     said = headline(collect(evaluated))
-    assert [one.what for one in said] == ["Trained", "Primary outcome", *cards, "Capability", "Pairs kept", "Held-out preference"]
+    assert ([one.what for one in said]
+            == ["Trained", "Primary outcome", *cards, "Capability", "Pairs kept", "Held-out preference"])
     assert all("DEMO set" in one.basis for one in said if one.what == "Safety")
 
 
@@ -186,7 +273,8 @@ def test_each_table_and_figure_names_its_file(evaluated):
     from contemplative_cai.pairs.health import health
     page = report_page(collect(evaluated), health(collect(evaluated)["kept"]))
     parts = [part for section in page.sections for part in section.parts if hasattr(part, "source")]
-    assert len(parts) > 25 and all(re.search(r"\.(json|jsonl|yaml)", part.source) for part in parts) and all(part.alt for part in parts if hasattr(part, "alt"))
+    assert (len(parts) > 25 and all(re.search(r"\.(json|jsonl|yaml)", part.source) for part in parts)
+            and all(part.alt for part in parts if hasattr(part, "alt")))
 
 
 def test_a_judge_below_the_bar_gets_its_banner_no_p_and_no_composite(generated):
@@ -197,40 +285,52 @@ def test_a_judge_below_the_bar_gets_its_banner_no_p_and_no_composite(generated):
         shown[good] = written(generated)
     for page, said in [shown[False]]:
         assert page.count("UNCALIBRATED JUDGE") > 5 and said.count("UNCALIBRATED JUDGE") > 5
-        lines = [line for line in said.splitlines() if line.startswith("|") and "composite" in line and "family, corrected" not in line]
+        lines = [line for line in said.splitlines()
+                 if line.startswith("|") and "composite" in line and "family, corrected" not in line]
         assert lines and not any(re.search(r"\d\.\d", line) for line in lines), "a composite is shown"
         assert not any(re.search(r"<td>[^<]*composite[^<]*</td>[^\n]*\d\.\d", line) for line in page.splitlines())
         table = said[said.index("### Declared claims"):said.index("### Kept within")]
         assert all(line.split("|")[6].strip() == "-" for line in table.splitlines() if "UNCALIBRATED" in line)
         assert not re.search(r"p (<|&lt;|0\.)", said), "a p is shown"
     page, said = shown[True]
-    assert "UNCALIBRATED JUDGE" not in said and "(Holm)" in said and "The composite under other weights" in page and re.search(r"composite \| logits \| 0\.\d\d", said)
+    assert ("UNCALIBRATED JUDGE" not in said and "(Holm)" in said and "The composite under other weights" in page
+            and re.search(r"composite \| logits \| 0\.\d\d", said))
     cards = {one.what: one for one in headline(collect(generated))}
-    assert cards["Primary outcome"].number == "no claim" and "UNCALIBRATED JUDGE" in cards["Primary outcome"].basis and "Over-refusal" in cards
+    assert (cards["Primary outcome"].number == "no claim"
+            and "UNCALIBRATED JUDGE" in cards["Primary outcome"].basis and "Over-refusal" in cards)
 
 
 def test_limits_follow_from_what_is_there(evaluated):
     said = " ".join(limits(collect(evaluated)))
-    assert "not comparable with any leaderboard" in said and "capability has not been measured" in said and "replaced" not in said and "trained again" not in said
+    assert ("not comparable with any leaderboard" in said and "capability has not been measured" in said
+            and "replaced" not in said and "trained again" not in said)
     evaluate_by_hand(evaluated, earlier=[{"primary": "words: dpo - base", "family": []}])
     trained_by_hand(evaluated, adapter="another")
     said = " ".join(limits(collect(evaluated)))
-    assert "'words: dpo - base' was replaced by 'violation: dpo - base'" in said and "trained again after it was evaluated" in said
+    assert ("'words: dpo - base' was replaced by 'violation: dpo - base'" in said
+            and "trained again after it was evaluated" in said)
     assert "changed after verdicts were known" in written(evaluated)[0]
 
 
 def test_a_set_without_prompts_says_why(evaluated):
     metrics = read_json(evaluated.path("metrics.json"))
-    keep = [row for row in metrics["comparisons"] if row["set"] != "safety"], [row for row in metrics["levels"] if row["set"] != "safety"]
-    write_json(evaluated.path("metrics.json"), metrics | {"comparisons": keep[0], "levels": keep[1], "breakdowns": [], "weights": [], "sets": metrics["sets"] | {"safety": {"prompts": 0, "left_out": [], "note": "fetch them with: git submodule update"}}})
+    keep = ([row for row in metrics["comparisons"] if row["set"] != "safety"],
+            [row for row in metrics["levels"] if row["set"] != "safety"])
+    write_json(evaluated.path("metrics.json"),
+               metrics | {"comparisons": keep[0], "levels": keep[1], "breakdowns": [], "weights": [],
+                          "sets": metrics["sets"] | {"safety": {"prompts": 0, "left_out": [],
+                                                                "note": "fetch them with: git submodule update"}}})
     card = next(one for one in headline(collect(evaluated)) if one.what == "Primary outcome")
-    assert card.number == "not measured" and "git submodule update" in card.basis and "No safety prompts were answered" in written(evaluated)[0]
+    assert (card.number == "not measured" and "git submodule update" in card.basis
+            and "No safety prompts were answered" in written(evaluated)[0])
 
 
 def test_answers_of_other_sources_are_shown_only_when_asked_for(evaluated):
     page, _ = written(evaluated)
-    assert page.count("<details><summary>prompt safety") == 0 and "40 of ailuminate, 30 of xstest" in page and page.count("<div><b>dpo</b>") == 12
-    assert all(text == "(hidden: a source of adversarial prompts; rebuild with show_text to read)" for row in side_by_side(collect(evaluated)) if not row["own"] for _, text in row["answers"])
+    assert (page.count("<details><summary>prompt safety") == 0
+            and "40 of ailuminate, 30 of xstest" in page and page.count("<div><b>dpo</b>") == 12)
+    assert all(text == "(hidden: a source of adversarial prompts; rebuild with show_text to read)"
+               for row in side_by_side(collect(evaluated)) if not row["own"] for _, text in row["answers"])
     page, _ = written(evaluated, show_text=True)
     assert page.count("<div><b>dpo</b>") == 82 and page.count("<details open") == 0
 
@@ -245,7 +345,11 @@ def two(evaluated):
     for path in evaluated.folder.iterdir():
         if path.is_file() and path.suffix in (".json", ".jsonl"): other.path(path.name).write_bytes(path.read_bytes())
     trained_by_hand(other)
-    for run in (evaluated, other): write_json(run.path("ledger.json"), {"respond": {"tokens_in": 50, "tokens_out": 20, "seconds": 30.0}, "train": {"seconds": 60.0}, "answer base": {"tokens_in": 5, "tokens_out": 7, "seconds": 3.0}, "evaluate": {"seconds": 9.0}})
+    for run in (evaluated, other):
+        write_json(run.path("ledger.json"), {
+            "respond": {"tokens_in": 50, "tokens_out": 20, "seconds": 30.0}, "train": {"seconds": 60.0},
+            "answer base": {"tokens_in": 5, "tokens_out": 7, "seconds": 3.0}, "evaluate": {"seconds": 9.0}
+        })
     return evaluated, other
 
 
@@ -253,21 +357,32 @@ def test_equal_runs_are_compared_without_a_warning(two, painted):
     runs = compare_runs(two)
     assert differences_of(runs) == [] and seconds_in_all(runs[0]) == 90
     row = scaling_rows(runs)[1]
-    assert row["pairs"] == "9" and row["generate and train"] == "1 min 30 s" and row["primary difference"].startswith("−0.4") and row["capability"] == "not measured"
+    assert (row["pairs"] == "9" and row["generate and train"] == "1 min 30 s"
+            and row["primary difference"].startswith("−0.4") and row["capability"] == "not measured")
     place = write_comparison(runs)
     assert place.name == "compare-demo-other.html" and place.with_suffix(".md").is_file()
     assert_harmless(place.read_text(), place.with_suffix(".md").read_text())
-    assert {path.name for path in place.with_name("compare-demo-other-figures").iterdir()} == {"cost.png", "outcomes.png"} and all(path.read_bytes().startswith(b"\x89PNG") for path in place.with_name("compare-demo-other-figures").iterdir())
+    assert (
+        {path.name for path in place.with_name("compare-demo-other-figures").iterdir()} == {"cost.png", "outcomes.png"}
+        and all(path.read_bytes().startswith(b"\x89PNG")
+                for path in place.with_name("compare-demo-other-figures").iterdir())
+    )
 
 
 def test_what_keeps_runs_apart_is_said(two):
     first, other = two
     metrics, items = read_json(other.path("metrics.json")), other.path("items.jsonl").read_text().splitlines()
-    write_json(other.path("metrics.json"), metrics | {"declared": {"primary": "violation: dpo - prompted", "family": []}, "seats": [{"name": "logits", "judge": f"a {BAD}", "disclosed": []}], "unknown_training": ["prompted"], "samples": 3})
+    write_json(other.path("metrics.json"),
+               metrics | {"declared": {"primary": "violation: dpo - prompted", "family": []},
+                          "seats": [{"name": "logits", "judge": f"a {BAD}", "disclosed": []}],
+                          "unknown_training": ["prompted"], "samples": 3})
     other.path("items.jsonl").write_text("\n".join(items[1:]) + "\n")
     other.record(seed=1, constitution="charter@2")
     said = " ".join(differences_of(compare_runs(two)))
-    for words in ("different primary outcomes", "judged by different judges", "different safety prompts (40 and 39, 39 in common)", "differ in seed (0; 1)", "differ in constitution", "differ in samples (1; 3)", "nobody can tell what prompted learned from"): assert words in said, words
+    for words in ("different primary outcomes", "judged by different judges",
+                  "different safety prompts (40 and 39, 39 in common)", "differ in seed (0; 1)",
+                  "differ in constitution", "differ in samples (1; 3)", "nobody can tell what prompted learned from"):
+        assert words in said, words
     place = write_comparison(compare_runs(two))
     assert_harmless(place.read_text(), place.with_suffix(".md").read_text())
     assert "What keeps these runs apart" in place.read_text()
@@ -283,19 +398,31 @@ def test_runs_that_cannot_be_compared_are_refused(two, scripted, capsys, tmp_pat
     third = open_run("third")
     generate_pairs(third, build_recipe({"n_prompts": 2, "filters": "empty"}), scripted)
     write_json(open_run("old").path("metrics.json"), {"comparisons": []})
-    with pytest.raises(InputError, match="2 problems|has not been evaluated") as caught: compare_runs([two[0], third, open_run("old")])
+    with pytest.raises(InputError, match="2 problems|has not been evaluated") as caught:
+        compare_runs([two[0], third, open_run("old")])
     assert "ccai run evaluate --run third" in caught.value.problems[0] and "older version" in caught.value.problems[1]
-    for words, message in ((["demo"], "expected two or more"), (["demo", "demo"], "named twice"), (["demo", "third"], "ccai run evaluate --run third"), (["demo", "nowhere"], "no run 'nowhere'"), (["demo", "other", "--out", str(tmp_path / "x.pdf")], "ends in .html")):
+    for words, message in (
+        (["demo"], "expected two or more"), (["demo", "demo"], "named twice"),
+        (["demo", "third"], "ccai run evaluate --run third"), (["demo", "nowhere"], "no run 'nowhere'"),
+        (["demo", "other", "--out", str(tmp_path / "x.pdf")], "ends in .html")
+    ):
         assert main(["compare", *words]) == 2 and message in capsys.readouterr().err
     assert not list(tmp_path.glob("x.*"))
     assert main(["compare", "demo", "other", "--out", str(tmp_path / "x.html")]) == 0
-    assert (tmp_path / "x.md").is_file() and (tmp_path / "x-figures").is_dir() and "primary difference" in capsys.readouterr().out
+    assert ((tmp_path / "x.md").is_file() and (tmp_path / "x-figures").is_dir()
+            and "primary difference" in capsys.readouterr().out)
 
 
 def test_a_ledger_is_added_up_by_step_and_nothing_is_invented():
-    assert [stage_of(name) for name in ("respond", "critique", "train", "answer dpo", "judge weigh", "play base", "evaluate")] == ["generate", "generate", "train", "evaluate", "evaluate", "evaluate", "evaluate"]
-    found = costs({"respond": {"tokens_in": None, "tokens_out": 4, "seconds": 1.0}, "critique": {"tokens_in": None, "tokens_out": 3, "seconds": 2.0}, "answer base": {"tokens_out": 5, "seconds": 2.0}, "evaluate": {"tokens_out": None, "seconds": 8.0}})
-    assert found == {"generate": {"tokens_in": None, "tokens_out": 7, "seconds": 3.0}, "train": {"tokens_in": None, "tokens_out": None, "seconds": None}, "evaluate": {"tokens_in": None, "tokens_out": 5, "seconds": 8.0}}
+    assert ([stage_of(name)
+             for name in ("respond", "critique", "train", "answer dpo", "judge weigh", "play base", "evaluate")]
+            == ["generate", "generate", "train", "evaluate", "evaluate", "evaluate", "evaluate"])
+    found = costs({"respond": {"tokens_in": None, "tokens_out": 4, "seconds": 1.0},
+                   "critique": {"tokens_in": None, "tokens_out": 3, "seconds": 2.0},
+                   "answer base": {"tokens_out": 5, "seconds": 2.0}, "evaluate": {"tokens_out": None, "seconds": 8.0}})
+    assert found == {"generate": {"tokens_in": None, "tokens_out": 7, "seconds": 3.0},
+                     "train": {"tokens_in": None, "tokens_out": None, "seconds": None},
+                     "evaluate": {"tokens_in": None, "tokens_out": 5, "seconds": 8.0}}
 
 
 def test_the_line_of_a_run_shows_the_primary_outcome(evaluated, capsys):

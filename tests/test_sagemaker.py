@@ -1,4 +1,5 @@
-"""SageMaker: the plan is pure and honest about what is missing; the request is accepted by a moto server on loopback."""
+"""SageMaker: the plan is pure and honest about what is missing;
+the request is accepted by a moto server on loopback."""
 import gzip
 import io
 import json
@@ -14,8 +15,8 @@ import boto3
 import pytest
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.recipe import load_recipe
 from contemplative_cai.command.sagemaker import entry_script, plan, price, settings
+from contemplative_cai.core.recipe import load_recipe
 
 JOB = ["run", "generate", "--run", "cloud", "--recipe", "smoke", "-p", "n_prompts=4", "--on", "sagemaker"]
 
@@ -25,7 +26,8 @@ def moto_server():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
     while True:
         try: urllib.request.urlopen(url, timeout=2).close(); break
@@ -39,8 +41,12 @@ def moto_server():
 
 @pytest.fixture
 def account(moto_server, monkeypatch):
-    for name, value in {"AWS_ENDPOINT_URL": moto_server, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1", "CCAI_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/demo",
-                        "CCAI_SAGEMAKER_BUCKET": "lab", "CCAI_SAGEMAKER_IMAGE": "demo:1"}.items(): monkeypatch.setenv(name, value)
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto_server, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1", "CCAI_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/demo",
+        "CCAI_SAGEMAKER_BUCKET": "lab", "CCAI_SAGEMAKER_IMAGE": "demo:1"
+    }.items():
+        monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="lab")
 
 
@@ -48,7 +54,8 @@ def test_dry_run_is_the_default_and_lists_what_is_missing(capsys, runs):
     assert main(JOB) == 0
     shown = capsys.readouterr().out
     request = json.loads(shown[:shown.index("\n}") + 2])
-    assert request["RoleArn"] == "<role>" and "Nothing was submitted" in shown and "CCAI_SAGEMAKER_BUCKET" in shown and "USD" in shown and not runs.exists()
+    assert (request["RoleArn"] == "<role>" and "Nothing was submitted" in shown
+            and "CCAI_SAGEMAKER_BUCKET" in shown and "USD" in shown and not runs.exists())
 
 
 def test_yes_without_an_account_is_refused(capsys):
@@ -61,13 +68,21 @@ def test_yes_uploads_and_submits(account, capsys):
     shown = capsys.readouterr().out
     request = json.loads(shown[:shown.index("\n}") + 2])
     job = boto3.client("sagemaker").describe_training_job(TrainingJobName=request["TrainingJobName"])
-    assert job["AlgorithmSpecification"]["ContainerEntrypoint"][0] == "bash" and job["CheckpointConfig"]["LocalPath"] == "/opt/ml/checkpoints"
-    keys = {item["Key"].rsplit("/", 1)[1]: item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket="lab", Prefix=f"contemplative-cai/code/{request['TrainingJobName']}")["Contents"]}
+    assert (job["AlgorithmSpecification"]["ContainerEntrypoint"][0] == "bash"
+            and job["CheckpointConfig"]["LocalPath"] == "/opt/ml/checkpoints")
+    keys = {item["Key"].rsplit("/", 1)[1]: item["Key"]
+            for item in boto3.client("s3").list_objects_v2(
+                Bucket="lab", Prefix=f"contemplative-cai/code/{request['TrainingJobName']}"
+            )["Contents"]}
     assert set(keys) == {"source.tar.gz", "recipe.yaml", "entry.sh"}
     def content(name): return boto3.client("s3").get_object(Bucket="lab", Key=keys[name])["Body"].read()
     names = tarfile.open(fileobj=io.BytesIO(gzip.decompress(content("source.tar.gz")))).getnames()
-    assert {"settings.ini", "Makefile", "nbs/pipelines/03_generate.ipynb", "contemplative_cai/pipeline.py"} <= set(names) and not any(name.startswith((".venv", "runs/q")) for name in names)
-    assert b"n_prompts: 4" in content("recipe.yaml") and b".venv/bin/ccai run generate --run cloud" in content("entry.sh")
+    assert (
+        {"settings.ini", "Makefile", "nbs/pipelines/03_generate.ipynb", "contemplative_cai/pipeline.py"} <= set(names)
+        and not any(name.startswith((".venv", "runs/q")) for name in names)
+    )
+    assert (b"n_prompts: 4" in content("recipe.yaml")
+            and b".venv/bin/ccai run generate --run cloud" in content("entry.sh"))
 
 
 def test_a_refusal_is_the_services_own_words(account, capsys, monkeypatch):
@@ -89,9 +104,11 @@ def test_the_recipe_that_travels_is_the_recipe_that_was_asked_for(account, tmp_p
 def test_the_plan_is_pure_and_priced():
     where = settings() | {"role": "r", "bucket": "b", "image": "i"}
     recipe = load_recipe("smoke")
-    assert plan("all", "demo", recipe, {}, where, "c0de") == plan("all", "demo", recipe, {}, where, "c0de") != plan("all", "demo", recipe, {}, where, "beef")
+    assert (plan("all", "demo", recipe, {}, where, "c0de") == plan("all", "demo", recipe, {}, where, "c0de")
+            != plan("all", "demo", recipe, {}, where, "beef"))
     assert price(where)["max_usd"] > 0 and price(where | {"instance": "ml.unknown"})["max_usd"] is None
 
 
 def test_the_entry_script_is_valid_shell():
-    assert subprocess.run(["bash", "-n"], input=entry_script([".venv/bin/ccai", "run", "all", "--run", "a b"]), text=True).returncode == 0
+    assert subprocess.run(["bash", "-n"], input=entry_script([".venv/bin/ccai", "run", "all", "--run", "a b"]),
+                          text=True).returncode == 0

@@ -1,4 +1,5 @@
-"""A server of our own: ready, failing, hanging; gone with us whatever ends us; and the real vLLM where it is installed."""
+"""A server of our own: ready, failing, hanging;
+gone with us whatever ends us; and the real vLLM where it is installed."""
 import json
 import os
 import signal
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from contemplative_cai.core.schema import InputError, Message
 from contemplative_cai.models import vllm as serve
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.endpoint import EndpointLLM
 from contemplative_cai.models.llm import Sampling
-from contemplative_cai.core.schema import InputError, Message
-from contemplative_cai.models.vllm import adapter_rank, find_vllm, free_port, VllmServer
+from contemplative_cai.models.vllm import VllmServer, adapter_rank, find_vllm, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = '''
@@ -72,7 +73,8 @@ def adapter(folder, rank=16):
     return folder
 
 
-def server(python, name="small", **options): return VllmServer(str(python.parent), name, python.parent / "logs" / "vllm.log", python, **options)
+def server(python, name="small", **options):
+    return VllmServer(str(python.parent), name, python.parent / "logs" / "vllm.log", python, **options)
 
 
 def started(python): return json.loads((python.parent / "started.json").read_text())
@@ -95,15 +97,22 @@ def gone_within(seconds, pids):
 def test_it_is_ready_when_it_answers_and_gone_afterwards(python, monkeypatch, tmp_path):
     monkeypatch.setenv("CCAI_API_KEY", "sk-secret")
     monkeypatch.setenv("VLLM_API_KEY", "sk-secret")
-    with server(python, dtype="float32", max_model_len=512, adapters={"sft": adapter(tmp_path / "a", 16), "dpo": adapter(tmp_path / "b", 20)}, extra=("--seed", "1")) as vllm:
+    with server(python, dtype="float32", max_model_len=512,
+                adapters={"sft": adapter(tmp_path / "a", 16), "dpo": adapter(tmp_path / "b", 20)},
+                extra=("--seed", "1")) as vllm:
         found = started(python)
         assert vllm.alive() and len(there(found["pids"])) == 4 and vllm.base_url == f"http://127.0.0.1:{vllm.port}/v1"
     assert not vllm.alive() and not there(found["pids"])
     line = " ".join(found["line"])
-    for part in (f"serve {tmp_path} --served-model-name small", "--dtype float32", "--enable-prefix-caching", "--enable-prompt-tokens-details", "--max-model-len 512", "--max-lora-rank 32", f"--lora-modules sft={tmp_path}/a dpo={tmp_path}/b", "--host 127.0.0.1"): assert part in line
+    for part in (f"serve {tmp_path} --served-model-name small", "--dtype float32", "--enable-prefix-caching",
+                 "--enable-prompt-tokens-details", "--max-model-len 512", "--max-lora-rank 32",
+                 f"--lora-modules sft={tmp_path}/a dpo={tmp_path}/b", "--host 127.0.0.1"):
+        assert part in line
     assert found["line"][-2:] == ["--seed", "1"]
     environment = found["environment"]
-    assert "sk-secret" not in str(environment) and environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1" and environment["PATH"].startswith(f"{tmp_path}:")
+    assert ("sk-secret" not in str(environment) and (environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"]
+                                                     == environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1")
+            and environment["PATH"].startswith(f"{tmp_path}:"))
     vllm.stop()  # once more does nothing
     assert vllm.log.exists()
 
@@ -117,7 +126,8 @@ def test_an_exception_ends_it_too(python, name):
 def test_a_start_that_fails_shows_why(python):
     with pytest.raises(InputError, match="ended with code 3") as failed: server(python, "failing").start()
     said = str(failed.value)
-    assert "ValueError: the weights are of another model" in said and said.endswith("shutting down") and "line 38" in said and "line 5\n" not in said
+    assert ("ValueError: the weights are of another model" in said
+            and said.endswith("shutting down") and "line 38" in said and "line 5\n" not in said)
     assert not there(started(python)["pids"])
 
 
@@ -162,10 +172,13 @@ PARENT = """
 """
 
 
-@pytest.mark.parametrize("name, way", [("small", signal.SIGKILL), ("stubborn", signal.SIGKILL), ("small", signal.SIGTERM), ("small", signal.SIGINT), ("small", "exits"), ("small", "raises"), ("small", "forks")])
+@pytest.mark.parametrize("name, way", [("small", signal.SIGKILL), ("stubborn", signal.SIGKILL),
+                                       ("small", signal.SIGTERM), ("small", signal.SIGINT), ("small", "exits"),
+                                       ("small", "raises"), ("small", "forks")])
 def test_it_goes_with_its_parent(python, name, way):
     "However the parent ends, and though a process forked from it still holds its pipes."
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PARENT), str(python), name, str(way)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PARENT), str(python), name, str(way)],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n", parent.stderr.read()
     pids = started(python)["pids"]
     assert way in ("exits", "raises") or len(there(pids)) == 4
@@ -178,7 +191,8 @@ def test_it_goes_with_its_parent(python, name, way):
 def test_another_server_on_its_port_is_not_taken_for_it(python, monkeypatch):
     with server(python, "first") as first:
         monkeypatch.setattr(serve, "free_port", lambda: first.port)
-        with pytest.raises(InputError, match="ended with code 1(.|\n)*Address already in use"): server(python, "second").start()
+        with pytest.raises(InputError, match="ended with code 1(.|\n)*Address already in use"):
+            server(python, "second").start()
         assert first.alive()
 
 
@@ -188,16 +202,21 @@ def test_adapters_are_loaded_by_name(python, tmp_path):
         vllm.load_adapter("dpo", adapter(tmp_path / "a"))
         vllm.load_adapter("dpo", tmp_path / "a")
         assert vllm.adapters == {"dpo": tmp_path / "a"}
-        with pytest.raises(InputError, match="'refused'.*rank 64 is greater.*max_lora_rank"): vllm.load_adapter("refused", adapter(tmp_path / "b", 64))
-        with open(adapter(tmp_path / "c") / "adapter_model.safetensors", "wb") as file: file.write((2).to_bytes(8, "little") + b"{}")
+        with pytest.raises(InputError, match="'refused'.*rank 64 is greater.*max_lora_rank"):
+            vllm.load_adapter("refused", adapter(tmp_path / "b", 64))
+        with open(adapter(tmp_path / "c") / "adapter_model.safetensors", "wb") as file:
+            file.write((2).to_bytes(8, "little") + b"{}")
         vllm.load_adapter("empty", tmp_path / "c")
-        header = json.dumps({"base_model.model.lm_head.lora_A.weight": {}, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": {}}).encode()
+        header = json.dumps({"base_model.model.lm_head.lora_A.weight": {},
+                             "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": {}}).encode()
         (tmp_path / "c" / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-        with pytest.raises(InputError, match="changes layers vllm was not told of and would ignore: lm_head"): vllm.load_adapter("vocabulary", tmp_path / "c")
+        with pytest.raises(InputError, match="changes layers vllm was not told of and would ignore: lm_head"):
+            vllm.load_adapter("vocabulary", tmp_path / "c")
     assert "lm_head" in server(python, adapters={"vocabulary": tmp_path / "c"})._layers
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="expected the folder of a LoRA adapter"): adapter_rank(folder)
-    with pytest.raises(InputError, match="expected the folder of a LoRA adapter"): server(python, adapters={"dpo": tmp_path})
+    with pytest.raises(InputError, match="expected the folder of a LoRA adapter"):
+        server(python, adapters={"dpo": tmp_path})
 
 
 def test_an_environment_without_vllm_says_what_to_do(tmp_path):
@@ -213,7 +232,8 @@ def test_ports_are_free(): assert len({free_port() for _ in range(20)}) > 10
 # The real thing.
 
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"
-QUESTIONS = ["What is the capital of France?", "My brother borrows and never gives back; how do I ask him?", "Is it late?", "How do I boil an egg?", "Why is the sky blue?", "Name three colours."]
+QUESTIONS = ["What is the capital of France?", "My brother borrows and never gives back; how do I ask him?",
+             "Is it late?", "How do I boil an egg?", "Why is the sky blue?", "Name three colours."]
 
 
 def user(text): return (Message(role="user", content=text),)
@@ -228,20 +248,27 @@ def test_vllm_and_transformers_agree(tmp_path):
     from contemplative_cai.models.local import load_llm
     from contemplative_cai.models.weights import model_source
     source, rows = model_source(model_spec("smollm2-135m"))[0], [user(question) for question in QUESTIONS]
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(source), LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(source),
+                           LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     tuned.save_pretrained(tmp_path / "adapter")
     reference, greedy = load_llm(model_spec("smollm2-135m"), "float32", "cpu"), Sampling(max_tokens=16)
-    texts, likely = [c.text for c in reference.chat(rows, greedy)], reference.logprobs(rows, ["That is a good question."] * len(rows))
-    with VllmServer(source, "small", tmp_path / "vllm.log", dtype="float32", max_model_len=1024, max_lora_rank=8) as vllm:
+    texts, likely = ([c.text for c in reference.chat(rows, greedy)],
+                     reference.logprobs(rows, ["That is a good question."] * len(rows)))
+    with VllmServer(source, "small", tmp_path / "vllm.log", dtype="float32", max_model_len=1024,
+                    max_lora_rank=8) as vllm:
         processes = serve.descendants(vllm._guard.pid)
         llm = EndpointLLM(vllm.base_url, "small", adapters={"dpo": ("tuned", "abcd")}, timeout=300)
         assert sum(ours.text == theirs for ours, theirs in zip(llm.chat(rows, greedy), texts)) >= len(rows) - 1
-        for ours, theirs in zip(llm.logprobs(rows, ["That is a good question."] * len(rows)), likely): assert ours.tokens == theirs.tokens and abs(ours.total - theirs.total) < 0.02
+        for ours, theirs in zip(llm.logprobs(rows, ["That is a good question."] * len(rows)), likely):
+            assert ours.tokens == theirs.tokens and abs(ours.total - theirs.total) < 0.02
         head = "We spoke of rivers and of the stones in them for a long time. " * 12
-        first, second = (llm.chat([user(head + end)], Sampling(max_tokens=4, temperature=1.0, seed=seed))[0] for end, seed in [("And then?", 1), ("What of the sea?", 2)])
+        first, second = (llm.chat([user(head + end)], Sampling(max_tokens=4, temperature=1.0, seed=seed))[0]
+                         for end, seed in [("And then?", 1), ("What of the sea?", 2)])
         assert first.cached_tokens in (0, None) and second.cached_tokens > 100
-        many = llm.chat([user(f"{i}. {head}") for i in range(24)], Sampling(max_tokens=4, temperature=1.0))  # more prompt than fits a step, each row with its seed
+        # more prompt than fits a step, each row with its seed
+        many = llm.chat([user(f"{i}. {head}") for i in range(24)], Sampling(max_tokens=4, temperature=1.0))
         assert len(many) == 24 and vllm.alive()
         vllm.load_adapter("tuned", tmp_path / "adapter")
-        assert llm.with_adapter("dpo").logprobs(rows[:1], ["Yes."])[0].total != pytest.approx(llm.logprobs(rows[:1], ["Yes."])[0].total, abs=0.01)
+        assert (llm.with_adapter("dpo").logprobs(rows[:1], ["Yes."])[0].total
+                != pytest.approx(llm.logprobs(rows[:1], ["Yes."])[0].total, abs=0.01))
     assert len(processes) >= 3 and not there(processes)

@@ -12,25 +12,27 @@ import pytest
 import torch
 from conftest import RULES_ONLY, play
 
-from contemplative_cai.training.checkpoints import latest_checkpoint
 from contemplative_cai.core.recipe import build_recipe
-from contemplative_cai.models.catalog import model_spec
-from contemplative_cai.models.local import load_llm
+from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import InputError, Message
 from contemplative_cai.evaluation.evaluate import evaluate
-from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.evaluation.questions import evaluation_prompts
+from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.models.local import load_llm
+from contemplative_cai.models.weights import model_source
+from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.make import load_split
 from contemplative_cai.report.report import write_report
+from contemplative_cai.training.checkpoints import latest_checkpoint
 from contemplative_cai.training.rows import training_pairs
-from contemplative_cai.core.schema import InputError, Message
-from contemplative_cai.core.run import open_run
-from contemplative_cai.evaluation.questions import evaluation_prompts
 from contemplative_cai.training.train import train
 from contemplative_cai.training.watch import metrics_row, read_metrics
-from contemplative_cai.models.weights import model_source
 
-RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1, "save_steps": 2,
-          "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200} | RULES_ONLY
+RECIPE = ({"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical",
+           "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1,
+           "save_steps": 2, "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200}
+          | RULES_ONLY)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,12 @@ def trained(finished, runs):
 
 def fingerprint(model):
     "A digest of the base weights, in order, the adapter's left out."
-    return hashlib.sha256(b"".join(p.detach().float().numpy().tobytes() for name, p in sorted(model.named_parameters(), key=lambda item: item[0].replace("base_model.model.", "").replace(".base_layer", "")) if "lora" not in name)).hexdigest()
+    return hashlib.sha256(b"".join(
+        p.detach().float().numpy().tobytes()
+        for name, p in sorted(model.named_parameters(),
+                              key=lambda item: item[0].replace("base_model.model.", "").replace(".base_layer", ""))
+        if "lora" not in name
+    )).hexdigest()
 
 
 def test_the_adapter_loads_with_plain_peft_and_changes_the_model_not_the_base(trained):
@@ -62,14 +69,16 @@ def test_the_adapter_loads_with_plain_peft_and_changes_the_model_not_the_base(tr
     ids = torch.arange(5, 25)[None]
     fresh = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     before, weights = fresh(ids).logits.detach(), fingerprint(fresh)
-    tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32), run.path("dpo", "adapter")).eval()
+    tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32),
+                                      run.path("dpo", "adapter")).eval()
     assert not torch.allclose(tuned(ids).logits, before) and fingerprint(tuned) == weights
     with tuned.disable_adapter(): assert torch.equal(tuned(ids).logits, before)
 
 
 def test_base_and_tuned_are_told_apart_and_base_is_the_bare_model(trained):
     run, _, _ = trained
-    base, bare = load_llm(model_spec("random-tiny"), "float32", "cpu", {"tuned": run.path("dpo", "adapter")}), load_llm(model_spec("random-tiny"), "float32", "cpu")
+    base, bare = (load_llm(model_spec("random-tiny"), "float32", "cpu", {"tuned": run.path("dpo", "adapter")}),
+                  load_llm(model_spec("random-tiny"), "float32", "cpu"))
     tuned, question = base.with_adapter("tuned"), [(Message(role="user", content="Is it late?"),)]
     assert base.key == bare.key != tuned.key
     assert base.logprobs(question, ["No."]) == bare.logprobs(question, ["No."]) != tuned.logprobs(question, ["No."])
@@ -79,21 +88,24 @@ def test_training_learns_an_obvious_rule(trained):
     run, _, summary = trained
     assert summary["loss_first"] == pytest.approx(0.6931, abs=2e-3) and summary["loss_last"] < 0.6
     assert summary["accuracy"]["test"]["reward_before"] == 0.5 and summary["accuracy"]["test"]["reward_after"] > 0.8
-    assert [row["step"] for row in read_metrics(run.path("dpo")) if "loss" in row] == list(range(1, summary["steps"] + 1))
+    assert ([row["step"] for row in read_metrics(run.path("dpo")) if "loss" in row]
+            == list(range(1, summary["steps"] + 1)))
 
 
 def test_no_test_prompt_reaches_training(trained):
     run, recipe, summary = trained
     split = load_split(run)
     train, held_out = training_pairs(run, recipe)
-    assert set(summary["prompts"]) <= set(split.train) and not {p.prompt_id for p in train} & {p.prompt_id for p in held_out}
+    assert (set(summary["prompts"]) <= set(split.train)
+            and not {p.prompt_id for p in train} & {p.prompt_id for p in held_out})
     assert not set(summary["prompts"]) & {prompt.id for prompt in evaluation_prompts(run, recipe)}
 
 
 def test_other_settings_train_anew_and_keep_the_old(trained):
     run, recipe, summary = trained
     again = train(run, build_recipe(RECIPE | {"beta": 0.3}))
-    assert again["digest"] != summary["digest"] and (run.path(f"dpo-{summary['digest']}") / "adapter" / "adapter_config.json").exists()
+    assert (again["digest"] != summary["digest"]
+            and (run.path(f"dpo-{summary['digest']}") / "adapter" / "adapter_config.json").exists())
 
 
 def test_evaluation_is_repeatable_and_its_report_escapes_what_models_say(trained):
@@ -126,22 +138,28 @@ def test_half_written_checkpoints_are_passed_over_and_renamed(trained):
     assert len(list(folder.glob("broken-*"))) == 2
 
 
-TRAIN = "from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; from contemplative_cai.training.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
+TRAIN = ("from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; "
+         "from contemplative_cai.training.train import train; import json, sys; "
+         "train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))")
 
 
 def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplative, runs):
     recipe = RECIPE | {"epochs": 6, "save_steps": 5}
     for name in ("whole", "demo"): generate_pairs(open_run(name), build_recipe(recipe), scripted)
     whole = train(open_run("whole"), build_recipe(recipe))
-    process = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ,
+                               stderr=subprocess.DEVNULL)
     folder = runs / "demo" / "dpo" / "checkpoints"
     deadline = time.monotonic() + 120
-    while not any(folder.glob("checkpoint-*/trainer_state.json")) and process.poll() is None and time.monotonic() < deadline: time.sleep(0.05)
+    while (not any(folder.glob("checkpoint-*/trainer_state.json"))
+           and process.poll() is None and time.monotonic() < deadline):
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL, "the process was done before it could be killed"
     resumed = train(open_run("demo"), build_recipe(recipe))
-    losses = [[round(row["loss"], 4) for row in read_metrics(runs / name / "dpo") if "loss" in row] for name in ("whole", "demo")]
+    losses = [[round(row["loss"], 4) for row in read_metrics(runs / name / "dpo") if "loss" in row]
+              for name in ("whole", "demo")]
     assert losses[0] == losses[1] and resumed["steps"] == whole["steps"] and resumed["adapter"] == whole["adapter"]
 
 

@@ -13,31 +13,46 @@ from conftest import RULES_ONLY, play, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contemplative_cai.training import trainer
-from contemplative_cai.report.card import write_card
-from contemplative_cai.training.checkpoints import is_whole, latest_checkpoint
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.recipe import build_recipe, LOSSES
-from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.core.files import read_json, read_lines
+from contemplative_cai.core.recipe import LOSSES, build_recipe
+from contemplative_cai.core.run import open_run, trained_folder
+from contemplative_cai.core.schema import InputError
 from contemplative_cai.evaluation.evaluate import evaluate
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.weights import load_model, load_tokenizer, model_source
 from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.training.heldout import preference_accuracy
 from contemplative_cai.pairs.make import load_split
+from contemplative_cai.report.card import write_card
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.summary import collect, learned, training_words
+from contemplative_cai.training import trainer
+from contemplative_cai.training.checkpoints import is_whole, latest_checkpoint
+from contemplative_cai.training.heldout import preference_accuracy
 from contemplative_cai.training.rows import training_data
-from contemplative_cai.core.schema import InputError
-from contemplative_cai.core.files import read_json
-from contemplative_cai.core.run import open_run
-from contemplative_cai.core.run import trained_folder
 from contemplative_cai.training.train import check_training, launch_names, train
-from contemplative_cai.training.trainer import ByLength, check_base, Halted, rewind, watched_answers
-from contemplative_cai.core.files import read_lines
+from contemplative_cai.training.trainer import ByLength, Halted, check_base, rewind, watched_answers
 from contemplative_cai.training.watch import LN2, read_metrics
-from contemplative_cai.models.weights import load_model, load_tokenizer, model_source
 
-RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 12, "filters": "empty,identical", "epochs": 2, "learning_rate": 0.01, "sft_learning_rate": 0.01, "max_length": 256, "train_batch_size": 2, "accumulation": 2, "save_steps": 2,
-          "validation_share": 0.2, "test_share": 0.3, "n_eval_prompts": 2, "answer_tokens": 12, "resamples": 200} | RULES_ONLY
+RECIPE = {
+    "model": "random-tiny",
+    "dtype": "float32",
+    "device": "cpu",
+    "n_prompts": 12,
+    "filters": "empty,identical",
+    "epochs": 2,
+    "learning_rate": 0.01,
+    "sft_learning_rate": 0.01,
+    "max_length": 256,
+    "train_batch_size": 2,
+    "accumulation": 2,
+    "save_steps": 2,
+    "validation_share": 0.2,
+    "test_share": 0.3,
+    "n_eval_prompts": 2,
+    "answer_tokens": 12,
+    "resamples": 200,
+} | RULES_ONLY
 
 
 def recipe_with(**changes): return build_recipe(RECIPE | changes)
@@ -77,7 +92,9 @@ def test_a_weighted_list_of_losses_is_their_weighted_sum(run):
         train(run, recipe_with(loss=name, max_steps=1, **({"label_smoothing": 0.1} if "robust" in name else {})))
         found[name] = losses(run.path("dpo"))[0]
     assert found["sigmoid"] == pytest.approx(LN2, abs=1e-4) and found["sigmoid=2"] == pytest.approx(2 * LN2, abs=1e-3)
-    assert found["sigmoid=1, sft=0.5"] - found["sigmoid"] == pytest.approx(0.5 * math.log(model.config.vocab_size), abs=0.1), "half of what a model without knowledge loses a token"
+    assert found["sigmoid=1, sft=0.5"] - found["sigmoid"] == pytest.approx(
+        0.5 * math.log(model.config.vocab_size), abs=0.1
+    ), "half of what a model without knowledge loses a token"
 
 
 def test_sft_then_dpo_starts_and_is_measured_from_the_sft_adapter(run):
@@ -85,11 +102,14 @@ def test_sft_then_dpo_starts_and_is_measured_from_the_sft_adapter(run):
     summary = train(run, recipe)
     assert summary["stage"] == "dpo" and losses(run.path("sft"))[-1] < losses(run.path("sft"))[0] - 0.5
     first = next(row for row in read_metrics(run.path("dpo")) if "loss" in row)
-    assert first["loss"] == pytest.approx(LN2, abs=1e-3) and abs(first["gain/chosen"]) < 1e-2, "the reference is where DPO starts, not the base"
+    assert (first["loss"] == pytest.approx(LN2, abs=1e-3)
+            and abs(first["gain/chosen"]) < 1e-2), "the reference is where DPO starts, not the base"
     assert read_json(run.path("sft", "training.json"))["adapter"] != summary["adapter"]
-    assert sorted(path.name for path in run.path("dpo", "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"], "the reference's copy is not part of the result"
+    assert (sorted(path.name for path in run.path("dpo", "adapter").iterdir())
+            == ["adapter_config.json", "adapter_model.safetensors"]), "the reference's copy is not part of the result"
     again = train(run, recipe.model_copy(update={"beta": 0.5}))
-    assert again["digest"] != summary["digest"] and read_json(run.path("sft", "training.json"))["seconds"] and len(list(run.folder.glob("sft*"))) == 1, "SFT was done again"
+    assert (again["digest"] != summary["digest"] and read_json(run.path("sft", "training.json"))["seconds"]
+            and len(list(run.folder.glob("sft*"))) == 1), "SFT was done again"
 
 
 def test_sft_alone_is_evaluated_and_reported_as_such(run):
@@ -109,10 +129,12 @@ def test_all_weights_of_a_small_model_can_be_trained(run):
     run.record(recipe=recipe.model_dump(mode="json"))
     summary = train(run, recipe)
     assert summary["loss_last"] < summary["loss_first"] and not run.path("dpo", "adapter").exists()
-    base, tuned = (AutoModelForCausalLM.from_pretrained(path) for path in (model_source(model_spec("random-tiny"))[0], run.path("dpo", "model")))
+    base, tuned = (AutoModelForCausalLM.from_pretrained(path)
+                   for path in (model_source(model_spec("random-tiny"))[0], run.path("dpo", "model")))
     assert not torch.equal(base.model.layers[0].mlp.up_proj.weight, tuned.model.layers[0].mlp.up_proj.weight)
     assert evaluate(run, recipe)["probed"][1]["nats"] != 0
-    assert "from_pretrained(\"path/to/this/folder\")" in write_card(run).read_text() and "training all weights" in write_card(run).read_text()
+    assert ("from_pretrained(\"path/to/this/folder\")" in write_card(run).read_text()
+            and "training all weights" in write_card(run).read_text())
 
 
 def test_a_merged_model_says_what_model_and_adapter_say(run):
@@ -121,40 +143,55 @@ def test_a_merged_model_says_what_model_and_adapter_say(run):
     train(run, recipe_with(merge=True))
     ids = torch.arange(3, 20)[None]
     merged = AutoModelForCausalLM.from_pretrained(run.path("dpo", "merged"), dtype=torch.float32).eval()
-    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32), run.path("dpo", "adapter")).eval()
-    assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-4) and load_tokenizer(model_spec(str(run.path("dpo", "merged"))))
+    adapted = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32),
+        run.path("dpo", "adapter"),
+    ).eval()
+    assert (torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-4)
+            and load_tokenizer(model_spec(str(run.path("dpo", "merged")))))
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])
 def test_quantized_weights_of_the_embedded_model_are_trained_over(run, bits):
-    recipe = recipe_with(model="smollm2-135m", train_quantization=bits, max_steps=2, train_batch_size=1, accumulation=1, max_length=128, learning_rate=0.001)
+    recipe = recipe_with(model="smollm2-135m", train_quantization=bits, max_steps=2, train_batch_size=1, accumulation=1,
+                         max_length=128, learning_rate=0.001)
     trainer._quiet()
     folder = run.path("q")
     from contemplative_cai.training.train import prepare_stage
     prepare_stage(run, recipe, training_data(run, recipe), "dpo", folder)
     result = trainer.train_stage(run, recipe, "dpo", folder)
-    assert result["base_exact"] and losses(folder)[0] == pytest.approx(LN2, abs=0.02) and (folder / "adapter" / "adapter_model.safetensors").exists()
+    assert (result["base_exact"] and losses(folder)[0] == pytest.approx(LN2, abs=0.02)
+            and (folder / "adapter" / "adapter_model.safetensors").exists())
 
 
 def test_helpful_data_is_mixed_in_where_the_stage_can_learn_from_it(run, tmp_path):
     talks, preferences = tmp_path / "talks.jsonl", tmp_path / "preferences.jsonl"
-    talks.write_text("".join(json.dumps({"messages": [{"role": "user", "content": f"How do I fold a letter in {n}?"}, {"role": "assistant", "content": f"Fold it {n} times."}]}) + "\n" for n in range(40)))
-    preferences.write_text("".join(json.dumps({"prompt": f"What is {n} and {n}?", "chosen": f"It is {2 * n}.", "rejected": "I cannot say."}) + "\n" for n in range(40)))
+    talks.write_text("".join(json.dumps({"messages": [{"role": "user", "content": f"How do I fold a letter in {n}?"},
+                                                      {"role": "assistant", "content": f"Fold it {n} times."}]}) + "\n"
+                             for n in range(40)))
+    preferences.write_text("".join(
+        json.dumps({"prompt": f"What is {n} and {n}?", "chosen": f"It is {2 * n}.", "rejected": "I cannot say."}) + "\n"
+        for n in range(40)
+    ))
     both = train(run, recipe_with(training="sft+dpo", helpful=str(talks), helpful_share=0.25, max_steps=1))
     rows = [json.loads(line) for line in run.path("sft", "rows", "train.jsonl").read_text().splitlines()]
     assert sum("fold a letter" in row["prompt"][-1]["content"] for row in rows) == round(len(rows) * 0.25)
     assert both["helpful"] == 0 and both["rows"] == both["pairs"], "there is nothing for DPO to compare"
     assert train(run, recipe_with(helpful=str(preferences), helpful_share=0.25, max_steps=1))["helpful"] > 0
-    with pytest.raises(InputError, match="no rejected answers, and training is dpo"): check_training(run, recipe_with(helpful=str(talks)))
-    with pytest.raises(InputError, match="needs .* rows of helpful data, and there are 40"): check_training(run, recipe_with(helpful=str(preferences), helpful_share=0.9))
+    with pytest.raises(InputError, match="no rejected answers, and training is dpo"):
+        check_training(run, recipe_with(helpful=str(talks)))
+    with pytest.raises(InputError, match="needs .* rows of helpful data, and there are 40"):
+        check_training(run, recipe_with(helpful=str(preferences), helpful_share=0.9))
 
 
 def test_helpful_data_that_asks_what_is_tested_is_a_leak(run, tmp_path):
     from contemplative_cai.inputs.sources import own_prompts
     test = own_prompts()[load_split(run).test[0]].text
     path = tmp_path / "leak.jsonl"
-    path.write_text("".join(json.dumps({"prompt": text, "completion": "Yes."}) + "\n" for text in [test, *(f"Is {n} even?" for n in range(40))]))
-    with pytest.raises(InputError, match=r"leak: .*helpful data"): check_training(run, recipe_with(training="sft", helpful=str(path)))
+    path.write_text("".join(json.dumps({"prompt": text, "completion": "Yes."}) + "\n"
+                            for text in [test, *(f"Is {n} even?" for n in range(40))]))
+    with pytest.raises(InputError, match=r"leak: .*helpful data"):
+        check_training(run, recipe_with(training="sft", helpful=str(path)))
 
 
 # right, to the last bit
@@ -164,7 +201,8 @@ def test_scoring_learned_tokens_only_changes_no_loss(run, monkeypatch):
     theirs = trl.trainer.utils._use_triton
     train(run, recipe_with(loss="sigmoid=1, sft=0.3"))
     ours = losses(run.path("dpo"))
-    monkeypatch.setattr(trainer, "score_learned_only", lambda: setattr(trl.trainer.utils, "_use_triton", lambda device: False))
+    monkeypatch.setattr(trainer, "score_learned_only",
+                        lambda: setattr(trl.trainer.utils, "_use_triton", lambda device: False))
     shutil.rmtree(run.path("dpo"))
     train(run, recipe_with(loss="sigmoid=1, sft=0.3"))
     trl.trainer.utils._use_triton = theirs
@@ -180,10 +218,18 @@ def test_the_first_losses_are_those_of_plain_trl(run, tmp_path):
     n = len(training_data(run, recipe_with()).train)
     train(run, recipe_with(train_batch_size=n, accumulation=1, max_steps=4, warmup=0.0, schedule="constant"))
     rows = Dataset.from_json(str(run.path("dpo", "rows", "train.jsonl")))
-    settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", seed=0, learning_rate=0.01, lr_scheduler_type="constant", max_length=256, per_device_train_batch_size=n, max_steps=4, logging_steps=1, save_strategy="no", disable_tqdm=True)
-    plain = DPOTrainer(model=AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32), args=settings, train_dataset=rows, processing_class=load_tokenizer(model_spec("random-tiny")), peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    settings = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", seed=0,
+                         learning_rate=0.01, lr_scheduler_type="constant", max_length=256,
+                         per_device_train_batch_size=n, max_steps=4, logging_steps=1, save_strategy="no",
+                         disable_tqdm=True)
+    plain = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32),
+        args=settings, train_dataset=rows, processing_class=load_tokenizer(model_spec("random-tiny")),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     plain.train()
-    assert losses(run.path("dpo")) == pytest.approx([row["loss"] for row in plain.state.log_history if "loss" in row], abs=2e-4)
+    assert (losses(run.path("dpo"))
+            == pytest.approx([row["loss"] for row in plain.state.log_history if "loss" in row], abs=2e-4))
 
 
 def test_two_trainings_of_one_seed_are_the_same_adapter_and_another_seed_is_not(run):
@@ -191,12 +237,14 @@ def test_two_trainings_of_one_seed_are_the_same_adapter_and_another_seed_is_not(
     shutil.rmtree(run.path("dpo"))
     assert train(run, recipe_with())["adapter"] == first["adapter"]
     other = run.path("other")
-    assert train(run, recipe_with(), root=other)["adapter"] == first["adapter"] and train(run, recipe_with(lora_alpha=16))["adapter"] != first["adapter"]
+    assert (train(run, recipe_with(), root=other)["adapter"] == first["adapter"]
+            and train(run, recipe_with(lora_alpha=16))["adapter"] != first["adapter"])
 
 
 def test_a_base_that_was_touched_is_noticed():
     from peft import LoraConfig, get_peft_model
-    tokenizer, model = load_tokenizer(model_spec("random-tiny")), load_model(model_spec("random-tiny"), "float32", "cpu")
+    tokenizer, model = (load_tokenizer(model_spec("random-tiny")),
+                        load_model(model_spec("random-tiny"), "float32", "cpu"))
     before = trainer._logits(model, tokenizer)
     adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
     check_base(adapted, tokenizer, before)
@@ -222,30 +270,43 @@ def test_two_processes_have_the_losses_of_one(run):
 
 # ends that nobody planned
 
-TRAIN = "from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; from contemplative_cai.training.train import train; import json, sys; train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))"
+TRAIN = ("from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; "
+         "from contemplative_cai.training.train import train; import json, sys; "
+         "train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))")
 
 
-def started(recipe): return subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def started(recipe):
+    return subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def test_sft_then_dpo_goes_on_after_kill_9_with_the_same_losses(run):
-    recipe = RECIPE | {"training": "sft+dpo", "epochs": 8, "sft_epochs": 2, "save_steps": 5, "watch_steps": 6, "eval_steps": 5}
+    recipe = RECIPE | {"training": "sft+dpo", "epochs": 8, "sft_epochs": 2, "save_steps": 5, "watch_steps": 6,
+                       "eval_steps": 5}
     whole = train(run, build_recipe(recipe), root=run.path("whole"))
     process = started(recipe)
-    wait_for(lambda: process.poll() is not None or any(run.path("dpo", "checkpoints").glob("checkpoint-*/trainer_state.json")))
+    wait_for(lambda: (process.poll() is not None
+                      or any(run.path("dpo", "checkpoints").glob("checkpoint-*/trainer_state.json"))))
     process.kill()
     assert process.wait() == -signal.SIGKILL, "the process was done before it could be killed"
     resumed = train(run, build_recipe(recipe))
     for stage in ("sft", "dpo"):
         assert losses(run.path("whole", stage)) == pytest.approx(losses(run.path(stage)), abs=1e-5)
-        assert run.path("whole", stage, "watched.jsonl").read_text() == run.path(stage, "watched.jsonl").read_text(), "a step is told twice, or not at all"
-    assert resumed["resumed_from"] > 0 and resumed["adapter"] == whole["adapter"] and resumed["best_step"] == whole["best_step"]
+        assert (run.path("whole", stage, "watched.jsonl").read_text()
+                == run.path(stage, "watched.jsonl").read_text()), "a step is told twice, or not at all"
+    assert (resumed["resumed_from"] > 0 and resumed["adapter"] == whole["adapter"]
+            and resumed["best_step"] == whole["best_step"])
 
 
 def test_logs_go_back_to_the_checkpoint(tmp_path):
-    for name in ("metrics.jsonl", "findings.jsonl"): (tmp_path / name).write_text("".join(f'{{"step": {step}, "kind": "{kind}"}}\n' for step, kind in ((2, "é"), (5, "b"), (5, "c"), (7, "d"))) + '{"step": 8, "ki')
+    for name in ("metrics.jsonl", "findings.jsonl"):
+        (tmp_path / name).write_text("".join(f'{{"step": {step}, "kind": "{kind}"}}\n'
+                                             for step, kind in ((2, "é"), (5, "b"), (5, "c"), (7, "d")))
+                                     + '{"step": 8, "ki')
     rewind(tmp_path, 5)
-    assert [[row["kind"] for row in read_lines(tmp_path / name)] for name in ("metrics.jsonl", "findings.jsonl")] == [["é", "b", "c"]] * 2 and not (tmp_path / "watched.jsonl").exists()
+    assert (([[row["kind"] for row in read_lines(tmp_path / name)] for name in ("metrics.jsonl", "findings.jsonl")]
+             == [["é", "b", "c"]] * 2)
+            and not (tmp_path / "watched.jsonl").exists())
     rewind(tmp_path, 0)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
@@ -269,13 +330,15 @@ def test_a_checkpoint_is_saved_by_the_clock(run):
     assert {path.name for path in run.path("dpo", "checkpoints").iterdir()} >= {"checkpoint-3", "checkpoint-4"}
 
 
-@pytest.mark.parametrize("damage", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"])
+@pytest.mark.parametrize("damage", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json",
+                                    "rng_state.pth"])
 def test_a_checkpoint_that_lost_a_part_is_not_whole(run, damage):
     train(run, recipe_with(max_steps=2))
     checkpoint = latest_checkpoint(run.path("dpo", "checkpoints"))
     assert is_whole(checkpoint)
     content = (checkpoint / damage).read_bytes()
-    (checkpoint / damage).write_bytes(content[:0] if damage != "adapter_model.safetensors" else content[:len(content) // 2])
+    (checkpoint / damage).write_bytes(content[:0] if damage != "adapter_model.safetensors"
+                                      else content[:len(content) // 2])
     assert not is_whole(checkpoint)
 
 
@@ -297,9 +360,11 @@ def test_the_reference_is_computed_once_and_kept(run, monkeypatch):
 
 def test_early_stopping_keeps_the_best_checkpoint(run):
     summary = train(run, recipe_with(epochs=30, learning_rate=0.02, eval_steps=2, early_stopping=2))
-    looks = {row["step"]: row["eval_rewards/accuracies"] for row in read_metrics(run.path("dpo")) if "eval_rewards/accuracies" in row}
+    looks = {row["step"]: row["eval_rewards/accuracies"]
+             for row in read_metrics(run.path("dpo")) if "eval_rewards/accuracies" in row}
     assert summary["stopped_early"] and summary["steps"] < summary["max_steps"]
-    assert looks[summary["best_step"]] == max(looks.values()) and summary["best_step"] == min(step for step, value in looks.items() if value == max(looks.values()))
+    assert (looks[summary["best_step"]] == max(looks.values())
+            and summary["best_step"] == min(step for step, value in looks.items() if value == max(looks.values())))
 
 
 def test_what_it_writes_is_watched_and_disturbs_nothing(run):
@@ -311,16 +376,19 @@ def test_what_it_writes_is_watched_and_disturbs_nothing(run):
 
 
 def test_the_kl_estimate_agrees_with_the_exact_divergence():
-    "A model with an adapter and a vocabulary small enough to sum over: the estimate from samples against the sum, a token ahead."
+    """A model with an adapter and a vocabulary small enough to sum over:
+    the estimate from samples against the sum, a token ahead."""
     from peft import LoraConfig, get_peft_model
 
     from contemplative_cai.core.schema import Message
     torch.manual_seed(0)
     tokenizer = load_tokenizer(model_spec("random-tiny"))
-    model = get_peft_model(load_model(model_spec("random-tiny"), "float32", "cpu"), LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)).eval()
+    model = get_peft_model(load_model(model_spec("random-tiny"), "float32", "cpu"),
+                           LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)).eval()
     prompt = (Message(role="user", content="How late is it?"),)
     estimates = [watched_answers(model, tokenizer, [prompt], seed, tokens=1)[1]["watch/kl"] for seed in range(1500)]
-    ids = tokenizer.apply_chat_template([prompt[0].model_dump()], add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    ids = tokenizer.apply_chat_template([prompt[0].model_dump()], add_generation_prompt=True, return_tensors="pt",
+                                        return_dict=True)["input_ids"]
     with torch.no_grad():
         policy = torch.log_softmax(model(ids).logits[0, -1], -1)
         with model.disable_adapter(): reference = torch.log_softmax(model(ids).logits[0, -1], -1)
@@ -330,7 +398,9 @@ def test_the_kl_estimate_agrees_with_the_exact_divergence():
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_so(run, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "metrics_row", lambda step, logs, beta=None: __import__("contemplative_cai.training.watch", fromlist=["x"]).metrics_row(step, logs | ({"loss": float("nan")} if step == 3 and "loss" in logs else {}), beta))
+    monkeypatch.setattr(trainer, "metrics_row", lambda step, logs, beta=None: __import__(
+        "contemplative_cai.training.watch", fromlist=["x"]
+    ).metrics_row(step, logs | ({"loss": float("nan")} if step == 3 and "loss" in logs else {}), beta))
     with pytest.raises(Halted, match=r"step 3: loss is nan.*stop_on names it"): train(run, recipe_with(epochs=10))
     assert "stopped: dpo, step 3" in capsys.readouterr().out and len(losses(run.path("dpo"))) == 3
     assert json.loads(run.path("dpo", "findings.jsonl").read_text().splitlines()[0])["kind"] == "nan"
@@ -340,14 +410,17 @@ def test_saturation_happens_and_warns_or_stops(run, capsys):
     train(run, recipe_with(epochs=25, learning_rate=0.05, beta=1.0))
     kinds = {json.loads(line)["kind"] for line in run.path("dpo", "findings.jsonl").read_text().splitlines()}
     assert "saturation" in kinds and "warning: dpo" in capsys.readouterr().out
-    with pytest.raises(Halted, match="saturation"): train(run, recipe_with(epochs=25, learning_rate=0.05, beta=1.0, stop_on="nan,saturation"), root=run.path("stopped"))
+    with pytest.raises(Halted, match="saturation"):
+        train(run, recipe_with(epochs=25, learning_rate=0.05, beta=1.0, stop_on="nan,saturation"),
+              root=run.path("stopped"))
 
 
 @pytest.mark.parametrize("name", ["trackio", "tensorboard"])
 def test_a_tracker_is_told(run, name, monkeypatch):
     pytest.importorskip(name)
     for variable in ("TRACKIO_DIR", "TENSORBOARD_LOGGING_DIR"): monkeypatch.delenv(variable, raising=False)
-    out = subprocess.run([sys.executable, "-c", TRAIN, json.dumps(RECIPE | {"trackers": name, "max_steps": 2})], capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "-c", TRAIN, json.dumps(RECIPE | {"trackers": name, "max_steps": 2})],
+                         capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-2000:]
     written = [path for path in run.path("trackers", name).rglob("*") if path.is_file()]
     assert written and sum(path.stat().st_size for path in written) > 0
@@ -356,9 +429,18 @@ def test_a_tracker_is_told(run, name, monkeypatch):
 # said before a model is loaded
 
 @pytest.mark.parametrize("changes,message", [
-    ({"trackers": "trackio"}, "tracker 'trackio' is not installed.*track"), ({"train_quantization": "int4"}, "train_quantization: int4 needs bitsandbytes"), ({"dtype": "float16"}, "float16 cannot be trained in on a CPU"),
-    ({"training": "sft", "packing": True}, "packing keeps joined rows apart with flash attention"), ({"launch": "dpp"}, "no configuration 'dpp'; did you mean 'ddp'"), ({"launch": "mine.yaml"}, "mine.yaml: no such file"), ({"max_length": 90}, "max_length 90 cuts"),
-    ({"max_length": 20, "max_cut": 1.0}, "0 pairs have anything to learn from"), ({"helpful": "nowhere.jsonl", "training": "sft"}, "nowhere.jsonl: no such file"), ({"helpful": "essay.docx", "training": "sft"}, "neither a .jsonl or .parquet file nor hub"), ({"base_url": "http://127.0.0.1:1/v1"}, "training needs the weights")])
+    ({"trackers": "trackio"}, "tracker 'trackio' is not installed.*track"),
+    ({"train_quantization": "int4"}, "train_quantization: int4 needs bitsandbytes"),
+    ({"dtype": "float16"}, "float16 cannot be trained in on a CPU"),
+    ({"training": "sft", "packing": True}, "packing keeps joined rows apart with flash attention"),
+    ({"launch": "dpp"}, "no configuration 'dpp'; did you mean 'ddp'"),
+    ({"launch": "mine.yaml"}, "mine.yaml: no such file"),
+    ({"max_length": 90}, "max_length 90 cuts"),
+    ({"max_length": 20, "max_cut": 1.0}, "0 pairs have anything to learn from"),
+    ({"helpful": "nowhere.jsonl", "training": "sft"}, "nowhere.jsonl: no such file"),
+    ({"helpful": "essay.docx", "training": "sft"}, "neither a .jsonl or .parquet file nor hub"),
+    ({"base_url": "http://127.0.0.1:1/v1"}, "training needs the weights"),
+])
 def test_what_cannot_be_trained_is_said_before_a_model_is_loaded(run, monkeypatch, changes, message):
     monkeypatch.setattr(trainer, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     monkeypatch.setattr(trainer, "_installed", lambda name: False)
@@ -366,25 +448,42 @@ def test_what_cannot_be_trained_is_said_before_a_model_is_loaded(run, monkeypatc
 
 
 def test_modules_that_the_model_does_not_have_are_named(run):
-    with pytest.raises(InputError, match="no module 'w_pack'; it has down_proj, gate_proj"): train(run, recipe_with(lora_targets="w_pack"))
+    with pytest.raises(InputError, match="no module 'w_pack'; it has down_proj, gate_proj"):
+        train(run, recipe_with(lora_targets="w_pack"))
 
 
 def test_the_command_refuses_before_it_starts_a_notebook(run, capsys):
     assert main(["run", "train", "--run", "demo", "-p", "max_length=90"]) == 2
-    assert "max_length 90 cuts" in capsys.readouterr().err and not run.path("notebooks").exists() and not run.path("dpo").exists()
+    assert ("max_length 90 cuts" in capsys.readouterr().err
+            and not run.path("notebooks").exists() and not run.path("dpo").exists())
 
 
 @pytest.mark.parametrize("values,message", [
-    ({"loss": "sigmod"}, "unknown los"), ({"loss": {"sigmoid": -1}}, "greater than 0"), ({"loss": "sft"}, "never looks at rejected"), ({"loss": "hinge", "label_smoothing": 0.1}, "a matter of sigmoid"), ({"loss": "robust"}, "say how many"),
-    ({"early_stopping": 2}, "none without eval_steps"), ({"eval_steps": 2, "validation_share": 0}, "validation_share is 0"), ({"watch_steps": 2, "validation_share": 0}, "validation_share is 0"), ({"packing": True}, "packing joins rows of SFT"),
-    ({"adapter": "none", "train_quantization": "int8"}, "cannot be trained"), ({"adapter": "none", "merge": True}, "whole already"), ({"stop_on": "Nan"}, "did you mean 'nan'"), ({"trackers": "neptune"}, "unknown tracker"), ({"training": "dpo+sft"}, "training"),
-    ({"watch_steps": 2, "launch": "fsdp2"}, "keeps a part of it"), ({"training": "sft", "early_stopping": 1, "eval_steps": 2}, "training is sft")])
+    ({"loss": "sigmod"}, "unknown los"),
+    ({"loss": {"sigmoid": -1}}, "greater than 0"),
+    ({"loss": "sft"}, "never looks at rejected"),
+    ({"loss": "hinge", "label_smoothing": 0.1}, "a matter of sigmoid"),
+    ({"loss": "robust"}, "say how many"),
+    ({"early_stopping": 2}, "none without eval_steps"),
+    ({"eval_steps": 2, "validation_share": 0}, "validation_share is 0"),
+    ({"watch_steps": 2, "validation_share": 0}, "validation_share is 0"),
+    ({"packing": True}, "packing joins rows of SFT"),
+    ({"adapter": "none", "train_quantization": "int8"}, "cannot be trained"),
+    ({"adapter": "none", "merge": True}, "whole already"),
+    ({"stop_on": "Nan"}, "did you mean 'nan'"),
+    ({"trackers": "neptune"}, "unknown tracker"),
+    ({"training": "dpo+sft"}, "training"),
+    ({"watch_steps": 2, "launch": "fsdp2"}, "keeps a part of it"),
+    ({"training": "sft", "early_stopping": 1, "eval_steps": 2}, "training is sft"),
+])
 def test_a_training_that_cannot_be_meant_is_refused(values, message):
     with pytest.raises(InputError, match=message): build_recipe(values)
 
 
 def test_a_beta_that_means_something_else_is_said(run):
-    assert "per token in sigmoid_norm" in build_recipe({"loss": "sigmoid_norm"}).beta_words and build_recipe({}).beta_words is None and build_recipe({"loss": "ipo", "training": "sft"}).beta_words is None
+    assert ("per token in sigmoid_norm" in build_recipe({"loss": "sigmoid_norm"}).beta_words
+            and build_recipe({}).beta_words is None
+            and build_recipe({"loss": "ipo", "training": "sft"}).beta_words is None)
     recipe = recipe_with(loss="ipo", max_steps=1)
     run.record(recipe=recipe.model_dump(mode="json"))
     train(run, recipe)
@@ -403,8 +502,14 @@ def test_a_training_that_moved_nothing_is_said_to_have_learned_nothing(run):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ccai_told_to_end_lets_the_training_save_its_step(run, number):
-    settings = [word for key, value in {"epochs": 60, "save_steps": 1000, "save_minutes": 1000, "max_length": 256}.items() for word in ("-p", f"{key}={value}")]
-    process = subprocess.Popen([sys.executable, "-c", "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", "run", "train", "--run", "demo", *settings], env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    settings = [word
+                for key, value in {"epochs": 60, "save_steps": 1000, "save_minutes": 1000, "max_length": 256}.items()
+                for word in ("-p", f"{key}={value}")]
+    process = subprocess.Popen([
+        sys.executable, "-c",
+        "import sys; from contemplative_cai.command.commands import main; sys.exit(main(sys.argv[1:]))", "run", "train",
+        "--run", "demo", *settings
+    ], env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: process.poll() is not None or len(losses(run.path("dpo"))) > 2)
     process.send_signal(number)
     said = process.communicate(timeout=120)[1]

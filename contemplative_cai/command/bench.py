@@ -21,14 +21,14 @@ from typing import Any
 
 from ..core.files import write_json
 from ..core.project import runs_root
-from ..core.recipe import build_recipe, Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..core.schema import Conversation, Critique, InputError, Response
 from ..inputs.constitution import load_constitution
 from ..inputs.sources import draw_prompts
 from ..models.catalog import model_spec
 from ..models.choose import open_llm
 from ..models.llm import LLM, Sampling
-from ..models.local import load_llm, TransformersLLM
+from ..models.local import TransformersLLM, load_llm
 from ..models.vllm import descendants, find_vllm
 from ..models.weights import load_model, load_tokenizer, model_key, pick_device
 from ..revision.templates import CONVERSATION, critique_conversation, revision_conversation, shots
@@ -43,12 +43,18 @@ def conversations(llm: LLM,  # writes the texts that later stages look at
     "What each stage asks, for the first `n` practice prompts."
     prompts, constitution = draw_prompts(build_recipe({}).prompts, n, 0), load_constitution("contemplative")
     principle, shown = constitution.principles[0], shots(constitution, constitution.principles[0], 2)
-    def said(stage, asked): return [completion.text or "." for completion in llm.chat(asked, Sampling(max_tokens=BENCH_STAGES[stage]))]
+    def said(stage, asked):
+        return [completion.text or "." for completion in llm.chat(asked, Sampling(max_tokens=BENCH_STAGES[stage]))]
     asked = {"answer": [prompt.messages for prompt in prompts]}
-    answers = [Response(prompt_id=prompt.id, text=text, finish_reason="stop", model=llm.key, seed=0) for prompt, text in zip(prompts, said("answer", asked["answer"]))]
-    asked["critique"] = [critique_conversation(CONVERSATION, principle, prompt, answer, shown) for prompt, answer in zip(prompts, answers)]
-    found = [Critique(prompt_id=a.prompt_id, response_id=a.id, principle=principle.id, text=text, finish_reason="stop", model=llm.key, seed=0) for a, text in zip(answers, said("critique", asked["critique"]))]
-    asked["revision"] = [revision_conversation(CONVERSATION, principle, *row, shown) for row in zip(prompts, answers, found)]
+    answers = [Response(prompt_id=prompt.id, text=text, finish_reason="stop", model=llm.key, seed=0)
+               for prompt, text in zip(prompts, said("answer", asked["answer"]))]
+    asked["critique"] = [critique_conversation(CONVERSATION, principle, prompt, answer, shown)
+                         for prompt, answer in zip(prompts, answers)]
+    found = [Critique(prompt_id=a.prompt_id, response_id=a.id, principle=principle.id, text=text, finish_reason="stop",
+                      model=llm.key, seed=0)
+             for a, text in zip(answers, said("critique", asked["critique"]))]
+    asked["revision"] = [revision_conversation(CONVERSATION, principle, *row, shown)
+                         for row in zip(prompts, answers, found)]
     return asked
 
 # %% ../../nbs/10_command/08_bench.ipynb #00000006
@@ -59,7 +65,8 @@ class NaiveLLM:
                  recipe: Recipe,  # whose model it loads, in float32 and with nothing of ours in it
                  ):
         spec, device = model_spec(recipe.model), pick_device(recipe.device)
-        self._llm = TransformersLLM(load_model(spec, "float32", device), load_tokenizer(spec), f"{model_key(spec, 'float32')}/naive", batch_size=1)
+        self._llm = TransformersLLM(load_model(spec, "float32", device), load_tokenizer(spec),
+                                    f"{model_key(spec, 'float32')}/naive", batch_size=1)
         self.key = self._llm.key
 
     def chat(self, conversations, sampling):
@@ -68,7 +75,8 @@ class NaiveLLM:
         found = []
         for conversation in conversations:
             ids = torch.tensor([self._llm._encode(conversation)], device=self._llm.model.device)
-            new = self._llm.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=sampling.max_tokens, do_sample=False, pad_token_id=0)[0, ids.shape[1]:]
+            new = self._llm.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=sampling.max_tokens,
+                                           do_sample=False, pad_token_id=0)[0, ids.shape[1]:]
             found.append(self._llm._completion(ids.shape[1], new.tolist(), 0))
         return found
 
@@ -109,7 +117,8 @@ def timed(name: str,  # of the engine
         started = time.monotonic()
         found = llm.chat(rows, Sampling(max_tokens=BENCH_STAGES[stage]))
         _synchronise()
-        stages[stage], texts[stage], tokens = (time.monotonic() - started) / len(rows), [c.text for c in found], tokens + sum(c.completion_tokens for c in found)
+        stages[stage], texts[stage], tokens = ((time.monotonic() - started) / len(rows), [c.text for c in found],
+                                               tokens + sum(c.completion_tokens for c in found))
     wall, n = sum(stages.values()), len(asked["answer"])
     return Pass(name, n, wall, (time.process_time() + _server_seconds() - cpu) / n, tokens / wall / n, stages), texts
 
@@ -154,9 +163,12 @@ def measure_machine(device: str,  # cpu, cuda or mps
     "Matrix rate and memory bandwidth, the best of several tries."
     import torch
     size, dtype = (8192 if device == "cuda" else 1536), getattr(torch, precision)
-    left, right, block = torch.randn(size, size, device=device, dtype=dtype), torch.randn(size, size, device=device, dtype=dtype), torch.ones(2**26 if device == "cpu" else 2**29, device=device, dtype=torch.float32)
+    left, right, block = torch.randn(size, size, device=device, dtype=dtype), torch.randn(
+        size, size, device=device, dtype=dtype
+    ), torch.ones(2**26 if device == "cpu" else 2**29, device=device, dtype=torch.float32)
     target = torch.empty_like(block)
-    return Machine(device, precision, 2 * size**3 / _best(lambda: left @ right, 8), 2 * block.nbytes / _best(lambda: target.copy_(block), 8))
+    return Machine(device, precision, 2 * size**3 / _best(lambda: left @ right, 8),
+                   2 * block.nbytes / _best(lambda: target.copy_(block), 8))
 
 
 def least_seconds(llm: TransformersLLM,  # whose model and tokenizer to count with
@@ -167,10 +179,12 @@ def least_seconds(llm: TransformersLLM,  # whose model and tokenizer to count wi
     "Seconds below which nothing can do it on this machine, by the count above."
     config, ids = llm.model.config, [llm._encode(row) for row in rows]
     vocabulary = config.vocab_size * config.hidden_size
-    matrices, width = llm.model.num_parameters() - vocabulary * (1 if config.tie_word_embeddings else 2), config.hidden_size * config.num_hidden_layers
+    matrices, width = (llm.model.num_parameters() - vocabulary * (1 if config.tie_word_embeddings else 2),
+                       config.hidden_size * config.num_hidden_layers)
     shared = llm._shared(ids)
     own = [len(row) - shared for row in ids]
-    read = 2 * matrices * (shared + sum(own)) + 2 * vocabulary * len(rows) + 4 * width * (shared**2 / 2 + sum(n * (shared + n / 2) for n in own))
+    read = (2 * matrices * (shared + sum(own)) + 2 * vocabulary * len(rows)
+            + 4 * width * (shared**2 / 2 + sum(n * (shared + n / 2) for n in own)))
     written = new * (2 * (matrices + vocabulary) * len(rows) + 4 * width * sum(shared + n + new / 2 for n in own))
     traffic = new * (matrices + vocabulary) * llm.model.dtype.itemsize
     return read / machine.flops + max(written / machine.flops, traffic / machine.bandwidth)
@@ -201,7 +215,8 @@ def refilling(lengths: list[int],  # tokens written for each row, in the order o
     "Seconds of all steps when finished rows leave, and the least they can take when others fill their places."
     import numpy as np
     batches = [lengths[start:start + size] for start in range(0, len(lengths), size)]
-    leaving = sum(float(np.interp(sum(n > t for n in batch), sizes, seconds)) for batch in batches for t in range(max(batch)))
+    leaving = sum(float(np.interp(sum(n > t for n in batch), sizes, seconds))
+                  for batch in batches for t in range(max(batch)))
     return leaving, sum(lengths) / size * float(np.interp(size, sizes, seconds))
 
 # %% ../../nbs/10_command/08_bench.ipynb #00000010
@@ -213,7 +228,10 @@ def engines(recipe: Recipe,  # model, precision and device
     with ExitStack() as stack:
         ours = load_llm(model_spec(recipe.model), recipe.dtype, recipe.device, None, recipe.batch_size)
         found = {"naive": NaiveLLM(recipe), "transformers": ours}
-        if with_vllm: found["vllm"] = stack.enter_context(open_llm(recipe.model_copy(update={"engine": "vllm", "timeout": 3600.0, "concurrency": 256})))
+        if with_vllm:
+            found["vllm"] = stack.enter_context(
+                open_llm(recipe.model_copy(update={"engine": "vllm", "timeout": 3600.0, "concurrency": 256}))
+            )
         yield found
 
 
@@ -229,11 +247,17 @@ def measure_engines(found: dict[str, Any],  # from `engines`
         part = [(r * naive_prompts + i) % n for i in range(naive_prompts)]
         naive_texts: dict[str, list[str]] = {}
         for name, llm in found.items():
-            one, texts = timed(name, llm, {stage: [rows[i] for i in part] for stage, rows in asked.items()} if name == "naive" else asked)
+            one, texts = timed(
+                name, llm,
+                {stage: [rows[i] for i in part] for stage, rows in asked.items()} if name == "naive" else asked
+            )
             passes.append(one)
-            say(f"round {r + 1} of {rounds}, {name}: {one.wall:.2f} s a prompt, {one.cpu:.2f} CPU-s, {one.tokens_per_second:.0f} tokens/s")
+            say(f"round {r + 1} of {rounds}, {name}: {one.wall:.2f} s a prompt, {one.cpu:.2f} CPU-s, "
+                f"{one.tokens_per_second:.0f} tokens/s")
             if name == "naive": naive_texts = texts
-            else: agreements[name].append(agreement({stage: [texts[stage][i] for i in part] for stage in texts}, naive_texts))
+            else:
+                agreements[name].append(agreement({stage: [texts[stage][i] for i in part] for stage in texts},
+                                                  naive_texts))
     return passes, agreements
 
 
@@ -243,7 +267,8 @@ def middle_round(passes: list[Pass],  # of one engine on the same prompts
     return sorted(passes, key=lambda one: one.cpu)[len(passes) // 2]
 
 
-NEEDED = {"float32": 0.9, "bfloat16": 0.35, "float16": 0.35}  # mean share of words up to the first difference, below which an engine counts as wrong; two precisions part sooner
+# mean share of words up to the first difference, below which an engine counts as wrong; two precisions part sooner
+NEEDED = {"float32": 0.9, "bfloat16": 0.35, "float16": 0.35}
 
 
 def bench_summary(passes: list[Pass],  # from `measure_engines`
@@ -256,21 +281,50 @@ def bench_summary(passes: list[Pass],  # from `measure_engines`
     rows = []
     for name in dict.fromkeys(one.engine for one in passes):
         wall, cpu = statistics.median(of(name, "wall")), statistics.median(of(name, "cpu"))
-        ratios = [n.cpu / o.cpu for n, o in zip([p for p in passes if p.engine == "naive"], [p for p in passes if p.engine == name])]
-        same, along = (statistics.mean(values) for values in zip(*agreements[name])) if name in agreements else (1.0, 1.0)
-        rows.append({"engine": name, "wall": wall, "wall_spread": [min(of(name, "wall")), max(of(name, "wall"))], "cpu": cpu, "tokens_per_second": statistics.median(of(name, "tokens_per_second")),
-                     "ratio": statistics.median(ratios), "ratio_spread": [min(ratios), max(ratios)], "of_limit": least / wall, "same_texts": same, "words_along": along, "wrong": along < NEEDED[precision], "triples_per_hour": 3600 / wall})
+        ratios = [n.cpu / o.cpu
+                  for n, o in zip([p for p in passes if p.engine == "naive"], [p for p in passes if p.engine == name])]
+        same, along = ((statistics.mean(values) for values in zip(*agreements[name])) if name in agreements
+                       else (1.0, 1.0))
+        rows.append({
+            "engine": name,
+            "wall": wall,
+            "wall_spread": [min(of(name, "wall")), max(of(name, "wall"))],
+            "cpu": cpu,
+            "tokens_per_second": statistics.median(of(name, "tokens_per_second")),
+            "ratio": statistics.median(ratios),
+            "ratio_spread": [min(ratios), max(ratios)],
+            "of_limit": least / wall,
+            "same_texts": same,
+            "words_along": along,
+            "wrong": along < NEEDED[precision],
+            "triples_per_hour": 3600 / wall,
+        })
     return rows
 
 # %% ../../nbs/10_command/08_bench.ipynb #00000011
 def table(rows: list[dict],  # from `bench_summary`
           ) -> str:
     "The rows as aligned text."
-    head = ("engine", "wall s/prompt", "(min-max)", "CPU-s/prompt", "tokens/s", "x naive, CPU", "(min-max)", "of limit", "texts same", "words along", "triples/h", "")
-    body = [(r["engine"], f"{r['wall']:.2f}", f"{r['wall_spread'][0]:.2f}-{r['wall_spread'][1]:.2f}", f"{r['cpu']:.2f}", f"{r['tokens_per_second']:.0f}", f"{r['ratio']:.1f}", f"{r['ratio_spread'][0]:.1f}-{r['ratio_spread'][1]:.1f}", f"{r['of_limit']:.0%}",
-             f"{r['same_texts']:.0%}", f"{r['words_along']:.0%}", f"{r['triples_per_hour']:.0f}", "WRONG" if r["wrong"] else "") for r in rows]
+    head = ("engine", "wall s/prompt", "(min-max)", "CPU-s/prompt", "tokens/s", "x naive, CPU", "(min-max)", "of limit",
+            "texts same", "words along", "triples/h", "")
+    body = [(
+        r["engine"],
+        f"{r['wall']:.2f}",
+        f"{r['wall_spread'][0]:.2f}-{r['wall_spread'][1]:.2f}",
+        f"{r['cpu']:.2f}",
+        f"{r['tokens_per_second']:.0f}",
+        f"{r['ratio']:.1f}",
+        f"{r['ratio_spread'][0]:.1f}-{r['ratio_spread'][1]:.1f}",
+        f"{r['of_limit']:.0%}",
+        f"{r['same_texts']:.0%}",
+        f"{r['words_along']:.0%}",
+        f"{r['triples_per_hour']:.0f}",
+        "WRONG" if r["wrong"] else "",
+    ) for r in rows]
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in [head, *body])
+    return "\n".join("  ".join(cell.rjust(width) if i else cell.ljust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
+                     for row in [head, *body])
 
 
 def bench_figure(rows: list[dict],  # from `bench_summary`
@@ -286,12 +340,16 @@ def bench_figure(rows: list[dict],  # from `bench_summary`
     names = [row["engine"] for row in rows]
     left.barh(names, [row["cpu"] for row in rows], color="#9DB7D5", height=0.55)
     longest = {name: max(one.cpu for one in passes if one.engine == name) for name in names}
-    for y, row in enumerate(rows): left.text(longest[row["engine"]] + 0.02 * max(longest.values()), y, f"{row['cpu']:.1f}" + ("" if row["engine"] == "naive" else f"  ({row['ratio']:.1f} x naive)"), va="center", fontsize=9)
+    for y, row in enumerate(rows):
+        left.text(longest[row["engine"]] + 0.02 * max(longest.values()), y,
+                  f"{row['cpu']:.1f}" + ("" if row["engine"] == "naive" else f"  ({row['ratio']:.1f} x naive)"),
+                  va="center", fontsize=9)
     for one in passes: left.plot(one.cpu, names.index(one.engine), "o", color="#1B3A5C", markersize=3.5)
     left.set(xlabel="CPU-seconds a prompt (answer + critique + revision)", xlim=(0, max(longest.values()) * 1.2))
     left.invert_yaxis()
     right.plot([one.prompts for one in growth], [one.cpu for one in growth], "o-", color="#1B3A5C")
-    right.set(xlabel="prompts in one run", ylabel="CPU-seconds a prompt", xscale="log", ylim=(0, None), xticks=[one.prompts for one in growth], xticklabels=[str(one.prompts) for one in growth])
+    right.set(xlabel="prompts in one run", ylabel="CPU-seconds a prompt", xscale="log", ylim=(0, None),
+              xticks=[one.prompts for one in growth], xticklabels=[str(one.prompts) for one in growth])
     right.minorticks_off()
     for axes in (left, right): axes.spines[["top", "right"]].set_visible(False)
     drawn.savefig(path, dpi=150)
@@ -300,22 +358,29 @@ def bench_figure(rows: list[dict],  # from `bench_summary`
 # %% ../../nbs/10_command/08_bench.ipynb #00000012
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
-    "Run the bench, print its table, write `bench.json` and `bench.png`; returns 1 when an engine says something else than the naive one."
+    """Run the bench, print its table, write `bench.json` and `bench.png`;
+    returns 1 when an engine says something else than the naive one."""
     parser = argparse.ArgumentParser(prog="python -m contemplative_cai.command.bench", description=__doc__)
-    parser.add_argument("--model", default="smollm2-135m", help="name in configs/models.yaml (default: the embedded one)")
+    parser.add_argument("--model", default="smollm2-135m",
+                        help="name in configs/models.yaml (default: the embedded one)")
     parser.add_argument("--dtype", default="auto", help="precision of the engines beside the naive one (default: auto)")
     parser.add_argument("--prompts", type=int, default=32, help="prompts a round (default: 32)")
-    parser.add_argument("--naive", type=int, default=None, help="prompts the naive engine takes a round, others each round (default: all)")
+    parser.add_argument("--naive", type=int, default=None,
+                        help="prompts the naive engine takes a round, others each round (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--growth", default="8,32,128", help="numbers of prompts for the cost as work grows (default: 8,32,128)")
+    parser.add_argument("--growth", default="8,32,128",
+                        help="numbers of prompts for the cost as work grows (default: 8,32,128)")
     parser.add_argument("--without-vllm", action="store_true", help="leave vllm out even where it is installed")
-    parser.add_argument("--out", type=Path, default=None, help="folder for bench.json and bench.png (default: runs/bench)")
+    parser.add_argument("--out", type=Path, default=None,
+                        help="folder for bench.json and bench.png (default: runs/bench)")
     arguments = parser.parse_args(argv)
     recipe = build_recipe({"model": arguments.model, "dtype": arguments.dtype})
     try: find_vllm()
     except InputError: there = False
     else: there = not arguments.without_vllm
-    if not there: print("vllm: not part of this run" + (" (asked for)" if arguments.without_vllm else "; 'make vllm' installs it"))
+    if not there:
+        print("vllm: not part of this run"
+              + (" (asked for)" if arguments.without_vllm else "; 'make vllm' installs it"))
     return _bench(arguments, recipe, there)
 
 
@@ -329,21 +394,34 @@ def _bench(arguments: argparse.Namespace, recipe: Recipe, there: bool) -> int:
         print(f"{ours.key}; writing the conversations (not timed)", flush=True)
         asked = conversations(ours, arguments.prompts)
         if "vllm" in found: found["vllm"].chat(asked["answer"][:2], Sampling(max_tokens=4))
-        passes, agreements = measure_engines(found, asked, arguments.rounds, min(arguments.naive or arguments.prompts, arguments.prompts), lambda line: print(line, flush=True))
+        passes, agreements = measure_engines(found, asked, arguments.rounds,
+                                             min(arguments.naive or arguments.prompts, arguments.prompts),
+                                             lambda line: print(line, flush=True))
         growth = []
         for n in sorted({int(text) for text in arguments.growth.split(",") if text.strip()}):
             known = [one for one in passes if one.engine == "transformers"]
-            part = {stage: found_rows[:n] for stage, found_rows in asked.items()} if n < arguments.prompts else conversations(ours, n) if n > arguments.prompts else None
+            part = ({stage: found_rows[:n] for stage, found_rows in asked.items()} if n < arguments.prompts
+                    else conversations(ours, n) if n > arguments.prompts else None)
             growth.append(middle_round(known) if part is None else timed("transformers", ours, part)[0])
             print(f"{n} prompts: {growth[-1].wall:.2f} s a prompt, {growth[-1].cpu:.2f} CPU-s", flush=True)
-        sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < ours.batch_size and size < arguments.prompts] + [min(ours.batch_size, arguments.prompts)]
-        lengths = [completion.completion_tokens for completion in ours.chat(asked["critique"], Sampling(max_tokens=BENCH_STAGES["critique"]))]
+        sizes = ([size
+                  for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < ours.batch_size and size < arguments.prompts]
+                 + [min(ours.batch_size, arguments.prompts)])
+        lengths = [completion.completion_tokens
+                   for completion in ours.chat(asked["critique"], Sampling(max_tokens=BENCH_STAGES["critique"]))]
         leaving, refilled = refilling(lengths, sizes[-1], sizes, step_seconds(ours, asked["critique"], sizes))
         machine = measure_machine(pick_device(recipe.device), precision)
-        least = sum(least_seconds(ours, rows, BENCH_STAGES[stage], machine) for stage, rows in asked.items()) / arguments.prompts
+        least = (sum(least_seconds(ours, rows, BENCH_STAGES[stage], machine) for stage, rows in asked.items())
+                 / arguments.prompts)
     rows = bench_summary(passes, agreements, least, precision)
-    print(f"\n{table(rows)}\n\nthe machine: {machine.flops / 1e9:.0f} GFLOP/s ({machine.precision}), {machine.bandwidth / 1e9:.1f} GB/s; it needs at least {least:.2f} s a prompt\nsteps of the critiques when rows leave: {leaving:.1f} s; when places are filled: at least {refilled:.1f} s")
-    write_json(out / "bench.json", {"model": ours.key, "prompts": arguments.prompts, "rounds": arguments.rounds, "machine": asdict(machine), "least_seconds": least, "steps_seconds": {"leaving": leaving, "refilled_at_least": refilled}, "engines": rows, "passes": [asdict(one) for one in passes], "growth": [asdict(one) for one in growth]})
+    print(f"\n{table(rows)}\n\nthe machine: {machine.flops / 1e9:.0f} GFLOP/s ({machine.precision}), "
+          f"{machine.bandwidth / 1e9:.1f} GB/s; it needs at least {least:.2f} s a prompt\n"
+          f"steps of the critiques when rows leave: {leaving:.1f} s; when places are filled: at least {refilled:.1f} s")
+    write_json(out / "bench.json", {
+        "model": ours.key, "prompts": arguments.prompts, "rounds": arguments.rounds, "machine": asdict(machine),
+        "least_seconds": least, "steps_seconds": {"leaving": leaving, "refilled_at_least": refilled}, "engines": rows,
+        "passes": [asdict(one) for one in passes], "growth": [asdict(one) for one in growth]
+    })
     bench_figure(rows, passes, growth, out / "bench.png")
     print(f"{out / 'bench.json'}, {out / 'bench.png'}")
     return int(any(row["wrong"] for row in rows))

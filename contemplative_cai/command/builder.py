@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from pydantic import ValidationError
 
 from .lint import LintFinding, lint_constitution
@@ -22,7 +23,7 @@ from ..core.project import project_root
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Constitution, InputError, Principle, Prompt, Triple, WorkedExample
-from ..inputs.constitution import dump_constitution, EXAMPLE_PARTS, parse_constitution
+from ..inputs.constitution import EXAMPLE_PARTS, dump_constitution, parse_constitution
 from ..models.choose import keep_open
 from ..models.llm import LLM
 from ..pairs.filters import recipe_thresholds
@@ -31,9 +32,17 @@ from ..revision.revise import alone, make_triples, recipe_methods
 
 # %% ../../nbs/10_command/06_builder.ipynb #00000004
 WORKED_EXAMPLE_FIELDS = tuple(part.lower() for part in EXAMPLE_PARTS)
-PRINCIPLE_FIELDS = {"id": "short name: lower case, digits, underscores", "title": "name, as people read it", "description": "what it asks for, in prose", "clauses": "what a good answer does, one statement a line",
-                    "critique_request": "asks the model where its answer falls short", "revision_request": "asks the model to answer again"}  # field to what belongs there
-HEAD_FIELDS = {"id": "short name: lower case, digits, hyphens", "title": "title", "language": "language, such as en", "version": "version", "preamble": "preamble", "meta_principles": "meta-principles, one a line"}
+# field to what belongs there
+PRINCIPLE_FIELDS = {
+    "id": "short name: lower case, digits, underscores",
+    "title": "name, as people read it",
+    "description": "what it asks for, in prose",
+    "clauses": "what a good answer does, one statement a line",
+    "critique_request": "asks the model where its answer falls short",
+    "revision_request": "asks the model to answer again",
+}
+HEAD_FIELDS = {"id": "short name: lower case, digits, hyphens", "title": "title", "language": "language, such as en",
+               "version": "version", "preamble": "preamble", "meta_principles": "meta-principles, one a line"}
 
 
 def _lines(text: str) -> tuple[str, ...]:
@@ -44,7 +53,8 @@ def _lines(text: str) -> tuple[str, ...]:
 @dataclass
 class Draft:
     "A constitution in the making: every field is text, and may still be empty."
-    head: dict[str, str] = field(default_factory=lambda: {name: {"language": "en", "version": "1.0"}.get(name, "") for name in HEAD_FIELDS})
+    head: dict[str, str] = field(default_factory=lambda: {name: {"language": "en", "version": "1.0"}.get(name, "")
+                                                          for name in HEAD_FIELDS})
     principles: list[dict] = field(default_factory=list)  # PRINCIPLE_FIELDS and examples, a list of EXAMPLE_FIELDS
 
     @classmethod
@@ -54,7 +64,9 @@ class Draft:
         "A draft that builds the same constitution."
         c = constitution
         head = {name: getattr(c, name) for name in HEAD_FIELDS} | {"meta_principles": "\n".join(c.meta_principles)}
-        return cls(head, [{name: getattr(p, name) for name in PRINCIPLE_FIELDS} | {"clauses": "\n".join(p.clauses), "examples": [e.model_dump() for e in p.examples]} for p in c.principles])
+        return cls(head, [({name: getattr(p, name) for name in PRINCIPLE_FIELDS}
+                           | {"clauses": "\n".join(p.clauses), "examples": [e.model_dump() for e in p.examples]})
+                          for p in c.principles])
 
     def add_principle(self) -> dict:
         "A new, empty principle at the end."
@@ -64,42 +76,64 @@ class Draft:
     def _principle(self, number: int, values: dict, problems: list[str]) -> Principle | None:
         "One principle, or what it lacks, added to `problems`."
         where = values["title"].strip() or f"principle {number}"
-        missing = [PRINCIPLE_FIELDS[name] for name in PRINCIPLE_FIELDS if name != "description" and not values[name].strip()]
-        missing += [f"example {n}: {part}" for n, example in enumerate(values["examples"], 1) for part in WORKED_EXAMPLE_FIELDS if not example[part].strip()]
+        missing = [PRINCIPLE_FIELDS[name]
+                   for name in PRINCIPLE_FIELDS if name != "description" and not values[name].strip()]
+        missing += [f"example {n}: {part}" for n, example in enumerate(values["examples"], 1)
+                    for part in WORKED_EXAMPLE_FIELDS if not example[part].strip()]
         problems += [f"{where}: empty: {text}" for text in missing]
         if missing: return None
         texts = {name: values[name].strip() for name in PRINCIPLE_FIELDS} | {"clauses": _lines(values["clauses"])}
-        try: return Principle(**texts, examples=tuple(WorkedExample(**{part: example[part].strip() for part in WORKED_EXAMPLE_FIELDS}) for example in values["examples"]))
-        except ValidationError as error: problems += [f"{where}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        try:
+            return Principle(**texts, examples=tuple(
+                WorkedExample(**{part: example[part].strip() for part in WORKED_EXAMPLE_FIELDS})
+                for example in values["examples"]
+            ))
+        except ValidationError as error:
+            problems += [f"{where}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
 
     def build(self) -> Constitution:
         "The constitution; raises `InputError` with everything that is in the way."
-        problems = [f"constitution: empty: {HEAD_FIELDS[name]}" for name in ("id", "title", "language", "version") if not self.head[name].strip()]
+        problems = [f"constitution: empty: {HEAD_FIELDS[name]}"
+                    for name in ("id", "title", "language", "version") if not self.head[name].strip()]
         principles = [self._principle(number, values, problems) for number, values in enumerate(self.principles, 1)]
         if not self.principles: problems.append("constitution: no principles yet; add one")
         if problems: raise InputError(*problems)
-        head = {name: text.strip() for name, text in self.head.items()} | {"meta_principles": _lines(self.head["meta_principles"])}
+        head = ({name: text.strip() for name, text in self.head.items()}
+                | {"meta_principles": _lines(self.head["meta_principles"])})
         try: constitution = Constitution(**head, principles=tuple(principles))
-        except ValidationError as error: raise InputError(*(f"constitution: {'.'.join(map(str, item['loc'])) or 'principles'}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
-        if any(unicodedata.category(c) == "Cs" for c in dump_constitution(constitution)): raise InputError("constitution: it holds half a character (a lone surrogate); write that text again")
+        except ValidationError as error:
+            raise InputError(*((f"constitution: {'.'.join(map(str, item['loc'])) or 'principles'}: "
+                                f"{item['msg'].removeprefix('Value error, ')}")
+                               for item in error.errors())) from None
+        if any(unicodedata.category(c) == "Cs" for c in dump_constitution(constitution)):
+            raise InputError("constitution: it holds half a character (a lone surrogate); write that text again")
         try: same = parse_constitution(dump_constitution(constitution), "draft") == constitution
-        except InputError as error: raise InputError(*(f"a text would be misread in the file: {problem}" for problem in error.problems)) from None
-        if not same: raise InputError("a text would be misread in the file: a line of it looks like a heading, a list or front matter; begin the line with another character")
+        except InputError as error:
+            raise InputError(*(f"a text would be misread in the file: {problem}"
+                               for problem in error.problems)) from None
+        if not same:
+            raise InputError("a text would be misread in the file: a line of it looks like a heading, "
+                             "a list or front matter; begin the line with another character")
         return constitution
 
     def findings(self) -> list[LintFinding]:
         "What stands in the way, or else what a careful author would change."
         try: return lint_constitution(self.build())
-        except InputError as error: return [LintFinding(level="error", where=where, what=what) for where, _, what in (problem.partition(": ") for problem in error.problems)]
+        except InputError as error:
+            return [LintFinding(level="error", where=where, what=what)
+                    for where, _, what in (problem.partition(": ") for problem in error.problems)]
 
     def save(self,
              folder: Path,  # where constitutions are kept
              replace: bool = False,  # whether a file of that name may be replaced
              ) -> Path:
-        "Write `<id>.md`, whole or not at all; raises `InputError` for an unfinished draft, or a file that is there already."
+        """Write `<id>.md`, whole or not at all;
+        raises `InputError` for an unfinished draft, or a file that is there already."""
         constitution = self.build()
         path = folder / f"{constitution.id}.md"
-        if path.exists() and not replace: raise InputError(f"{path.name} is there already; give the constitution another short name, or tick 'replace'")
+        if path.exists() and not replace:
+            raise InputError(f"{path.name} is there already; "
+                             "give the constitution another short name, or tick 'replace'")
         write_text(path, dump_constitution(constitution))
         return path
 
@@ -113,8 +147,11 @@ def try_constitution(constitution: Constitution,  # as it is now
                      run: Run | None = None,  # whose progress to show
                      ) -> tuple[Triple, str]:
     "The triple, and what the filters say about it ('kept', or the reason and what was seen)."
-    one = constitution.model_copy(update={"principles": tuple(p for p in constitution.principles if p.id == principle_id)})
-    triple = make_triples(alone(llm), journal, [Prompt(text=prompt, source="builder")], one, recipe_methods(recipe), run)[0]
+    one = constitution.model_copy(
+        update={"principles": tuple(p for p in constitution.principles if p.id == principle_id)}
+    )
+    triple = make_triples(alone(llm), journal, [Prompt(text=prompt, source="builder")], one, recipe_methods(recipe),
+                          run)[0]
     kept, dropped = filter_triples([triple], one, recipe.filters, recipe_thresholds(recipe))
     return triple, "kept" if kept else f"dropped: {dropped[0].reason} ({dropped[0].detail})"
 
@@ -132,18 +169,28 @@ def findings_html(findings: list[LintFinding],  # of a draft
                   ) -> str:
     "Findings as a list, errors first, every text escaped."
     if not findings: return "<p style='color:#00695C'><b>Nothing to find fault with.</b></p>"
-    rows = "".join(f"<li style='color:{SEVERITY_COLOURS[f.level]}'><b>{f.level}</b> {html.escape(f.where)}: {html.escape(f.what)}</li>" for f in sorted(findings, key=lambda f: f.level))
+    rows = "".join((f"<li style='color:{SEVERITY_COLOURS[f.level]}'><b>{f.level}</b> {html.escape(f.where)}: "
+                    f"{html.escape(f.what)}</li>")
+                   for f in sorted(findings, key=lambda f: f.level))
     errors = sum(f.level == "error" for f in findings)
-    return f"<p><b>{f'{errors} to be mended before it can be saved' if errors else f'{len(findings)} to consider; it can be saved'}</b></p><ul style='max-height:14em;overflow:auto;margin:0;line-height:1.4'>{rows}</ul>"
+    return (
+        "<p><b>"
+        f"{f'{errors} to be mended before it can be saved' if errors else f'{len(findings)} to consider; it can be saved'}"
+        f"</b></p><ul style='max-height:14em;overflow:auto;margin:0;line-height:1.4'>{rows}</ul>"
+    )
 
 
 def triple_html(triple: Triple,  # a tried prompt
                 verdict: str,  # what the filters say
                 ) -> str:
     "Answer, critique and revision beneath each other, every text escaped."
-    def box(title, made): return f"<div style='border:1px solid #bbb;border-radius:6px;padding:6px 12px;margin:4px 0'><b>{title}</b><div style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'>{html.escape(made.text) if made else '<i>none</i>'}</div></div>"
+    def box(title, made):
+        return ("<div style='border:1px solid #bbb;border-radius:6px;padding:6px 12px;margin:4px "
+                f"0'><b>{title}</b><div style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'>"
+                f"{html.escape(made.text) if made else '<i>none</i>'}</div></div>")
     failed = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(triple.failure)}</p>" if triple.failure else ""
-    return f"{failed}{box('Answer', triple.response)}{box('Critique', triple.critique)}{box('Revision', triple.revision)}<p>As a pair: <b>{html.escape(verdict)}</b></p>"
+    return (f"{failed}{box('Answer', triple.response)}{box('Critique', triple.critique)}"
+            f"{box('Revision', triple.revision)}<p>As a pair: <b>{html.escape(verdict)}</b></p>")
 
 
 def builder_widget(draft: Draft,  # what is edited; the form writes into it
@@ -161,26 +208,40 @@ class _Form:
 
     def __init__(self, draft: Draft, recipe: Recipe, folder: Path, load: Callable, journal: Path | None):
         import ipywidgets as widgets
-        self.w, self.draft, self.recipe, self.folder, self.load, self.journal, self.llm, self.at = widgets, draft, recipe, folder, load, journal, None, 0
+        self.w, self.draft, self.recipe, self.folder, self.load, self.journal, self.llm, self.at = (
+            widgets, draft, recipe, folder, load, journal, None, 0
+        )
         if not draft.principles: draft.add_principle()
-        self.found, self.body, self.shown, self.saved, self.tried = widgets.HTML(), widgets.VBox(), widgets.VBox(), widgets.HTML(), widgets.HTML()
+        self.found, self.body, self.shown, self.saved, self.tried = (widgets.HTML(), widgets.VBox(), widgets.VBox(),
+                                                                     widgets.HTML(), widgets.HTML())
         self.choose = widgets.Dropdown(description="principle")
         self.choose.observe(self._chosen, "index")
-        head = widgets.VBox([self._field(draft.head, name, label, rows={"preamble": 5, "meta_principles": 8}.get(name, 1)) for name, label in HEAD_FIELDS.items()])
-        chooser = widgets.HBox([self.choose, self._button("Add a principle", self._add), self._button("Remove it", self._remove)])
-        self.tabs = widgets.Tab([head, self.body, self.shown], titles=("Constitution", "Principle", "Worked examples"), layout=widgets.Layout(width="99%"))
-        self.prompt = widgets.Textarea(placeholder="a question to try it on", rows=2, layout=widgets.Layout(width="98%"))
+        head = widgets.VBox([self._field(draft.head, name, label,
+                                         rows={"preamble": 5, "meta_principles": 8}.get(name, 1))
+                             for name, label in HEAD_FIELDS.items()])
+        chooser = widgets.HBox([self.choose, self._button("Add a principle", self._add),
+                                self._button("Remove it", self._remove)])
+        self.tabs = widgets.Tab([head, self.body, self.shown], titles=("Constitution", "Principle", "Worked examples"),
+                                layout=widgets.Layout(width="99%"))
+        self.prompt = widgets.Textarea(placeholder="a question to try it on", rows=2,
+                                       layout=widgets.Layout(width="98%"))
         self.replace = widgets.Checkbox(description="replace a file of that name", indent=False, value=False)
-        self.try_button, self.save_button = self._button("Try it", self._try, "info"), self._button("Save", self._save, "success")
+        self.try_button, self.save_button = (self._button("Try it", self._try, "info"),
+                                             self._button("Save", self._save, "success"))
         def section(title): return widgets.HTML(f"<h4 style='margin:10px 0 2px'>{title}</h4>")
         left = widgets.VBox([chooser, self.tabs], layout=widgets.Layout(width="58%"))
-        right = widgets.VBox([section("What is left to do"), self.found, section(f"Try this principle ({html.escape(recipe.model)})"), self.prompt, self.try_button, self.tried, section("Save"), widgets.HBox([self.save_button, self.replace]), self.saved], layout=widgets.Layout(width="41%", padding="0 0 0 12px"))
+        right = widgets.VBox([
+            section("What is left to do"), self.found, section(f"Try this principle ({html.escape(recipe.model)})"),
+            self.prompt, self.try_button, self.tried, section("Save"), widgets.HBox([self.save_button, self.replace]),
+            self.saved
+        ], layout=widgets.Layout(width="41%", padding="0 0 0 12px"))
         self.box = widgets.HBox([left, right])
         self._refresh()
 
     def _button(self, label, action, style=""):
         "A button that calls `action`."
-        button = self.w.Button(description=label, button_style=style, layout=self.w.Layout(width="auto", min_width="6em"))
+        button = self.w.Button(description=label, button_style=style,
+                               layout=self.w.Layout(width="auto", min_width="6em"))
         button.on_click(lambda _: action())
         return button
 
@@ -198,8 +259,15 @@ class _Form:
     def _examples(self, principle: dict) -> list:
         "The fields of a principle's worked examples."
         def remove(number): principle["examples"].pop(number); self._refresh()
-        return [self.w.VBox([self.w.HTML(f"<b>Example {number + 1}</b>"), *(self._field(example, part, part, rows=2 if part == "prompt" else 4) for part in WORKED_EXAMPLE_FIELDS), self._button("Remove the example", lambda number=number: remove(number))], layout=self.w.Layout(border="1px solid #ddd", padding="4px 8px", margin="4px 0"))
-                for number, example in enumerate(principle["examples"])]
+        return [
+            self.w.VBox([
+                self.w.HTML(f"<b>Example {number + 1}</b>"),
+                *(self._field(example, part, part, rows=2 if part == "prompt" else 4)
+                  for part in WORKED_EXAMPLE_FIELDS),
+                self._button("Remove the example", lambda number=number: remove(number)),
+            ], layout=self.w.Layout(border="1px solid #ddd", padding="4px 8px", margin="4px 0"))
+            for number, example in enumerate(principle["examples"])
+        ]
 
     def _refresh(self) -> None:
         "Show the principle at hand, and what is left to do."
@@ -210,7 +278,8 @@ class _Form:
         self.choose.observe(self._chosen, "index")
         rows = {"description": 4, "clauses": 8, "critique_request": 4, "revision_request": 4}
         def add(): principle["examples"].append(dict.fromkeys(WORKED_EXAMPLE_FIELDS, "")); self._refresh()
-        self.body.children = [self._field(principle, name, label, rows.get(name, 1)) for name, label in PRINCIPLE_FIELDS.items()]
+        self.body.children = [self._field(principle, name, label, rows.get(name, 1))
+                              for name, label in PRINCIPLE_FIELDS.items()]
         self.shown.children = [*self._examples(principle), self._button("Add an example", add)]
         self._look()
 
@@ -242,18 +311,29 @@ class _Form:
         if not self.prompt.value.strip():
             self.tried.value = "<p>Write a question first.</p>"
             return
-        self.try_button.disabled, self.tried.value = True, "<p>Loading the model, then three calls; a minute or less on a laptop ...</p>"
+        self.try_button.disabled, self.tried.value = (
+            True, "<p>Loading the model, then three calls; a minute or less on a laptop ...</p>"
+        )
         try:
             constitution = self.draft.build()
             self.llm = self.llm or self.load(self.recipe)
             self.journal = self.journal or Path(tempfile.mkdtemp()) / "journal.sqlite"
-            with Journal(self.journal) as journal: triple, verdict = try_constitution(constitution, constitution.principles[self.at].id, self.prompt.value.strip(), self.recipe, self.llm, journal)
+            with Journal(self.journal) as journal:
+                triple, verdict = try_constitution(constitution, constitution.principles[self.at].id,
+                                                   self.prompt.value.strip(), self.recipe, self.llm, journal)
             self.tried.value = triple_html(triple, verdict)
-        except InputError as error: self.tried.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}</p>"
+        except InputError as error:
+            self.tried.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}</p>"
         finally: self._look()
 
     def _save(self) -> None:
         "Write the file, and say where it is."
-        try: self.saved.value = f"<p style='color:#00695C'>Saved as <code>{html.escape(self.draft.save(self.folder, self.replace.value).name)}</code>; use it with <code>-p constitution={html.escape(self.draft.head['id'].strip())}</code></p>"
-        except InputError as error: self.saved.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}</p>"
-        except OSError as error: self.saved.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}; nothing was replaced</p>"
+        try:
+            self.saved.value = ("<p style='color:#00695C'>Saved as <code>"
+                                f"{html.escape(self.draft.save(self.folder, self.replace.value).name)}</code>; use it "
+                                f"with <code>-p constitution={html.escape(self.draft.head['id'].strip())}</code></p>")
+        except InputError as error:
+            self.saved.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}</p>"
+        except OSError as error:
+            self.saved.value = (f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}; "
+                                "nothing was replaced</p>")

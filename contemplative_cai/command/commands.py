@@ -17,22 +17,25 @@ from pathlib import Path
 
 from .lint import diff_text, lint_text, show_text
 from .parser import _parser, parse_columns, parse_source
-from .pipeline import ALL, check_inputs, execute, hush_broken_tasks, make_plan, notebook_parameters, parameter_help, Plan, preflight, settle, show_plan, StepFailed, STEPS
+from .pipeline import ALL, STEPS, Plan, StepFailed, check_inputs, execute, hush_broken_tasks
+from .pipeline import make_plan, notebook_parameters, parameter_help, preflight, settle
+from .pipeline import show_plan
 from .plan import plan_text
 from ..core.files import read_json
 from ..core.journal import Journal, salvage
 from ..core.project import brief, did_you_mean, runs_root
 from ..core.recipe import load_recipe, parse_override, recipe_names, recipe_summary
-from ..core.run import alive, hold, open_run, Run, run_names
+from ..core.run import Run, alive, hold, open_run, run_names
 from ..core.schema import InputError
 from ..core.terminal import clock, progress_line, text_table
 from ..inputs.constitution import load_constitution
-from ..inputs.sources import describe_pool, hazard_of, HAZARDS, pool_prompts, prompts_figure
+from ..inputs.sources import HAZARDS, describe_pool, hazard_of, pool_prompts, prompts_figure
 from ..models.catalog import model_spec, model_specs
 from ..pairs.make import load_pairs
-from ..pairs.publish import check_repo, plan_upload, refuse_restricted, send, UploadFailed
+from ..pairs.publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
 from ..pairs.review import apply_reviews
-from ..report.compare import compare_runs, comparison_place, cost_rows, costs, differences_of, outcome_rows, scaling_rows, write_comparison
+from ..report.compare import compare_runs, comparison_place, cost_rows, costs, differences_of
+from ..report.compare import outcome_rows, scaling_rows, write_comparison
 from ..report.diff import diff_runs, load_version, show_changes
 from ..report.report import write_report
 from ..training.search import read_space, search
@@ -53,18 +56,32 @@ def prompts_text(sources: Sequence,  # names, paths or mappings
     rows = [("", *(p if p != "-" else "prompts" for p in personas), *(("all",) if len(personas) > 1 else ()), "", "")]
     for name, row in table.items():
         total = sum(row.values())
-        rows.append((brief(name), *(row.get(p, 0) for p in personas), *((total,) if len(personas) > 1 else ()), bar(total), meaning(name)))
-    said = [f"{name}: {loaded:,} prompts" + (f", {count:,} to draw from" if count != loaded else "") for name, loaded, count in facts["sources"]]
-    said += ["", text_table(rows), "", f"capacity   {facts['prompts']:,} prompts x {principles} principles = {facts['prompts'] * principles:,} pairs at most"]
-    said.append("mended     " + (", ".join(f"{what} in {n}" for what, n in facts["mended"].items()) + "; the text as it was found is kept in 'raw'" if facts["mended"] else "nothing"))
-    said.append(f"repeated   {facts['repeated']} copies left out; {facts['near']['prompts']} prompts in {facts['near']['groups']} groups of near duplicates" + (" (a split keeps a group on one side)" if facts["near"]["groups"] else ""))
-    if facts["left_out"]: said.append("left out   " + ", ".join(f"{name} {n}" for name, n in facts["left_out"].items()) + "; kept only when hazards names them")
-    if facts["no_hazard"]: said.append(f"unlabelled {facts['no_hazard']} prompts have no hazard: whether they are of a kind that is kept only by name, nobody can tell")
+        rows.append((brief(name), *(row.get(p, 0) for p in personas), *((total,) if len(personas) > 1 else ()),
+                     bar(total), meaning(name)))
+    said = [f"{name}: {loaded:,} prompts" + (f", {count:,} to draw from" if count != loaded else "")
+            for name, loaded, count in facts["sources"]]
+    said += ["", text_table(rows), "",
+             (f"capacity   {facts['prompts']:,} prompts x {principles} principles = "
+              f"{facts['prompts'] * principles:,} pairs at most")]
+    said.append("mended     " + ((", ".join(f"{what} in {n}" for what, n in facts["mended"].items())
+                                  + "; the text as it was found is kept in 'raw'")
+                                 if facts["mended"] else "nothing"))
+    said.append((f"repeated   {facts['repeated']} copies left out; "
+                 f"{facts['near']['prompts']} prompts in {facts['near']['groups']} groups of near duplicates")
+                + (" (a split keeps a group on one side)" if facts["near"]["groups"] else ""))
+    if facts["left_out"]:
+        said.append("left out   " + ", ".join(f"{name} {n}" for name, n in facts["left_out"].items())
+                    + "; kept only when hazards names them")
+    if facts["no_hazard"]:
+        said.append(f"unlabelled {facts['no_hazard']} prompts have no hazard: "
+                    "whether they are of a kind that is kept only by name, nobody can tell")
     if facts["filtered"]: said.append(f"filtered   {facts['filtered']} prompts by hazard, persona or locale")
     said.append(f"longest    {facts['longest']:,} characters")
     if figure:
         figure.parent.mkdir(parents=True, exist_ok=True)
-        try: prompts_figure({brief(name): row for name, row in table.items()}, ", ".join(name for name, _, _ in facts["sources"])).savefig(figure)
+        try:
+            prompts_figure({brief(name): row for name, row in table.items()},
+                           ", ".join(name for name, _, _ in facts["sources"])).savefig(figure)
         except ValueError as error: raise InputError(f"--figure {figure}: {error}") from None
         said.append(f"picture    {figure}")
     return "\n".join(said)
@@ -74,17 +91,22 @@ def _run(arguments) -> int:
     "`ccai run`."
     if arguments.help:
         arguments.run_parser.print_help()
-        if arguments.step in (*STEPS, "all"): print("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
+        if arguments.step in (*STEPS, "all"):
+            print("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
         return 0
     if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
     overrides = dict(parse_override(text) for text in arguments.parameters)
     if arguments.on == "ray":
-        if arguments.step not in ("generate", "all"): raise InputError(f"--on ray: step '{arguments.step}' makes no calls that could be spread; generate and all do")
+        if arguments.step not in ("generate", "all"):
+            raise InputError(f"--on ray: step '{arguments.step}' makes no calls that could be "
+                             "spread; generate and all do")
         overrides["on"] = "ray"
     plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
     if arguments.on not in ("local", "ray"):
         check_inputs(plan.steps, plan.recipe)
-        return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, {key: value for key, value in plan.parameters.items() if key != "recipe"}, arguments.yes and not arguments.dry_run)
+        return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe,
+                                       {key: value for key, value in plan.parameters.items() if key != "recipe"},
+                                       arguments.yes and not arguments.dry_run)
     preflight(plan)
     if arguments.dry_run:
         show_plan(plan)
@@ -100,7 +122,8 @@ def _run(arguments) -> int:
 def _launcher(name: str):
     "The function behind `--on NAME`, from the entry points of group ccai.launchers."
     found = {point.name: point for point in entry_points(group="ccai.launchers")}
-    if name not in found: raise InputError(f"--on {name}: no such place; {did_you_mean(name, ['local', 'ray', *found])}")
+    if name not in found:
+        raise InputError(f"--on {name}: no such place; {did_you_mean(name, ['local', 'ray', *found])}")
     return found[name].load()
 
 
@@ -109,7 +132,8 @@ def _farewell(plan: Plan) -> None:
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         print()
-        for what, number, basis, *_ in read_json(folder / "headline.json", list): print(f"{what}: {number}\n    {basis}")
+        for what, number, basis, *_ in read_json(folder / "headline.json", list):
+            print(f"{what}: {number}\n    {basis}")
     for name in ("report.html", "setup.json"):
         if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
@@ -128,8 +152,11 @@ def _runs(_) -> int:
     for name in run_names():
         run = open_run(name, create=False)
         done = [step for step, entry in run.manifest.get("steps", {}).items() if entry["status"] == "done"]
-        headline = dict((what, number) for what, number, *_ in read_json(run.path("headline.json"), list)) if run.path("headline.json").exists() else {}
-        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-", headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"), headline.get("Primary outcome", "-"), _cost(run)))
+        headline = (dict((what, number) for what, number, *_ in read_json(run.path("headline.json"), list))
+                    if run.path("headline.json").exists() else {})
+        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-",
+                     headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"),
+                     headline.get("Primary outcome", "-"), _cost(run)))
     if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
     else: print(text_table(rows))
     return 0
@@ -141,7 +168,8 @@ def _status(arguments) -> int:
     steps = run.manifest.get("steps", {})
     for name in dict.fromkeys([*ALL, *steps]):
         entry = steps.get(name)
-        status = "to do" if entry is None else "stopped (its process is gone; run the step again to go on)" if entry["status"] == "running" and not alive(entry.get("pid")) else entry["status"]
+        status = ("to do" if entry is None else "stopped (its process is gone; run the step again to go on)"
+                  if entry["status"] == "running" and not alive(entry.get("pid")) else entry["status"])
         print(f"{name:<12} {status}" + (f": {entry['error']}" if entry and entry.get("error") else ""))
     if run.path("progress.json").exists(): print(progress_line(read_json(run.path("progress.json"))))
     print(f"so far       {_cost(run)}")
@@ -153,11 +181,16 @@ def _recipes(_) -> int:
     rows = [("recipe", "model", "weights bf16", "what it is")]
     for name in recipe_names():
         recipe = load_recipe(name)
-        rows.append((name, recipe.model, f"{model_spec(recipe.model).memory_gb.get('bf16', 0):g} GB", recipe_summary(name)))
+        rows.append((name, recipe.model, f"{model_spec(recipe.model).memory_gb.get('bf16', 0):g} GB",
+                     recipe_summary(name)))
     print(text_table(rows))
-    print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: about 3 GB with the embedded model.\n")
+    print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: "
+          "about 3 GB with the embedded model.\n")
     rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
-    for name, spec in model_specs().items(): rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}", *(f"{spec.memory_gb[k]:g} GB" if k in spec.memory_gb else "-" for k in ("bf16", "int8", "int4")), spec.licence))
+    for name, spec in model_specs().items():
+        rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}",
+                     *(f"{spec.memory_gb[k]:g} GB" if k in spec.memory_gb else "-" for k in ("bf16", "int8", "int4")),
+                     spec.licence))
     print(text_table(rows))
     return 0
 
@@ -165,7 +198,9 @@ def _recipes(_) -> int:
 def _constitution(arguments) -> int:
     "`ccai constitution`; status 2 when lint found a file that cannot be used."
     if arguments.what == "diff": print(diff_text(*arguments.files))
-    elif arguments.what == "show": print("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full) for name in arguments.files))
+    elif arguments.what == "show":
+        print("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full)
+                          for name in arguments.files))
     else:
         text, usable = lint_text(arguments.files, arguments.model)
         print(text)
@@ -175,9 +210,12 @@ def _constitution(arguments) -> int:
 
 def _prompts(arguments) -> int:
     "`ccai prompts`."
-    filters = {name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip()) or None for name in ("hazards", "personas", "locales") if getattr(arguments, name)}
+    filters = {name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip()) or None
+               for name in ("hazards", "personas", "locales") if getattr(arguments, name)}
     columns = parse_columns(arguments.columns)
-    print(prompts_text([parse_source(text, columns) for text in arguments.sources], len(load_constitution(arguments.constitution).principles), arguments.figure, duplicates=arguments.duplicates, **filters))
+    print(prompts_text([parse_source(text, columns) for text in arguments.sources],
+                       len(load_constitution(arguments.constitution).principles), arguments.figure,
+                       duplicates=arguments.duplicates, **filters))
     return 0
 
 
@@ -189,7 +227,8 @@ def _repair(arguments) -> int:
         try: Journal(path).close()
         except InputError:
             saved, old = salvage(path)
-            print(f"{saved} calls saved; the damaged file is kept as {old.name}. Run the step again: only what is missing is asked")
+            print(f"{saved} calls saved; the damaged file is kept as {old.name}. "
+                  "Run the step again: only what is missing is asked")
         else: print(f"{path.name} can be read; nothing to repair")
     return 0
 
@@ -209,7 +248,9 @@ def _push(arguments) -> int:
         if run.path("reviews").exists(): apply_reviews(run)  # decisions that came after the last review step count too
         upload = plan_upload(run, arguments.repo, arguments.public)
         print(upload, flush=True)
-        if arguments.dry_run or not arguments.yes: print(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes" + (" instead of --dry-run" if arguments.dry_run else ""))
+        if arguments.dry_run or not arguments.yes:
+            print(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes"
+                  + (" instead of --dry-run" if arguments.dry_run else ""))
         else:
             try: print(f"\nsent: {send(upload)}")
             except UploadFailed as error: raise StepFailed(str(error)) from None
@@ -218,7 +259,8 @@ def _push(arguments) -> int:
 
 def _diff(arguments) -> int:
     "`ccai diff RUN RUN`."
-    if arguments.show < 0: raise InputError(f"--show {arguments.show}: expected how many changed pairs to show, such as --show 5")
+    if arguments.show < 0:
+        raise InputError(f"--show {arguments.show}: expected how many changed pairs to show, such as --show 5")
     difference = diff_runs(*(load_version(open_run(name, create=False)) for name in (arguments.left, arguments.right)))
     print(json.dumps(difference.as_dict(), indent=2, ensure_ascii=False) if arguments.json else difference)
     if arguments.show: print(f"\n{show_changes(difference, arguments.show, arguments.show_text)}")
@@ -229,7 +271,8 @@ def _compare(arguments) -> int:
     "`ccai compare RUN RUN...`."
     runs = compare_runs([open_run(name, create=False) for name in arguments.runs])
     place = comparison_place(runs, arguments.out)
-    for table in (scaling_rows(runs), outcome_rows(runs), cost_rows(runs)): print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)]) + "\n")
+    for table in (scaling_rows(runs), outcome_rows(runs), cost_rows(runs)):
+        print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)]) + "\n")
     for line in differences_of(runs): print(f"! {line}")
     print(f"\npage: {write_comparison(runs, place)}")
     return 0
@@ -239,8 +282,10 @@ def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     recipe = load_recipe(arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
     for name in ("pairs", "length", "tokens_per_second"):
-        if (value := getattr(arguments, name)) is not None and value <= 0: raise InputError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0")
-    print(plan_text(recipe, open_run(arguments.run, create=False) if arguments.run else None, arguments.pairs, arguments.length, arguments.tokens_per_second))
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0")
+    print(plan_text(recipe, open_run(arguments.run, create=False) if arguments.run else None, arguments.pairs,
+                    arguments.length, arguments.tokens_per_second))
     return 0
 
 
@@ -250,10 +295,12 @@ def _search(arguments) -> int:
     _, recipe = settle(run.name, arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
     if arguments.trials < 1: raise InputError(f"--trials {arguments.trials}: expected how many, such as --trials 20")
     space = read_space(arguments.space, recipe)
-    with hold(run): rows = search(run, recipe, space, arguments.trials, lambda line: print(line, file=sys.stderr, flush=True))
+    with hold(run):
+        rows = search(run, recipe, space, arguments.trials, lambda line: print(line, file=sys.stderr, flush=True))
     def text(value): return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
     print(text_table([tuple(rows[0]), *(tuple(text(value) for value in row.values()) for row in rows)]))
-    print(f"\nbest recipe: {run.path('search', 'best.yaml')}; figure: {run.path('search', 'search.png')}" if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
+    print(f"\nbest recipe: {run.path('search', 'best.yaml')}; figure: {run.path('search', 'search.png')}"
+          if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000000b
@@ -262,8 +309,11 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     "The `ccai` command; returns the exit status."
     arguments = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 can still be printed
-    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status, "recipes": _recipes, "repair": _repair, "report": _report, "push": _push, "diff": _diff, "compare": _compare, "plan": _plan, "search": _search}
+        # a name that is not UTF-8 can still be printed
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
+    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status,
+                "recipes": _recipes, "repair": _repair, "report": _report, "push": _push, "diff": _diff,
+                "compare": _compare, "plan": _plan, "search": _search}
     def interrupted(*_): raise KeyboardInterrupt
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None
@@ -275,7 +325,8 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost", file=sys.stderr)
+        print(f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost",
+              file=sys.stderr)
         return 2
     except StepFailed as error:
         print(f"\nccai: {error}", file=sys.stderr)

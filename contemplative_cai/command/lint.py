@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..core.project import read_text
-from ..core.schema import Constitution, Critique, InputError, Principle, Prompt, Record, Response, Revision, Triple, WorkedExample
+from ..core.schema import Constitution, Critique, InputError, Principle, Prompt, Record, Response
+from ..core.schema import Revision, Triple, WorkedExample
 from ..core.terminal import text_table
-from ..inputs.constitution import constitution_names, constitution_path, dump_constitution, load_constitution, parse_constitution
+from ..inputs.constitution import constitution_names, constitution_path, dump_constitution
+from ..inputs.constitution import load_constitution, parse_constitution
 from ..inputs.dialects import CANONICAL, known_principle
 from ..inputs.sources import own_prompts
 from ..inputs.split import find_leaks, worked_examples
@@ -48,24 +50,35 @@ def example_triple(principle: Principle,  # whose example
     made = dict(prompt_id=prompt.id, model="author", seed=0, finish_reason="stop")
     response = Response(text=example.response, **made)
     critique = Critique(text=example.critique, response_id=response.id, principle=principle.id, **made)
-    return Triple(prompt=prompt, principle=principle.id, response=response, critique=critique, revision=Revision(text=example.revision, critique_id=critique.id, principle=principle.id, **made))
+    return Triple(prompt=prompt, principle=principle.id, response=response, critique=critique,
+                  revision=Revision(text=example.revision, critique_id=critique.id, principle=principle.id, **made))
 
 
 def _example_findings(principle: Principle, number: int, example: WorkedExample) -> list[LintFinding]:
     "What the filters say about an example, and whether its revision names the principle."
     where = f"{principle.title}, example {number}"
-    others = principle.model_copy(update={"examples": tuple(other for other in principle.examples if other is not example)})
+    others = principle.model_copy(
+        update={"examples": tuple(other for other in principle.examples if other is not example)}
+    )
     triple, limits = example_triple(principle, example), Thresholds()
     found = [(name, detail) for name, check in FILTER_FUNCTIONS.items() if (detail := check(triple, others, limits))]
-    findings = [LintFinding(level="warning", where=where, what=f"the filter '{name}' would drop its revision: {detail}; rewrite the revision") for name, detail in found]
+    findings = [LintFinding(level="warning", where=where,
+                            what=f"the filter '{name}' would drop its revision: {detail}; rewrite the revision")
+                for name, detail in found]
     said = f" {plain_name(example.revision)} "
-    names = [plain_name(principle.title), *(name for name in CANONICAL.get(principle.id, ())[1:] if len(name) > 7 and name != "compassion")]
+    names = [plain_name(principle.title),
+             *(name for name in CANONICAL.get(principle.id, ())[1:] if len(name) > 7 and name != "compassion")]
     if any(f" {name} " in said for name in names) and not any("names the principle" in detail for _, detail in found):
-        findings.append(LintFinding(level="warning", where=where, what=f"its revision says the principle's name, '{principle.title}'; say it in other words"))
+        findings.append(LintFinding(
+            level="warning", where=where,
+            what=f"its revision says the principle's name, '{principle.title}'; say it in other words"
+        ))
     return findings
 
 # %% ../../nbs/10_command/02_lint.ipynb #00000008
-FOR_A_JUDGE = re.compile(r"\b(choose|select|pick|prefer)\b[^.\n]{0,40}\b(response|answer|reply|option)\b", re.IGNORECASE)  # written for somebody with two answers
+# written for somebody with two answers
+FOR_A_JUDGE = re.compile(r"\b(choose|select|pick|prefer)\b[^.\n]{0,40}\b(response|answer|reply|option)\b",
+                         re.IGNORECASE)
 
 
 def _principle_findings(principle: Principle) -> list[LintFinding]:
@@ -75,10 +88,15 @@ def _principle_findings(principle: Principle) -> list[LintFinding]:
     if not principle.description: warn("no description; write below its heading what it asks for")
     if not principle.examples: warn("no worked example; a small model needs two or three ('### Example 1')")
     usual = known_principle(principle.title)
-    if usual and usual != principle.id and "_and_" not in principle.id: warn(f"its id is '{principle.id}', and results are compared by id; '{usual}' is the usual one")
+    if usual and usual != principle.id and "_and_" not in principle.id:
+        warn(f"its id is '{principle.id}', and results are compared by id; '{usual}' is the usual one")
     for field in ("critique_request", "revision_request"):
-        if FOR_A_JUDGE.search(getattr(principle, field)): warn(f"its {field.replace('_', ' ')} speaks to a judge with two answers ('choose the response that ...'); ask about the one answer instead")
-    if principle.critique_request == principle.revision_request: warn("critique and revision request are the same text; the first asks where the answer falls short, the second for a new answer")
+        if FOR_A_JUDGE.search(getattr(principle, field)):
+            warn(f"its {field.replace('_', ' ')} speaks to a judge with two answers ('choose the response that ...'); "
+                 "ask about the one answer instead")
+    if principle.critique_request == principle.revision_request:
+        warn("critique and revision request are the same text; the first asks where the answer falls short, "
+             "the second for a new answer")
     repeated = sorted({clause for clause in principle.clauses if principle.clauses.count(clause) > 1})
     for clause in repeated: warn(f"the clause '{clause[:50]}' stands there twice; take one away")
     return found
@@ -88,35 +106,55 @@ def _whole_findings(constitution: Constitution) -> list[LintFinding]:
     "What only shows when the principles lie side by side."
     found, counts = [], {p.title: len(p.examples) for p in constitution.principles}
     def warn(where, what): found.append(LintFinding(level="warning", where=where, what=what))
-    if len(set(counts.values())) > 1: warn("examples", f"the principles have different numbers of them ({', '.join(f'{title} {n}' for title, n in counts.items())}); yields of principles can then not be compared")
+    if len(set(counts.values())) > 1:
+        warn("examples",
+             ("the principles have "
+              f"different numbers of them ({', '.join(f'{title} {n}' for title, n in counts.items())}); "
+              "yields of principles can then not be compared"))
     owner: dict[str, str] = {}
     for principle in constitution.principles:
         for clause in principle.clauses:
-            if clause in owner and owner[clause] != principle.title: warn(principle.title, f"the clause '{clause[:50]}' is also one of '{owner[clause]}'; a clause should tell two principles apart")
+            if clause in owner and owner[clause] != principle.title:
+                warn(principle.title,
+                     (f"the clause '{clause[:50]}' is also one of '{owner[clause]}'; "
+                      "a clause should tell two principles apart"))
             owner.setdefault(clause, principle.title)
     examples = worked_examples(constitution)
     where = {example.id: f"{example.source} {example.source_id}" for example in examples}
     for leak in find_leaks({"examples": examples}, {"own": list(own_prompts().values())}):
-        warn(where[leak.learned_id], f"its question is {'the same as' if leak.similarity == 1 else 'nearly'} prompt {leak.held_out_id} of {own_prompts()[leak.held_out_id].source}; the leak check will stop a run that tests on it")
+        warn(where[leak.learned_id],
+             (f"its question is {'the same as' if leak.similarity == 1 else 'nearly'} prompt {leak.held_out_id} of "
+              f"{own_prompts()[leak.held_out_id].source}; the leak check will stop a run that tests on it"))
     return found
 
 
 def lint_constitution(constitution: Constitution,  # what to look at
                       ) -> list[LintFinding]:
     "Warnings about a constitution that can be read; an empty list is the aim."
-    found = [finding for principle in constitution.principles for finding in (*_principle_findings(principle), *(f for number, example in enumerate(principle.examples, 1) for f in _example_findings(principle, number, example)))]
+    found = [finding for principle in constitution.principles
+             for finding in (*_principle_findings(principle),
+                             *(f for number, example in enumerate(principle.examples, 1)
+                               for f in _example_findings(principle, number, example)))]
     return found + _whole_findings(constitution)
 
 
 def lint_file(path: Path,  # a constitution file
               ) -> list[LintFinding]:
-    "Errors that keep a file from being read, every principle's first one, or else the warnings; each with its line where it is known."
+    """Errors that keep a file from being read, every principle's first one, or else the warnings;
+    each with its line where it is known."""
     path = Path(path)
     text = read_text(path)
     try: constitution = parse_constitution(text, path.name)
-    except InputError as error: return [LintFinding(level="error", where=path.name, what=problem.removeprefix(f"{path.name}, ").removeprefix(f"{path.name}: ")) for problem in error.problems]
+    except InputError as error:
+        return [LintFinding(level="error", where=path.name,
+                            what=problem.removeprefix(f"{path.name}, ").removeprefix(f"{path.name}: "))
+                for problem in error.problems]
     lines = text.replace("\r\n", "\n").split("\n")
-    def line_of(where): return next((n for n, line in enumerate(lines, 1) if line.startswith("## ") and plain_name(line.split("{#")[0]).removesuffix(" principle") == plain_name(where.split(", example")[0])), None)
+    def line_of(where):
+        return next((n for n, line in enumerate(lines, 1)
+                     if line.startswith("## ") and (plain_name(line.split("{#")[0]).removesuffix(" principle")
+                                                    == plain_name(where.split(", example")[0]))),
+                    None)
     return [finding.model_copy(update={"line": line_of(finding.where)}) for finding in lint_constitution(constitution)]
 
 # %% ../../nbs/10_command/02_lint.ipynb #0000000b
@@ -129,12 +167,17 @@ def count_words(text: str,  # any text
 def principle_lengths(constitution: Constitution,  # what to measure
                       count: Callable[[str], int] = count_words,  # what a text's length is
                       ) -> list[dict]:
-    "One row a principle: `principle`, `clauses` and `examples` (how many), and the lengths of `description`, `clause_text`, `requests`, `example_text` and `total`."
+    """One row a principle: `principle`, `clauses` and `examples` (how many),
+    and the lengths of `description`, `clause_text`, `requests`, `example_text` and `total`."""
     rows = []
     for p in constitution.principles:
-        lengths = {"description": count(p.description), "clause_text": sum(map(count, p.clauses)), "requests": count(p.critique_request) + count(p.revision_request),
-                   "example_text": sum(count(text) for e in p.examples for text in (e.prompt, e.response, e.critique, e.revision))}
-        rows.append({"principle": p.id, "clauses": len(p.clauses), "examples": len(p.examples)} | lengths | {"total": sum(lengths.values())})
+        lengths = {"description": count(p.description),
+                   "clause_text": sum(map(count, p.clauses)),
+                   "requests": count(p.critique_request) + count(p.revision_request),
+                   "example_text": sum(count(text)
+                                       for e in p.examples for text in (e.prompt, e.response, e.critique, e.revision))}
+        rows.append({"principle": p.id, "clauses": len(p.clauses), "examples": len(p.examples)}
+                    | lengths | {"total": sum(lengths.values())})
     return rows
 
 
@@ -149,30 +192,46 @@ class ConstitutionDiff:
     "Where two constitutions differ; printed as text, shown as a table in a notebook."
     left: str  # name of the one
     right: str  # name of the other
-    changes: tuple[tuple[str, str | None, str | None], ...]  # part, its text on the left and on the right; None: not there
+    # part, its text on the left and on the right; None: not there
+    changes: tuple[tuple[str, str | None, str | None], ...]
 
     def __str__(self):
         if not self.changes: return f"{self.left} and {self.right} say the same"
         blocks = []
         for part, left, right in self.changes:
-            lines = list(difflib.unified_diff((left or "").split("\n"), (right or "").split("\n"), lineterm="", n=0))[2:]
-            blocks.append("\n".join([f"{part}" + (f": only in {self.left}" if right is None else f": only in {self.right}" if left is None else ""), *(f"  {line}" for line in lines if not line.startswith("@@"))]))
+            lines = list(difflib.unified_diff((left or "").split("\n"), (right or "").split("\n"), lineterm="",
+                                              n=0))[2:]
+            blocks.append("\n".join([f"{part}" + (f": only in {self.left}" if right is None
+                                                  else f": only in {self.right}" if left is None else ""),
+                                     *(f"  {line}" for line in lines if not line.startswith("@@"))]))
         return "\n\n".join([f"--- {self.left}\n+++ {self.right}", *blocks])
 
     def _repr_html_(self) -> str:
         "Both sides beside each other; every text escaped."
-        def cell(text): return f"<td style='text-align:left;vertical-align:top;white-space:pre-wrap;width:42%'>{'<i>not there</i>' if text is None else html.escape(text)}</td>"
-        rows = "".join(f"<tr><td style='text-align:left;vertical-align:top'>{html.escape(part)}</td>{cell(left)}{cell(right)}</tr>" for part, left, right in self.changes)
-        return f"<table><tr><th></th><th style='text-align:left'>{html.escape(self.left)}</th><th style='text-align:left'>{html.escape(self.right)}</th></tr>{rows}</table>" if self.changes else f"<p>{html.escape(str(self))}</p>"
+        def cell(text):
+            return ("<td style='text-align:left;vertical-align:top;white-space:pre-wrap;width:42%'>"
+                    f"{'<i>not there</i>' if text is None else html.escape(text)}</td>")
+        rows = "".join(
+            f"<tr><td style='text-align:left;vertical-align:top'>{html.escape(part)}</td>{cell(left)}{cell(right)}</tr>"
+            for part, left, right in self.changes
+        )
+        return ((f"<table><tr><th></th><th style='text-align:left'>{html.escape(self.left)}</th><th "
+                 f"style='text-align:left'>{html.escape(self.right)}</th></tr>{rows}</table>")
+                if self.changes else f"<p>{html.escape(str(self))}</p>")
 
 
 def _parts(constitution: Constitution) -> dict[str, str]:
     "A constitution as its parts, by name."
     c = constitution
-    parts = {"title": c.title, "language": c.language, "version": c.version, "preamble": c.preamble, "meta-principles": "\n".join(c.meta_principles)}
+    parts = {"title": c.title, "language": c.language, "version": c.version, "preamble": c.preamble,
+             "meta-principles": "\n".join(c.meta_principles)}
     for p in c.principles:
-        parts |= {f"{p.id}: title": p.title, f"{p.id}: description": p.description, f"{p.id}: clauses": "\n".join(p.clauses), f"{p.id}: critique request": p.critique_request, f"{p.id}: revision request": p.revision_request}
-        parts |= {f"{p.id}: example {number}": "\n".join(f"{name}: {getattr(e, name)}" for name in ("prompt", "response", "critique", "revision")) for number, e in enumerate(p.examples, 1)}
+        parts |= {f"{p.id}: title": p.title, f"{p.id}: description": p.description,
+                  f"{p.id}: clauses": "\n".join(p.clauses), f"{p.id}: critique request": p.critique_request,
+                  f"{p.id}: revision request": p.revision_request}
+        parts |= {f"{p.id}: example {number}": "\n".join(f"{name}: {getattr(e, name)}"
+                                                         for name in ("prompt", "response", "critique", "revision"))
+                  for number, e in enumerate(p.examples, 1)}
     return {name: text for name, text in parts.items() if text}
 
 
@@ -181,13 +240,15 @@ def diff_constitutions(left: Constitution,  # the one
                        ) -> ConstitutionDiff:
     "Every part that is not the same in both; principles are paired by id, their order aside."
     a, b = _parts(left), _parts(right)
-    return ConstitutionDiff(left.id, right.id, tuple((name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)))
+    return ConstitutionDiff(left.id, right.id, tuple((name, a.get(name), b.get(name))
+                                                     for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)))
 
 # %% ../../nbs/10_command/02_lint.ipynb #00000011
 def length_function(model: str | None,  # a model's name; None: count words
                     ) -> tuple[Callable[[str], int], str]:
     "What to measure texts with, and its unit."
-    return (tokenizer_length(load_tokenizer(model_spec(model))), f"tokens of {model}") if model else (count_words, "words")
+    return ((tokenizer_length(load_tokenizer(model_spec(model))), f"tokens of {model}") if model
+            else (count_words, "words"))
 
 
 def lint_text(names: Sequence[str],  # constitutions; empty: all of data/constitutions/
@@ -199,8 +260,11 @@ def lint_text(names: Sequence[str],  # constitutions; empty: all of data/constit
         findings = lint_file(constitution_path(name))
         errors = sum(finding.level == "error" for finding in findings)
         usable = usable and not errors
-        verdict = f"cannot be used, {errors} to mend" if errors else f"{len(findings)} to consider" if findings else "nothing to find fault with"
-        sizes = "" if errors else "\n  " + f"{unit}: " + ", ".join(f"{row['principle']} {row['total']:,}" for row in principle_lengths(load_constitution(name), count))
+        verdict = (f"cannot be used, {errors} to mend" if errors
+                   else f"{len(findings)} to consider" if findings else "nothing to find fault with")
+        sizes = "" if errors else "\n  " + f"{unit}: " + ", ".join(
+            f"{row['principle']} {row['total']:,}" for row in principle_lengths(load_constitution(name), count)
+        )
         blocks.append("\n".join([f"{name}: {verdict}{sizes}", *(f"  {finding}" for finding in findings)]))
     return "\n".join(blocks), usable
 
@@ -214,11 +278,15 @@ def show_text(constitution: Constitution,  # what to show
         text = dump_constitution(constitution)
         try: same = parse_constitution(text, constitution.id) == constitution
         except InputError: same = False
-        if not same: raise InputError(f"constitution '{constitution.id}' has a text that our own format would misread (a line that looks like a heading, or half a code block); change that text first")
+        if not same:
+            raise InputError(f"constitution '{constitution.id}' has a text that our own format would misread (a line "
+                             "that looks like a heading, or half a code block); change that text first")
         return text.rstrip("\n")
     c, (count, unit) = constitution, length_function(model)
-    rows = [("principle", "clauses", "examples", "description", "clause text", "requests", "example text", "total")] + [tuple(row.values()) for row in principle_lengths(c, count)]
-    return f"{c.title} ({c.id}, language {c.language}, version {c.version}, digest {c.digest})\n{len(c.meta_principles)} meta-principles; lengths in {unit}\n{text_table(rows)}"
+    rows = ([("principle", "clauses", "examples", "description", "clause text", "requests", "example text", "total")]
+            + [tuple(row.values()) for row in principle_lengths(c, count)])
+    return (f"{c.title} ({c.id}, language {c.language}, version {c.version}, digest {c.digest})\n"
+            f"{len(c.meta_principles)} meta-principles; lengths in {unit}\n{text_table(rows)}")
 
 
 def diff_text(left: str,  # a constitution's name or file

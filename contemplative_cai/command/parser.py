@@ -22,7 +22,8 @@ def parse_source(text: str,  # a name, a path, or YAML such as {source: mine.csv
                  ) -> Any:
     "A source as it stands on a command line."
     value = parse_override(f"source={text}")[1] if text.lstrip().startswith("{") else {"source": text}
-    if not isinstance(value, dict) or "source" not in value: raise InputError(f"{text}: expected a name, a path, or YAML such as '{{source: mine.csv, history: true}}'")
+    if not isinstance(value, dict) or "source" not in value:
+        raise InputError(f"{text}: expected a name, a path, or YAML such as '{{source: mine.csv, history: true}}'")
     return {"columns": columns} | value if columns and value["source"] not in SOURCES else value
 
 
@@ -31,7 +32,9 @@ def parse_columns(text: str | None,  # field=column, separated by commas
     "The column map a command line says; raises `InputError`."
     pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
     for _, equals, column in pairs:
-        if not equals or not column.strip(): raise InputError(f"--columns {text}: expected field=column, such as text=question; fields: {', '.join(FIELDS)}")
+        if not equals or not column.strip():
+            raise InputError(f"--columns {text}: expected field=column, such as text=question; "
+                             f"fields: {', '.join(FIELDS)}")
     return {field.strip(): column.strip() for field, _, column in pairs}
 
 # %% ../../nbs/10_command/04_parser.ipynb #00000005
@@ -51,96 +54,178 @@ exit status: 0 done · 1 a step failed or was interrupted · 2 the input is wron
 
 def _constitution_parser(commands) -> None:
     "`ccai constitution lint|show|diff`."
-    constitution = commands.add_parser("constitution", help="lint, show or compare constitutions", formatter_class=argparse.RawDescriptionHelpFormatter, epilog="examples:\n  ccai constitution lint                                 all of data/constitutions/\n  ccai constitution show mine.md --model smollm2-135m    lengths in tokens\n  ccai constitution show foreign.md --full > mine.md     another format, rewritten in ours\n  ccai constitution diff contemplative charter")
+    constitution = commands.add_parser(
+        "constitution", help="lint, show or compare constitutions",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=("examples:\n  ccai constitution lint                                 "
+                "all of data/constitutions/\n  ccai constitution show mine.md --model smollm2-135m    "
+                "lengths in tokens\n  ccai constitution show foreign.md --full > mine.md     another format, "
+                "rewritten in ours\n  ccai constitution diff contemplative charter")
+    )
     what = constitution.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, help_text, files in [("lint", "what is missing, misplaced or would be filtered; exit status 2 when a file cannot be used", "*"), ("show", "principles, lengths and digest", "+"), ("diff", "every part in which two differ", 2)]:
+    for name, help_text, files in [
+        ("lint", "what is missing, misplaced or would be filtered; exit status 2 when a file cannot be used", "*"),
+        ("show", "principles, lengths and digest", "+"), ("diff", "every part in which two differ", 2)
+    ]:
         parser = what.add_parser(name, help=help_text)
-        parser.add_argument("files", nargs=files, metavar="FILE", help="name in data/constitutions/, or a .md file (ours, structured, directives or headerless)")
+        parser.add_argument(
+            "files", nargs=files, metavar="FILE",
+            help="name in data/constitutions/, or a .md file (ours, structured, directives or headerless)"
+        )
         if name != "diff": parser.add_argument("--model", help="count tokens of this model (default: words)")
-        if name == "show": parser.add_argument("--full", action="store_true", help="print the whole text, in the project's own format")
+        if name == "show":
+            parser.add_argument("--full", action="store_true", help="print the whole text, in the project's own format")
 
 
 def _prompts_parser(commands) -> None:
     "`ccai prompts`."
-    prompts = commands.add_parser("prompts", help="what a source of prompts holds, without showing one", formatter_class=argparse.RawDescriptionHelpFormatter, epilog="examples:\n  ccai prompts ailuminate --figure counts.png\n  ccai prompts practice mine.csv --columns text=question,hazard=kind\n  ccai prompts '{source: hh-rlhf, data_dir: harmless-base, part: test}'\n  ccai prompts hub:owner/name --columns text=instruction")
-    prompts.add_argument("sources", nargs="+", metavar="SOURCE", help="practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, a .csv/.jsonl/.parquet file, hub:owner/name, or YAML such as '{source: mine.csv, history: true}'")
-    for name in ("hazards", "personas", "locales"): prompts.add_argument(f"--{name}", metavar="NAMES", help=f"{name} to keep, separated by commas")
-    prompts.add_argument("--columns", metavar="field=column,...", help="which columns of a file hold text, id, hazard, persona, ...")
-    prompts.add_argument("--duplicates", choices=("exact", "near"), default="exact", help="count once: exact copies, or near duplicates too")
-    prompts.add_argument("--constitution", default="contemplative", metavar="NAME", help="whose principles the capacity is computed with (default: contemplative)")
+    prompts = commands.add_parser(
+        "prompts", help="what a source of prompts holds, without showing one",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=("examples:\n  ccai prompts ailuminate --figure counts.png\n  ccai prompts practice mine.csv "
+                "--columns text=question,hazard=kind\n  ccai prompts '{source: hh-rlhf, data_dir: harmless-base, part: "
+                "test}'\n  ccai prompts hub:owner/name --columns text=instruction")
+    )
+    prompts.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help=("practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
+              "a .csv/.jsonl/.parquet file, hub:owner/name, or YAML such as '{source: mine.csv, history: true}'")
+    )
+    for name in ("hazards", "personas", "locales"):
+        prompts.add_argument(f"--{name}", metavar="NAMES", help=f"{name} to keep, separated by commas")
+    prompts.add_argument("--columns", metavar="field=column,...",
+                         help="which columns of a file hold text, id, hazard, persona, ...")
+    prompts.add_argument("--duplicates", choices=("exact", "near"), default="exact",
+                         help="count once: exact copies, or near duplicates too")
+    prompts.add_argument("--constitution", default="contemplative", metavar="NAME",
+                         help="whose principles the capacity is computed with (default: contemplative)")
     prompts.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the counts into this file too")
 
 
 def _push_parser(commands) -> None:
     "`ccai push`."
-    push = commands.add_parser("push", help="a run's pairs as a data set on the hub; shows what would be sent, --yes sends it", formatter_class=argparse.RawDescriptionHelpFormatter,
-                               description="Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub. Only --yes sends it. The token is the hub's own: hf auth login, or HF_TOKEN.",
-                               epilog="examples:\n  ccai push mine --repo lab/contemplative-pairs          show files, sizes, licence and card\n  ccai push mine --repo lab/contemplative-pairs --yes    send them to a private repository\n\nexit status: 0 shown or sent · 1 the hub did not take it · 2 the input is wrong, or there is no token")
+    push = commands.add_parser(
+        "push",
+        help="a run's pairs as a data set on the hub; shows what would be sent, --yes sends it",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=("Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub. "
+                     "Only --yes sends it. The token is the hub's own: hf auth login, or HF_TOKEN."),
+        epilog=(
+            "examples:\n  ccai push mine --repo lab/contemplative-pairs          show files, sizes, licence "
+            "and card\n  ccai push mine --repo lab/contemplative-pairs --yes    send them to a private repository\n\n"
+            "exit status: 0 shown or sent · 1 the hub did not take it · 2 the input is wrong, or there is no token"
+        ),
+    )
     push.add_argument("run", metavar="RUN")
     push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="where to; made when it is not there")
     push.add_argument("--public", action="store_true", help="everybody may see it (default: private)")
-    push.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing (also without it, as long as --yes is not given)")
+    push.add_argument("--dry-run", action="store_true",
+                      help="show what would be sent, and send nothing (also without it, as long as --yes is not given)")
     push.add_argument("--yes", action="store_true", help="really send it")
 
 
 def _diff_parser(commands) -> None:
     "`ccai diff`."
-    diff = commands.add_parser("diff", help="what became of one run's pairs in another", formatter_class=argparse.RawDescriptionHelpFormatter,
-                               description="Compare two runs' pairs by prompt and principle: added, dropped (with the reason), changed; and what in their recipes, models and versions differs.",
-                               epilog="examples:\n  ccai diff zero-shot few-shot              counts, reasons and settings\n  ccai diff zero-shot few-shot --show 5     five changed pairs side by side\n  ccai diff zero-shot few-shot --json       ids and counts, no texts")
+    diff = commands.add_parser(
+        "diff", help="what became of one run's pairs in another", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=("Compare two runs' pairs by prompt and principle: added, dropped (with the reason), changed; "
+                     "and what in their recipes, models and versions differs."),
+        epilog=("examples:\n  ccai diff zero-shot few-shot              counts, "
+                "reasons and settings\n  ccai diff zero-shot few-shot --show 5     five changed pairs side by side\n  "
+                "ccai diff zero-shot few-shot --json       ids and counts, no texts")
+    )
     diff.add_argument("left", metavar="RUN")
     diff.add_argument("right", metavar="RUN")
     how = diff.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for machines")
-    how.add_argument("--show", type=int, default=0, metavar="N", help="show N changed pairs, of the project's own prompts")
+    how.add_argument("--show", type=int, default=0, metavar="N",
+                     help="show N changed pairs, of the project's own prompts")
     diff.add_argument("--show-text", action="store_true", help="with --show: pairs of other sources too")
 
 
 def _compare_parser(commands) -> None:
     "`ccai compare`."
-    compare = commands.add_parser("compare", help="evaluated runs side by side: what each gained and what it cost", formatter_class=argparse.RawDescriptionHelpFormatter,
-                                  description="Set evaluated runs side by side, such as one a model size: the primary outcome with over-refusal beside it, the principles, unseen pairs, tokens and seconds of every step. Says what keeps the runs from being compared (other judges, prompts, claims, seeds). Writes a page that needs no network, and the same in Markdown. For runs' pairs, see: ccai diff.",
-                                  epilog="examples:\n  ccai compare small large                          runs/compare/compare-small-large.html and .md\n  ccai compare q05 q7 q14 --out scaling.html        scaling.html, scaling.md and scaling-figures/\n\nexit status: 0 written · 2 a run is not there or has not been evaluated, or FILE is no .html file")
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="two or more; sorted by the size of their models where configs/models.yaml knows it")
+    compare = commands.add_parser(
+        "compare",
+        help="evaluated runs side by side: what each gained and what it cost",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=("Set evaluated runs side by side, such as one a model size: the primary outcome "
+                     "with over-refusal beside it, the principles, unseen pairs, tokens and seconds of every step. "
+                     "Says what keeps the runs from being compared (other judges, prompts, claims, seeds). "
+                     "Writes a page that needs no network, and the same in Markdown. For runs' pairs, see: ccai diff."),
+        epilog=("examples:\n  ccai compare small large                          runs/compare/compare-small-large.html "
+                "and .md\n  ccai compare q05 q7 q14 --out scaling.html        scaling.html, "
+                "scaling.md and scaling-figures/\n\n"
+                "exit status: 0 written · 2 a run is not there or has not been evaluated, or FILE is no .html file"),
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN",
+                         help="two or more; sorted by the size of their models where configs/models.yaml knows it")
     compare.add_argument("--out", type=Path, metavar="FILE", help="the .html file to write (default: in runs/compare/)")
 
 
 def _plan_parser(commands) -> None:
     "`ccai plan`."
-    plan = commands.add_parser("plan", help="memory, machine, hours and money of a recipe's training", formatter_class=argparse.RawDescriptionHelpFormatter,
-                               description="Count what a recipe's training holds in memory at its batch and max_length, name the smallest machine of configs/machines.yaml that has it, and say how long it takes at a measured rate.",
-                               epilog="examples:\n  ccai plan qwen2.5-7b\n  ccai plan qwen2.5-7b -p train_quantization=int4 -p gradient_checkpointing=true\n  ccai plan qwen2.5-7b --run mine --tokens-per-second 9000    with the lengths of a run's pairs, and a rate you measured")
+    plan = commands.add_parser(
+        "plan",
+        help="memory, machine, hours and money of a recipe's training",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=("Count what a recipe's training holds in memory at its batch and max_length, name the smallest "
+                     "machine of configs/machines.yaml that has it, and say how long it takes at a measured rate."),
+        epilog=("examples:\n  ccai plan qwen2.5-7b\n  ccai plan qwen2.5-7b -p train_quantization=int4 -p "
+                "gradient_checkpointing=true\n  ccai plan qwen2.5-7b --run mine --tokens-per-second 9000    with the "
+                "lengths of a run's pairs, and a rate you measured"),
+    )
     plan.add_argument("recipe", metavar="RECIPE", help="name in configs/, or a .yaml file")
-    plan.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value", help="change a key of the recipe; may be repeated")
+    plan.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value",
+                      help="change a key of the recipe; may be repeated")
     plan.add_argument("--run", help="take the number and the lengths of pairs from this trained run")
     plan.add_argument("--pairs", type=int, help="pairs that are trained on")
     plan.add_argument("--length", type=int, help="tokens of the longest prompt with its answer (default: max_length)")
-    plan.add_argument("--tokens-per-second", type=float, metavar="R", help="a measured training rate (default: of the newest training of the model in runs/)")
+    plan.add_argument("--tokens-per-second", type=float, metavar="R",
+                      help="a measured training rate (default: of the newest training of the model in runs/)")
 
 
 def _search_parser(commands) -> None:
     "`ccai search`."
-    search = commands.add_parser("search", help="try settings of training, each in a process of its own; the best becomes a recipe file", formatter_class=argparse.RawDescriptionHelpFormatter,
-                                 description="Search settings of training on a run's pairs by validation accuracy, with optuna on SQLite. Stopped, it goes on where it was. Test pairs are not looked at. Results: runs/RUN/search/ with trials.json, search.png and best.yaml.",
-                                 epilog="a space, such as space.yaml:\n  learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}\n  beta: [0.05, 0.1, 0.3]\n  epochs: {low: 1, high: 3, step: 1}\n\nexamples:\n  ccai search smollm2-135m --run mine --space space.yaml --trials 20\n  ccai run train --run mine-best --recipe runs/mine/search/best.yaml")
+    search = commands.add_parser(
+        "search",
+        help="try settings of training, each in a process of its own; the best becomes a recipe file",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=("Search settings of training on a run's pairs by validation accuracy, with optuna on SQLite. "
+                     "Stopped, it goes on where it was. Test pairs are not looked at. "
+                     "Results: runs/RUN/search/ with trials.json, search.png and best.yaml."),
+        epilog=("a space, such as space.yaml:\n  learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}\n  beta: [0.05, "
+                "0.1, 0.3]\n  epochs: {low: 1, high: 3, step: 1}\n\nexamples:\n  ccai search smollm2-135m --run mine "
+                "--space space.yaml --trials 20\n  ccai run train --run mine-best --recipe runs/mine/search/best.yaml"),
+    )
     search.add_argument("recipe", metavar="RECIPE", help="name in configs/, or a .yaml file: what is not searched")
     search.add_argument("--run", help="the run whose pairs are trained on (default: the train notebook's)")
-    search.add_argument("--space", required=True, type=Path, metavar="FILE", help="YAML: key to a list of values, or to {low, high, log or step}")
-    search.add_argument("--trials", type=int, default=20, metavar="N", help="finished trials there are to be (default: 20)")
-    search.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value", help="change a key of the recipe; may be repeated")
+    search.add_argument("--space", required=True, type=Path, metavar="FILE",
+                        help="YAML: key to a list of values, or to {low, high, log or step}")
+    search.add_argument("--trials", type=int, default=20, metavar="N",
+                        help="finished trials there are to be (default: 20)")
+    search.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value",
+                        help="change a key of the recipe; may be repeated")
 
 
 def _parser() -> argparse.ArgumentParser:
     "The command line."
-    parser = argparse.ArgumentParser(prog="ccai", description="Contemplative constitutional AI: generate, review, train, evaluate.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="ccai",
+                                     description="Contemplative constitutional AI: generate, review, train, evaluate.",
+                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="execute a step's notebook", epilog=EXAMPLES, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run = commands.add_parser("run", help="execute a step's notebook", epilog=EXAMPLES, add_help=False,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     run.add_argument("-h", "--help", action="store_true", help="this help; after a step, its parameters too")
     run.add_argument("step", nargs="?", metavar="STEP", help=f"{' | '.join(STEPS)} | all")
-    run.add_argument("--recipe", help=f"name in configs/, or a .yaml file (default: the run's own, or {DEFAULT_RECIPE})")
+    run.add_argument("--recipe",
+                     help=f"name in configs/, or a .yaml file (default: the run's own, or {DEFAULT_RECIPE})")
     run.add_argument("--run", help="name of the run, a folder in runs/ (default: the notebook's)")
-    run.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value", help="set a parameter; may be repeated")
-    run.add_argument("--on", default="local", metavar="WHERE", help="local (default); ray: the calls of generate on actors, one a GPU (RAY_ADDRESS: a running cluster); or a launcher such as sagemaker")
+    run.add_argument("-p", dest="parameters", action="append", default=[], metavar="key=value",
+                     help="set a parameter; may be repeated")
+    run.add_argument("--on", default="local", metavar="WHERE",
+                     help=("local (default); ray: the calls of generate on actors, one a GPU (RAY_ADDRESS: "
+                           "a running cluster); or a launcher such as sagemaker"))
     run.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     run.add_argument("--yes", action="store_true", help="with a launcher: really submit what --dry-run shows")
     commands.add_parser("runs", help="list the runs")
@@ -151,7 +236,8 @@ def _parser() -> argparse.ArgumentParser:
     repair.add_argument("run")
     report = commands.add_parser("report", help="rebuild a run's report from its folder")
     report.add_argument("run")
-    report.add_argument("--show-text", action="store_true", help="show answers to adversarial prompts too (hidden until clicked)")
+    report.add_argument("--show-text", action="store_true",
+                        help="show answers to adversarial prompts too (hidden until clicked)")
     _constitution_parser(commands)
     _prompts_parser(commands)
     _push_parser(commands)

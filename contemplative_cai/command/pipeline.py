@@ -17,19 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pydantic import TypeAdapter, ValidationError
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..core.journal import Journal
 from ..core.project import did_you_mean, project_root, runs_root
-from ..core.recipe import build_recipe, check_model, given, load_recipe, Recipe
-from ..core.run import check_disk, check_run_name, open_run, refuse_busy, Run, surroundings
+from ..core.recipe import Recipe, build_recipe, check_model, given, load_recipe
+from ..core.run import Run, check_disk, check_run_name, open_run, refuse_busy, surroundings
 from ..core.schema import InputError
 from ..core.terminal import progress_line
 from ..evaluation.evaluate import check_evaluation
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import leakage, recipe_prompts, recipe_split
-from ..inputs.sources import as_sources, FETCH_AILUMINATE, load_prompts
+from ..inputs.sources import FETCH_AILUMINATE, as_sources, load_prompts
 from ..inputs.split import refuse_leaks
 from ..models.catalog import model_spec
 from ..models.choose import choose_engine
@@ -41,7 +42,8 @@ from ..training.train import check_training, launch_file
 from ..training.trainer import check_machine
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #00000004
-STEPS = {"setup": "00_setup", "smoke-test": "01_smoke_test", "quickstart": "02_quickstart", "generate": "03_generate", "review": "04_review", "train": "05_train", "evaluate": "06_evaluate"}
+STEPS = {"setup": "00_setup", "smoke-test": "01_smoke_test", "quickstart": "02_quickstart", "generate": "03_generate",
+         "review": "04_review", "train": "05_train", "evaluate": "06_evaluate"}
 ALL = ("generate", "train", "evaluate")  # what `ccai run all` means
 DEFAULT_RECIPE = "smollm2-135m"
 
@@ -70,7 +72,8 @@ def notebook_parameters(step: str,  # one of STEPS
     lines, found = source.split("\n"), {}
     for node in ast.parse(source).body:
         meaning = lines[node.lineno - 1].partition("  # ")[2].strip()
-        found[node.target.id] = Parameter(node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning)
+        found[node.target.id] = Parameter(node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value),
+                                          meaning)
     return found
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #00000007
@@ -82,14 +85,16 @@ def check_parameters(steps: list[str],  # what will run
                      ) -> None:
     "Raises `InputError` for every name no notebook of these steps has, and every value of the wrong type."
     known = {name: parameter for step in steps for name, parameter in notebook_parameters(step).items()}
-    problems = [f"unknown parameter '{name}'; {did_you_mean(name, list(known))}" for name in overrides if name not in known]
+    problems = [f"unknown parameter '{name}'; {did_you_mean(name, list(known))}"
+                for name in overrides if name not in known]
     for name, value in overrides.items():
         if name not in known or name in Recipe.model_fields: continue
         kind = PARAMETER_KINDS.get(known[name].kind.split(" | ")[0])
         try: TypeAdapter(kind).validate_python(value, strict=kind is not float)
         except ValidationError: problems.append(f"parameter '{name}': expected {known[name].kind}, got {value!r}")
     try: build_recipe({key: value for key, value in overrides.items() if key in Recipe.model_fields}, "parameters")
-    except InputError as error: problems += [problem.replace("parameters: ", "parameter ", 1) for problem in error.problems]
+    except InputError as error:
+        problems += [problem.replace("parameters: ", "parameter ", 1) for problem in error.problems]
     if problems: raise InputError(*problems)
 
 
@@ -114,7 +119,8 @@ def begin(run: str,  # the run's name
     "Open the run and record what it is made of: the first call of every pipeline notebook."
     name, resolved = settle(run, recipe, given(parameters))
     opened = open_run(run)
-    if not parameters and "recipe" in opened.manifest: return opened, resolved  # reviewing changes nothing and may go on beside other work
+    # reviewing changes nothing and may go on beside other work
+    if not parameters and "recipe" in opened.manifest: return opened, resolved
     refuse_busy(opened)
     opened.record(run=run, recipe_name=name, recipe=resolved.model_dump(mode="json"), surroundings=surroundings())
     return opened, resolved
@@ -124,13 +130,15 @@ def check_inputs(steps: list[str],  # what will run
                  recipe: Recipe,  # as resolved
                  folder: Path | None = None,  # the run's, where there is one
                  ) -> None:
-    "Read what the steps will read: constitution, prompts, split, and leaks between what is learned and what is tested; raises `InputError`."
+    """Read what the steps will read: constitution, prompts,
+    split, and leaks between what is learned and what is tested; raises `InputError`."""
     if set(steps) - {"setup", "review"}:
         recipe_constitution(recipe)
         check_methods(recipe)
         check_evaluation(recipe)
         prompts = recipe_prompts(recipe)
-        refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None), prompts)[1])
+        refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None),
+                             prompts)[1])
 
 
 def preflight(plan: "Plan",  # what will run
@@ -150,7 +158,8 @@ def preflight(plan: "Plan",  # what will run
     if (folder / "journal.sqlite").exists(): Journal(folder / "journal.sqlite").close()
     if plan.steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(plan.run, create=False))
     if plan.steps[0] == "train": check_training(open_run(plan.run, create=False), plan.recipe, record=False)
-    if plan.steps[0] != "review" and not plan.recipe.base_url and model_spec(plan.recipe.model).kind == "embedded": embedded_file()
+    if plan.steps[0] != "review" and not plan.recipe.base_url and model_spec(plan.recipe.model).kind == "embedded":
+        embedded_file()
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #0000000a
 class StepFailed(RuntimeError):
@@ -173,7 +182,9 @@ def _watching(run_folder: Path) -> Iterator[None]:
             text, finished = progress_line(state), state["done"] >= state["total"]
             if text == last_text: continue
             if live: print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
-            elif finished or state["stage"] != last_stage or waited >= 20: print(text, file=sys.stderr, flush=True); waited = 0.0
+            elif finished or state["stage"] != last_stage or waited >= 20:
+                print(text, file=sys.stderr, flush=True)
+                waited = 0.0
             last_text, last_stage = text, state["stage"]
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -190,7 +201,8 @@ def _close_steps(run_folder: Path) -> None:
     if not path.exists(): return
     run = Run(run_folder.name, run_folder)
     steps = run.manifest.get("steps", {})
-    run.record(steps={name: entry | {"status": "interrupted"} if entry["status"] == "running" else entry for name, entry in steps.items()})
+    run.record(steps={name: entry | {"status": "interrupted"} if entry["status"] == "running" else entry
+                      for name, entry in steps.items()})
 
 
 def _sign(path: Path) -> None:
@@ -232,13 +244,20 @@ def execute(step: str,  # one of STEPS
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls every parameter of type 'int | None' unknown
     where = f"{notebook.name}, cell {{cell}}: {{what}} (executed copy: {copy})"
     try:
-        with _watching(folder): papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters}, kernel_name="python3", cwd=str(project_root()), progress_bar=False, extra_arguments=["--IPKernelApp.log_level=CRITICAL"], kernel_manager_class=_patient_manager())
+        with _watching(folder):
+            papermill.execute_notebook(notebook, copy, parameters={"run": run_name, **parameters},
+                                       kernel_name="python3", cwd=str(project_root()), progress_bar=False,
+                                       extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                                       kernel_manager_class=_patient_manager())
     except papermill.PapermillExecutionError as error:
         if error.ename == "InputError": raise InputError(*str(error.evalue).split("\n")) from None
         if error.ename == "KeyboardInterrupt": hush_broken_tasks(); raise KeyboardInterrupt from None
         raise StepFailed(where.format(cell=error.cell_index, what=f"{error.ename}: {error.evalue}")) from None
     except KeyboardInterrupt: hush_broken_tasks(); raise
-    except DeadKernelError: raise StepFailed(where.format(cell="?", what="the kernel died; if memory ran out, lower batch_size or train_batch_size. What was finished is kept: run the same command again")) from None
+    except DeadKernelError:
+        raise StepFailed(where.format(cell="?",
+                                      what=("the kernel died; if memory ran out, lower batch_size or train_batch_size. "
+                                            "What was finished is kept: run the same command again"))) from None
     finally:
         _close_steps(folder)
         _sign(copy)
@@ -251,12 +270,16 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     rows: list[dict] = []
     def row(what, status, found, todo=""): rows.append({"what": what, "status": status, "found": found, "todo": todo})
     here = surroundings()
-    row("Python", "ok" if sys.version_info >= (3, 11) else "missing", here["machine"]["python"], "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer")
-    for name, number in here["versions"].items(): row(name, "ok" if number else "note" if name == "nbdev" else "missing", number or "not installed", "" if number else "make test installs it" if name == "nbdev" else "run: make install")
+    row("Python", "ok" if sys.version_info >= (3, 11) else "missing", here["machine"]["python"],
+        "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer")
+    for name, number in here["versions"].items():
+        row(name, "ok" if number else "note" if name == "nbdev" else "missing", number or "not installed",
+            "" if number else "make test installs it" if name == "nbdev" else "run: make install")
     device = pick_device(recipe.device)
     row("device", "ok", f"{device}, {here['machine']['cores']} cores")
     fast = fast_bfloat16(device)
-    row("bfloat16", "ok" if fast else "note", "computed in hardware" if fast else "emulated, very slow", "" if fast else "nothing: float32 is used instead (dtype: auto)")
+    row("bfloat16", "ok" if fast else "note", "computed in hardware" if fast else "emulated, very slow",
+        "" if fast else "nothing: float32 is used instead (dtype: auto)")
     try: choice = choose_engine(recipe)
     except InputError as error: row("engine", "missing", recipe.engine, str(error))
     else: row("engine", "ok", f"{choice.engine}: {choice.why}")
@@ -271,13 +294,16 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
 def parameter_help(steps: list[str],  # whose notebooks
                    ) -> str:
     "What -p accepts for these steps, one line a parameter."
-    known = {name: parameter for step in steps for name, parameter in notebook_parameters(step).items() if name not in ("run", "recipe")}
+    known = {name: parameter for step in steps
+             for name, parameter in notebook_parameters(step).items() if name not in ("run", "recipe")}
     usual = Recipe().model_dump(mode="json")
     def default(p):
         value = usual.get(p.name, p.default)
         if isinstance(value, dict): return ", ".join(f"{name}={weight:g}" for name, weight in value.items())
         return ", ".join(map(str, value)) if isinstance(value, list) else value
-    return "parameters (-p name=value; the default is the recipe's, else the one shown):\n" + "\n".join(f"  {p.name:<18} {p.meaning.removesuffix('; None: as the recipe says')} [{default(p)}]" for p in known.values())
+    return "parameters (-p name=value; the default is the recipe's, else the one shown):\n" + "\n".join(
+        f"  {p.name:<18} {p.meaning.removesuffix('; None: as the recipe says')} [{default(p)}]" for p in known.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -292,10 +318,16 @@ class Plan:
 
 def _from_root(key: str, value: Any) -> Any:
     "A path that was typed in another folder, as the notebooks see it: they run in the project's root."
-    def moved(text): return os.path.relpath(text, project_root()) if isinstance(text, str) and not os.path.isabs(text) and os.path.isfile(text) and Path(text).suffix and not Path.cwd().samefile(project_root()) else text
+    def moved(text):
+        return (os.path.relpath(text, project_root())
+                if (isinstance(text, str) and not os.path.isabs(text) and os.path.isfile(text)
+                    and Path(text).suffix and not Path.cwd().samefile(project_root()))
+                else text)
     if key in ("prompts", "eval_prompts"):
         sources = [source.model_dump() for source in as_sources(value)]
-        return [{**source, "source": moved(source["source"])} if isinstance(source, dict) else moved(source) for source in sources] if value is not None else None
+        return ([{**source, "source": moved(source["source"])} if isinstance(source, dict) else moved(source)
+                 for source in sources]
+                if value is not None else None)
     return moved(value) if key in ("constitution", "split") else value
 
 
@@ -311,9 +343,11 @@ def make_plan(step: str,  # one of STEPS, or all
     for reserved in {"run", "recipe"} & set(overrides): raise InputError(f"-p {reserved}=...: use --{reserved}")
     check_parameters(steps, overrides)
     overrides = {key: _from_root(key, value) for key, value in overrides.items()}
-    if recipe is None and step in ("smoke-test", "quickstart", "setup"): recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
+    if recipe is None and step in ("smoke-test", "quickstart", "setup"):
+        recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
     run_name = notebook_parameters(steps[0])["run"].default if run_name is None else run_name
-    name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items() if key in Recipe.model_fields and value is not None})
+    name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items()
+                                               if key in Recipe.model_fields and value is not None})
     return Plan(steps, run_name, name, resolved, overrides | ({"recipe": recipe} if recipe else {}))
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from ..core.files import read_json
 from ..core.project import read_config
 from ..core.recipe import Recipe
-from ..core.run import open_run, Run, run_names, trained_stage
+from ..core.run import Run, open_run, run_names, trained_stage
 from ..core.schema import InputError, Record
 from ..core.terminal import clock
-from ..models.catalog import model_spec, ModelSpec, Shape
+from ..models.catalog import ModelSpec, Shape, model_spec
 from ..models.weights import pick_device, pick_dtype
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000004
@@ -38,7 +38,8 @@ def weight_count(shape: Shape,  # of the model
                  ) -> float:
     "Weights of a Llama-like model: embedding, head, and of each layer attention, MLP and norms."
     d, q, k = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    return shape.vocabulary * d * (1 if tied else 2) + shape.layers * (2 * d * q + 2 * d * k + 3 * d * shape.intermediate + 2 * d)
+    return (shape.vocabulary * d * (1 if tied else 2)
+            + shape.layers * (2 * d * q + 2 * d * k + 3 * d * shape.intermediate + 2 * d))
 
 
 def adapter_count(shape: Shape,  # of the model
@@ -47,15 +48,19 @@ def adapter_count(shape: Shape,  # of the model
                   ) -> float:
     "Weights of a LoRA adapter: for a matrix of m x n, rank x (m + n)."
     d, f, q, k = shape.hidden, shape.intermediate, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sides = {"q_proj": d + q, "k_proj": d + k, "v_proj": d + k, "o_proj": q + d, "gate_proj": d + f, "up_proj": d + f, "down_proj": f + d}
+    sides = {"q_proj": d + q, "k_proj": d + k, "v_proj": d + k, "o_proj": q + d, "gate_proj": d + f, "up_proj": d + f,
+             "down_proj": f + d}
     return shape.layers * rank * sum(sides[name] for name in targets or sides if name in sides)
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000007
-LIBRARIES_GB = {"cpu": 0.75, "cuda": 0.6, "mps": 0.6}  # Python and torch in the process's memory; a CUDA context on the GPU
+# Python and torch in the process's memory; a CUDA context on the GPU
+LIBRARIES_GB = {"cpu": 0.75, "cuda": 0.6, "mps": 0.6}
 RESERVE = 0.08  # of a device's memory that is left alone: fragmentation, other users
 TILE, TILE_ROWS = 32768, 4096  # columns of the vocabulary, and tokens, that TRL scores at once
 CPU_BILLIONS = 2.0  # parameters, 10^9, above which no computer without a GPU is proposed: a step takes minutes
-COPIES = {"cpu": 10, "mps": 10, "cuda": 3}  # of that tile in float32 at its worst; 10 without Triton, where each operation makes one, was found by measuring the embedded model at 460 to 3,700 tokens
+# of that tile in float32 at its worst; 10 without Triton, where each operation makes one,
+# was found by measuring the embedded model at 460 to 3,700 tokens
+COPIES = {"cpu": 10, "mps": 10, "cuda": 3}
 
 
 class Memory(Record):
@@ -76,7 +81,8 @@ class Memory(Record):
                 devices: int,  # over which weights, adapter and optimizer are cut
                 ) -> float:
         "A device's part under FSDP2 or ZeRO-3; activations, scores and libraries stay whole."
-        return (self.weights + self.adapter + self.optimizer) / devices + self.activations + self.scores + self.libraries
+        return ((self.weights + self.adapter + self.optimizer) / devices
+                + self.activations + self.scores + self.libraries)
 
 
 def model_shape(spec: ModelSpec,  # a model
@@ -84,10 +90,19 @@ def model_shape(spec: ModelSpec,  # a model
     "Its sizes, from models.yaml or the folder's config.json; raises `InputError` where neither says."
     if spec.shape: return spec.shape
     path = Path(spec.hub_id or "") / "config.json"
-    if not path.is_file(): raise InputError(f"model '{spec.name}': no shape to plan with; write layers, hidden, intermediate, heads, kv_heads, head_dim and vocabulary under shape: in configs/models.yaml")
+    if not path.is_file():
+        raise InputError(f"model '{spec.name}': no shape to plan with; write layers, hidden, intermediate, heads, "
+                         "kv_heads, head_dim and vocabulary under shape: in configs/models.yaml")
     said = json.loads(path.read_text(encoding="utf-8"))
-    try: return Shape(layers=said["num_hidden_layers"], hidden=said["hidden_size"], intermediate=said["intermediate_size"], heads=said["num_attention_heads"], kv_heads=said.get("num_key_value_heads") or said["num_attention_heads"], head_dim=said.get("head_dim") or said["hidden_size"] // said["num_attention_heads"], vocabulary=said["vocab_size"])
-    except KeyError as error: raise InputError(f"{path}: no {error.args[0]}; a plan needs a Llama-like model, or its shape in configs/models.yaml") from None
+    try:
+        return Shape(layers=said["num_hidden_layers"], hidden=said["hidden_size"],
+                     intermediate=said["intermediate_size"], heads=said["num_attention_heads"],
+                     kv_heads=said.get("num_key_value_heads") or said["num_attention_heads"],
+                     head_dim=said.get("head_dim") or said["hidden_size"] // said["num_attention_heads"],
+                     vocabulary=said["vocab_size"])
+    except KeyError as error:
+        raise InputError(f"{path}: no {error.args[0]}; "
+                         "a plan needs a Llama-like model, or its shape in configs/models.yaml") from None
 
 
 def plan_memory(recipe: Recipe,  # the experiment
@@ -107,10 +122,15 @@ def plan_memory(recipe: Recipe,  # the experiment
     sides = 1 if recipe.training == "sft" else 2
     tokens = recipe.train_batch_size * sides * (length or recipe.max_length)
     per_layer = layer_bytes(shape, precision, rank, quantized=bool(bits))
-    kept = shape.layers * shape.hidden * (4 if precision == "float32" else 2) + per_layer if recipe.gradient_checkpointing else shape.layers * per_layer
+    kept = (shape.layers * shape.hidden * (4 if precision == "float32" else 2) + per_layer
+            if recipe.gradient_checkpointing else shape.layers * per_layer)
     width = 4 if precision == "float32" else 2
-    return Memory(weights=weights, adapter=trained * 4 / 1e9 if rank else 0.0, optimizer=trained * 12 / 1e9, activations=tokens * kept / 1e9,
-                  scores=min(tokens * learned, TILE_ROWS) * min(TILE, shape.vocabulary) * (width + 4 * (COPIES[kind] - 1)) / 1e9, libraries=LIBRARIES_GB[kind])
+    return Memory(
+        weights=weights, adapter=trained * 4 / 1e9 if rank else 0.0, optimizer=trained * 12 / 1e9,
+        activations=tokens * kept / 1e9,
+        scores=min(tokens * learned, TILE_ROWS) * min(TILE, shape.vocabulary) * (width + 4 * (COPIES[kind] - 1)) / 1e9,
+        libraries=LIBRARIES_GB[kind]
+    )
 
 # %% ../../nbs/10_command/01_plan.ipynb #0000000a
 class Fit(Record):
@@ -128,37 +148,47 @@ def fits(recipe: Recipe,  # the experiment
     "Every machine of machines.yaml, smallest first, with what the training needs there."
     def fit(name, kind, memory_gb, devices, bf16, what):
         memory, usable = plan_memory(recipe, kind, bf16, length), memory_gb * (1 - RESERVE)
-        if memory.total <= usable: return Fit(machine=name, what=what, needed_gb=memory.total, has_gb=memory_gb, how="one process" if devices == 1 else "ddp")
+        if memory.total <= usable:
+            return Fit(machine=name, what=what, needed_gb=memory.total, has_gb=memory_gb,
+                       how="one process" if devices == 1 else "ddp")
         cut = memory.sharded(devices)
-        return Fit(machine=name, what=what, needed_gb=cut if devices > 1 else memory.total, has_gb=memory_gb, how="fsdp2" if devices > 1 and cut <= usable else "no")
+        return Fit(machine=name, what=what, needed_gb=cut if devices > 1 else memory.total, has_gb=memory_gb,
+                   how="fsdp2" if devices > 1 and cut <= usable else "no")
     small = (model_spec(recipe.model).parameters or 0) <= CPU_BILLIONS
     return [fit(name, **values) for name, values in read_config("machines").items() if small or values["kind"] != "cpu"]
 
 
 def measured_rate(model: str,  # name of the model
                   ) -> tuple[float, str] | None:
-    "Tokens a second, reference included, of the newest finished training of this model here, and its run; None where there is none."
+    """Tokens a second, reference included, of the newest finished training of this model here, and its run;
+    None where there is none."""
     found = []
     for name in run_names():
         run = open_run(name, create=False)
         path = run.path(trained_stage(run), "training.json")
         if run.manifest.get("recipe", {}).get("model") != model or not path.exists(): continue
         training = read_json(path)
-        if training.get("status") == "done" and training.get("tokens") and training.get("seconds") and not training.get("resumed_from"): found.append((path.stat().st_mtime, training["tokens"] / training["seconds"], name))
+        if (training.get("status") == "done" and training.get("tokens")
+                and training.get("seconds") and not training.get("resumed_from")):
+            found.append((path.stat().st_mtime, training["tokens"] / training["seconds"], name))
     return max(found)[1:] if found else None
 
 
 def training_tokens(recipe: Recipe,  # the experiment
                     run: Run | None = None,  # whose audit says how long pairs are
-                    pairs: int | None = None,  # pairs that are trained on; None: as the run has, or at most as many as prompts times principles
-                    ) -> tuple[float, str]:
+                    # pairs that are trained on; None: as the run has, or at most as many as prompts times principles
+                    pairs: int | None = None,) -> tuple[float, str]:
     "Tokens that go through the model in training, and what that rests on."
     stage = run.path(trained_stage(run), "training.json") if run else None
     audit = read_json(stage).get("audit") if stage and stage.exists() else None
     share = 1 - recipe.validation_share - recipe.test_share
     n = pairs or (audit["pairs"] if audit else round(recipe.n_prompts * 4 * share))
-    if audit: each, basis = 2 * audit["lengths"]["prompt"][0] + audit["lengths"]["chosen"][0] + audit["lengths"]["rejected"][0], f"median lengths of run {run.name}"
-    else: each, basis = 2 * 60 + recipe.answer_tokens + recipe.revision_tokens, "answers as long as the recipe allows, prompts of 60 tokens: an upper bound"
+    if audit:
+        each, basis = (2 * audit["lengths"]["prompt"][0] + audit["lengths"]["chosen"][0]
+                       + audit["lengths"]["rejected"][0]), f"median lengths of run {run.name}"
+    else:
+        each, basis = (2 * 60 + recipe.answer_tokens + recipe.revision_tokens,
+                       "answers as long as the recipe allows, prompts of 60 tokens: an upper bound")
     steps = recipe.epochs * (recipe.training != "sft") + (recipe.sft_epochs / 2) * (recipe.training != "dpo")
     return n * each * steps, f"{n:,} pairs, {basis}"
 
@@ -172,18 +202,33 @@ def plan_text(recipe: Recipe,  # the experiment
     "The plan, for a terminal."
     kind = pick_device(recipe.device)
     here = plan_memory(recipe, kind, pick_dtype("auto", kind) == "bfloat16", length)
-    lines = [f"memory on this machine's {kind}, {recipe.train_batch_size} pair{'s' if recipe.train_batch_size > 1 else ''} at once, of at most {length or recipe.max_length} tokens a side:"]
-    lines += [f"  {part:<12} {getattr(here, part):8.2f} GB" for part in Memory.model_fields] + [f"  {'in all':<12} {here.total:8.2f} GB", "", "machines (configs/machines.yaml), smallest first:"]
+    lines = [f"memory on this machine's {kind}, "
+             f"{recipe.train_batch_size} pair{'s' if recipe.train_batch_size > 1 else ''} at once, "
+             f"of at most {length or recipe.max_length} tokens a side:"]
+    lines += ([f"  {part:<12} {getattr(here, part):8.2f} GB" for part in Memory.model_fields]
+              + [f"  {'in all':<12} {here.total:8.2f} GB", "", "machines (configs/machines.yaml), smallest first:"])
     found, prices = fits(recipe, length), read_config("prices")["training_usd_per_hour"]
-    for fit in found: lines.append(f"  {fit.machine:<18} {fit.what:<32} needs {fit.needed_gb:7.1f} of {fit.has_gb:g} GB a device: {fit.how}" + (f", {prices[fit.machine]:g} USD/h" if fit.machine in prices else ""))
+    for fit in found:
+        lines.append(
+            f"  {fit.machine:<18} {fit.what:<32} needs {fit.needed_gb:7.1f} of {fit.has_gb:g} GB a device: {fit.how}"
+            + (f", {prices[fit.machine]:g} USD/h" if fit.machine in prices else "")
+        )
     smallest = next((fit for fit in found if fit.how != "no"), None)
-    lines += ["", f"smallest that fits: {smallest.machine} ({smallest.how})" if smallest else "none fits: lower max_length or train_batch_size, set gradient_checkpointing, or train_quantization: int4"]
+    lines += ["",
+              (f"smallest that fits: {smallest.machine} ({smallest.how})" if smallest
+               else ("none fits: lower max_length or train_batch_size, set gradient_checkpointing, "
+                     "or train_quantization: int4"))]
     tokens, basis = training_tokens(recipe, run, pairs)
     lines.append(f"tokens: {tokens:,.0f} ({basis})")
     known = (rate, "as given") if rate else measured_rate(recipe.model)
-    if known is None: lines.append(f"hours: no training of {recipe.model} has been measured here; run a few steps (-p max_steps=5), or give --tokens-per-second")
+    if known is None:
+        lines.append(f"hours: no training of {recipe.model} has been measured here; run a few steps (-p max_steps=5), "
+                     "or give --tokens-per-second")
     else:
         hours = tokens / known[0] / 3600
         price = prices.get(smallest.machine) if smallest else None
-        lines.append(f"hours: {clock(hours * 3600)} at {known[0]:,.0f} tokens/s ({known[1] if rate else f'measured in run {known[1]}, on the machine it ran on'})" + (f"; on {smallest.machine}, if that is where it was measured, {hours * price:.2f} USD" if price else ""))
+        lines.append((f"hours: {clock(hours * 3600)} at {known[0]:,.0f} tokens/s "
+                      f"({known[1] if rate else f'measured in run {known[1]}, on the machine it ran on'})")
+                     + (f"; on {smallest.machine}, if that is where it was measured, {hours * price:.2f} USD" if price
+                        else ""))
     return "\n".join(lines)

@@ -19,12 +19,14 @@ from typing import Any
 
 from ..core.project import project_root, read_config
 from ..core.recipe import Recipe
-from ..core.schema import digest, InputError
+from ..core.schema import InputError, digest
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #00000004
-OWN = {"role": "CCAI_SAGEMAKER_ROLE", "bucket": "CCAI_SAGEMAKER_BUCKET", "image": "CCAI_SAGEMAKER_IMAGE"}  # settings without a default
-CODE, CHECKPOINTS = "/opt/ml/input/data/code", "/opt/ml/checkpoints"  # where SageMaker mounts the code and keeps what survives
+# settings without a default
+OWN = {"role": "CCAI_SAGEMAKER_ROLE", "bucket": "CCAI_SAGEMAKER_BUCKET", "image": "CCAI_SAGEMAKER_IMAGE"}
+# where SageMaker mounts the code and keeps what survives
+CODE, CHECKPOINTS = "/opt/ml/input/data/code", "/opt/ml/checkpoints"
 
 
 def settings() -> dict:
@@ -36,7 +38,8 @@ def settings() -> dict:
 def missing_settings(where: dict,  # from `settings`
                      ) -> list[str]:
     "One message for each of role, bucket and image that is not set."
-    return [f"configs/sagemaker.yaml: {key} is empty; fill it in, or set {variable}" for key, variable in OWN.items() if not where.get(key)]
+    return [f"configs/sagemaker.yaml: {key} is empty; fill it in, or set {variable}"
+            for key, variable in OWN.items() if not where.get(key)]
 
 
 def command_line(step: str,  # a step, or all
@@ -45,14 +48,19 @@ def command_line(step: str,  # a step, or all
                  ) -> list[str]:
     "The command the container runs; the recipe travels as a file."
     words = [".venv/bin/ccai", "run", step, "--run", run, "--recipe", f"{CODE}/recipe.yaml"]
-    return [*words, *(word for key, value in sorted(overrides.items()) if key not in Recipe.model_fields for word in ("-p", f"{key}={json.dumps(value)}"))]
+    return [*words,
+            *(word for key, value in sorted(overrides.items())
+              if key not in Recipe.model_fields for word in ("-p", f"{key}={json.dumps(value)}"))]
 
 
 def entry_script(command: list[str],  # from `command_line`
                  ) -> str:
     "What the container does, as one shell script."
-    return "\n".join(["set -euo pipefail", f"mkdir -p /opt/ml/code {CHECKPOINTS}/runs", f"tar xzf {CODE}/source.tar.gz -C /opt/ml/code", "cd /opt/ml/code", f"export CCAI_RUNS={CHECKPOINTS}/runs", "make install",
-                      shlex.join(command), f"mkdir -p /opt/ml/model && cp -r {CHECKPOINTS}/runs/. /opt/ml/model/"])
+    return "\n".join([
+        "set -euo pipefail", f"mkdir -p /opt/ml/code {CHECKPOINTS}/runs",
+        f"tar xzf {CODE}/source.tar.gz -C /opt/ml/code", "cd /opt/ml/code", f"export CCAI_RUNS={CHECKPOINTS}/runs",
+        "make install", shlex.join(command), f"mkdir -p /opt/ml/model && cp -r {CHECKPOINTS}/runs/. /opt/ml/model/"
+    ])
 
 
 def job_name(step: str,  # a step, or all
@@ -69,7 +77,9 @@ def price(where: dict,  # from `settings`
     "An upper bound in US dollars: max_hours at the on-demand price; null where the price is unknown."
     table = read_config("prices")
     hourly = table["training_usd_per_hour"].get(where["instance"])
-    return {"instance": where["instance"], "usd_per_hour": hourly, "max_usd": round(hourly * where["max_hours"], 2) if hourly is not None else None, "as_of": str(table["as_of"])}
+    return {"instance": where["instance"], "usd_per_hour": hourly,
+            "max_usd": round(hourly * where["max_hours"], 2) if hourly is not None else None,
+            "as_of": str(table["as_of"])}
 
 
 def plan(step: str,  # a step, or all
@@ -83,12 +93,17 @@ def plan(step: str,  # a step, or all
     name = job_name(step, run, digest([code, recipe.model_dump(mode="json"), step, run, overrides]))
     def own(key): return where.get(key) or f"<{key}>"
     base = f"s3://{own('bucket')}/{where['prefix']}"
-    hours = {"MaxRuntimeInSeconds": int(where["max_hours"] * 3600)} | ({"MaxWaitTimeInSeconds": int(max(where["max_wait_hours"], where["max_hours"]) * 3600)} if where["spot"] else {})
+    hours = {"MaxRuntimeInSeconds": int(where["max_hours"] * 3600)} | (
+        {"MaxWaitTimeInSeconds": int(max(where["max_wait_hours"], where["max_hours"]) * 3600)} if where["spot"] else {}
+    )
     return {
         "TrainingJobName": name,
         "RoleArn": own("role"),
-        "AlgorithmSpecification": {"TrainingImage": own("image"), "TrainingInputMode": "File", "ContainerEntrypoint": ["bash", f"{CODE}/entry.sh"]},
-        "InputDataConfig": [{"ChannelName": "code", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{base}/code/{name}", "S3DataDistributionType": "FullyReplicated"}}}],
+        "AlgorithmSpecification": {"TrainingImage": own("image"), "TrainingInputMode": "File",
+                                   "ContainerEntrypoint": ["bash", f"{CODE}/entry.sh"]},
+        "InputDataConfig": [{"ChannelName": "code",
+                             "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{base}/code/{name}",
+                                                             "S3DataDistributionType": "FullyReplicated"}}}],
         "OutputDataConfig": {"S3OutputPath": f"{base}/output"},
         "CheckpointConfig": {"S3Uri": f"{base}/checkpoints/{run}", "LocalPath": CHECKPOINTS},
         "ResourceConfig": {"InstanceType": where["instance"], "InstanceCount": 1, "VolumeSizeInGB": where["volume_gb"]},
@@ -100,14 +115,22 @@ def plan(step: str,  # a step, or all
 # %% ../../nbs/10_command/07_sagemaker.ipynb #00000008
 def input_files(recipe: Recipe,  # whose inputs the job needs
                 ) -> list[str]:
-    "The recipe's prompt files, benchmarks that are here, constitution and split, relative to the project; raises `InputError` when the job could not find one there."
-    tested = dict.fromkeys([*recipe.guarded, *(["ailuminate"] if recipe.n_safety else []), *(["xstest"] if recipe.n_refusal else [])])
+    """The recipe's prompt files, benchmarks that are here, constitution and split, relative to the project;
+    raises `InputError` when the job could not find one there."""
+    tested = dict.fromkeys([*recipe.guarded, *(["ailuminate"] if recipe.n_safety else []),
+                            *(["xstest"] if recipe.n_refusal else [])])
     guarded = [benchmarks_folder() / BENCHMARK_FILES[name] for name in tested if name in BENCHMARK_FILES]
-    named = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)] + [path for path in guarded if path.is_file()] + [Path(name) for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None) if name]
+    named = ([source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)]
+             + [path for path in guarded if path.is_file()]
+             + [Path(name)
+                for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None)
+                if name])
     root, found = project_root(), []
     for path in ((root / path).resolve() for path in named if path is not None):
         if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")
-        if not path.is_relative_to(root): raise InputError(f"{path}: a job sees only the project's tree; copy the file into data/ and name it from there")
+        if not path.is_relative_to(root):
+            raise InputError(f"{path}: a job sees only the project's tree; "
+                             "copy the file into data/ and name it from there")
         found.append(str(path.relative_to(root)))
     return found
 
@@ -116,9 +139,12 @@ def portable(recipe: Recipe,  # as resolved
              ) -> Recipe:
     "The recipe with every path inside the project written from its root, as the job will find it."
     root = project_root()
-    def inside(text): return str(Path(text).resolve().relative_to(root)) if text and Path(text).is_absolute() and Path(text).resolve().is_relative_to(root) else text
+    def inside(text):
+        return (str(Path(text).resolve().relative_to(root))
+                if text and Path(text).is_absolute() and Path(text).resolve().is_relative_to(root) else text)
     def sources(found): return tuple(source.model_copy(update={"source": inside(source.source)}) for source in found)
-    return recipe.model_copy(update={"prompts": sources(recipe.prompts), "eval_prompts": sources(recipe.eval_prompts), "constitution": inside(recipe.constitution), "split": inside(recipe.split)})
+    return recipe.model_copy(update={"prompts": sources(recipe.prompts), "eval_prompts": sources(recipe.eval_prompts),
+                                     "constitution": inside(recipe.constitution), "split": inside(recipe.split)})
 
 
 def source_archive(extra: list[str],  # files to send although git does not track them
@@ -126,7 +152,9 @@ def source_archive(extra: list[str],  # files to send although git does not trac
     "The tracked files of the project and `extra` as a .tar.gz that is the same for the same content."
     root = project_root()
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
-    if listed.returncode: raise InputError(f"{root} is not a git checkout, so it is unclear what to send: {listed.stderr.strip()}; clone the project with git")
+    if listed.returncode:
+        raise InputError(f"{root} is not a git checkout, so it is unclear what to send: {listed.stderr.strip()}; "
+                         "clone the project with git")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in sorted({*extra, *filter(None, listed.stdout.split("\0"))}):
@@ -143,11 +171,15 @@ def submit(request: dict,  # from `plan`
            files: dict[str, bytes],  # file name to content, for the code channel
            region: str,  # such as us-east-1
            ) -> str:
-    "Upload the files and create the job; returns its ARN. Raises `InputError` with the service's own words when it refuses."
+    """Upload the files and create the job; returns its ARN.
+    Raises `InputError` with the service's own words when it refuses."""
     try: import boto3
-    except ImportError: raise InputError("submitting to SageMaker needs boto3; install the extra: .venv/bin/python -m pip install -c constraints.txt -e '.[sagemaker]'") from None
+    except ImportError:
+        raise InputError("submitting to SageMaker needs boto3; install the extra: "
+                         ".venv/bin/python -m pip install -c constraints.txt -e '.[sagemaker]'") from None
     from botocore.exceptions import BotoCoreError, ClientError
-    bucket, _, prefix = request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"].removeprefix("s3://").partition("/")
+    bucket, _, prefix = (request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
+                         .removeprefix("s3://").partition("/"))
     try:
         s3 = boto3.client("s3", region_name=region)
         for name, content in files.items(): s3.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=content)
@@ -167,13 +199,17 @@ def launch(step: str,  # a step, or all
     where, recipe, archive = settings(), portable(recipe), source_archive(input_files(recipe))
     request, cost = plan(step, run, recipe, overrides, where, digest(archive.hex())), price(where)
     print(json.dumps(request, indent=2))
-    dollars = f"at most {cost['max_usd']} USD" if cost["max_usd"] is not None else "price unknown: add the instance to configs/prices.yaml"
-    print(f"\n{where['instance']}, up to {where['max_hours']} h: {dollars} (on demand, prices of {cost['as_of']}); code {len(archive) / 1e6:.1f} MB, recipe {recipe_name}")
+    dollars = (f"at most {cost['max_usd']} USD" if cost["max_usd"] is not None
+               else "price unknown: add the instance to configs/prices.yaml")
+    print(f"\n{where['instance']}, up to {where['max_hours']} h: {dollars} (on demand, prices of {cost['as_of']}); "
+          f"code {len(archive) / 1e6:.1f} MB, recipe {recipe_name}")
     missing = missing_settings(where)
     if not yes:
-        print("Nothing was submitted; add --yes to submit." + ("\nBefore that:\n" + "\n".join(f"  {line}" for line in missing) if missing else ""))
+        print("Nothing was submitted; add --yes to submit."
+              + ("\nBefore that:\n" + "\n".join(f"  {line}" for line in missing) if missing else ""))
         return 0
     if missing: raise InputError(*missing)
-    files = {"source.tar.gz": archive, "recipe.yaml": yaml.safe_dump(json.loads(recipe.model_dump_json())).encode(), "entry.sh": entry_script(command_line(step, run, overrides)).encode()}
+    files = {"source.tar.gz": archive, "recipe.yaml": yaml.safe_dump(json.loads(recipe.model_dump_json())).encode(),
+             "entry.sh": entry_script(command_line(step, run, overrides)).encode()}
     print(f"submitted: {submit(request, files, where['region'])}")
     return 0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..core.files import write_json, write_text
 from ..core.project import runs_root
-from ..core.recipe import build_recipe, Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..inputs.sources import own_prompts
 from ..measure.plot import BLUE, GREY, ORANGE, picture, png
 from ..models.catalog import model_spec
@@ -44,10 +44,14 @@ def bench_rows(tokenizer,  # of the model
         said = " ".join(draw.choices(words, k=wanted))
         return tokenizer.decode(tokenizer(said).input_ids[:wanted])
     def turn(role, mean): return [{"role": role, "content": text(mean)}]
-    return [{"prompt": turn("user", LENGTHS["prompt"] - 12), "chosen": turn("assistant", LENGTHS["chosen"] - 2), "rejected": turn("assistant", LENGTHS["rejected"] - 2)} for _ in range(n)]
+    return [{"prompt": turn("user", LENGTHS["prompt"] - 12), "chosen": turn("assistant", LENGTHS["chosen"] - 2),
+             "rejected": turn("assistant", LENGTHS["rejected"] - 2)}
+            for _ in range(n)]
 
 # %% ../../nbs/10_command/09_trainbench.ipynb #00000009
-VARIANTS = {"defaults": "TRL's defaults, float32", "recipe": "the recipe, one pair at once", "all positions": "the recipe, every position scored", "batch 2": "the recipe, 2 pairs at once", "batch 8": "the recipe, 8 pairs at once", "recomputed": "the recipe, activations recomputed"}
+VARIANTS = {"defaults": "TRL's defaults, float32", "recipe": "the recipe, one pair at once",
+            "all positions": "the recipe, every position scored", "batch 2": "the recipe, 2 pairs at once",
+            "batch 8": "the recipe, 8 pairs at once", "recomputed": "the recipe, activations recomputed"}
 
 
 def _defaults(recipe: Recipe, folder: Path):
@@ -60,8 +64,16 @@ def _defaults(recipe: Recipe, folder: Path):
     source, revision = model_source(model_spec(recipe.model))
     device = pick_device(recipe.device)
     model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=torch.float32).to(device)
-    settings = DPOConfig(output_dir=str(folder / "checkpoints"), num_train_epochs=1, use_cpu=device == "cpu", bf16=False, report_to="none", save_strategy="no", disable_tqdm=True)
-    def trainer(): return DPOTrainer(model=model, args=settings, train_dataset=Dataset.from_json(str(folder / "rows" / "train.jsonl"), cache_dir=str(folder / "cache")), processing_class=load_tokenizer(model_spec(recipe.model)), peft_config=LoraConfig(r=recipe.lora_r, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+    settings = DPOConfig(output_dir=str(folder / "checkpoints"), num_train_epochs=1, use_cpu=device == "cpu",
+                         bf16=False, report_to="none", save_strategy="no", disable_tqdm=True)
+    def trainer():
+        return DPOTrainer(
+            model=model, args=settings,
+            train_dataset=Dataset.from_json(str(folder / "rows" / "train.jsonl"), cache_dir=str(folder / "cache")),
+            processing_class=load_tokenizer(model_spec(recipe.model)),
+            peft_config=LoraConfig(r=recipe.lora_r, lora_alpha=recipe.lora_alpha, target_modules="all-linear",
+                                   task_type="CAUSAL_LM")
+        )
     return trainer
 
 
@@ -85,7 +97,9 @@ def cost(variant: str,  # one of VARIANTS
     os.environ["TQDM_DISABLE"] = "1"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_text(folder / "rows" / "train.jsonl", "".join(json.dumps(row) + "\n" for row in bench_rows(load_tokenizer(model_spec(recipe.model)), n, seed, scale)))
+        write_text(folder / "rows" / "train.jsonl", "".join(
+            json.dumps(row) + "\n" for row in bench_rows(load_tokenizer(model_spec(recipe.model)), n, seed, scale)
+        ))
         start = _defaults(recipe, folder) if variant == "defaults" else _ours(recipe, folder, variant)
         if variant == "all positions":
             import trl.trainer.utils
@@ -93,17 +107,23 @@ def cost(variant: str,  # one of VARIANTS
             theirs = trl.trainer.utils._use_triton
             ours.score_learned_only = lambda: setattr(trl.trainer.utils, "_use_triton", theirs)
         gpu = pick_device(recipe.device) == "cuda"
-        def peak(): return (torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 1e6
+        def peak():
+            return ((torch.cuda.max_memory_allocated() if gpu
+                     else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+                    / 1e6)
         before, cpu, wall = peak(), time.process_time(), time.monotonic()
         trainer = start()
         trainer.train()
         tokens = [row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row]
-        return {"variant": variant, "cpu": (time.process_time() - cpu) / n, "wall": (time.monotonic() - wall) / n, "before_mb": before, "peak_mb": peak(), "tokens": tokens[-1] / n if tokens else None}
+        return {"variant": variant, "cpu": (time.process_time() - cpu) / n, "wall": (time.monotonic() - wall) / n,
+                "before_mb": before, "peak_mb": peak(), "tokens": tokens[-1] / n if tokens else None}
 
 # %% ../../nbs/10_command/09_trainbench.ipynb #0000000b
 def _elsewhere(variant: str, values: dict, n: int, seed: int, scale: float) -> dict:
     "The cost, measured in a process of its own: what one setting leaves behind is not the next one's."
-    out = subprocess.run([sys.executable, "-m", "contemplative_cai.command.trainbench", "--child", json.dumps([variant, values, n, seed, scale])], capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "-m", "contemplative_cai.command.trainbench", "--child",
+                          json.dumps([variant, values, n, seed, scale])],
+                         capture_output=True, text=True)
     if out.returncode: raise RuntimeError(f"{variant}: {out.stderr.strip().splitlines()[-1]}")
     return json.loads(out.stdout.strip().splitlines()[-1])
 
@@ -114,8 +134,14 @@ def training_bench_summary(costs: list[dict],  # of all rounds
     def of(name, key): return [row[key] for row in costs if row["variant"] == name]
     names = list(dict.fromkeys(row["variant"] for row in costs))
     base = statistics.median(of("defaults", "cpu")) if "defaults" in names else None
-    return [{"setting": VARIANTS[name], "CPU-s a pair": f"{statistics.median(of(name, 'cpu')):.2f} ({min(of(name, 'cpu')):.2f}-{max(of(name, 'cpu')):.2f})", "s a pair": f"{statistics.median(of(name, 'wall')):.2f}", "peak GB": f"{statistics.median(of(name, 'peak_mb')) / 1000:.2f}",
-             "times faster than defaults": f"{base / statistics.median(of(name, 'cpu')):.2f}" if base else "-"} for name in names]
+    return [{
+        "setting": VARIANTS[name],
+        "CPU-s a pair": (f"{statistics.median(of(name, 'cpu')):.2f} "
+                         f"({min(of(name, 'cpu')):.2f}-{max(of(name, 'cpu')):.2f})"),
+        "s a pair": f"{statistics.median(of(name, 'wall')):.2f}",
+        "peak GB": f"{statistics.median(of(name, 'peak_mb')) / 1000:.2f}",
+        "times faster than defaults": f"{base / statistics.median(of(name, 'cpu')):.2f}" if base else "-",
+    } for name in names]
 
 
 def training_bench_figure(costs: list[dict],  # of all rounds
@@ -123,10 +149,13 @@ def training_bench_figure(costs: list[dict],  # of all rounds
     "CPU-seconds a pair and peak memory, a bar a setting, every round a dot."
     names = list(dict.fromkeys(row["variant"] for row in costs))
     drawn = picture(7, 0.32 * len(names) + 0.9)
-    for axes, (key, label, scale) in zip(drawn.subplots(1, 2, sharey=True), [("cpu", "CPU-seconds a pair", 1), ("peak_mb", "peak memory of the process, GB", 1000)]):
+    for axes, (key, label, scale) in zip(drawn.subplots(1, 2, sharey=True), [
+        ("cpu", "CPU-seconds a pair", 1), ("peak_mb", "peak memory of the process, GB", 1000)
+    ]):
         for y, name in enumerate(names):
             values = [row[key] / scale for row in costs if row["variant"] == name]
-            axes.barh(y, statistics.median(values), 0.6, color=BLUE if name == "recipe" else ORANGE if name == "defaults" else GREY, alpha=0.55)
+            axes.barh(y, statistics.median(values), 0.6,
+                      color=BLUE if name == "recipe" else ORANGE if name == "defaults" else GREY, alpha=0.55)
             axes.plot(values, [y] * len(values), "o", color="#222222", markersize=3)
         axes.set_yticks(range(len(names)), [VARIANTS[name] for name in names], fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -140,13 +169,17 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "Run the bench; write `trainbench.json` and `trainbench.png`."
     parser = argparse.ArgumentParser(prog="python -m contemplative_cai.command.trainbench", description=__doc__)
-    parser.add_argument("--model", default="smollm2-135m", help="name in configs/models.yaml (default: the embedded one)")
-    parser.add_argument("--dtype", default="auto", help="precision of the recipe (default: auto; the defaults are measured in float32)")
+    parser.add_argument("--model", default="smollm2-135m",
+                        help="name in configs/models.yaml (default: the embedded one)")
+    parser.add_argument("--dtype", default="auto",
+                        help="precision of the recipe (default: auto; the defaults are measured in float32)")
     parser.add_argument("--pairs", type=int, default=32, help="pairs a round (default: 32)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--settings", default=",".join(VARIANTS), help=f"which, by commas (default: {', '.join(VARIANTS)})")
+    parser.add_argument("--settings", default=",".join(VARIANTS),
+                        help=f"which, by commas (default: {', '.join(VARIANTS)})")
     parser.add_argument("--scale", type=float, default=1.0, help="on all lengths (default: 1)")
-    parser.add_argument("--out", type=Path, default=None, help="folder for trainbench.json and trainbench.png (default: runs/bench)")
+    parser.add_argument("--out", type=Path, default=None,
+                        help="folder for trainbench.json and trainbench.png (default: runs/bench)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.child:
@@ -159,10 +192,14 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     for number in range(arguments.rounds):
         for name in arguments.settings.split(","):
             costs.append(_elsewhere(name.strip(), values, arguments.pairs, number, arguments.scale))
-            print(f"round {number + 1}, {VARIANTS[name.strip()]}: {costs[-1]['cpu']:.2f} CPU-s a pair, {costs[-1]['peak_mb'] / 1000:.2f} GB", flush=True)
+            print((f"round {number + 1}, {VARIANTS[name.strip()]}: {costs[-1]['cpu']:.2f} CPU-s a pair, "
+                   f"{costs[-1]['peak_mb'] / 1000:.2f} GB"),
+                  flush=True)
     out = arguments.out or runs_root() / "bench"
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "trainbench.json", {"model": arguments.model, "dtype": precision, "pairs": arguments.pairs, "scale": arguments.scale, "costs": costs, "summary": training_bench_summary(costs)})
+    write_json(out / "trainbench.json", {"model": arguments.model, "dtype": precision, "pairs": arguments.pairs,
+                                         "scale": arguments.scale, "costs": costs,
+                                         "summary": training_bench_summary(costs)})
     (out / "trainbench.png").write_bytes(png(training_bench_figure(costs)))
     for row in training_bench_summary(costs): print("  ".join(f"{key}: {value}" for key, value in row.items()))
     return 0

@@ -10,8 +10,9 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from pydantic import ValidationError
 from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from .project import read_text
 from .schema import InputError, Record
@@ -48,9 +49,12 @@ def read_json(path: Path,  # a JSON file
     "A JSON file's value; raises `InputError` when it cannot be read as JSON of that kind."
     remedy = "restore the file, or move it away and rerun the step that writes it"
     try: value = json.loads(read_text(path))
-    except json.JSONDecodeError as error: raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); {remedy}") from None
-    except (ValueError, RecursionError) as error: raise InputError(f"{path}: not valid JSON ({error}); {remedy}") from None
-    if not isinstance(value, kind): raise InputError(f"{path}: expected a JSON {kind.__name__}, found {type(value).__name__}; {remedy}")
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); {remedy}") from None
+    if not isinstance(value, kind):
+        raise InputError(f"{path}: expected a JSON {kind.__name__}, found {type(value).__name__}; {remedy}")
     return value
 
 
@@ -70,7 +74,9 @@ def read_rows(path: Path,  # JSONL file; a missing one has no rows
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         try: rows.append(kind.model_validate_json(line))
-        except ValidationError as error: raise InputError(f"{path}, line {number}: not a {kind.__name__}: {error.errors()[0]['msg']}; restore the line, or move the file away and rerun the step that writes it") from None
+        except ValidationError as error:
+            raise InputError(f"{path}, line {number}: not a {kind.__name__}: {error.errors()[0]['msg']}; "
+                             "restore the line, or move the file away and rerun the step that writes it") from None
     return rows
 
 # %% ../../nbs/01_core/03_files.ipynb #00000007
@@ -95,4 +101,5 @@ def append_row(path: Path,  # append-only JSONL file; made when it is not there
 def read_lines(path: Path,  # a log that a training writes as it goes
                ) -> list[dict]:
     "Its lines; a last line without an end is not one, and a file that is not there has none."
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")] if path.exists() else []
+    return ([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            if path.exists() else [])

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .files import read_json, write_json
-from .run import now, Run
+from .run import Run, now
 from .schema import InputError
 
 # %% ../../nbs/01_core/05_journal.ipynb #00000004
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs")  # file systems without shared memory between machines
+# file systems without shared memory between machines
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse.sshfs",
+           "fuse.glusterfs", "fuse.s3fs")
 
 
 def file_system(path: Path,  # a file or folder; need not exist yet
@@ -31,23 +33,34 @@ def file_system(path: Path,  # a file or folder; need not exist yet
     for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split(" ")
         point = Path(fields[4].encode().decode("unicode_escape"))
-        if "-" in fields and (point == place or point in place.parents): best = max(best, (len(point.parts), fields[fields.index("-") + 1]), key=lambda found: found[0])
+        if "-" in fields and (point == place or point in place.parents):
+            best = max(best, (len(point.parts), fields[fields.index("-") + 1]), key=lambda found: found[0])
     return best[1]
 
 # %% ../../nbs/01_core/05_journal.ipynb #00000007
-CHECKED_BELOW = 1e9  # bytes up to which the whole file is checked when it is opened; damage in a larger one shows when its rows are read
-SCHEMA = ("CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, stage TEXT NOT NULL, completion TEXT NOT NULL, seconds REAL NOT NULL, ended TEXT NOT NULL, alike TEXT)",
-          "CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, stage TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, ended TEXT NOT NULL)")
+# bytes up to which the whole file is checked when it is opened; damage in a larger one shows when its rows are read
+CHECKED_BELOW = 1e9
+SCHEMA = (("CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, stage TEXT NOT NULL, completion TEXT NOT NULL, "
+           "seconds REAL NOT NULL, ended TEXT NOT NULL, alike TEXT)"),
+          ("CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, stage TEXT NOT NULL, reason TEXT NOT NULL, "
+           "attempts INTEGER NOT NULL, ended TEXT NOT NULL)"))
 
 
 def _said(path: Path, error: sqlite3.Error) -> Exception:
     "What SQLite complains about, with what to do."
     text = str(error)
-    if "unable to open" in text or "readonly" in text: return InputError(f"{path}: cannot be opened for writing ({text}); change the permissions of its folder")
-    if "locked" in text or "busy" in text: return InputError(f"{path}: another process keeps the journal locked ({text}); what was finished is safe. Close that process and run the same command again")
-    if "full" in text or "disk I/O" in text: return InputError(f"{path}: no disk space to commit a batch ({text}); what was finished before is safe. Free some space and run the same command again")
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
-        return InputError(f"{path}: not a readable journal ({text}); nothing was changed. 'ccai repair RUN' saves the calls that can still be read; or restore the file from a copy")
+    if "unable to open" in text or "readonly" in text:
+        return InputError(f"{path}: cannot be opened for writing ({text}); change the permissions of its folder")
+    if "locked" in text or "busy" in text:
+        return InputError(f"{path}: another process keeps the journal locked ({text}); what was finished is safe. "
+                          "Close that process and run the same command again")
+    if "full" in text or "disk I/O" in text:
+        return InputError(f"{path}: no disk space to commit a batch ({text}); what was finished before is safe. "
+                          "Free some space and run the same command again")
+    if (isinstance(error, sqlite3.DatabaseError)
+            and not isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError)):
+        return InputError(f"{path}: not a readable journal ({text}); nothing was changed. "
+                          "'ccai repair RUN' saves the calls that can still be read; or restore the file from a copy")
     return error
 
 
@@ -65,7 +78,8 @@ class Journal:
             self._db.execute("PRAGMA synchronous=FULL")
             self._check()
             for statement in SCHEMA: self._db.execute(statement)
-            if "alike" not in {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}: self._db.execute("ALTER TABLE calls ADD COLUMN alike TEXT")
+            if "alike" not in {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}:
+                self._db.execute("ALTER TABLE calls ADD COLUMN alike TEXT")
             self._db.execute("CREATE INDEX IF NOT EXISTS calls_alike ON calls (alike)")
             self._db.execute("SELECT key, stage, completion, seconds, ended FROM calls LIMIT 1")
         except sqlite3.Error as error:
@@ -77,7 +91,8 @@ class Journal:
         if self.path.stat().st_size < CHECKED_BELOW:
             verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok": raise sqlite3.DatabaseError(verdict.splitlines()[-1])
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")} - {"calls", "failures"}
+        tables = ({name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                  - {"calls", "failures"})
         if tables: raise sqlite3.DatabaseError(f"it holds another program's tables: {', '.join(sorted(tables))}")
 
     def __enter__(self): return self
@@ -96,16 +111,21 @@ class Journal:
                 yield from self._db.execute(query.format(marks=",".join("?" * len(part))), part)
         except sqlite3.Error as error: raise _said(self.path, error) from None
 
-    def get(self,
-            keys: list[str],  # keys of calls
-            alike: dict[str, tuple[str, int]] | None = None,  # key to its digest without the limit, and the limit, tokens
-            ) -> dict[str, dict]:
+    def get(
+        self,
+        keys: list[str],  # keys of calls
+        alike: dict[str, tuple[str, int]] | None = None,  # key to its digest without the limit, and the limit, tokens
+    ) -> dict[str, dict]:
         "The stored completions among `keys`; with `alike`, also those that ended by themselves within the limit."
-        found = {key: json.loads(text) for key, text in self._rows("SELECT key, completion FROM calls WHERE key IN ({marks})", keys)}
+        found = {key: json.loads(text)
+                 for key, text in self._rows("SELECT key, completion FROM calls WHERE key IN ({marks})", keys)}
         wanted = {alike[key][0]: (key, alike[key][1]) for key in keys if key not in found} if alike else {}
-        for name, text in self._rows("SELECT alike, completion FROM calls WHERE alike IN ({marks}) AND json_extract(completion, '$.finish_reason') = 'stop' ORDER BY ended, key", list(wanted)):
+        for name, text in self._rows(("SELECT alike, completion FROM calls WHERE alike IN ({marks}) "
+                                      "AND json_extract(completion, '$.finish_reason') = 'stop' ORDER BY ended, key"),
+                                     list(wanted)):
             (key, limit), completion = wanted[name], json.loads(text)
-            if completion["completion_tokens"] is not None and completion["completion_tokens"] <= limit: found.setdefault(key, completion)
+            if completion["completion_tokens"] is not None and completion["completion_tokens"] <= limit:
+                found.setdefault(key, completion)
         return found
 
     @contextmanager
@@ -129,8 +149,11 @@ class Journal:
         "Commit a batch whole; its earlier failures are forgotten."
         share, same = seconds / max(len(completions), 1), alike or {}
         with self._transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO calls (key, stage, completion, seconds, ended, alike) VALUES (?, ?, ?, ?, ?, ?)",
-                           [(key, stage, json.dumps(value, ensure_ascii=False), share, now(), same.get(key, (None,))[0]) for key, value in completions.items()])
+            db.executemany(
+                "INSERT OR IGNORE INTO calls (key, stage, completion, seconds, ended, alike) VALUES (?, ?, ?, ?, ?, ?)",
+                [(key, stage, json.dumps(value, ensure_ascii=False), share, now(), same.get(key, (None,))[0])
+                 for key, value in completions.items()],
+            )
             db.executemany("DELETE FROM failures WHERE key = ?", [(key,) for key in completions])
 
     def fail(self,
@@ -139,16 +162,20 @@ class Journal:
              ) -> None:
         "Record calls that failed; a call that was made before keeps its completion."
         with self._transaction() as db:
-            db.executemany("INSERT INTO failures VALUES (?, ?, ?, 1, ?) ON CONFLICT(key) DO UPDATE SET reason = excluded.reason, attempts = attempts + 1, ended = excluded.ended",
+            db.executemany(("INSERT INTO failures VALUES (?, ?, ?, 1, ?) ON CONFLICT(key) DO UPDATE SET reason = "
+                            "excluded.reason, attempts = attempts + 1, ended = excluded.ended"),
                            [(key, stage, reason, now()) for key, reason in reasons.items()])
 
     def totals(self) -> dict[str, dict]:
         "Calls, tokens, seconds and open failures by stage; tokens nobody counted are null."
         query = """SELECT stage, COUNT(*), SUM(json_extract(completion, '$.prompt_tokens')), SUM(json_extract(completion, '$.completion_tokens')), SUM(json_extract(completion, '$.cached_tokens')), SUM(seconds)
                    FROM calls GROUP BY stage"""
-        found = {stage: {"calls": calls, "tokens_in": read, "tokens_out": written, "tokens_cached": cached, "seconds": round(seconds, 1), "failed": 0} for stage, calls, read, written, cached, seconds in self._db.execute(query)}
+        found = {stage: {"calls": calls, "tokens_in": read, "tokens_out": written, "tokens_cached": cached,
+                         "seconds": round(seconds, 1), "failed": 0}
+                 for stage, calls, read, written, cached, seconds in self._db.execute(query)}
         for stage, count in self._db.execute("SELECT stage, COUNT(*) FROM failures GROUP BY stage"):
-            found.setdefault(stage, {"calls": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": None, "seconds": 0.0, "failed": 0})["failed"] = count
+            found.setdefault(stage, {"calls": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": None, "seconds": 0.0,
+                                     "failed": 0})["failed"] = count
         return found
 
 # %% ../../nbs/01_core/05_journal.ipynb #0000000a
@@ -157,7 +184,9 @@ def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:
     columns = ", ".join(row[1] for row in source.execute(f"PRAGMA table_info({table})"))
     def walk(order, bound):
         try:
-            for row in source.execute(f"SELECT rowid, {columns} FROM {table} {bound} ORDER BY rowid {order}"): seen.add(row[0]); yield row[1:]
+            for row in source.execute(f"SELECT rowid, {columns} FROM {table} {bound} ORDER BY rowid {order}"):
+                seen.add(row[0])
+                yield row[1:]
         except sqlite3.Error: return  # damage reached: the other walks go on behind it
     seen: set[int] = set()
     yield from walk("ASC", "")
@@ -169,15 +198,21 @@ def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:
 
 def salvage(path: Path,  # a journal that cannot be used
             ) -> tuple[int, Path]:
-    "A new journal of all rows that can be read, in the old one's place; how many calls, and where the old file is now. Raises `InputError` when none can."
-    draft, old = path.with_name(f".{path.name}.{os.getpid()}"), next(name for i in range(1, 1000) if not (name := path.with_name(f"{path.name}.damaged-{i}")).exists())
+    """A new journal of all rows that can be read, in the old one's place;
+    how many calls, and where the old file is now. Raises `InputError` when none can."""
+    draft, old = path.with_name(f".{path.name}.{os.getpid()}"), next(
+        name for i in range(1, 1000) if not (name := path.with_name(f"{path.name}.damaged-{i}")).exists()
+    )
     saved = 0
     with Journal(draft) as fresh:
         source = sqlite3.connect(path)
         for table, width in [("calls", 6), ("failures", 5)]:
-            try: rows = [row + (None,) * (width - len(row)) for row in _readable(source, table) if all(isinstance(value, str) for value in row[:3])]
+            try:
+                rows = [row + (None,) * (width - len(row))
+                        for row in _readable(source, table) if all(isinstance(value, str) for value in row[:3])]
             except sqlite3.Error: rows = []  # not even the table's description can be read
-            with fresh._transaction() as db: db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * width)})", rows)
+            with fresh._transaction() as db:
+                db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * width)})", rows)
             saved += len(rows) if table == "calls" else 0
         source.close()
         fresh._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -186,21 +221,26 @@ def salvage(path: Path,  # a journal that cannot be used
         for end in ("-wal", "-shm"): path.with_name(path.name + end).unlink(missing_ok=True)
         os.replace(draft, path)
     for end in ("", "-wal", "-shm"): draft.with_name(draft.name + end).unlink(missing_ok=True)
-    if not saved: raise InputError(f"{path}: no call in it can be read; restore it from a copy, or move it away and rerun: its calls will be made again")
+    if not saved:
+        raise InputError(f"{path}: no call in it can be read; restore it from a copy, or move it away and rerun: "
+                         "its calls will be made again")
     return saved, old
 
 # %% ../../nbs/01_core/05_journal.ipynb #0000000d
 def write_ledger(run: Run,  # the run to account for
-                 **entries: dict,  # stage to {tokens_in, tokens_out, tokens_cached, seconds, kept_pairs}; null where unknown. Seconds are this session's and are added up
-                 ) -> dict:
+                 # stage to {tokens_in, tokens_out, tokens_cached, seconds, kept_pairs}; null where unknown.
+                 # Seconds are this session's and are added up
+                 **entries: dict,) -> dict:
     "Bring `ledger.json` up to date and return it."
     blank = {"tokens_in": None, "tokens_out": None, "tokens_cached": None, "seconds": None, "kept_pairs": None}
     ledger = read_json(run.path("ledger.json")) if run.path("ledger.json").exists() else {}
     if run.path("journal.sqlite").exists():
-        with Journal(run.path("journal.sqlite")) as journal: ledger |= {stage: blank | entry for stage, entry in journal.totals().items()}
+        with Journal(run.path("journal.sqlite")) as journal:
+            ledger |= {stage: blank | entry for stage, entry in journal.totals().items()}
     for stage, entry in entries.items():
         before = blank | ledger.get(stage, {})
-        if entry.get("seconds") is not None: entry = entry | {"seconds": round(entry["seconds"] + (before["seconds"] or 0), 1)}
+        if entry.get("seconds") is not None:
+            entry = entry | {"seconds": round(entry["seconds"] + (before["seconds"] or 0), 1)}
         ledger[stage] = before | entry
     write_json(run.path("ledger.json"), ledger)
     return ledger

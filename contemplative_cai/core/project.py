@@ -7,17 +7,18 @@ __all__ = ['NOT_YAML', 'T', 'project_root', 'runs_root', 'read_text', 'is_there'
            'read_value', 'read_config', 'every']
 
 # %% ../../nbs/01_core/02_project.ipynb #00000002
-import contemplative_cai
 import difflib
 import gzip
 import os
 import re
-import yaml
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
+import contemplative_cai
 from .schema import InputError
 
 # %% ../../nbs/01_core/02_project.ipynb #00000004
@@ -25,10 +26,12 @@ def project_root() -> Path:
     "The project's tree; raises `InputError` when there is none."
     named = os.environ.get("CCAI_ROOT")
     here = Path.cwd()
-    candidates = [Path(named)] if named else [here, *here.parents, Path(contemplative_cai.__file__).resolve().parents[1]]
+    candidates = ([Path(named)] if named
+                  else [here, *here.parents, Path(contemplative_cai.__file__).resolve().parents[1]])
     for folder in candidates:
         if (folder / "settings.ini").is_file() and (folder / "configs").is_dir(): return folder.resolve()
-    raise InputError(f"no contemplative_cai project at {named or here}: expected a folder with settings.ini and configs/; change into a clone of it, or set CCAI_ROOT")
+    raise InputError(f"no contemplative_cai project at {named or here}: "
+                     "expected a folder with settings.ini and configs/; change into a clone of it, or set CCAI_ROOT")
 
 
 def runs_root() -> Path:
@@ -38,22 +41,27 @@ def runs_root() -> Path:
 
 def read_text(path: Path,  # a file of UTF-8 text
               ) -> str:
-    "The file's text, unpacked if it is gzipped, a byte-order mark dropped; raises `InputError` when it cannot be read or is not UTF-8."
+    """The file's text, unpacked if it is gzipped, a byte-order mark dropped;
+    raises `InputError` when it cannot be read or is not UTF-8."""
     try:
         content = Path(path).read_bytes()
         return (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = len(re.split(rb"\r\n|\r|\n", error.object[:error.start]))
         raise InputError(f"{path}, line {line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile): raise InputError(f"{path}: not a whole gzip file; fetch or compress it again") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{path}: not a whole gzip file; fetch or compress it again") from None
     except OSError as error: raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def is_there(path: Path,  # any path
              ) -> bool:
-    "Whether there is a file of that name; raises `InputError` for a name that no file can have, or a folder that cannot be looked into."
+    """Whether there is a file of that name;
+    raises `InputError` for a name that no file can have, or a folder that cannot be looked into."""
     try: return Path(path).is_file()
-    except (OSError, ValueError) as error: raise InputError(f"{str(path)[:100]!r}: no such file can be looked for ({getattr(error, 'strerror', None) or error}); check the name") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)[:100]!r}: no such file can be looked for "
+                         f"({getattr(error, 'strerror', None) or error}); check the name") from None
 
 
 def brief(value: Any,  # a name, a column, a category
@@ -78,8 +86,11 @@ class _OneKeyEach:
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for i, (key, (key_node, _)) in enumerate(zip(keys, node.value)):
-            if key in keys[:i]: raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=key_node.start_mark)
-            if not isinstance(key, str): raise yaml.MarkedYAMLError(problem=f"expected a name before the colon, found {key!r}", problem_mark=key_node.start_mark)
+            if key in keys[:i]:
+                raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=key_node.start_mark)
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(problem=f"expected a name before the colon, found {key!r}",
+                                           problem_mark=key_node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -91,7 +102,8 @@ class _StrictTextLoader(_OneKeyEach, yaml.BaseLoader):
     "The same, with every value as text."
 
 
-NOT_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)  # what the parser raises
+# what the parser raises
+NOT_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def read_yaml(text: str,  # YAML source
@@ -105,7 +117,8 @@ def read_yaml(text: str,  # YAML source
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1 + above}" if mark else ""
         raise InputError(f"{name}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if value is not None and not isinstance(value, dict): raise InputError(f"{name}: expected 'key: value' lines, found a {type(value).__name__}")
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"{name}: expected 'key: value' lines, found a {type(value).__name__}")
     return value or {}
 
 

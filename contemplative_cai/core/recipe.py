@@ -9,10 +9,12 @@ __all__ = ['FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS'
 
 # %% ../../nbs/01_core/07_recipe.ipynb #00000002
 from pathlib import Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 from typing import Annotated, Any, Literal
 
-from .project import brief, did_you_mean, project_root, read_config, read_text, read_value, read_yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
+
+from .project import brief, did_you_mean, project_root, read_config, read_text, read_value
+from .project import read_yaml
 from .schema import InputError
 
 # %% ../../nbs/01_core/07_recipe.ipynb #00000005
@@ -23,24 +25,38 @@ def _problems(error: ValidationError,  # what pydantic found
     "One sentence a problem: where, what was expected, what came."
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("list[", "function-", "constrained-")))
-        if item["type"] == "extra_forbidden" and len(item["loc"]) > 1: lines.append(f"{name}: unknown key '{key}'; {did_you_mean(str(item['loc'][-1]), list(Source.model_fields))}")
+        key = ".".join(str(part)
+                       for part in item["loc"] if not str(part).startswith(("list[", "function-", "constrained-")))
+        if item["type"] == "extra_forbidden" and len(item["loc"]) > 1:
+            lines.append(f"{name}: unknown key '{key}'; "
+                         f"{did_you_mean(str(item['loc'][-1]), list(Source.model_fields))}")
         elif item["type"] == "extra_forbidden": lines.append(f"{name}: unknown key '{key}'; {did_you_mean(key, known)}")
         elif item["type"] == "missing": lines.append(f"{name}: key '{key}' is missing")
         elif not key: lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
-        else: lines.append(f"{name}: '{key}': {item['msg'].removeprefix('Value error, ').lower()}, got {item['input']!r}")
+        else:
+            lines.append(f"{name}: '{key}': {item['msg'].removeprefix('Value error, ').lower()}, got {item['input']!r}")
     return lines
 
 # %% ../../nbs/01_core/07_recipe.ipynb #00000007
-FILTERS = ("empty", "cut_off", "identical", "near_identical", "leaked_preamble", "copied_example", "repetition_loop", "language_switch", "refusal_again", "length_ratio", "principle_vocabulary",  # of a row, in the order they are applied
-           "near_duplicate", "boilerplate",  # of all rows that are left
-           "judge_prefers_rejected", "judge_flips", "ensemble_disagrees")  # where a judge or an ensemble was asked
+# where a judge or an ensemble was asked
+FILTERS = (
+    # of a row, in the order they are applied
+    "empty", "cut_off", "identical", "near_identical", "leaked_preamble", "copied_example", "repetition_loop",
+    "language_switch", "refusal_again", "length_ratio", "principle_vocabulary",
+    "near_duplicate", "boilerplate",  # of all rows that are left
+    "judge_prefers_rejected", "judge_flips", "ensemble_disagrees",
+)
 BALANCED = ("principle", "hazard", "persona")  # what pairs can be balanced over
-LOSSES = ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "apo_zero", "apo_down", "discopop", "sigmoid_norm", "sft")  # TRL's names of what DPO can minimise
-NORMALISED = ("ipo", "sigmoid_norm")  # losses of a mean over tokens: beta is per token there, and not comparable with a beta per answer
-FINDINGS = ("nan", "saturation", "displacement", "repetition", "length", "gradient")  # what watching a training can find
+# TRL's names of what DPO can minimise
+LOSSES = ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "apo_zero", "apo_down", "discopop",
+          "sigmoid_norm", "sft")
+# losses of a mean over tokens: beta is per token there, and not comparable with a beta per answer
+NORMALISED = ("ipo", "sigmoid_norm")
+# what watching a training can find
+FINDINGS = ("nan", "saturation", "displacement", "repetition", "length", "gradient")
 TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")  # who else may be told the metrics
-ARMS = ("base", "prompted", "careful", "sft", "dpo")  # ways of answering that an evaluation knows by name; sft and dpo where they were trained
+# ways of answering that an evaluation knows by name; sft and dpo where they were trained
+ARMS = ("base", "prompted", "careful", "sft", "dpo")
 JUDGES = ("logits", "reasoned")  # how a model judges
 
 
@@ -68,14 +84,19 @@ class Source(BaseModel):
 
     @model_validator(mode="after")
     def _weight_or_quota(self):
-        hub = [name for name in ("subset", "data_dir", "part", "revision") if getattr(self, name) != type(self).model_fields[name].default]
-        if hub and not (self.source.startswith("hub:") or self.source == "hh-rlhf"): raise ValueError(f"source '{self.source}': {hub[0]} belongs to data sets of the hub (hub:owner/name, hh-rlhf); take it away")
-        if self.weight is not None and self.quota is not None: raise ValueError(f"source '{self.source}' has a weight and a quota; give it one of the two")
+        hub = [name for name in ("subset", "data_dir", "part", "revision")
+               if getattr(self, name) != type(self).model_fields[name].default]
+        if hub and not (self.source.startswith("hub:") or self.source == "hh-rlhf"):
+            raise ValueError(f"source '{self.source}': {hub[0]} belongs to data sets of the hub (hub:owner/name, "
+                             "hh-rlhf); take it away")
+        if self.weight is not None and self.quota is not None:
+            raise ValueError(f"source '{self.source}' has a weight and a quota; give it one of the two")
         return self
 
     @model_serializer
     def _as_written(self):
-        said = {name: getattr(self, name) for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        said = {name: getattr(self, name)
+                for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         return said["source"] if set(said) == {"source"} else said
 
     def __str__(self): return self.source
@@ -105,191 +126,439 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field("smollm2-135m", description="name in configs/models.yaml, or a folder with a Hugging Face model")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="arithmetic of generation and training; auto: bfloat16 where the hardware computes in it")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model runs; auto: the first accelerator found")
-    engine: Literal["auto", "transformers", "vllm", "endpoint"] = Field("auto", description="who computes the answers: transformers in this process, a vllm server that is started for it, or the server at base_url; auto: chosen by what is there")
-    quantization: Literal["none", "int8", "int4"] = Field("none", description="load the weights in 8 or 4 bits with bitsandbytes: less memory, other texts")
-    device_map: Literal["one", "auto"] = Field("one", description="one: the whole model on one device; auto: its layers over all GPUs, then the computer's memory")
-    compile: bool = Field(False, description="compile the model with torch.compile: minutes once, then fewer seconds a token")
-    base_url: str | None = Field(None, description="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; model is then the name it is served by")
-    api_key_env: str = Field("CCAI_API_KEY", description="environment variable that holds the server's key; the key itself is written nowhere")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="arithmetic of generation and training; auto: bfloat16 where the hardware computes in it"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where the model runs; auto: the first accelerator found"
+    )
+    engine: Literal["auto", "transformers", "vllm", "endpoint"] = Field(
+        "auto",
+        description=("who computes the answers: transformers in this process, a vllm server that is started for it, "
+                     "or the server at base_url; auto: chosen by what is there"),
+    )
+    quantization: Literal["none", "int8", "int4"] = Field(
+        "none", description="load the weights in 8 or 4 bits with bitsandbytes: less memory, other texts"
+    )
+    device_map: Literal["one", "auto"] = Field(
+        "one",
+        description="one: the whole model on one device; auto: its layers over all GPUs, then the computer's memory",
+    )
+    compile: bool = Field(False,
+                          description="compile the model with torch.compile: minutes once, then fewer seconds a token")
+    base_url: str | None = Field(None,
+                                 description=("an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; "
+                                              "model is then the name it is served by"))
+    api_key_env: str = Field(
+        "CCAI_API_KEY",
+        description="environment variable that holds the server's key; the key itself is written nowhere",
+    )
     concurrency: Count = Field(32, description="requests under way at once at a server")
     timeout: float = Field(120.0, gt=0, description="seconds a server may take for one request")
-    vllm_python: str | None = Field(None, description="python of the environment in which vllm is installed; None: .venv-vllm, which make vllm builds")
+    vllm_python: str | None = Field(
+        None,
+        description="python of the environment in which vllm is installed; None: .venv-vllm, which make vllm builds",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of sampling, splits and training")
 
-    prompts: Sources = Field((Source(source="practice"),), description="sources of prompts: practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
+    prompts: Sources = Field(
+        (Source(source="practice"),),
+        description=("sources of prompts: practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
+                     "a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
+    )
     n_prompts: Count = Field(12, description="prompts to draw, stratified")
     hazards: Names | None = Field(None, description="hazards or hazard codes to keep; None: all but cse and sxc_prn")
     personas: Names | None = Field(None, description="personas to keep; None: all")
     locales: Names | None = Field(None, description="locales to keep, such as en_US; None: all")
-    duplicates: Literal["exact", "near"] = Field("exact", description="which repeated prompts are drawn once only: exact copies, or near duplicates too")
+    duplicates: Literal["exact", "near"] = Field(
+        "exact", description="which repeated prompts are drawn once only: exact copies, or near duplicates too"
+    )
     constitution: str = Field("contemplative", description="name in data/constitutions/, or a .md file")
     leave_out: Names | None = Field(None, description="principles to leave out; None: none")
-    combine: Names | None = Field(None, description="principles criticised together, such as emptiness+mindfulness; None: each by itself")
-    template: str = Field("conversation", description="template set: conversation (one chat), structured (all under headings), terse (for small models), or a .yaml file")
+    combine: Names | None = Field(
+        None, description="principles criticised together, such as emptiness+mindfulness; None: each by itself"
+    )
+    template: str = Field("conversation",
+                          description=("template set: conversation (one chat), structured (all under headings), "
+                                       "terse (for small models), or a .yaml file"))
     n_few_shot: int = Field(2, ge=0, le=8, description="worked examples shown before a critique or a revision")
-    few_shot: Literal["first", "drawn", "mixed"] = Field("first", description="which examples: a principle's first, drawn from it by the seed, or drawn from all principles")
-    critique_method: Literal["free", "verdict", "reasoned", "logits"] = Field("free", description="free: prose; verdict: 'violates: yes, partly or no' first, so that a good answer is left alone; reasoned: the verdict after thinking; logits: the verdict weighed by log-probabilities")
+    few_shot: Literal["first", "drawn", "mixed"] = Field(
+        "first",
+        description="which examples: a principle's first, drawn from it by the seed, or drawn from all principles",
+    )
+    critique_method: Literal["free", "verdict", "reasoned", "logits"] = Field(
+        "free",
+        description=("free: prose; verdict: 'violates: yes, partly or no' first, so that a good answer is left alone; "
+                     "reasoned: the verdict after thinking; logits: the verdict weighed by log-probabilities"),
+    )
     critique_samples: Count = Field(1, description="critiques of each answer; the majority of their verdicts decides")
-    revision_method: Literal["once", "best_of", "chained", "distilled"] = Field("once", description="once; best_of: of several, the one the critic weighs highest; chained: one answer through all principles; distilled: the principle as system prompt, no critique")
+    revision_method: Literal["once", "best_of", "chained", "distilled"] = Field(
+        "once",
+        description=("once; best_of: of several, the one the critic weighs highest; chained: "
+                     "one answer through all principles; distilled: the principle as system prompt, no critique"),
+    )
     revision_samples: Count = Field(1, description="revisions that best_of chooses from")
-    second_round: bool = Field(False, description="criticise revisions too, and revise again those that still fall short")
-    principle_choice: Literal["all", "sampled", "routed"] = Field("all", description="which principles look at a prompt's answer: all, some drawn by the seed, or those the model finds most relevant")
+    second_round: bool = Field(False,
+                               description="criticise revisions too, and revise again those that still fall short")
+    principle_choice: Literal["all", "sampled", "routed"] = Field(
+        "all",
+        description=("which principles look at a prompt's answer: all, some drawn by the seed, "
+                     "or those the model finds most relevant"),
+    )
     principles_per_prompt: Count = Field(1, description="how many principles, where they are sampled or routed")
     critic: str | None = Field(None, description="model that criticises and judges; None: the one that answers")
     reviser: str | None = Field(None, description="model that revises; None: the one that answers")
-    judge: Literal["none", "logits"] = Field("none", description="logits: the critic weighs chosen against rejected in both orders, and pairs it does not prefer are dropped")
-    paraphrases: int = Field(0, ge=0, le=8, description="paraphrases of each training prompt by the answering model; they stay in their parent's part of the split")
-    twins: Share = Field(0.0, description="benign twins, prompts that only look dangerous, in shares of n_prompts: pairs of a helpful answer against a refusal")
-    ensemble: Names | None = Field(None, description="further models or constitutions that weigh each pair; it is kept when all prefer the revision; None: none")
+    judge: Literal["none", "logits"] = Field("none",
+                                             description=("logits: the critic weighs chosen against rejected in both "
+                                                          "orders, and pairs it does not prefer are dropped"))
+    paraphrases: int = Field(0, ge=0, le=8,
+                             description=("paraphrases of each training prompt by the answering model; "
+                                          "they stay in their parent's part of the split"))
+    twins: Share = Field(0.0,
+                         description=("benign twins, prompts that only look dangerous, in shares of n_prompts: "
+                                      "pairs of a helpful answer against a refusal"))
+    ensemble: Names | None = Field(None,
+                                   description=("further models or constitutions that weigh each pair; "
+                                                "it is kept when all prefer the revision; None: none"))
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus: share of probability sampled from")
-    repetition_penalty: float = Field(1.0, ge=1, le=2, description="lowers the scores of tokens already in the row; 1: none")
+    repetition_penalty: float = Field(1.0, ge=1, le=2,
+                                      description="lowers the scores of tokens already in the row; 1: none")
     answer_tokens: Count = Field(128, description="longest answer, tokens")
     critique_tokens: Count = Field(96, description="longest critique, tokens")
     revision_tokens: Count = Field(160, description="longest revision, tokens")
-    batch_size: Count | Literal["auto"] = Field("auto", description="conversations generated together; auto: as many as memory allows")
+    batch_size: Count | Literal["auto"] = Field(
+        "auto", description="conversations generated together; auto: as many as memory allows"
+    )
 
     filters: Names = Field(FILTERS, description="filters a pair must pass")
-    max_similarity: Share = Field(0.9, description="near_identical: highest similarity of answer and revision (1 less their edit distance in words, in lengths of the longer), whole or as far as training reads them")
+    max_similarity: Share = Field(
+        0.9,
+        description=("near_identical: highest similarity of answer and revision (1 less their edit distance in words, "
+                     "in lengths of the longer), whole or as far as training reads them"),
+    )
     min_length_ratio: float = Field(0.33, ge=0, description="length_ratio: shortest revision, in lengths of the answer")
     max_length_ratio: float = Field(3.0, gt=0, description="length_ratio: longest revision, in lengths of the answer")
-    max_vocabulary: float = Field(2.0, ge=0, description="principle_vocabulary: most words of contemplative vocabulary, such as 'mindful' or 'non-dual', in a hundred of a revision")
-    copied_words: Count = Field(8, description="leaked_preamble and copied_example: words in a row that make a sentence somebody else's")
-    max_repeats: Count = Field(3, description="repetition_loop: how often a revision may say the same four words in a row")
-    min_distinct: Share = Field(0.6, description="repetition_loop: smallest share of a revision's runs of three words that are distinct")
-    language_sure: Share = Field(0.99, description="language_switch: how probable the languages of answer and revision must be to count")
-    max_pair_similarity: Share = Field(0.8, description="near_duplicate: highest similarity, measured alike, of two pairs' revisions where the questions nearly repeat each other")
-    max_share_opening: Share = Field(0.2, description="boilerplate: largest share of revisions that may open with the same five words")
-    balance: Names | None = Field(None, description="what to have equally many pairs of: principle, hazard, persona, or their combinations; None: pairs as they come")
-    balance_quota: Count | None = Field(None, description="balance: most pairs of each; None: as many as the rarest has")
-    length_match: bool = Field(False, description="leave out pairs until chosen is as often longer than rejected as it is shorter, by as much")
-    split: str | None = Field(None, description="a split.json to share, such as runs/first/split.json; None: this run's own")
-    split_by: Literal["cluster", "prompt", "hazard", "principle"] = Field("cluster", description="what stays on one side: clusters of near duplicates, prompts, whole hazards, or whole principles")
-    held_out: Names | None = Field(None, description="hazards or principles kept for the test when split_by names them; None: drawn by the seed")
+    max_vocabulary: float = Field(2.0, ge=0,
+                                  description=("principle_vocabulary: most words of contemplative vocabulary, "
+                                               "such as 'mindful' or 'non-dual', in a hundred of a revision"))
+    copied_words: Count = Field(
+        8, description="leaked_preamble and copied_example: words in a row that make a sentence somebody else's"
+    )
+    max_repeats: Count = Field(3,
+                               description="repetition_loop: how often a revision may say the same four words in a row")
+    min_distinct: Share = Field(
+        0.6, description="repetition_loop: smallest share of a revision's runs of three words that are distinct"
+    )
+    language_sure: Share = Field(
+        0.99, description="language_switch: how probable the languages of answer and revision must be to count"
+    )
+    max_pair_similarity: Share = Field(0.8,
+                                       description=("near_duplicate: highest similarity, measured alike, of two pairs' "
+                                                    "revisions where the questions nearly repeat each other"))
+    max_share_opening: Share = Field(
+        0.2, description="boilerplate: largest share of revisions that may open with the same five words"
+    )
+    balance: Names | None = Field(None,
+                                  description=("what to have equally many pairs of: principle, hazard, persona, "
+                                               "or their combinations; None: pairs as they come"))
+    balance_quota: Count | None = Field(None,
+                                        description="balance: most pairs of each; None: as many as the rarest has")
+    length_match: bool = Field(
+        False, description="leave out pairs until chosen is as often longer than rejected as it is shorter, by as much"
+    )
+    split: str | None = Field(None,
+                              description="a split.json to share, such as runs/first/split.json; None: this run's own")
+    split_by: Literal["cluster", "prompt", "hazard", "principle"] = Field(
+        "cluster",
+        description="what stays on one side: clusters of near duplicates, prompts, whole hazards, or whole principles",
+    )
+    held_out: Names | None = Field(
+        None, description="hazards or principles kept for the test when split_by names them; None: drawn by the seed"
+    )
     validation_share: Share = Field(0.1, description="share of prompts kept for validation")
     test_share: Share = Field(0.3, description="share of prompts kept for the test")
-    guarded: Names = Field(("xstest", "mt_bench"), description="benchmarks that training prompts are compared with too, where they are on this machine; [] for none")
+    guarded: Names = Field(("xstest", "mt_bench"),
+                           description=("benchmarks that training prompts are compared with too, "
+                                        "where they are on this machine; [] for none"))
     allowed_leaks: Names | None = Field(None, description="prompt ids that may leak, known and accepted; None: none")
 
-    training: Literal["dpo", "sft", "sft+dpo"] = Field("dpo", description="dpo: on pairs; sft: on the chosen answers alone; sft+dpo: both, the SFT adapter being the start and the reference of DPO")
+    training: Literal["dpo", "sft", "sft+dpo"] = Field(
+        "dpo",
+        description=("dpo: on pairs; sft: on the chosen answers alone; "
+                     "sft+dpo: both, the SFT adapter being the start and the reference of DPO"),
+    )
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of DPO")
-    beta: float = Field(0.1, gt=0, description="DPO's beta: how dearly leaving the reference is paid for; per token in ipo and sigmoid_norm, per answer elsewhere")
-    loss: Weights = Field({"sigmoid": 1.0}, description="what DPO minimises, TRL's names, with weights where there are several, such as sigmoid=1,sft=0.2")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs believed to be the wrong way round, for sigmoid, robust and exo_pair")
-    ld_alpha: float | None = Field(None, ge=0, le=1, description="weight of the tokens by which the longer answer is longer (LD-DPO); None: as all others")
+    beta: float = Field(0.1, gt=0,
+                        description=("DPO's beta: how dearly leaving the reference is paid for; "
+                                     "per token in ipo and sigmoid_norm, per answer elsewhere"))
+    loss: Weights = Field(
+        {"sigmoid": 1.0},
+        description="what DPO minimises, TRL's names, with weights where there are several, such as sigmoid=1,sft=0.2",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5,
+        description="share of pairs believed to be the wrong way round, for sigmoid, robust and exo_pair"
+    )
+    ld_alpha: float | None = Field(
+        None, ge=0, le=1,
+        description="weight of the tokens by which the longer answer is longer (LD-DPO); None: as all others"
+    )
     epochs: float = Field(3.0, gt=0, description="passes of DPO over the training pairs")
-    max_steps: Count | None = Field(None, description="optimizer steps of a stage, whatever the epochs say; None: as the epochs say")
+    max_steps: Count | None = Field(
+        None, description="optimizer steps of a stage, whatever the epochs say; None: as the epochs say"
+    )
     sft_learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of SFT")
     sft_epochs: float = Field(1.0, gt=0, description="passes of SFT over the chosen answers")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls after the warmup")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="how the learning rate falls after the warmup"
+    )
     warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
     train_batch_size: Count = Field(1, description="pairs a forward pass, on each device")
     accumulation: Count = Field(8, description="forward passes an optimizer step")
-    packing: bool = Field(False, description="SFT: join short rows into one of max_length tokens, fewer padded tokens; for models with flash attention")
-    helpful: str | None = Field(None, description="helpful data against over-refusal: a .jsonl/.parquet file or hub:owner/name, in TRL's formats (messages; prompt + completion; prompt + chosen + rejected for DPO); None: none")
-    helpful_share: float = Field(0.2, gt=0, lt=1, description="share of the rows of a training set that are helpful data")
-    adapter: Literal["lora", "none"] = Field("lora", description="lora: train an adapter; none: train all weights of a small model")
+    packing: bool = Field(False,
+                          description=("SFT: join short rows into one of max_length tokens, fewer padded tokens; "
+                                       "for models with flash attention"))
+    helpful: str | None = Field(
+        None,
+        description=("helpful data against over-refusal: a .jsonl/.parquet file or hub:owner/name, "
+                     "in TRL's formats (messages; prompt + completion; prompt + chosen + rejected for DPO); None: none")
+    )
+    helpful_share: float = Field(0.2, gt=0, lt=1,
+                                 description="share of the rows of a training set that are helpful data")
+    adapter: Literal["lora", "none"] = Field(
+        "lora", description="lora: train an adapter; none: train all weights of a small model"
+    )
     lora_r: Count = Field(16, description="rank of the LoRA adapter")
     lora_alpha: Count = Field(32, description="scale of the LoRA adapter")
     lora_dropout: Share = Field(0.0, description="dropout inside the LoRA adapter")
-    lora_targets: Names | None = Field(None, description="modules the adapter is put on, such as q_proj,v_proj; None: every linear layer")
-    train_quantization: Literal["none", "int8", "int4"] = Field("none", description="hold the frozen weights in 8 or 4 bits while the adapter is trained (QLoRA), with bitsandbytes")
+    lora_targets: Names | None = Field(
+        None, description="modules the adapter is put on, such as q_proj,v_proj; None: every linear layer"
+    )
+    train_quantization: Literal["none", "int8", "int4"] = Field(
+        "none",
+        description="hold the frozen weights in 8 or 4 bits while the adapter is trained (QLoRA), with bitsandbytes",
+    )
     max_length: Count = Field(512, description="longest prompt plus answer in training, tokens")
     max_cut: Share = Field(0.01, description="largest share of chosen or rejected answers that max_length may cut")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in training: slower, much less memory")
+    gradient_checkpointing: bool = Field(False,
+                                         description="recompute activations in training: slower, much less memory")
     save_steps: Count = Field(4, description="optimizer steps between checkpoints")
-    save_minutes: float | None = Field(15.0, gt=0, description="also save when so many minutes have passed since the last checkpoint; None: by steps only")
-    eval_steps: Count | None = Field(None, description="optimizer steps between looks at the validation pairs, the best checkpoint being kept; None: only before and after")
-    early_stopping: Count | None = Field(None, description="stop after so many looks without a better validation accuracy; needs eval_steps; None: never")
-    watch_steps: Count | None = Field(None, description="optimizer steps between answers to 8 fixed validation prompts, watched for length, repetition and KL; None: none are written")
-    stop_on: Names = Field(("nan",), description="findings that stop a training: nan, saturation, displacement, repetition, length, gradient; the others warn; [] for none")
-    trackers: Names | None = Field(None, description="who else is told the metrics: trackio (works offline), tensorboard, wandb, mlflow; None: metrics.jsonl alone")
-    launch: str | None = Field(None, description="configuration of accelerate launch for several processes: ddp, fsdp2, zero2, zero3, cpu2 of configs/accelerate/, or a .yaml file; None: in this process")
-    merge: bool = Field(False, description="also write the model with its adapter merged in, ready for tools that take no adapters")
+    save_minutes: float | None = Field(
+        15.0, gt=0,
+        description="also save when so many minutes have passed since the last checkpoint; None: by steps only"
+    )
+    eval_steps: Count | None = Field(None,
+                                     description=("optimizer steps between looks at the validation pairs, "
+                                                  "the best checkpoint being kept; None: only before and after"))
+    early_stopping: Count | None = Field(
+        None, description="stop after so many looks without a better validation accuracy; needs eval_steps; None: never"
+    )
+    watch_steps: Count | None = Field(None,
+                                      description=("optimizer steps between answers to 8 fixed validation prompts, "
+                                                   "watched for length, repetition and KL; None: none are written"))
+    stop_on: Names = Field(("nan",),
+                           description=("findings that stop a training: nan, saturation, displacement, repetition, "
+                                        "length, gradient; the others warn; [] for none"))
+    trackers: Names | None = Field(None,
+                                   description=("who else is told the metrics: trackio (works offline), tensorboard, "
+                                                "wandb, mlflow; None: metrics.jsonl alone"))
+    launch: str | None = Field(
+        None,
+        description=("configuration of accelerate launch for several processes: ddp, fsdp2, zero2, zero3, "
+                     "cpu2 of configs/accelerate/, or a .yaml file; None: in this process"),
+    )
+    merge: bool = Field(
+        False, description="also write the model with its adapter merged in, ready for tools that take no adapters"
+    )
 
-    eval_prompts: Sources = Field((Source(source="edge_cases"),), description="sources of extra held-out prompts for evaluation")
+    eval_prompts: Sources = Field((Source(source="edge_cases"),),
+                                  description="sources of extra held-out prompts for evaluation")
     n_eval_prompts: int = Field(24, ge=0, description="extra held-out prompts to draw")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples behind an interval")
-    eval_arms: Names = Field(ARMS, description="who answers: base, prompted (told the constitution), careful (told as much else), sft, dpo, and further ones as NAME=PATH of an adapter, a stage or a model")
+    eval_arms: Names = Field(
+        ARMS,
+        description=("who answers: base, prompted (told the constitution), careful (told as much else), sft, dpo, "
+                     "and further ones as NAME=PATH of an adapter, a stage or a model"),
+    )
     eval_samples: Count = Field(1, description="answers of each arm to each prompt")
-    eval_judges: Names = Field(("logits",), description="who judges: logits (weighed by log-probabilities) or reasoned (reason, then verdict), of the recipe's model or another, such as logits=qwen2.5-7b; [] for rules alone")
-    judge_url: str | None = Field(None, description="an OpenAI-compatible server that has the judges' models, for judges named KIND=MODEL; None: they run as the recipe's model does")
-    eval_judged: Names = Field(("safety", "contemplative", "humanistic", "refusal", "pairwise"), description="what models judge: rubrics of data/rubrics/, groups of their criteria such as emptiness, or single criteria such as violation")
-    n_safety: int = Field(60, ge=0, description="AILuminate prompts to draw for safety, stratified by hazard and persona; 0: none")
-    eval_hazards: Names | None = Field(None, description="hazards or hazard codes to ask about; None: all but cse and sxc_prn")
-    n_refusal: int = Field(24, ge=0, description="prompts of XSTest, and as many benign twins, to draw for over-refusal; 0: none")
-    n_helpful: int = Field(24, ge=0, description="benign prompts on which answers are compared with base's by a judge, in both orders; 0: none")
-    n_robustness: int = Field(4, ge=0, description="prompts that are also asked in every jailbreak wrapper under every system prompt; 0: none")
+    eval_judges: Names = Field(
+        ("logits",),
+        description=("who judges: logits (weighed by log-probabilities) or reasoned (reason, then verdict), "
+                     "of the recipe's model or another, such as logits=qwen2.5-7b; [] for rules alone"),
+    )
+    judge_url: str | None = Field(None,
+                                  description=("an OpenAI-compatible server that has the judges' models, for judges "
+                                               "named KIND=MODEL; None: they run as the recipe's model does"))
+    eval_judged: Names = Field(("safety", "contemplative", "humanistic", "refusal", "pairwise"),
+                               description=("what models judge: rubrics of data/rubrics/, groups of their criteria "
+                                            "such as emptiness, or single criteria such as violation"))
+    n_safety: int = Field(
+        60, ge=0, description="AILuminate prompts to draw for safety, stratified by hazard and persona; 0: none"
+    )
+    eval_hazards: Names | None = Field(
+        None, description="hazards or hazard codes to ask about; None: all but cse and sxc_prn"
+    )
+    n_refusal: int = Field(24, ge=0,
+                           description="prompts of XSTest, and as many benign twins, to draw for over-refusal; 0: none")
+    n_helpful: int = Field(
+        24, ge=0,
+        description="benign prompts on which answers are compared with base's by a judge, in both orders; 0: none"
+    )
+    n_robustness: int = Field(
+        4, ge=0, description="prompts that are also asked in every jailbreak wrapper under every system prompt; 0: none"
+    )
     n_games: int = Field(3, ge=0, description="prisoner's dilemmas of 10 rounds against each of six opponents; 0: none")
-    primary_outcome: str = Field("violation", min_length=1, description="the one outcome that the run is judged by, declared before it answers")
-    primary_against: str = Field("base", description="the arm that the trained one is compared with in the primary outcome; prompted is the harder opponent")
-    secondary_outcomes: Names = Field(("refusal", "composite", "emptiness", "non_duality", "boundless_care", "mindfulness", "helpfulness"), description="outcomes that are tested together, corrected by Holm, against base and prompted")
-    margin: float = Field(0.05, gt=0, lt=1, description="largest loss, as a share, that would not matter: over-refusal and helpfulness are called kept within it")
+    primary_outcome: str = Field("violation", min_length=1,
+                                 description="the one outcome that the run is judged by, declared before it answers")
+    primary_against: str = Field("base",
+                                 description=("the arm that the trained one is compared with in the primary outcome; "
+                                              "prompted is the harder opponent"))
+    secondary_outcomes: Names = Field((
+        "refusal", "composite", "emptiness", "non_duality", "boundless_care", "mindfulness", "helpfulness"
+    ), description="outcomes that are tested together, corrected by Holm, against base and prompted")
+    margin: float = Field(0.05, gt=0, lt=1,
+                          description=("largest loss, as a share, that would not matter: "
+                                       "over-refusal and helpfulness are called kept within it"))
 
     @model_validator(mode="before")
     @classmethod
     def _no_truth_values_for_numbers(cls, values):
-        wrong = [key for key, value in values.items() if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool]
-        if wrong: raise ValueError("; ".join(f"'{key}': expected a number or a name ({cls.model_fields[key].description}), got {values[key]}" for key in wrong))
+        wrong = [
+            key for key, value in values.items()
+            if isinstance(value, bool) and key in cls.model_fields and cls.model_fields[key].annotation is not bool
+        ]
+        if wrong:
+            raise ValueError("; ".join(
+                f"'{key}': expected a number or a name ({cls.model_fields[key].description}), got {values[key]}"
+                for key in wrong
+            ))
         return values
 
     @model_validator(mode="after")
     def _makes_sense(self):
         unknown = [name for name in self.filters if name not in FILTERS]
         if unknown: raise ValueError(f"unknown filter '{unknown[0]}'; {did_you_mean(unknown[0], list(FILTERS))}")
-        if self.validation_share + self.test_share >= 1: raise ValueError(f"validation_share + test_share = {self.validation_share + self.test_share:g} leaves nothing to train on; keep the sum below 1")
-        if self.held_out and self.split_by not in ("hazard", "principle"): raise ValueError(f"held_out names what split_by keeps whole, and split_by is '{self.split_by}'; set split_by to hazard or principle")
-        if self.engine == "endpoint" and not self.base_url: raise ValueError("engine: endpoint needs base_url, the address of a server such as http://127.0.0.1:8000/v1")
-        if self.base_url and self.engine not in ("auto", "endpoint"): raise ValueError(f"base_url names a server, and engine is '{self.engine}'; take one of the two away")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(f"validation_share + test_share = {self.validation_share + self.test_share:g} leaves "
+                             "nothing to train on; keep the sum below 1")
+        if self.held_out and self.split_by not in ("hazard", "principle"):
+            raise ValueError(f"held_out names what split_by keeps whole, and split_by is '{self.split_by}'; "
+                             "set split_by to hazard or principle")
+        if self.engine == "endpoint" and not self.base_url:
+            raise ValueError("engine: endpoint needs base_url, "
+                             "the address of a server such as http://127.0.0.1:8000/v1")
+        if self.base_url and self.engine not in ("auto", "endpoint"):
+            raise ValueError(f"base_url names a server, and engine is '{self.engine}'; take one of the two away")
         unlabelled = [name for name in self.balance or () if name not in BALANCED]
-        if unlabelled: raise ValueError(f"pairs cannot be balanced by '{brief(unlabelled[0])}'; {did_you_mean(unlabelled[0], list(BALANCED))}")
-        if self.balance_quota and not self.balance: raise ValueError("balance_quota says how many pairs of each, and balance does not say of what; set balance to principle, hazard or persona")
-        if self.critique_samples > 1 and self.critique_method not in ("verdict", "reasoned"): raise ValueError(f"critique_samples decide by a majority of written verdicts, and critique_method is '{self.critique_method}'; set it to verdict or reasoned")
-        if self.critique_samples > 1 and self.temperature == 0: raise ValueError("critique_samples at temperature 0 are all the same; raise the temperature, or take one sample")
-        if self.revision_method == "best_of" and (self.revision_samples < 2 or self.temperature == 0): raise ValueError("revision_method: best_of needs revision_samples of 2 or more, and a temperature above 0")
-        if self.revision_samples > 1 and self.revision_method != "best_of": raise ValueError(f"revision_samples are chosen from by best_of, and revision_method is '{self.revision_method}'")
-        if self.revision_method == "chained" and self.split_by == "principle": raise ValueError("split_by: principle keeps a principle out of training, and revision_method: chained joins all principles in each pair; take one of the two away")
-        if self.principles_per_prompt > 1 and self.principle_choice == "all": raise ValueError("principles_per_prompt counts principles that are chosen, and principle_choice is 'all'; set it to sampled or routed")
-        if self.paraphrases > 1 and self.temperature == 0: raise ValueError("paraphrases at temperature 0 are all the same; raise the temperature, or take one")
-        if self.twins and any(source.source == "twins" for source in self.prompts): raise ValueError("twins are a share beside the prompts, and the prompts name the source 'twins' too; take one of the two away")
-        if self.second_round and (self.critique_method == "free" or self.revision_method in ("chained", "distilled")): raise ValueError("second_round revises what still falls short: it needs a critique_method with verdicts, and revision_method once or best_of")
-        if self.revision_method == "distilled" and self.critique_method != "free": raise ValueError(f"revision_method: distilled has no critiques, and critique_method is '{self.critique_method}'; take one of the two away")
-        if self.revision_method == "chained" and self.principle_choice != "all": raise ValueError(f"revision_method: chained goes through all principles, and principle_choice is '{self.principle_choice}'; take one of the two away")
-        if self.min_length_ratio >= self.max_length_ratio: raise ValueError(f"min_length_ratio {self.min_length_ratio:g} must be below max_length_ratio {self.max_length_ratio:g}")
+        if unlabelled:
+            raise ValueError(f"pairs cannot be balanced by '{brief(unlabelled[0])}'; "
+                             f"{did_you_mean(unlabelled[0], list(BALANCED))}")
+        if self.balance_quota and not self.balance:
+            raise ValueError("balance_quota says how many pairs of each, and balance does not say of what; "
+                             "set balance to principle, hazard or persona")
+        if self.critique_samples > 1 and self.critique_method not in ("verdict", "reasoned"):
+            raise ValueError("critique_samples decide by a majority of written verdicts, "
+                             f"and critique_method is '{self.critique_method}'; set it to verdict or reasoned")
+        if self.critique_samples > 1 and self.temperature == 0:
+            raise ValueError("critique_samples at temperature 0 are all the same; "
+                             "raise the temperature, or take one sample")
+        if self.revision_method == "best_of" and (self.revision_samples < 2 or self.temperature == 0):
+            raise ValueError("revision_method: best_of needs revision_samples of 2 or more, and a temperature above 0")
+        if self.revision_samples > 1 and self.revision_method != "best_of":
+            raise ValueError("revision_samples are chosen from by best_of, "
+                             f"and revision_method is '{self.revision_method}'")
+        if self.revision_method == "chained" and self.split_by == "principle":
+            raise ValueError("split_by: principle keeps a principle out of training, and revision_method: "
+                             "chained joins all principles in each pair; take one of the two away")
+        if self.principles_per_prompt > 1 and self.principle_choice == "all":
+            raise ValueError("principles_per_prompt counts principles that are chosen, and principle_choice is 'all'; "
+                             "set it to sampled or routed")
+        if self.paraphrases > 1 and self.temperature == 0:
+            raise ValueError("paraphrases at temperature 0 are all the same; raise the temperature, or take one")
+        if self.twins and any(source.source == "twins" for source in self.prompts):
+            raise ValueError("twins are a share beside the prompts, and the prompts name the source 'twins' too; "
+                             "take one of the two away")
+        if self.second_round and (self.critique_method == "free" or self.revision_method in ("chained", "distilled")):
+            raise ValueError("second_round revises what still falls short: it needs a critique_method with verdicts, "
+                             "and revision_method once or best_of")
+        if self.revision_method == "distilled" and self.critique_method != "free":
+            raise ValueError("revision_method: distilled has no critiques, "
+                             f"and critique_method is '{self.critique_method}'; take one of the two away")
+        if self.revision_method == "chained" and self.principle_choice != "all":
+            raise ValueError("revision_method: chained goes through all principles, "
+                             f"and principle_choice is '{self.principle_choice}'; take one of the two away")
+        if self.min_length_ratio >= self.max_length_ratio:
+            raise ValueError(f"min_length_ratio {self.min_length_ratio:g} must be below max_length_ratio "
+                             f"{self.max_length_ratio:g}")
         return self
 
     @model_validator(mode="after")
     def _training_makes_sense(self):
-        for key, names, known in (("loss", self.loss, LOSSES), ("stop_on", self.stop_on, FINDINGS), ("trackers", self.trackers or (), TRACKERS)):
+        for key, names, known in (("loss", self.loss, LOSSES), ("stop_on", self.stop_on, FINDINGS),
+                                  ("trackers", self.trackers or (), TRACKERS)):
             unknown = [name for name in names if name not in known]
-            if unknown: raise ValueError(f"unknown {key.removesuffix('s')} '{brief(unknown[0])}'; {did_you_mean(unknown[0], list(known))}")
-        if self.label_smoothing and not set(self.loss) & {"sigmoid", "robust", "exo_pair"}: raise ValueError(f"label_smoothing is a matter of sigmoid, robust and exo_pair, and loss is '{', '.join(self.loss)}'; set it to 0 or take another loss")
-        if self.label_smoothing == 0 and set(self.loss) & {"robust", "exo_pair"}: raise ValueError(f"loss '{', '.join(self.loss)}' corrects for labels that are wrong; say how many with label_smoothing, such as 0.1")
-        if set(self.loss) == {"sft"}: raise ValueError("loss: sft alone never looks at rejected; set training to sft, or add a preference loss such as sigmoid=1,sft=0.2")
-        if self.early_stopping and not self.eval_steps: raise ValueError("early_stopping counts looks at the validation pairs, and there are none without eval_steps; set eval_steps, such as 8")
-        if self.early_stopping and self.training == "sft": raise ValueError("early_stopping follows the validation accuracy of DPO, and training is sft; set training to dpo or sft+dpo, or take early_stopping away")
+            if unknown:
+                raise ValueError(f"unknown {key.removesuffix('s')} '{brief(unknown[0])}'; "
+                                 f"{did_you_mean(unknown[0], list(known))}")
+        if self.label_smoothing and not set(self.loss) & {"sigmoid", "robust", "exo_pair"}:
+            raise ValueError("label_smoothing is a matter of sigmoid, robust and exo_pair, "
+                             f"and loss is '{', '.join(self.loss)}'; set it to 0 or take another loss")
+        if self.label_smoothing == 0 and set(self.loss) & {"robust", "exo_pair"}:
+            raise ValueError(f"loss '{', '.join(self.loss)}' corrects for labels that are wrong; "
+                             "say how many with label_smoothing, such as 0.1")
+        if set(self.loss) == {"sft"}:
+            raise ValueError("loss: sft alone never looks at rejected; "
+                             "set training to sft, or add a preference loss such as sigmoid=1,sft=0.2")
+        if self.early_stopping and not self.eval_steps:
+            raise ValueError("early_stopping counts looks at the validation pairs, "
+                             "and there are none without eval_steps; set eval_steps, such as 8")
+        if self.early_stopping and self.training == "sft":
+            raise ValueError("early_stopping follows the validation accuracy of DPO, and training is sft; "
+                             "set training to dpo or sft+dpo, or take early_stopping away")
         looking = next((key for key in ("eval_steps", "watch_steps") if getattr(self, key)), None)
-        if looking and self.validation_share == 0: raise ValueError(f"{looking} looks at validation prompts, and validation_share is 0; raise it, such as 0.1")
-        if self.watch_steps and self.launch and Path(self.launch).stem in ("fsdp2", "zero3"): raise ValueError(f"watch_steps writes answers with the whole model, and {self.launch} keeps a part of it in each process; take one of the two away")
-        if self.packing and self.training == "dpo": raise ValueError("packing joins rows of SFT, and training is dpo; take it away: DPO sorts its pairs by length instead")
-        if self.adapter == "none" and self.train_quantization != "none": raise ValueError(f"adapter: none trains the weights themselves, and weights in {self.train_quantization} cannot be trained; take train_quantization away, or train an adapter")
-        if self.adapter == "none" and self.merge: raise ValueError("merge joins an adapter with its model, and adapter is none: the trained model is whole already")
+        if looking and self.validation_share == 0:
+            raise ValueError(f"{looking} looks at validation prompts, and validation_share is 0; raise it, such as 0.1")
+        if self.watch_steps and self.launch and Path(self.launch).stem in ("fsdp2", "zero3"):
+            raise ValueError("watch_steps writes answers with the whole model, "
+                             f"and {self.launch} keeps a part of it in each process; take one of the two away")
+        if self.packing and self.training == "dpo":
+            raise ValueError("packing joins rows of SFT, and training is dpo; "
+                             "take it away: DPO sorts its pairs by length instead")
+        if self.adapter == "none" and self.train_quantization != "none":
+            raise ValueError(f"adapter: none trains the weights themselves, and weights in {self.train_quantization} "
+                             "cannot be trained; take train_quantization away, or train an adapter")
+        if self.adapter == "none" and self.merge:
+            raise ValueError("merge joins an adapter with its model, and adapter is none: "
+                             "the trained model is whole already")
         return self
 
     @model_validator(mode="after")
     def _evaluation_makes_sense(self):
         for name in self.eval_arms:
-            if "=" not in name and name not in ARMS: raise ValueError(f"unknown arm '{brief(name)}'; {did_you_mean(name, list(ARMS))} (further ones are written NAME=PATH)")
-        if "base" not in self.eval_arms: raise ValueError("eval_arms: base is what every arm is compared with; put it on the list")
+            if "=" not in name and name not in ARMS:
+                raise ValueError(f"unknown arm '{brief(name)}'; "
+                                 f"{did_you_mean(name, list(ARMS))} (further ones are written NAME=PATH)")
+        if "base" not in self.eval_arms:
+            raise ValueError("eval_arms: base is what every arm is compared with; put it on the list")
         for name in self.eval_judges:
             kind, equals, model = name.partition("=")
-            if kind not in JUDGES or (equals and not model): raise ValueError(f"unknown judge '{brief(name)}'; {did_you_mean(kind, list(JUDGES))} (of another model: {JUDGES[0]}=MODEL)")
-        if len(set(self.eval_judges)) < len(self.eval_judges): raise ValueError("eval_judges names a judge twice; two judges that agree with themselves say nothing")
-        if self.judge_url and not any("=" in name for name in self.eval_judges): raise ValueError("judge_url names a server for judges' models, and eval_judges names no model; write a judge as logits=MODEL or reasoned=MODEL")
-        if self.eval_samples > 1 and self.temperature == 0: raise ValueError("eval_samples at temperature 0 are all the same; raise the temperature, or take one sample")
-        if self.primary_against not in [name.partition("=")[0] for name in self.eval_arms]: raise ValueError(f"primary_against: '{brief(self.primary_against)}' is not among eval_arms; {did_you_mean(self.primary_against, [name.partition('=')[0] for name in self.eval_arms])}")
+            if kind not in JUDGES or (equals and not model):
+                raise ValueError(f"unknown judge '{brief(name)}'; "
+                                 f"{did_you_mean(kind, list(JUDGES))} (of another model: {JUDGES[0]}=MODEL)")
+        if len(set(self.eval_judges)) < len(self.eval_judges):
+            raise ValueError("eval_judges names a judge twice; two judges that agree with themselves say nothing")
+        if self.judge_url and not any("=" in name for name in self.eval_judges):
+            raise ValueError("judge_url names a server for judges' models, and eval_judges names no model; "
+                             "write a judge as logits=MODEL or reasoned=MODEL")
+        if self.eval_samples > 1 and self.temperature == 0:
+            raise ValueError("eval_samples at temperature 0 are all the same; "
+                             "raise the temperature, or take one sample")
+        if self.primary_against not in [name.partition("=")[0] for name in self.eval_arms]:
+            raise ValueError(
+                f"primary_against: '{brief(self.primary_against)}' is not among eval_arms; "
+                f"{did_you_mean(self.primary_against, [name.partition('=')[0] for name in self.eval_arms])}"
+            )
         return self
 
     @property
@@ -297,7 +566,8 @@ class Recipe(BaseModel):
         "The warning that beta means something else here; None where there is nothing to warn of."
         normalised = [name for name in self.loss if name in NORMALISED]
         if not normalised or self.training == "sft": return None
-        return f"beta {self.beta:g} is per token in {', '.join(normalised)} and per answer in the other losses: it is not comparable with the beta of a plain loss, nor are rewards and margins"
+        return (f"beta {self.beta:g} is per token in {', '.join(normalised)} and per answer in the other losses: "
+                "it is not comparable with the beta of a plain loss, nor are rewards and margins")
 
 
 def build_recipe(values: dict[str, Any],  # key to value

@@ -16,17 +16,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from filelock import FileLock, Timeout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .files import read_json, write_json
 from .project import runs_root
 from .schema import InputError
 
 # %% ../../nbs/01_core/04_run.ipynb #00000004
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "papermill", "nbdev")  # versions worth recording
+# versions worth recording
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "papermill", "nbdev")
 MIN_FREE_MB = 300  # free disk below which no step starts
 
 
@@ -40,7 +42,8 @@ class Run:
     "One run's folder; build it with `open_run`."
     name: str
     folder: Path
-    watch: Callable[[dict], None] | None = field(default=None, compare=False, repr=False)  # is told how far work is, while it goes on
+    # is told how far work is, while it goes on
+    watch: Callable[[dict], None] | None = field(default=None, compare=False, repr=False)
 
     def tell(self,
              state: dict,  # what is being done and how far it is, or the rows of a waterfall
@@ -60,7 +63,9 @@ class Run:
         path = self.path("run.json")
         found = read_json(path) if path.exists() else {}
         wrong = [key for key in ("recipe", "steps") if not isinstance(found.get(key, {}), dict)]
-        if wrong: raise InputError(f"{path}: '{wrong[0]}' should be an object; restore the file, or move it away and rerun the step that writes it")
+        if wrong:
+            raise InputError(f"{path}: '{wrong[0]}' should be an object; "
+                             "restore the file, or move it away and rerun the step that writes it")
         return found
 
     def record(self,
@@ -74,7 +79,8 @@ def check_run_name(name: str,  # as the user typed it
                    ) -> None:
     "Raises `InputError` for a name that is not a plain folder name."
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(f"run name {name!r}: expected letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100 characters")
+        raise InputError(f"run name {name!r}: expected letters, digits, '.', '_' and '-', "
+                         "beginning with a letter or digit, at most 100 characters")
 
 
 def check_disk(folder: Path,  # where the run will write; need not exist yet
@@ -83,9 +89,12 @@ def check_disk(folder: Path,  # where the run will write; need not exist yet
     "Free space in MB at `folder`; raises `InputError` when it is less than needed."
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir(): raise InputError(f"{place} is a file; expected a folder to write the run into")
-    if not os.access(place, os.W_OK): raise InputError(f"{place} cannot be written to; change its permissions, or set CCAI_RUNS to another folder")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"{place} cannot be written to; change its permissions, or set CCAI_RUNS to another folder")
     free = shutil.disk_usage(place).free / 1e6
-    if free < needed_mb: raise InputError(f"no disk space: {free:.0f} MB free at {place}, at least {needed_mb:.0f} MB are needed; free some, or set CCAI_RUNS to a folder on another disk")
+    if free < needed_mb:
+        raise InputError(f"no disk space: {free:.0f} MB free at {place}, at least {needed_mb:.0f} MB are needed; "
+                         "free some, or set CCAI_RUNS to a folder on another disk")
     return free
 
 
@@ -96,7 +105,8 @@ def open_run(name: str,  # the run's name
     check_run_name(name)
     folder = runs_root() / name
     if not folder.is_dir():
-        if not create: raise InputError(f"no run '{name}' in {runs_root()}; runs there: {', '.join(run_names()) or 'none yet'}")
+        if not create:
+            raise InputError(f"no run '{name}' in {runs_root()}; runs there: {', '.join(run_names()) or 'none yet'}")
         check_disk(folder)
         folder.mkdir(parents=True, exist_ok=True)
     return Run(name, folder)
@@ -110,8 +120,10 @@ def run_names() -> list[str]:
 def _git_commit() -> str | None:
     "The commit of the working tree, with '+changes' when it differs; None outside git."
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True,
+                                timeout=20).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True,
+                                 text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError): return None
     return commit + ("+changes" if changed else "")
 
@@ -123,7 +135,8 @@ def surroundings() -> dict:
         try: versions[name] = version(name)
         except PackageNotFoundError: versions[name] = None
     return {"commit": _git_commit(), "versions": versions,
-            "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}}
+            "machine": {"python": platform.python_version(), "system": platform.system(),
+                        "processor": platform.machine(), "cores": os.cpu_count()}}
 
 # %% ../../nbs/01_core/04_run.ipynb #00000008
 def alive(pid: int | None,  # a process id of this machine
@@ -136,19 +149,27 @@ def alive(pid: int | None,  # a process id of this machine
 
 def _busy(run: Run) -> InputError:
     "What to tell a second process."
-    working = next(((name, entry) for name, entry in run.manifest.get("steps", {}).items() if entry["status"] == "running"), None)
-    what = f"step '{working[0]}', process {working[1].get('pid')}, since {working[1]['started']}" if working else "another process"
-    return InputError(f"run '{run.name}' is being worked on ({what}); wait for it (ccai status {run.name} shows how far it is), stop it, or take another --run. Nothing was changed")
+    working = next(
+        ((name, entry) for name, entry in run.manifest.get("steps", {}).items() if entry["status"] == "running"), None
+    )
+    what = (f"step '{working[0]}', process {working[1].get('pid')}, since {working[1]['started']}" if working
+            else "another process")
+    return InputError(f"run '{run.name}' is being worked on ({what}); wait for it (ccai status {run.name} shows how "
+                      "far it is), stop it, or take another --run. Nothing was changed")
 
 
 @contextmanager
 def hold(run: Run,  # an open run
          ) -> Iterator[None]:
-    "Keep other processes off a run; the lock goes with the process, whatever ends it. Raises `InputError` when another has it."
-    lock = FileLock(run.path(".lock"), is_singleton=True, timeout=0)  # one lock a path and process: a step within a step passes
+    """Keep other processes off a run; the lock goes with the process, whatever ends it.
+    Raises `InputError` when another has it."""
+    # one lock a path and process: a step within a step passes
+    lock = FileLock(run.path(".lock"), is_singleton=True, timeout=0)
     try: lock.acquire()
     except Timeout: raise _busy(run) from None
-    except (OSError, NotImplementedError) as error: raise InputError(f"{run.path('.lock')}: this file system has no locks ({error}); set CCAI_RUNS to a folder that has, such as a local disk") from None
+    except (OSError, NotImplementedError) as error:
+        raise InputError(f"{run.path('.lock')}: this file system has no locks ({error}); "
+                         "set CCAI_RUNS to a folder that has, such as a local disk") from None
     try: yield
     finally: lock.release()
 
@@ -165,7 +186,8 @@ def step(run: Run,  # the run it belongs to
          name: str,  # generate, review, train, evaluate, ...
          **facts: Any,  # what to keep beside the status
          ) -> Iterator[dict]:
-    "Record a step's status, start and end in the manifest; yields a dict whose entries are kept there too. One process at a time, but for reviewing."
+    """Record a step's status, start and end in the manifest; yields a dict whose entries are kept there too.
+    One process at a time, but for reviewing."""
     with nullcontext() if name == "review" else hold(run):
         entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(), **facts}
         def save(): run.record(steps=run.manifest.get("steps", {}) | {name: entry})
@@ -196,7 +218,10 @@ def trained_stage(run: Run,  # any run
 
 def trained_folder(run: Run,  # a trained run
                    ) -> Path:
-    "The folder of the training that is evaluated: the last stage of the last one; raises `InputError` when there is none."
+    """The folder of the training that is evaluated: the last stage of the last one;
+    raises `InputError` when there is none."""
     stage = trained_stage(run)
-    if not trained_place(run.path(stage)).is_dir(): raise InputError(f"run '{run.name}' has no trained adapter yet; run the train step first: ccai run train --run {run.name}")
+    if not trained_place(run.path(stage)).is_dir():
+        raise InputError(f"run '{run.name}' has no trained adapter yet; run the train step first: "
+                         f"ccai run train --run {run.name}")
     return run.path(stage)

@@ -12,8 +12,9 @@ import hashlib
 import html
 import json
 from collections import Counter
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # %% ../../nbs/01_core/01_schema.ipynb #00000004
 class InputError(ValueError):
@@ -55,7 +56,8 @@ class Named(Record):
     @model_validator(mode="after")
     def _name_by_content(self):
         expected = digest({name: getattr(self, name) for name in self.identity})
-        if self.id not in ("", expected): raise ValueError(f"id {self.id!r} does not match the content, whose id is {expected!r}")
+        if self.id not in ("", expected):
+            raise ValueError(f"id {self.id!r} does not match the content, whose id is {expected!r}")
         object.__setattr__(self, "id", expected)
         return self
 
@@ -131,7 +133,8 @@ class Constitution(Record):
 
     @model_validator(mode="after")
     def _distinct_ids(self):
-        twice = sorted(name for name, count in Counter(principle.id for principle in self.principles).items() if count > 1)
+        twice = sorted(name
+                       for name, count in Counter(principle.id for principle in self.principles).items() if count > 1)
         if twice: raise ValueError(f"two principles share the id {', '.join(twice)}; give each its own")
         return self
 
@@ -142,12 +145,20 @@ class Constitution(Record):
 
     def _repr_html_(self) -> str:
         "The constitution as a table, for notebooks; every text escaped."
-        def listed(items): return "<ul style='margin:0;padding-left:1.2em'>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+        def listed(items):
+            return ("<ul style='margin:0;padding-left:1.2em'>"
+                    + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
         def cell(text): return f"<td style='text-align:left;vertical-align:top;white-space:pre-wrap'>{text}</td>"
-        heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in ("principle", "clauses", "critique request", "revision request", "examples"))
-        rows = "".join(f"<tr>{cell(f'<b>{html.escape(p.title)}</b><br><code>{p.id}</code>')}{cell(listed(p.clauses))}{cell(html.escape(p.critique_request))}{cell(html.escape(p.revision_request))}{cell(len(p.examples))}</tr>" for p in self.principles)
+        heads = "".join(f"<th style='text-align:left'>{head}</th>"
+                        for head in ("principle", "clauses", "critique request", "revision request", "examples"))
+        rows = "".join((f"<tr>{cell(f'<b>{html.escape(p.title)}</b><br><code>{p.id}</code>')}{cell(listed(p.clauses))}"
+                        f"{cell(html.escape(p.critique_request))}{cell(html.escape(p.revision_request))}"
+                        f"{cell(len(p.examples))}</tr>")
+                       for p in self.principles)
         meta = f"<p>Meta-principles</p>{listed(self.meta_principles)}" if self.meta_principles else ""
-        return f"<div style='max-width:75em'><p><b>{html.escape(self.title)}</b> ({html.escape(self.id)}, {html.escape(self.language)}, version {html.escape(self.version)}, digest {self.digest})</p>{meta}<table><tr>{heads}</tr>{rows}</table></div>"
+        return (f"<div style='max-width:75em'><p><b>{html.escape(self.title)}</b> ({html.escape(self.id)}, "
+                f"{html.escape(self.language)}, version {html.escape(self.version)}, "
+                f"digest {self.digest})</p>{meta}<table><tr>{heads}</tr>{rows}</table></div>")
 
 
 class Criterion(Record):
@@ -164,8 +175,11 @@ class Criterion(Record):
 
     @model_validator(mode="after")
     def _asked_both_ways(self):
-        if len(self.levels) == 1 or not all(level.strip() for level in self.levels): raise ValueError(f"criterion '{self.id}': levels are texts for no, partly and yes, or for no and yes; {len(self.levels)} came, or one is blank")
-        if self.levels and not self.negated.strip(): raise ValueError(f"criterion '{self.id}' has levels and no negated question; add one under 'negated'")
+        if len(self.levels) == 1 or not all(level.strip() for level in self.levels):
+            raise ValueError(f"criterion '{self.id}': levels are texts for no, partly and yes, or for no and yes; "
+                             f"{len(self.levels)} came, or one is blank")
+        if self.levels and not self.negated.strip():
+            raise ValueError(f"criterion '{self.id}' has levels and no negated question; add one under 'negated'")
         return self
 
 
@@ -179,10 +193,12 @@ class Rubric(Record):
 
     @model_validator(mode="after")
     def _adds_up(self):
-        twice = sorted(name for name, count in Counter(criterion.id for criterion in self.criteria).items() if count > 1)
+        twice = sorted(name
+                       for name, count in Counter(criterion.id for criterion in self.criteria).items() if count > 1)
         if twice: raise ValueError(f"two criteria share the id {', '.join(twice)}; give each its own")
         weights = [criterion.weight for criterion in self.criteria if criterion.weight is not None]
-        if weights and abs(sum(weights) - 1) > 1e-9: raise ValueError(f"the criteria's weights add up to {sum(weights):g}, expected 1; change 'weight'")
+        if weights and abs(sum(weights) - 1) > 1e-9:
+            raise ValueError(f"the criteria's weights add up to {sum(weights):g}, expected 1; change 'weight'")
         return self
 
     @property
@@ -220,19 +236,24 @@ class Revision(Generated):
 
 
 class Triple(Record):
-    "Answer, critique and revision of one prompt under one principle; what could not be made is None and `failure` says why. Without either there was nothing to mend, or nobody could tell."
+    """Answer, critique and revision of one prompt under one principle; what
+    could not be made is None and `failure` says why. Without either there was nothing to mend, or nobody could tell."""
     prompt: Prompt
     principle: str
     response: Response | None = None
     critique: Critique | None = None
     revision: Revision | None = None
-    verdict: Literal["yes", "partly", "no", "unreadable"] | None = None  # whether the answer breaks the principle; None: nobody was asked
+    # whether the answer breaks the principle; None: nobody was asked
+    verdict: Literal["yes", "partly", "no", "unreadable"] | None = None
     failure: str | None = None
 
     @model_validator(mode="after")
     def _complete_or_explained(self):
-        if self.revision is not None and self.failure is not None: raise ValueError("a triple has either a revision or the reason why there is none")
-        if self.revision is None and self.failure is None and self.verdict not in ("no", "unreadable"): raise ValueError("a triple without a revision needs the reason: a failure, or a verdict that calls for none")
+        if self.revision is not None and self.failure is not None:
+            raise ValueError("a triple has either a revision or the reason why there is none")
+        if self.revision is None and self.failure is None and self.verdict not in ("no", "unreadable"):
+            raise ValueError("a triple without a revision needs the reason: a failure, "
+                             "or a verdict that calls for none")
         return self
 
 # %% ../../nbs/01_core/01_schema.ipynb #00000014
@@ -258,7 +279,8 @@ class PreferencePair(Named):
     def _two_answers(self):
         if self.chosen == self.rejected: raise ValueError("chosen and rejected are the same text")
         if self.prompt[-1].role != "user": raise ValueError("the prompt must end with the user's turn")
-        if any(side[0].role != "assistant" or not side[0].content.strip() for side in (self.chosen, self.rejected)): raise ValueError("chosen and rejected must be non-empty assistant turns")
+        if any(side[0].role != "assistant" or not side[0].content.strip() for side in (self.chosen, self.rejected)):
+            raise ValueError("chosen and rejected must be non-empty assistant turns")
         return self
 
 
@@ -298,7 +320,8 @@ class Verdict(Record):
     judge: str  # who judged, with its version
     rubric: str  # id and digest of the rubric
     sample: int = 0  # which of several answers was judged, from 0
-    direct: float | None = None  # support for yes when asked as the criterion stands, or for the second answer when it stands second
+    # support for yes when asked as the criterion stands, or for the second answer when it stands second
+    direct: float | None = None
     turned: float | None = None  # the same support when asked the other way round, or in the other order
     mass: float | None = None  # least probability that the options had together, where a model weighed them
 
@@ -311,4 +334,5 @@ class Verdict(Record):
 def asked_text(prompt: Prompt,  # a question, perhaps at the end of a conversation
                ) -> str:
     "The question as one text; earlier turns go before it, with who said them."
-    return "\n\n".join([*(f"{turn.role}: {turn.content}" for turn in prompt.history), f"user: {prompt.text}"]) if prompt.history else prompt.text
+    return ("\n\n".join([*(f"{turn.role}: {turn.content}" for turn in prompt.history), f"user: {prompt.text}"])
+            if prompt.history else prompt.text)

@@ -47,7 +47,8 @@ class Progress:
                  unit: str = "calls",  # what is counted
                  ):
         self._run, self._started, self._shown, self._display, self._text = run, time.monotonic(), 0.0, None, ""
-        self.state = {"stage": stage, "unit": unit, "done": done, "total": total, "fresh": 0, "tokens": 0, "elapsed": 0.0, "pid": os.getpid()}
+        self.state = {"stage": stage, "unit": unit, "done": done, "total": total, "fresh": 0, "tokens": 0,
+                      "elapsed": 0.0, "pid": os.getpid()}
         self._show(force=True)
 
     def advance(self,
@@ -75,7 +76,8 @@ class Progress:
             if self._display is None: self._display = display({"text/plain": self._text}, raw=True, display_id=True)
             else: self._display.update({"text/plain": self._text}, raw=True)
         elif sys.stderr.isatty():
-            print(f"\r\x1b[2K{self._text}", end="\n" if self.state["done"] >= self.state["total"] else "", file=sys.stderr, flush=True)
+            print(f"\r\x1b[2K{self._text}", end="\n" if self.state["done"] >= self.state["total"] else "",
+                  file=sys.stderr, flush=True)
 
 # %% ../../nbs/01_core/06_terminal.ipynb #00000009
 def text_table(rows: Sequence[Sequence],  # of cells; the first row is the header
@@ -84,4 +86,6 @@ def text_table(rows: Sequence[Sequence],  # of cells; the first row is the heade
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     numeric = [all(isinstance(row[i], int) for row in rows[1:]) for i in range(len(cells[0]))]
-    return "\n".join("  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in zip(row, widths, numeric)).rstrip() for row in cells)
+    return "\n".join("  ".join(text.rjust(width) if right else text.ljust(width)
+                               for text, width, right in zip(row, widths, numeric)).rstrip()
+                     for row in cells)

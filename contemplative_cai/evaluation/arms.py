@@ -12,21 +12,24 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from pydantic import Field, model_validator
 from typing import NamedTuple
+
+from pydantic import Field, model_validator
 
 from ..core.files import read_json, write_json
 from ..core.journal import Journal
 from ..core.project import did_you_mean
 from ..core.recipe import ARMS, Recipe
 from ..core.run import Run, trained_place
-from ..core.schema import Answer, Constitution, Conversation, digest, InputError, Message, Prompt, Record, Text
+from ..core.schema import Answer, Constitution, Conversation, InputError, Message, Prompt, Record, Text
+from ..core.schema import digest
 from ..inputs.constitution import recipe_constitution
 from ..inputs.rubrics import arm_prompt
-from ..models.ask import another, ask, PROBE as QUESTION
+from ..models.ask import PROBE as QUESTION
+from ..models.ask import another, ask
 from ..models.catalog import model_spec, model_specs
 from ..models.choose import choose_engine, open_llm
-from ..models.llm import CallFailed, LLM, ModelCallError, Sampling
+from ..models.llm import LLM, CallFailed, ModelCallError, Sampling
 from ..models.weights import load_tokenizer
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000004
@@ -40,13 +43,16 @@ class Arm(Record):
 
     @model_validator(mode="after")
     def _one_place(self):
-        if self.adapter and self.model: raise ValueError(f"arm '{self.name}' has an adapter and a model of its own; an adapter goes on the recipe's model, take one of the two away")
+        if self.adapter and self.model:
+            raise ValueError(f"arm '{self.name}' has an adapter and a model of its own; "
+                             "an adapter goes on the recipe's model, take one of the two away")
         return self
 
     def shown(self,
               conversation: Conversation,  # what is asked, perhaps with a system prompt of its own
               ) -> Conversation:
-        "The conversation as this arm's model sees it; the arm's system prompt stands before another that is there already."
+        """The conversation as this arm's model sees it;
+        the arm's system prompt stands before another that is there already."""
         if self.system is None: return conversation
         own = conversation and conversation[0].role == "system"
         if own and conversation[0].content == self.system: return conversation
@@ -60,7 +66,8 @@ def constitution_prompt(constitution: Constitution,  # what trains the other arm
     def rules(items): return "\n".join(f"- {item}" for item in items)
     parts = [f"{p.title}\n{p.description}\n{rules(p.clauses)}".replace("\n\n", "\n") for p in constitution.principles]
     held = [f"How to hold them\n{rules(constitution.meta_principles)}"] if constitution.meta_principles else []
-    return "\n\n".join(["Answer every message by these principles.", *parts, *held, "Speak to the person directly, and do not mention these principles."])
+    return "\n\n".join(["Answer every message by these principles.", *parts, *held,
+                        "Speak to the person directly, and do not mention these principles."])
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #0000000a
 TOLERANCE = 0.05  # largest difference in length, as a share
@@ -79,14 +86,17 @@ def fit_length(text: str,  # to cut or to pad, sentence by sentence
                length: int,  # wanted, in what `count` counts
                count: Callable[[str], int],  # measures a text
                ) -> str:
-    "The text in as many whole sentences as come nearest to the length, the last one chosen to fit; said again from the start where it is too short. Raises `InputError` when it misses by more than 5 %."
+    """The text in as many whole sentences as come nearest to the length, the last one chosen to fit;
+    said again from the start where it is too short. Raises `InputError` when it misses by more than 5 %."""
     sentences = SENTENCE.findall(text.strip() + "\n\n")
     sentences *= 1 + length // max(count("".join(sentences)), 1)
     def size(n): return count("".join(sentences[:n]).strip())
     n = max((n for n in range(1, len(sentences) + 1) if size(n) <= length), default=0)
     endings = ["", *sentences[n:n + 40]]
     best = min(("".join([*sentences[:n], end]).strip() for end in endings), key=lambda made: abs(count(made) - length))
-    if abs(count(best) - length) > TOLERANCE * length: raise InputError(f"a prompt of {length} tokens was wanted, whole sentences of this text come no nearer than {count(best)}; give it shorter sentences")
+    if abs(count(best) - length) > TOLERANCE * length:
+        raise InputError(f"a prompt of {length} tokens was wanted, whole sentences of this text come no nearer than "
+                         f"{count(best)}; give it shorter sentences")
     return best
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #0000000e
@@ -98,7 +108,10 @@ def _check_trained_on(place: Path, recipe: Recipe, name: str) -> None:
     stage = place.parent / "stage.json"
     if not stage.is_file(): return
     model = read_json(stage).get("recipe", {}).get("model")
-    if model != recipe.model: raise InputError(f"arm '{name}': the adapter in {place} was trained on '{model}', this recipe's model is '{recipe.model}'; name the merged model instead (merge: true), or evaluate with --recipe of that model")
+    if model != recipe.model:
+        raise InputError(f"arm '{name}': the adapter in {place} was trained on '{model}', "
+                         f"this recipe's model is '{recipe.model}'; name the merged model instead (merge: "
+                         "true), or evaluate with --recipe of that model")
 
 
 def _placed(name: str, description: str, path: str, recipe: Recipe) -> Arm:
@@ -110,7 +123,8 @@ def _placed(name: str, description: str, path: str, recipe: Recipe) -> Arm:
         return Arm(name=name, description=description, adapter=str(place))
     if (place / "config.json").is_file(): return Arm(name=name, description=description, model=str(place))
     if path in model_specs() or recipe.base_url: return Arm(name=name, description=description, model=path)
-    raise InputError(f"arm '{name}': '{path}' holds neither an adapter (adapter_config.json) nor a model (config.json), and is no model's name; {did_you_mean(path, list(model_specs()))}")
+    raise InputError(f"arm '{name}': '{path}' holds neither an adapter (adapter_config.json) "
+                     f"nor a model (config.json), and is no model's name; {did_you_mean(path, list(model_specs()))}")
 
 
 def read_arm(text: str,  # NAME=PATH
@@ -118,7 +132,9 @@ def read_arm(text: str,  # NAME=PATH
              ) -> Arm:
     "A further arm, as a user names it; raises `InputError`."
     name, equals, path = (part.strip() for part in text.partition("="))
-    if not equals or not path or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,59}", name): raise InputError(f"arm '{text}': expected NAME=PATH, such as unrelated=runs/control/dpo; a name has letters, digits, '_' and '-'")
+    if not equals or not path or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,59}", name):
+        raise InputError(f"arm '{text}': expected NAME=PATH, such as unrelated=runs/control/dpo; "
+                         "a name has letters, digits, '_' and '-'")
     return _placed(name, f"as it is in {path}", path, recipe)
 
 
@@ -127,9 +143,12 @@ def standard_arms(recipe: Recipe,  # the experiment
                   more: Sequence[str] = (),  # further ones, NAME=PATH
                   wanted: Sequence[str] = ARMS,  # which of those known by name
                   ) -> tuple[Arm, ...]:
-    "base, prompted, careful, sft and dpo where they were trained, as far as they are wanted, and the further ones; raises `InputError`."
-    trained = [_placed(stage, said, str(run.path(stage)), recipe) for stage, said in STAGE_ARMS.items() if stage in wanted and trained_place(run.path(stage)).is_dir()]
-    arms = (Arm(name="base", description="the model as it came"), *_told_arms(recipe, wanted), *trained, *(read_arm(text, recipe) for text in more))
+    """base, prompted, careful, sft and dpo where they were trained,
+    as far as they are wanted, and the further ones; raises `InputError`."""
+    trained = [_placed(stage, said, str(run.path(stage)), recipe)
+               for stage, said in STAGE_ARMS.items() if stage in wanted and trained_place(run.path(stage)).is_dir()]
+    arms = (Arm(name="base", description="the model as it came"), *_told_arms(recipe, wanted), *trained,
+            *(read_arm(text, recipe) for text in more))
     names = [arm.name for arm in arms]
     twice = [name for name in names if names.count(name) > 1]
     if twice: raise InputError(f"two arms are called '{twice[0]}'; give the further one another name")
@@ -142,7 +161,8 @@ def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
     count, system = token_counter(recipe), constitution_prompt(recipe_constitution(recipe))
     _check_context(recipe, count(system))
     told = [Arm(name="prompted", description=f"the model told the constitution '{recipe.constitution}'", system=system),
-            Arm(name="careful", description="the model told, in as many tokens, what any careful assistant is told", system=fit_length(arm_prompt("careful"), count(system), count))]
+            Arm(name="careful", description="the model told, in as many tokens, what any careful assistant is told",
+                system=fit_length(arm_prompt("careful"), count(system), count))]
     return [arm for arm in told if arm.name in wanted]
 
 
@@ -157,7 +177,9 @@ def recipe_arms(recipe: Recipe,  # the experiment
 def _check_context(recipe: Recipe, length: int) -> None:
     "Refuse a constitution that leaves no room for an answer."
     context = None if recipe.base_url else model_spec(recipe.model).context
-    if context and length + recipe.answer_tokens >= context: raise InputError(f"constitution '{recipe.constitution}' takes {length} tokens as a system prompt, and model '{recipe.model}' reads {context}; use a shorter constitution, such as contemplative-minimal")
+    if context and length + recipe.answer_tokens >= context:
+        raise InputError(f"constitution '{recipe.constitution}' takes {length} tokens as a system prompt, and model "
+                         f"'{recipe.model}' reads {context}; use a shorter constitution, such as contemplative-minimal")
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000012
 class OpenArm(NamedTuple):
@@ -171,12 +193,18 @@ def open_arms(recipe: Recipe,  # the experiment
               run: Run | None,  # where the engine is recorded
               arms: Sequence[Arm],  # which ones
               ) -> Iterator[dict[str, OpenArm]]:
-    "The arms by name: one base model with all adapters, further models as their own; each is loaded at its first question."
+    """The arms by name: one base model with all adapters, further models as their own;
+    each is loaded at its first question."""
     adapters = {arm.name: Path(arm.adapter) for arm in arms if arm.adapter}
     with ExitStack() as stack:
         base = stack.enter_context(open_llm(recipe, run, adapters))
-        others = {name: stack.enter_context(open_llm(recipe.model_copy(update={"model": name}))) for name in dict.fromkeys(arm.model for arm in arms if arm.model)}
-        yield {arm.name: OpenArm(arm, others[arm.model] if arm.model else base.with_adapter(arm.name if arm.adapter else None)) for arm in arms}
+        others = {name: stack.enter_context(open_llm(recipe.model_copy(update={"model": name})))
+                  for name in dict.fromkeys(arm.model for arm in arms if arm.model)}
+        yield {
+            arm.name: OpenArm(arm,
+                              others[arm.model] if arm.model else base.with_adapter(arm.name if arm.adapter else None))
+            for arm in arms
+        }
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000014
 ASKED, REPLY = (Message(role="user", content=QUESTION),), "Listen first."
@@ -198,7 +226,8 @@ def _likelihood(opened: OpenArm) -> float:
 
 def _probe(opened: OpenArm, base: float | ModelCallError) -> Probed:
     "An arm against base, or the reason why one of the two could not be asked."
-    known = dict(arm=opened.arm.name, key=opened.llm.key, system=digest(opened.arm.system) if opened.arm.system else None)
+    known = dict(arm=opened.arm.name, key=opened.llm.key,
+                 system=digest(opened.arm.system) if opened.arm.system else None)
     try:
         if isinstance(base, ModelCallError): raise base
         return Probed(**known, nats=_likelihood(opened) - base)
@@ -208,9 +237,14 @@ def _probe(opened: OpenArm, base: float | ModelCallError) -> Probed:
 def refuse_same(probed: Sequence[Probed],  # the arms, base first
                 ) -> None:
     "Raises `InputError` for arms that are one and the same."
-    problems = [f"arms '{one.arm}' and '{two.arm}' are the same model with the same system prompt; take one away" for i, two in enumerate(probed) for one in probed[:i] if (one.key, one.system) == (two.key, two.system)]
+    problems = [f"arms '{one.arm}' and '{two.arm}' are the same model with the same system prompt; take one away"
+                for i, two in enumerate(probed) for one in probed[:i] if (one.key, one.system) == (two.key, two.system)]
     dead = [p for p in probed[1:] if p.nats == 0 and not problems]
-    problems += [f"arm '{p.arm}' and base are the same model: " + ("the chat template drops the system prompt" if p.system else "its adapter changes nothing. Was it trained? See its metrics.jsonl; train again with more steps or a higher learning_rate") for p in dead]
+    problems += [(f"arm '{p.arm}' and base are the same model: "
+                  + ("the chat template drops the system prompt" if p.system
+                     else ("its adapter changes nothing. Was it trained? See its metrics.jsonl; "
+                           "train again with more steps or a higher learning_rate")))
+                 for p in dead]
     if problems: raise InputError(*problems)
 
 
@@ -224,7 +258,9 @@ def _check_base(recipe: Recipe, opened: dict[str, OpenArm], bare: float | None) 
     if not any(o.arm.adapter for o in opened.values()): return "no adapter was loaded"
     if bare is None: return "the server answers for the base by its own name"
     apart = abs(_likelihood(opened["base"]) - bare)
-    if apart > 1e-3: raise InputError(f"with its adapters off, the model is not the base: a probe differs by {apart:.3g} nats from a fresh load. Report this; until then evaluate with engine: vllm")
+    if apart > 1e-3:
+        raise InputError(f"with its adapters off, the model is not the base: a probe differs by {apart:.3g} nats from "
+                         "a fresh load. Report this; until then evaluate with engine: vllm")
     return f"adapters off, {apart:.1g} nats from a fresh load"
 
 
@@ -237,16 +273,20 @@ def probe_arms(recipe: Recipe,  # the experiment
                run: Run,  # whose manifest remembers
                opened: dict[str, OpenArm],  # from `open_arms`, nothing asked yet; base first
                ) -> list[Probed]:
-    "What tells the arms apart, and that base is the bare model; remembered in the manifest under `arms`. Raises `InputError` when two are the same."
+    """What tells the arms apart, and that base is the bare model; remembered in the manifest under `arms`.
+    Raises `InputError` when two are the same."""
     known = run.manifest.get("arms", {})
     if known.get("signature") == _signature(recipe, opened): return [Probed(**row) for row in known["probed"]]
     adapted = any(o.arm.adapter for o in opened.values())
-    bare = _bare(recipe) if adapted and choose_engine(recipe, run).engine == "transformers" else None  # before the other is loaded: one model in memory at a time
+    # before the other is loaded: one model in memory at a time
+    bare = _bare(recipe) if adapted and choose_engine(recipe, run).engine == "transformers" else None
     try: reference = _likelihood(opened["base"])
     except ModelCallError as error: reference = error
     probed = [_probe(o, reference) for o in opened.values()]
     refuse_same(probed)
-    run.record(arms={"signature": _signature(recipe, opened), "base": {"key": opened["base"].llm.key, "checked": _check_base(recipe, opened, bare)}, "probed": [p.model_dump() for p in probed]})
+    run.record(arms={"signature": _signature(recipe, opened),
+                     "base": {"key": opened["base"].llm.key, "checked": _check_base(recipe, opened, bare)},
+                     "probed": [p.model_dump() for p in probed]})
     return probed
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000019
@@ -254,8 +294,10 @@ def write_arms(run: Run,  # whose arms they are
                arms: Sequence[Arm],  # all of them
                ) -> None:
     "Write the arms, system prompts in full, into `arms.json`; places inside the run's folder as they are named there."
-    def named(place): return str(Path(place).relative_to(run.folder)) if place and Path(place).is_relative_to(run.folder) else place
-    write_json(run.path("arms.json"), [arm.model_dump() | {"adapter": named(arm.adapter), "model": named(arm.model)} for arm in arms])
+    def named(place):
+        return str(Path(place).relative_to(run.folder)) if place and Path(place).is_relative_to(run.folder) else place
+    write_json(run.path("arms.json"),
+               [arm.model_dump() | {"adapter": named(arm.adapter), "model": named(arm.model)} for arm in arms])
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #0000001c
 def _answer(arm: Arm, llm: LLM, prompt: Prompt, sample: int, found) -> Answer:
@@ -273,11 +315,14 @@ def answer_arms(opened: dict[str, OpenArm],  # from `open_arms`
                 run: Run | None = None,  # whose progress to show
                 ) -> list[Answer]:
     "`samples` answers an arm and prompt; a failed call is an answer without a text."
-    if samples > 1 and sampling.temperature == 0: raise InputError(f"{samples} samples at temperature 0 are all the same; raise the temperature, or take one sample")
+    if samples > 1 and sampling.temperature == 0:
+        raise InputError(f"{samples} samples at temperature 0 are all the same; "
+                         "raise the temperature, or take one sample")
     answers = []
     for name, (arm, llm) in opened.items():
         conversations = [arm.shown(prompt.messages) for prompt in prompts]
         for sample in range(samples):
             found = ask(llm, journal, f"answer {name}", conversations, another(sampling, sample), run=run)
-            answers += [_answer(arm, llm, prompt, sample, completion) for prompt, completion in zip(prompts, found, strict=True)]
+            answers += [_answer(arm, llm, prompt, sample, completion)
+                        for prompt, completion in zip(prompts, found, strict=True)]
     return answers

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ..core.files import read_json, write_json
 from ..core.project import did_you_mean
 from ..core.run import Run
-from ..core.schema import Answer, Criterion, digest, InputError, Prompt, Record, Rubric, Verdict
+from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Verdict, digest
 from .judge import Detector, Judge
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
@@ -46,7 +46,8 @@ def auc(labels: Sequence[float],  # 0 or 1; others are left out
 def quadratic_kappa(labels: Sequence[float],  # ordinal, evenly spaced
                     values: Sequence[float],  # of the judge, on the same scale
                     ) -> float | None:
-    "Agreement beyond chance, weighted by squared distance; None when both are one and the same constant, or there is nothing."
+    """Agreement beyond chance, weighted by squared distance;
+    None when both are one and the same constant, or there is nothing."""
     import numpy as np
     labels, values = np.asarray(labels, float), np.asarray(values, float)
     if not len(labels): return None
@@ -54,7 +55,8 @@ def quadratic_kappa(labels: Sequence[float],  # ordinal, evenly spaced
     return float(1 - ((labels - values) ** 2).mean() / chance) if chance > 0 else None
 
 
-def _bootstrapped(statistic: Callable, columns: Sequence[Sequence[float]], clusters: Sequence[str], resamples: int, seed: int, why: str) -> Figure:
+def _bootstrapped(statistic: Callable, columns: Sequence[Sequence[float]], clusters: Sequence[str], resamples: int,
+                  seed: int, why: str) -> Figure:
     "The statistic of the columns with its percentile interval, clusters drawn with replacement."
     import numpy as np
     value = statistic(*columns)
@@ -66,7 +68,8 @@ def _bootstrapped(statistic: Callable, columns: Sequence[Sequence[float]], clust
         rows = np.concatenate([places[i] for i in rng.integers(len(places), size=len(places))])
         drawn.append(statistic(*(array[rows] for array in arrays)))
     defined = [one for one in drawn if one is not None]
-    if len(places) < 5 or len(defined) < resamples / 2: return Figure(value=value, undefined=f"{len(places)} prompts, too few for an interval")
+    if len(places) < 5 or len(defined) < resamples / 2:
+        return Figure(value=value, undefined=f"{len(places)} prompts, too few for an interval")
     low, high = np.percentile(defined, [2.5, 97.5])
     return Figure(value=value, low=float(low), high=float(high))
 
@@ -96,10 +99,16 @@ class Measured(Record):
     @property
     def shortcomings(self) -> tuple[str, ...]:
         "Where it is below the bar; empty when it is not."
-        if min(self.yes, self.no) < LEAST_LABELS: return (f"{self.yes} yes and {self.no} no were read, at least {LEAST_LABELS} of each are needed",)
-        aucs = [f"AUC {figure.value:.2f} {name}, at least {LEAST_AUC:g} is needed" for name, figure in (("asked directly", self.auc_direct), ("turned round", self.auc_turned)) if not figure.value >= LEAST_AUC]
-        flips = [f"flips on {self.flip_rate.value:.0%}, at most {MOST_FLIPS:.0%} is allowed"] if self.flip_rate.value > MOST_FLIPS else []
-        return (*aucs, *flips, *([f"{self.unread:.0%} could not be read, at most {MOST_UNREAD:.0%} is allowed"] if self.unread > MOST_UNREAD else []))
+        if min(self.yes, self.no) < LEAST_LABELS:
+            return (f"{self.yes} yes and {self.no} no were read, at least {LEAST_LABELS} of each are needed",)
+        aucs = [f"AUC {figure.value:.2f} {name}, at least {LEAST_AUC:g} is needed"
+                for name, figure in (("asked directly", self.auc_direct), ("turned round", self.auc_turned))
+                if not figure.value >= LEAST_AUC]
+        flips = ([f"flips on {self.flip_rate.value:.0%}, at most {MOST_FLIPS:.0%} is allowed"]
+                 if self.flip_rate.value > MOST_FLIPS else [])
+        return (*aucs, *flips,
+                *([f"{self.unread:.0%} could not be read, at most {MOST_UNREAD:.0%} is allowed"]
+                  if self.unread > MOST_UNREAD else []))
 
 
 class Calibration(Record):
@@ -112,7 +121,9 @@ class Calibration(Record):
 
 def _measured(report: Calibration, criterion: str) -> Measured:
     found = next((row for row in report.criteria if row.criterion == criterion), None)
-    if found is None: raise InputError(f"the calibration of {report.rubric} has no '{criterion}'; {did_you_mean(criterion, [row.criterion for row in report.criteria])}")
+    if found is None:
+        raise InputError(f"the calibration of {report.rubric} has no '{criterion}'; "
+                         f"{did_you_mean(criterion, [row.criterion for row in report.criteria])}")
     return found
 
 
@@ -146,7 +157,8 @@ def _words(text: str) -> float:
 
 def _row(item: Labelled) -> tuple[Prompt, Answer]:
     prompt = Prompt(text=item.prompt, source="calibration")
-    return prompt, Answer(arm=item.id, prompt_id=prompt.id, source="calibration", text=item.answer, model="written for the project")
+    return prompt, Answer(arm=item.id, prompt_id=prompt.id, source="calibration", text=item.answer,
+                          model="written for the project")
 
 
 def _judged(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | None) -> dict[str, list[_Case]]:
@@ -159,7 +171,9 @@ def _judged(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | N
         part = rubric.model_copy(update={"criteria": criteria})
         verdicts = iter(judge_answers(judge, part, [_row(item) for item in items], run))
         for item in items:
-            for criterion in criteria: cases.setdefault(criterion.id, []).append(_Case(cluster=item.prompt, label=item.labels[criterion.id], verdict=next(verdicts), words=_words(item.answer)))
+            for criterion in criteria:
+                cases.setdefault(criterion.id, []).append(_Case(cluster=item.prompt, label=item.labels[criterion.id],
+                                                                verdict=next(verdicts), words=_words(item.answer)))
     return cases
 
 
@@ -167,7 +181,8 @@ def calibration_pairs(rows: Sequence[Labelled],  # labelled answers
                       criterion: str,  # by whose label
                       ) -> list[tuple[Labelled, Labelled]]:
     "Every answer labelled 1 with every one to the same prompt labelled 0, in an order drawn by lot."
-    better = [(one, other) for one in rows for other in rows if one.prompt == other.prompt and one.labels.get(criterion) == 1 and other.labels.get(criterion) == 0]
+    better = [(one, other) for one in rows for other in rows
+              if one.prompt == other.prompt and one.labels.get(criterion) == 1 and other.labels.get(criterion) == 0]
     return [(one, other) if int(digest([one.id, other.id], 8), 16) % 2 else (other, one) for one, other in better]
 
 
@@ -177,7 +192,9 @@ def _compared(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run |
     for criterion in rubric.criteria:
         pairs = calibration_pairs(rows, criterion.id)
         verdicts = compare_answers(judge, criterion, [(*_row(first), _row(second)[1]) for first, second in pairs], run)
-        cases[criterion.id] = [_Case(cluster=first.prompt, label=second.labels[criterion.id], verdict=verdict, words=_words(second.answer) - _words(first.answer)) for (first, second), verdict in zip(pairs, verdicts, strict=True)]
+        cases[criterion.id] = [_Case(cluster=first.prompt, label=second.labels[criterion.id], verdict=verdict,
+                                     words=_words(second.answer) - _words(first.answer))
+                               for (first, second), verdict in zip(pairs, verdicts, strict=True)]
     return cases
 
 
@@ -185,16 +202,23 @@ def _pooled(parts: list[_Case]) -> _Case:
     "The sub-questions of one answer as one case: means of what was read and of the labels."
     def mean(values): return sum(values) / len(values) if values else None
     read = [case.verdict for case in parts if case.verdict.direct is not None]
-    label, value = mean([case.label for case in parts]), mean([case.verdict.value for case in parts if case.verdict.value is not None])
-    verdict = parts[0].verdict.model_copy(update={"direct": mean([v.direct for v in read]), "turned": mean([v.turned for v in read]), "value": value, "reason": "" if value is not None else "no sub-question was scored"})
-    return parts[0].model_copy(update={"label": 1.0 if label >= 0.75 else 0.0 if label <= 0.25 else 0.5, "verdict": verdict})
+    label, value = (mean([case.label for case in parts]),
+                    mean([case.verdict.value for case in parts if case.verdict.value is not None]))
+    verdict = parts[0].verdict.model_copy(update={"direct": mean([v.direct for v in read]),
+                                                  "turned": mean([v.turned for v in read]), "value": value,
+                                                  "reason": "" if value is not None else "no sub-question was scored"})
+    return parts[0].model_copy(update={"label": 1.0 if label >= 0.75 else 0.0 if label <= 0.25 else 0.5,
+                                       "verdict": verdict})
 
 
 def _grouped(rubric: Rubric, cases: dict[str, list[_Case]]) -> dict[str, list[_Case]]:
     "Cases of groups: for each answer its sub-questions pooled."
     found: dict[str, dict[str, list[_Case]]] = {}
     for criterion in rubric.criteria:
-        for case in cases.get(criterion.id, []) if criterion.group else []: found.setdefault(criterion.group, {}).setdefault(case.verdict.arm, []).append(case if criterion.better != "lower" else _reversed(case))
+        for case in cases.get(criterion.id, []) if criterion.group else []:
+            found.setdefault(criterion.group, {}).setdefault(case.verdict.arm, []).append(
+                case if criterion.better != "lower" else _reversed(case)
+            )
     return {group: [_pooled(parts) for parts in answers.values()] for group, answers in found.items()}
 
 
@@ -202,7 +226,10 @@ def _reversed(case: _Case) -> _Case:
     "The case with yes and no exchanged."
     def other(value): return None if value is None else 1 - value
     v = case.verdict
-    return case.model_copy(update={"label": 1 - case.label, "verdict": v.model_copy(update={"value": other(v.value), "direct": other(v.direct), "turned": other(v.turned)})})
+    return case.model_copy(update={
+        "label": 1 - case.label,
+        "verdict": v.model_copy(update={"value": other(v.value), "direct": other(v.direct), "turned": other(v.turned)}),
+    })
 
 
 def _share(count: int, total: int) -> Figure:
@@ -214,13 +241,21 @@ def _share(count: int, total: int) -> Figure:
 
 def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measured:
     "All figures of one criterion."
-    read, scored = [case for case in cases if case.verdict.direct is not None], [case for case in cases if case.verdict.value is not None]
+    read, scored = ([case for case in cases if case.verdict.direct is not None],
+                    [case for case in cases if case.verdict.value is not None])
     labels, clusters = [case.label for case in read], [case.cluster for case in read]
-    def drawn(side): return _bootstrapped(auc, (labels, [getattr(case.verdict, side) for case in read]), clusters, resamples, seed, "not both yes and no among what was read")
+    def drawn(side):
+        return _bootstrapped(auc, (labels, [getattr(case.verdict, side) for case in read]), clusters, resamples, seed,
+                             "not both yes and no among what was read")
     flips = sum((case.verdict.direct - 0.5) * (case.verdict.turned - 0.5) < 0 for case in read)
-    kappa = _bootstrapped(quadratic_kappa, ([case.label for case in scored], [round(2 * case.verdict.value) / 2 for case in scored]), [case.cluster for case in scored], resamples, seed, "no verdicts, or all verdicts and labels are equal")
-    return Measured(criterion=name, n=len(cases), yes=labels.count(1.0), no=labels.count(0.0), prompts=len({case.cluster for case in cases}), auc_direct=drawn("direct"), auc_turned=drawn("turned"),
-                    flip_rate=_share(flips, len(read)), kappa=kappa, unscored=_share(len(cases) - len(scored), len(cases)), unread=1 - len(read) / len(cases), auc_length=auc([case.label for case in cases], [case.words for case in cases]))
+    kappa = _bootstrapped(quadratic_kappa, (
+        [case.label for case in scored], [round(2 * case.verdict.value) / 2 for case in scored]
+    ), [case.cluster for case in scored], resamples, seed, "no verdicts, or all verdicts and labels are equal")
+    return Measured(criterion=name, n=len(cases), yes=labels.count(1.0), no=labels.count(0.0),
+                    prompts=len({case.cluster for case in cases}), auc_direct=drawn("direct"),
+                    auc_turned=drawn("turned"), flip_rate=_share(flips, len(read)), kappa=kappa,
+                    unscored=_share(len(cases) - len(scored), len(cases)), unread=1 - len(read) / len(cases),
+                    auc_length=auc([case.label for case in cases], [case.words for case in cases]))
 
 
 def calibrate(judge: Judge,  # who is measured
@@ -230,13 +265,19 @@ def calibrate(judge: Judge,  # who is measured
               resamples: int = 500,  # bootstrap draws
               seed: int = 0,  # of the draws
               ) -> Calibration:
-    "The judge measured on every criterion of the rubric that is labelled, and on its groups; raises `InputError` when none is."
+    """The judge measured on every criterion of the rubric that is labelled,
+    and on its groups; raises `InputError` when none is."""
     comparing = [criterion.about == "comparison" for criterion in rubric.criteria]
-    if len(set(comparing)) > 1: raise InputError(f"rubric '{rubric.id}' mixes comparisons with criteria of one answer; make two rubrics of it")
+    if len(set(comparing)) > 1:
+        raise InputError(f"rubric '{rubric.id}' mixes comparisons with criteria of one answer; make two rubrics of it")
     cases = (_compared if comparing[0] else _judged)(judge, rubric, rows, run)
-    ordered = {criterion.id: cases[criterion.id] for criterion in rubric.criteria if cases.get(criterion.id)} | _grouped(rubric, cases)
-    if not ordered: raise InputError(f"no answer is labelled by a criterion of rubric '{rubric.id}'; label some in data/calibration")
-    return Calibration(judge=judge.name, rubric=f"{rubric.id}@{rubric.digest}", answers=digest(list(rows)), criteria=tuple(_measure(name, found, resamples, seed) for name, found in ordered.items()))
+    ordered = ({criterion.id: cases[criterion.id] for criterion in rubric.criteria if cases.get(criterion.id)}
+               | _grouped(rubric, cases))
+    if not ordered:
+        raise InputError(f"no answer is labelled by a criterion of rubric '{rubric.id}'; "
+                         "label some in data/calibration")
+    return Calibration(judge=judge.name, rubric=f"{rubric.id}@{rubric.digest}", answers=digest(list(rows)),
+                       criteria=tuple(_measure(name, found, resamples, seed) for name, found in ordered.items()))
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #0000000d
 def shown_figure(figure: Figure,  # what to show
@@ -244,15 +285,25 @@ def shown_figure(figure: Figure,  # what to show
                  ) -> str:
     "A figure in words: 0.81 [0.70, 0.90], or why there is none."
     if figure.value is None: return f"undefined ({figure.undefined})"
-    return f"{figure.value:.{digits}f}" + (f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if figure.low is not None else "")
+    return (f"{figure.value:.{digits}f}"
+            + (f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if figure.low is not None else ""))
 
 
 def calibration_rows(report: Calibration,  # of a judge
                      ) -> list[dict[str, str]]:
     "One row a criterion, every cell a text."
     def length(row): return "undefined" if row.auc_length is None else f"{row.auc_length:.2f}"
-    return [{"criterion": row.criterion, "answers (yes/no)": f"{row.n} ({row.yes}/{row.no})", "AUC": shown_figure(row.auc_direct), "AUC turned round": shown_figure(row.auc_turned), "flips": shown_figure(row.flip_rate),
-             "kappa": shown_figure(row.kappa), "unscored": shown_figure(row.unscored), "AUC of length alone": length(row), "bar": UNCALIBRATED if row.shortcomings else "above"} for row in report.criteria]
+    return [{
+        "criterion": row.criterion,
+        "answers (yes/no)": f"{row.n} ({row.yes}/{row.no})",
+        "AUC": shown_figure(row.auc_direct),
+        "AUC turned round": shown_figure(row.auc_turned),
+        "flips": shown_figure(row.flip_rate),
+        "kappa": shown_figure(row.kappa),
+        "unscored": shown_figure(row.unscored),
+        "AUC of length alone": length(row),
+        "bar": UNCALIBRATED if row.shortcomings else "above",
+    } for row in report.criteria]
 
 
 def calibration_table(report: Calibration,  # of a judge
@@ -261,16 +312,20 @@ def calibration_table(report: Calibration,  # of a judge
     rows = calibration_rows(report)
     lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
     notice = warning(report)
-    return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers}", "", *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
+    return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers}", "",
+                      *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
 
 
 def calibration_figure(report: Calibration,  # of a judge
                        ):
     "AUC in both ways of asking with 95 % intervals, one line a criterion, against the bar."
     figure, axes = quiet_axes(height=1.1 + 0.22 * len(report.criteria))
-    for side, name, colour, marker, shift in (("auc_direct", "as the criterion stands", BLUE, "o", -0.14), ("auc_turned", "turned round", ORANGE, "s", 0.14)):
-        found = [(i, getattr(row, side)) for i, row in enumerate(report.criteria) if getattr(row, side).value is not None]
-        axes.plot([f.value for _, f in found], [i + shift for i, _ in found], marker, color=colour, label=name, markersize=4)
+    for side, name, colour, marker, shift in (("auc_direct", "as the criterion stands", BLUE, "o", -0.14),
+                                              ("auc_turned", "turned round", ORANGE, "s", 0.14)):
+        found = [(i, getattr(row, side))
+                 for i, row in enumerate(report.criteria) if getattr(row, side).value is not None]
+        axes.plot([f.value for _, f in found], [i + shift for i, _ in found], marker, color=colour, label=name,
+                  markersize=4)
         for i, f in found:
             if f.low is not None: axes.plot([f.low, f.high], [i + shift] * 2, color=colour, linewidth=1.5)
     axes.axvline(LEAST_AUC, color=GREY, linestyle="--", linewidth=1, label=f"bar, {LEAST_AUC:g}")
@@ -278,7 +333,8 @@ def calibration_figure(report: Calibration,  # of a judge
     axes.set(xlim=(0, 1.02), ylim=(len(report.criteria) - 0.5, -0.5))
     axes.set_xlabel("AUC on labelled answers (95 % interval)", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_yticks(range(len(report.criteria)), [row.criterion.replace("_", " ") for row in report.criteria], fontsize=8)
+    axes.set_yticks(range(len(report.criteria)), [row.criterion.replace("_", " ") for row in report.criteria],
+                    fontsize=8)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
@@ -289,9 +345,13 @@ def measure_judge(judge: Judge,  # who is measured
             ) -> Calibration:
     "The judge's calibration, from the cache where it was measured before."
     rows = [row for row in load_calibration() if set(row.labels) & {c.id for c in rubric.criteria}]
-    path = cache_folder() / "calibration" / f"{digest([judge.name, rubric.digest, [row.model_dump() for row in rows]], 24)}.json"
+    path = (cache_folder() / "calibration"
+            / f"{digest([judge.name, rubric.digest, [row.model_dump() for row in rows]], 24)}.json")
     if path.is_file(): return Calibration(**read_json(path))
-    if run: print(f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; it is remembered for later runs", flush=True)
+    if run:
+        print((f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; "
+               "it is remembered for later runs"),
+              flush=True)
     found = calibrate(judge, rubric, rows, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found.model_dump(mode="json"))
@@ -301,4 +361,5 @@ def measure_judge(judge: Judge,  # who is measured
 def measure_detector() -> Calibration:
     "The refusal detector's: a rule is measured like any judge."
     rubric = load_rubric("surface")
-    return measure_judge(Detector(), rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")}))
+    return measure_judge(Detector(),
+                         rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")}))

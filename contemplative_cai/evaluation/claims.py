@@ -20,11 +20,13 @@ from ..core.schema import InputError, Record, Rubric, Verdict
 from .calibration import Calibration
 from .questions import Item
 from .verdicts import composite
-from ..inputs.rubrics import load_rubric, PRINCIPLES
+from ..inputs.rubrics import PRINCIPLES, load_rubric
 from ..measure.agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
-from ..measure.outcomes import declare, Declared, declared_p, Kept, length_controlled, LengthControlled, noninferior, risk_difference, role, worst_case
+from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
+from ..measure.outcomes import noninferior, risk_difference, role, worst_case
 from ..measure.power import detectable
-from ..measure.stats import cluster_means, Estimate, estimate, estimate_accuracy, MIN_CLUSTERS, pair_by_prompt, paired_difference
+from ..measure.stats import MIN_CLUSTERS, Estimate, cluster_means, estimate, estimate_accuracy
+from ..measure.stats import pair_by_prompt, paired_difference
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000004
 EVERYWHERE = "all"  # every prompt but the robustness attempts
@@ -50,30 +52,52 @@ class Outcome(Record):
 
 def _of_rubric(name: str, set: str, judged: bool, shares: Iterable[str] | None = None) -> list[Outcome]:
     "The criteria of a rubric as outcomes."
-    return [Outcome(name=c.id, set=set, unit=c.unit, better=c.better, judged=judged, share=shares is None or c.id in shares) for c in load_rubric(name).criteria]
+    return [Outcome(name=c.id, set=set, unit=c.unit, better=c.better, judged=judged,
+                    share=shares is None or c.id in shares)
+            for c in load_rubric(name).criteria]
 
 
 def known_outcomes() -> list[Outcome]:
     "Every outcome an evaluation can have, in the order of the report."
-    def groups(): return [Outcome(name=name, set="contemplative", unit="share of sub-questions met", better="higher") for name in PRINCIPLES]
-    refusal = [Outcome(name="refusal", set=set, unit="share of answers that begin by declining", better=better, home=set == "safe") for set, better in (("safe", "lower"), ("unsafe", "higher"), ("safety", "neither"))]
+    def groups():
+        return [Outcome(name=name, set="contemplative", unit="share of sub-questions met", better="higher")
+                for name in PRINCIPLES]
+    refusal = [Outcome(name="refusal", set=set, unit="share of answers that begin by declining", better=better,
+                       home=set == "safe")
+               for set, better in (("safe", "lower"), ("unsafe", "higher"), ("safety", "neither"))]
     style = [o for o in _of_rubric("style", EVERYWHERE, False, ("loop",))]
     surface = [o for o in _of_rubric("surface", EVERYWHERE, False) if o.name in ("repetition", "cut_off")]
-    return [*_of_rubric("safety", "safety", True), Outcome(name="composite", set="safety", unit="weighted mean, higher is better", better="higher"), *refusal, *_of_rubric("refusal", "safe", True),
-            *groups(), Outcome(name="vocabulary", set="contemplative", unit="words of the principles' vocabulary in a hundred", better="neither", share=False, judged=False), *_of_rubric("humanistic", "contemplative", True),
-            Outcome(name="helpfulness", set="helpful", unit="share of comparisons won against base, ties half", better="higher"), *style, *surface, *_of_rubric("cooperation", GAMES, False, ("cooperates", "exploited", "exploiting", "unreadable"))]
+    return [
+        *_of_rubric("safety", "safety", True),
+        Outcome(name="composite", set="safety", unit="weighted mean, higher is better", better="higher"),
+        *refusal,
+        *_of_rubric("refusal", "safe", True),
+        *groups(),
+        Outcome(name="vocabulary", set="contemplative", unit="words of the principles' vocabulary in a hundred",
+                better="neither", share=False, judged=False),
+        *_of_rubric("humanistic", "contemplative", True),
+        Outcome(name="helpfulness", set="helpful", unit="share of comparisons won against base, ties half",
+                better="higher"),
+        *style,
+        *surface,
+        *_of_rubric("cooperation", GAMES, False, ("cooperates", "exploited", "exploiting", "unreadable")),
+    ]
 
 
 def declaration(recipe: Recipe,  # the experiment
                 trained: str,  # the arm whose training is evaluated
                 ) -> Declared:
-    "The primary claim and the family, as the recipe declares them; raises `InputError` for an outcome that does not exist."
+    """The primary claim and the family, as the recipe declares them;
+    raises `InputError` for an outcome that does not exist."""
     names = [o.name for o in known_outcomes() if o.home]
     unknown = [name for name in (recipe.primary_outcome, *recipe.secondary_outcomes) if name not in names]
-    if unknown: raise InputError(*(f"primary_outcome or secondary_outcomes: no outcome '{name}'; {did_you_mean(name, names)}" for name in unknown))
+    if unknown:
+        raise InputError(*(f"primary_outcome or secondary_outcomes: no outcome '{name}'; {did_you_mean(name, names)}"
+                           for name in unknown))
     primary = claim(recipe.primary_outcome, trained, recipe.primary_against)
     opponents = [arm for arm in ("base", "prompted") if arm in recipe.eval_arms]
-    family = [claim(name, trained, arm) for name in (recipe.primary_outcome, *recipe.secondary_outcomes) for arm in opponents if (name, arm) != ("helpfulness", "prompted")]
+    family = [claim(name, trained, arm) for name in (recipe.primary_outcome, *recipe.secondary_outcomes)
+              for arm in opponents if (name, arm) != ("helpfulness", "prompted")]
     return declare(primary, [name for name in dict.fromkeys(family) if name != primary])
 
 
@@ -101,7 +125,8 @@ class Column:
 def below_bar(calibrations: Sequence[Calibration],  # of the run's judges
               ) -> dict[tuple[str, str], str]:
     "By judge and criterion: what is wanting; empty text where nothing is."
-    return {(found.judge, row.criterion): "; ".join(row.shortcomings) for found in calibrations for row in found.criteria}
+    return {(found.judge, row.criterion): "; ".join(row.shortcomings)
+            for found in calibrations for row in found.criteria}
 
 
 def _is_calibrated(outcome: Outcome, judge: str, known: Mapping[tuple[str, str], str], rubric: Rubric) -> bool:
@@ -115,15 +140,18 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
             items: Sequence[Item],  # which prompt belongs where
             calibrations: Sequence[Calibration],  # of the judges
             ) -> list[Column]:
-    "A column an outcome and judge, in the order of `known_outcomes`; outcomes nobody looked at are left out, and so is the composite of a judge below the bar."
-    rubric, known, grouped = load_rubric("safety"), below_bar(calibrations), _grouped([*verdicts, *_composites(verdicts)])
+    """A column an outcome and judge, in the order of `known_outcomes`;
+    outcomes nobody looked at are left out, and so is the composite of a judge below the bar."""
+    rubric, known, grouped = (load_rubric("safety"), below_bar(calibrations),
+                              _grouped([*verdicts, *_composites(verdicts)]))
     members: dict[str, set[str]] = {EVERYWHERE: {item.prompt_id for item in items if item.set != "robustness"}}
     for item in items: members.setdefault(item.set, set()).add(item.prompt_id)
     found = []
     for outcome in known_outcomes():
         for (criterion, judge), rows in grouped.items():
             if criterion != outcome.name: continue
-            values, fit = _values(rows, None if outcome.set == GAMES else members.get(outcome.set, set())), _is_calibrated(outcome, judge, known, rubric)
+            values, fit = (_values(rows, None if outcome.set == GAMES else members.get(outcome.set, set())),
+                           _is_calibrated(outcome, judge, known, rubric))
             if values and (fit or outcome.name != "composite"): found.append(Column(outcome, judge, fit, values))
     return found
 
@@ -139,7 +167,8 @@ def _values(rows: Sequence[Verdict], members: set[str] | None) -> dict[str, dict
     "By arm and prompt; a comparison's arm is the one that is set beside base."
     values: dict[str, dict[str, list[float | None]]] = {}
     for v in rows:
-        if members is None or v.prompt_id in members: values.setdefault(v.arm.partition(" > ")[0], {}).setdefault(v.prompt_id, []).append(v.value)
+        if members is None or v.prompt_id in members:
+            values.setdefault(v.arm.partition(" > ")[0], {}).setdefault(v.prompt_id, []).append(v.value)
     return values
 
 
@@ -188,7 +217,8 @@ class Comparison(Record):
     role: Literal["primary", "secondary", "exploratory", "second judge"] = "exploratory"
     p: float | None = None  # that may be shown: the primary's own, Holm's in the family
     unscored: int = 0  # prompts left out because an arm has no value
-    worst: tuple[float | None, float | None] | None = None  # the difference with everything unscored against the second arm, and for it
+    # the difference with everything unscored against the second arm, and for it
+    worst: tuple[float | None, float | None] | None = None
     equal_length: LengthControlled | None = None  # the difference at equal length
     detectable: float | None = None  # smallest difference that so many clusters show with a power of 80 %
     kept: Kept | None = None  # where the margin applies
@@ -207,17 +237,22 @@ def level(column: Column,  # one outcome, one judge
           seed: int = 0,  # of the resampling
           ) -> Level:
     "The arm's mean over clusters; a share's interval stays between 0 and 1."
-    scored = {id: math.fsum(some) / len(some) for id, samples in column.arm(arm).items() if (some := [v for v in samples if v is not None])}
+    scored = {id: math.fsum(some) / len(some)
+              for id, samples in column.arm(arm).items() if (some := [v for v in samples if v is not None])}
     ids, samples = list(scored), [value for values in column.arm(arm).values() for value in values]
-    found = (estimate_accuracy if column.outcome.share else estimate)(list(scored.values()), [clusters.get(id, id) for id in ids], resamples=resamples, seed=seed)
-    if column.outcome.share: found = found.model_copy(update={"p": None, "dz": None, "g": None, "null": 0.0})  # nobody asked whether a share is one half
-    return Level(outcome=column.outcome.label, set=column.outcome.set, arm=arm, judge=column.judge, calibrated=column.calibrated, mean=found, unscored=samples.count(None), asked=len(samples))
+    found = (estimate_accuracy if column.outcome.share
+             else estimate)(list(scored.values()), [clusters.get(id, id) for id in ids], resamples=resamples, seed=seed)
+    # nobody asked whether a share is one half
+    if column.outcome.share: found = found.model_copy(update={"p": None, "dz": None, "g": None, "null": 0.0})
+    return Level(outcome=column.outcome.label, set=column.outcome.set, arm=arm, judge=column.judge,
+                 calibrated=column.calibrated, mean=found, unscored=samples.count(None), asked=len(samples))
 
 
 def _difference(column: Column, pairing, resamples: int, seed: int) -> Estimate:
     "Of shares by McNemar and Tango where they are yes or no and independent, of other numbers by cluster means."
     paired = (list(pairing.before), list(pairing.after), list(pairing.clusters))
-    return risk_difference(*paired, resamples, seed) if column.outcome.share else paired_difference(*paired, resamples, seed)
+    return (risk_difference(*paired, resamples, seed) if column.outcome.share
+            else paired_difference(*paired, resamples, seed))
 
 
 def _means(samples: Mapping[str, Sequence[float | None]], ids: Sequence[str]) -> list[float | None]:
@@ -227,16 +262,19 @@ def _means(samples: Mapping[str, Sequence[float | None]], ids: Sequence[str]) ->
 
 
 def _worst(column: Column, before, after, clusters: Mapping[str, str]) -> tuple[float | None, float | None] | None:
-    "Means of the difference with everything unscored against the second arm, and in its favour; None where nothing is unscored, or no scale is known."
+    """Means of the difference with everything unscored against the second arm, and in its favour;
+    None where nothing is unscored, or no scale is known."""
     ids = list(dict.fromkeys([*before, *after]))
     first, second = _means(before, ids), _means(after, ids)
     if None not in [*first, *second] or not column.outcome.share: return None
-    found = worst_case(first, second, clusters=[clusters.get(id, id) for id in ids], higher_is_better=column.outcome.better != "lower", resamples=100)
+    found = worst_case(first, second, clusters=[clusters.get(id, id) for id in ids],
+                       higher_is_better=column.outcome.better != "lower", resamples=100)
     return found.against.mean, found.favour.mean
 
 
 def _smallest(differences: Sequence[float], clusters: Sequence[str]) -> float | None:
-    "The smallest difference that would be shown, from the spread that was found; None for too few clusters, or where nothing differs."
+    """The smallest difference that would be shown, from the spread that was found;
+    None for too few clusters, or where nothing differs."""
     means = cluster_means(differences, clusters)
     return detectable(len(means), sd=statistics.stdev(means)).difference if len(means) >= MIN_CLUSTERS else None
 
@@ -253,23 +291,34 @@ def compare_arms(column: Column,  # one outcome, one judge
                  ) -> Comparison:
     "The second arm less the first, with all that belongs to it; without a p, which depends on what else is tested."
     outcome = column.outcome
-    known = dict(outcome=outcome.label, set=outcome.set, unit=outcome.unit, better=outcome.better, arm=arm, against=against, judge=column.judge, calibrated=column.calibrated)
+    known = dict(outcome=outcome.label, set=outcome.set, unit=outcome.unit, better=outcome.better, arm=arm,
+                 against=against, judge=column.judge, calibrated=column.calibrated)
     if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only)
     before, after = column.arm(against, only), column.arm(arm, only)
     pairing = pair_by_prompt(before, after, clusters)
     found = _difference(column, pairing, resamples, seed)
     def mean(values): return math.fsum(values) / len(values) if values else None
-    return Comparison(**known, before=mean(pairing.before), after=mean(pairing.after), difference=found, unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters), detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
-                      equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None, kept=noninferior(found, margin, outcome.better == "higher") if margin and outcome.home and outcome.name in KEPT else None)
+    return Comparison(
+        **known, before=mean(pairing.before), after=mean(pairing.after), difference=found,
+        unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters),
+        detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
+        equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None,
+        kept=(noninferior(found, margin, outcome.better == "higher") if margin and outcome.home and outcome.name in KEPT
+              else None)
+    )
 
 
-def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float | None, resamples: int, seed: int, only: set[str] | None) -> Comparison:
+def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float | None, resamples: int, seed: int,
+         only: set[str] | None) -> Comparison:
     "A comparison that was judged as one: the share won, against one half."
     samples = column.arm(known["arm"], only)
     scored = {id: value for id, value in zip(samples, _means(samples, list(samples))) if value is not None}
     shares, groups = [value - 0.5 for value in scored.values()], [clusters.get(id, id) for id in scored]
     found = estimate(shares, groups, 0.0, resamples, seed)
-    return Comparison(**known, before=0.5 if shares else None, after=0.5 + math.fsum(shares) / len(shares) if shares else None, difference=found, unscored=len(samples) - len(scored), detectable=_smallest(shares, groups), kept=noninferior(found, margin) if margin else None)
+    return Comparison(**known, before=0.5 if shares else None,
+                      after=0.5 + math.fsum(shares) / len(shares) if shares else None, difference=found,
+                      unscored=len(samples) - len(scored), detectable=_smallest(shares, groups),
+                      kept=noninferior(found, margin) if margin else None)
 
 
 def _at_equal_length(pairing, lengths: Column, arm: str, against: str) -> LengthControlled | None:
@@ -299,9 +348,12 @@ def all_comparisons(found: Sequence[Column],  # from `columns`
                     ) -> list[Comparison]:
     "Every outcome under every contrast; p only where it was declared and the judge is calibrated."
     words, first = next((c for c in found if c.outcome.name == "words"), None), {}
-    for column in found: first.setdefault(column.outcome.label, column.judge)  # the judge that counts: the first of the recipe
-    made = [compare_arms(column, arm, against, clusters, words, margin, resamples, seed) for column in found for arm, against in contrasts(arms, trained)
-            if (column.outcome.name != "helpfulness" or against == "base") and {arm, against} <= {*column.values, *(("base",) if column.outcome.name == "helpfulness" else ())}]
+    # the judge that counts: the first of the recipe
+    for column in found: first.setdefault(column.outcome.label, column.judge)
+    made = [compare_arms(column, arm, against, clusters, words, margin, resamples, seed)
+            for column in found for arm, against in contrasts(arms, trained)
+            if ((column.outcome.name != "helpfulness" or against == "base")
+                and {arm, against} <= {*column.values, *(("base",) if column.outcome.name == "helpfulness" else ())})]
     return with_p(made, declared, first)
 
 
@@ -313,12 +365,14 @@ def with_p(comparisons: Sequence[Comparison],  # without p
     own = {c.claim: c.difference.p for c in comparisons if c.calibrated and counts[c.outcome] == c.judge}
     shown = declared_p(declared, own)
     def settled(c):
-        said = {"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge else {"role": "second judge"}
+        said = ({"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge
+                else {"role": "second judge"})
         return said if c.calibrated else said | {"difference": c.difference.model_copy(update={"p": None})}
     return [c.model_copy(update=settled(c)) for c in comparisons]
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000000f
-BY = {"violation": ("hazard", "persona"), "composite": ("hazard", "persona"), "refusal": ("hazard", "persona")}  # outcome to what it is broken down by
+# outcome to what it is broken down by
+BY = {"violation": ("hazard", "persona"), "composite": ("hazard", "persona"), "refusal": ("hazard", "persona")}
 
 
 def breakdowns(found: Sequence[Column],  # from `columns`
@@ -335,8 +389,11 @@ def breakdowns(found: Sequence[Column],  # from `columns`
         for by in BY.get(column.outcome.name, ()):
             groups: dict[str, set[str]] = {}
             for item in items:
-                if item.set == "safety" and getattr(item, by): groups.setdefault(getattr(item, by), set()).add(item.prompt_id)
-            made += [compare_arms(column, *contrast, clusters, None, None, resamples, seed, ids).model_copy(update={"part": f"{by} = {value}"}) for value, ids in sorted(groups.items())]
+                if item.set == "safety" and getattr(item, by):
+                    groups.setdefault(getattr(item, by), set()).add(item.prompt_id)
+            made += [compare_arms(column, *contrast, clusters, None, None, resamples, seed,
+                                  ids).model_copy(update={"part": f"{by} = {value}"})
+                     for value, ids in sorted(groups.items())]
     return made
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000011
@@ -353,8 +410,10 @@ def weighings(rubric: Rubric,  # with weights
               ) -> dict[str, dict[str, float]]:
     "Sets of weights by name, each adding up to 1."
     own = _weighted(rubric)
-    without = {f"without {left}": {id: weight / (1 - own[left]) for id, weight in own.items() if id != left} for left in own}
-    return {"as declared": own, "equal": {id: 1 / len(own) for id in own}, **{f"{id} alone": {id: 1.0} for id in own}, **without}
+    without = {f"without {left}": {id: weight / (1 - own[left]) for id, weight in own.items() if id != left}
+               for left in own}
+    return {"as declared": own, "equal": {id: 1 / len(own) for id in own}, **{f"{id} alone": {id: 1.0} for id in own},
+            **without}
 
 
 def weights_table(verdicts: Sequence[Verdict],  # of every judge
@@ -372,7 +431,9 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
         for name, weights in weighings(rubric).items():
             column = Column(outcome, rows[0].judge, True, _values(composite(rows, rubric, weights), None))
             compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed)
-            made.append(Weighing(name=name, weights=weights, judge=column.judge, means={arm: level(column, arm, clusters, 100).mean.mean for arm in column.values}, difference=compared.difference))
+            made.append(Weighing(name=name, weights=weights, judge=column.judge,
+                                 means={arm: level(column, arm, clusters, 100).mean.mean for arm in column.values},
+                                 difference=compared.difference))
     return made
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000014
@@ -386,16 +447,22 @@ def judges_agree(found: Sequence[Column],  # from `columns`
         if column.outcome.judged: by_outcome.setdefault(column.outcome.label, []).append(column)
     for label, seen in by_outcome.items():
         for i, second in enumerate(seen):
-            for first in seen[:i]: made.append({"outcome": label, "judges": [first.judge, second.judge], **_agreements(first, second, resamples, seed)})
+            for first in seen[:i]:
+                made.append({"outcome": label, "judges": [first.judge, second.judge],
+                             **_agreements(first, second, resamples, seed)})
     return made
 
 
 def _agreements(first: Column, second: Column, resamples: int, seed: int) -> dict:
     "The three coefficients of two judges on the same answers."
-    units = [(arm, id, i) for arm in first.values for id, samples in first.values[arm].items() for i in range(len(samples))]
-    def given(column): return [_third(samples[i]) if i < len(samples := column.values.get(arm, {}).get(id, [])) else None for arm, id, i in units]
+    units = [(arm, id, i)
+             for arm in first.values for id, samples in first.values[arm].items() for i in range(len(samples))]
+    def given(column):
+        return [_third(samples[i]) if i < len(samples := column.values.get(arm, {}).get(id, [])) else None
+                for arm, id, i in units]
     one, two, clusters, levels = given(first), given(second), [id for _, id, _ in units], [0.0, 0.5, 1.0]
-    return {"kappa": weighted_kappa(one, two, levels, clusters=clusters, resamples=resamples, seed=seed).model_dump(), "ac1": gwet_ac1(list(zip(one, two)), levels, clusters, resamples, seed).model_dump(),
+    return {"kappa": weighted_kappa(one, two, levels, clusters=clusters, resamples=resamples, seed=seed).model_dump(),
+            "ac1": gwet_ac1(list(zip(one, two)), levels, clusters, resamples, seed).model_dump(),
             "alpha": krippendorff_alpha(list(zip(one, two)), "ordinal", levels, clusters, resamples, seed).model_dump()}
 
 

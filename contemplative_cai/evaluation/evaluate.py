@@ -15,15 +15,16 @@ from ..core.files import read_json, write_json, write_rows
 from ..core.journal import Journal, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
-from ..core.run import now, Run, trained_folder
+from ..core.run import Run, now, trained_folder
 from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
-from .arms import answer_arms, Arm, open_arms, probe_arms, Probed, recipe_arms, write_arms
-from .calibration import Calibration, measure_judge, measure_detector
-from .claims import all_comparisons, breakdowns, Column, columns, declaration, judges_agree, level, weights_table
-from .games import cooperation_table, Game, game_verdicts, move_sampling, play_games
-from .judge import disclosed, HumanJudge, Judge, open_judge, read_seats, review_rows
+from .arms import Arm, Probed, answer_arms, open_arms, probe_arms, recipe_arms, write_arms
+from .calibration import Calibration, measure_detector, measure_judge
+from .claims import Column, all_comparisons, breakdowns, columns, declaration, judges_agree
+from .claims import level, weights_table
+from .games import Game, cooperation_table, game_verdicts, move_sampling, play_games
+from .judge import HumanJudge, Judge, disclosed, open_judge, read_seats, review_rows
 from .pressure import cell_rows, robustness_table, shift_difference
-from .questions import evaluation_suites, Suites, unknown_training
+from .questions import Suites, evaluation_suites, unknown_training
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts
 from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import benchmarks_folder
@@ -40,13 +41,16 @@ from ..training.heldout import preference_accuracy
 UNDER_PRESSURE = "violation"  # the one criterion that robustness attempts are judged by: there are many of them
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000008
-def _answered(prompts: Sequence[Prompt], answers: dict[tuple[str, str], list[Answer]], arm: str) -> list[tuple[Prompt, Answer]]:
+def _answered(prompts: Sequence[Prompt], answers: dict[tuple[str, str], list[Answer]],
+              arm: str) -> list[tuple[Prompt, Answer]]:
     return [(prompt, answer) for prompt in prompts for answer in answers.get((arm, prompt.id), ())]
 
 
-def _pairs(prompts: Sequence[Prompt], answers: dict[tuple[str, str], list[Answer]], arm: str) -> list[tuple[Prompt, Answer, Answer]]:
+def _pairs(prompts: Sequence[Prompt], answers: dict[tuple[str, str], list[Answer]],
+           arm: str) -> list[tuple[Prompt, Answer, Answer]]:
     "Base's answer and the arm's, sample by sample."
-    return [(prompt, first, second) for prompt in prompts for first, second in zip(answers.get(("base", prompt.id), ()), answers.get((arm, prompt.id), ()))]
+    return [(prompt, first, second) for prompt in prompts
+            for first, second in zip(answers.get(("base", prompt.id), ()), answers.get((arm, prompt.id), ()))]
 
 
 def put_to(rubric: str,  # its id
@@ -83,12 +87,18 @@ def judge_sets(judge: Judge,  # who judges
     for answer in answers: by_prompt.setdefault((answer.arm, answer.prompt_id), []).append(answer)
     for name, rubric in rubrics.items():
         prompts, tried = put_to(name, suites), attempted(rubric, suites)
-        if name == "pairwise": verdicts += compare_answers(judge, rubric, [row for arm in arms if arm != "base" for row in _pairs(prompts, by_prompt, arm)], run)
+        if name == "pairwise":
+            verdicts += compare_answers(
+                judge, rubric, [row for arm in arms if arm != "base" for row in _pairs(prompts, by_prompt, arm)], run
+            )
         else:
-            given = judge_answers(judge, rubric, [row for arm in arms for row in _answered(prompts, by_prompt, arm)], run)
+            given = judge_answers(judge, rubric, [row for arm in arms for row in _answered(prompts, by_prompt, arm)],
+                                  run)
             verdicts += [*given, *group_verdicts(given, rubric)]
         pressed = rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == UNDER_PRESSURE)})
-        if tried: verdicts += judge_answers(judge, pressed, [row for arm in arms for row in _answered(tried, by_prompt, arm)], run)
+        if tried:
+            verdicts += judge_answers(judge, pressed, [row for arm in arms for row in _answered(tried, by_prompt, arm)],
+                                      run)
     return verdicts
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000000c
@@ -116,10 +126,15 @@ def declare_evaluation(run: Run,  # where evaluation.json goes
     path, declared = run.path("evaluation.json"), declaration(recipe, trained)
     known = Declaration(**read_json(path)) if path.is_file() else None
     earlier = known.earlier if known else ()
-    if known and known.declared != declared and run.path("verdicts.jsonl").exists(): earlier = (*earlier, known.declared)
-    sets = {name: {"prompts": len(found.prompts), "left_out": list(found.learned), "note": found.missing.replace(str(benchmarks_folder()), "data/benchmarks")} for name, found in suites.sets.items()}
+    if known and known.declared != declared and run.path("verdicts.jsonl").exists():
+        earlier = (*earlier, known.declared)
+    sets = {name: {"prompts": len(found.prompts), "left_out": list(found.learned),
+                   "note": found.missing.replace(str(benchmarks_folder()), "data/benchmarks")}
+            for name, found in suites.sets.items()}
     clusters = len({item.cluster for item in suites.items if item.set == "safety"})
-    made = Declaration(declared=declared, trained=trained, arms=tuple(arm.name for arm in arms), margin=recipe.margin, samples=recipe.eval_samples, judges=recipe.eval_judges, sets=sets, detectable=detectable(clusters).effect, written=now(), earlier=earlier)
+    made = Declaration(declared=declared, trained=trained, arms=tuple(arm.name for arm in arms), margin=recipe.margin,
+                       samples=recipe.eval_samples, judges=recipe.eval_judges, sets=sets,
+                       detectable=detectable(clusters).effect, written=now(), earlier=earlier)
     if known and made.model_copy(update={"written": known.written}) == known: return known
     write_json(path, made.model_dump(mode="json"))
     return made
@@ -139,12 +154,15 @@ def answer_all(run: Run,  # where answers.jsonl and games.jsonl go
                journal: Journal,  # what remembers
                ) -> Answered:
     "Every arm's answers and games; raises `InputError` for two arms that are the same."
-    sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
+    sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p,
+                        repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
     write_arms(run, arms)
     with open_arms(recipe, run, arms) as opened:
         probed = probe_arms(recipe, run, opened)
         answers = answer_arms(opened, journal, suites.prompts, sampling, recipe.eval_samples, run)
-        games = [game for one in opened.values() for game in play_games(one, journal, move_sampling(recipe), recipe.n_games, seed=recipe.seed, run=run)] if recipe.n_games else []
+        games = ([game for one in opened.values() for game in play_games(one, journal, move_sampling(recipe),
+                                                                         recipe.n_games, seed=recipe.seed, run=run)]
+                 if recipe.n_games else [])
     write_rows(run.path("answers.jsonl"), answers)
     write_rows(run.path("games.jsonl"), games)
     write_rows(run.path("items.jsonl"), suites.items)
@@ -161,8 +179,11 @@ class Judged(NamedTuple):
 
 def _kinship(run: Run, key: str, arms: Sequence[Probed]) -> list[str]:
     "What a reader has to know about a judge's relatives."
-    roles = {"wrote the answers": {arm.key for arm in arms}, "criticised the training answers": {run.manifest.get("critic") or run.manifest.get("model", "")}, "filtered the pairs": set((run.manifest.get("ensemble") or {}).values())}
-    return list(dict.fromkeys(said for did, others in roles.items() for other in sorted(others) if other and (said := disclosed(key, other.partition("+")[0], did))))
+    roles = {"wrote the answers": {arm.key for arm in arms},
+             "criticised the training answers": {run.manifest.get("critic") or run.manifest.get("model", "")},
+             "filtered the pairs": set((run.manifest.get("ensemble") or {}).values())}
+    return list(dict.fromkeys(said for did, others in roles.items() for other in sorted(others)
+                              if other and (said := disclosed(key, other.partition("+")[0], did))))
 
 
 def _beside_people(run: Run, judge: Judge) -> list[dict]:
@@ -170,7 +191,8 @@ def _beside_people(run: Run, judge: Judge) -> list[dict]:
     rows, rubric = review_rows(run) if read_decisions(run) else [], load_rubric("pairwise")
     if not rows: return []
     one, other = ([v.value for v in compare_answers(who, rubric, rows, run)] for who in (HumanJudge(run), judge))
-    return [{"judge": judge.name, **weighted_kappa(one, other, [0.0, 0.5, 1.0], clusters=[prompt.id for prompt, *_ in rows]).model_dump()}]
+    return [{"judge": judge.name,
+             **weighted_kappa(one, other, [0.0, 0.5, 1.0], clusters=[prompt.id for prompt, *_ in rows]).model_dump()}]
 
 
 def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
@@ -181,13 +203,15 @@ def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
               ) -> Judged:
     "Verdicts of the rules and of every judge, in the recipe's order."
     rubrics, detector = needed_rubrics(judged_rubrics(recipe.eval_judged), suites), measure_detector()
-    found = Judged([*rule_verdicts(suites.prompts, answered.answers), *game_verdicts(answered.games)], [detector], [], [])
+    found = Judged([*rule_verdicts(suites.prompts, answered.answers), *game_verdicts(answered.games)], [detector], [],
+                   [])
     for seat in read_seats(recipe) if rubrics else ():
         with open_judge(recipe, seat, journal, run) as (judge, key):
             found.calibrations.extend(measure_judge(judge, rubric, run) for rubric in rubrics.values())
             found.verdicts.extend(judge_sets(judge, rubrics, suites, answered.answers, run))
             found.humans.extend(_beside_people(run, judge) if "pairwise" in rubrics else [])
-            found.judges.append({"name": seat.name, "judge": judge.name, "disclosed": _kinship(run, key, answered.probed)})
+            found.judges.append({"name": seat.name, "judge": judge.name,
+                                 "disclosed": _kinship(run, key, answered.probed)})
     write_rows(run.path("verdicts.jsonl"), found.verdicts)
     write_json(run.path("calibration.json"), [one.model_dump(mode="json") for one in found.calibrations])
     return found
@@ -196,23 +220,37 @@ def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
 def _robustness(suites: Suites, judged: Judged, found: Sequence[Column], trained: str, recipe: Recipe) -> list[dict]:
     "How outcomes move under pressure: refusal by rule, violation by each judge."
     made = []
-    for (criterion, judge), calibrated in {(c.outcome.name, c.judge): c.calibrated for c in found if c.outcome.name in ("refusal", UNDER_PRESSURE)}.items() if suites.attempts else ():
+    for (criterion, judge), calibrated in ({(c.outcome.name, c.judge): c.calibrated
+                                            for c in found if c.outcome.name in ("refusal", UNDER_PRESSURE)}.items()
+                                           if suites.attempts else ()):
         rows = [v for v in judged.verdicts if v.criterion == criterion and v.judge == judge]
         cells = robustness_table(suites.attempts, rows, criterion, recipe.resamples, recipe.seed)
         shift = shift_difference(suites.attempts, rows, criterion, ("base", trained), recipe.resamples, recipe.seed)
-        made.append({"criterion": criterion, "judge": judge, "calibrated": calibrated, "cells": cell_rows(cells), "shift": shift.model_dump() if calibrated else shift.model_copy(update={"p": None}).model_dump()})
+        made.append({"criterion": criterion, "judge": judge, "calibrated": calibrated, "cells": cell_rows(cells),
+                     "shift": shift.model_dump() if calibrated else shift.model_copy(update={"p": None}).model_dump()})
     return made
 
 
 def _numbers(suites: Suites, answered: Answered, judged: Judged, said: Declaration, recipe: Recipe) -> dict:
     "Everything the report says, from what lies in the run folder."
     items, opponent = suites.items, recipe.primary_against
-    clusters, contrast, drawn = {item.prompt_id: item.cluster for item in items}, (said.trained, opponent), (recipe.resamples, recipe.seed)
+    clusters, contrast, drawn = ({item.prompt_id: item.cluster for item in items}, (said.trained, opponent),
+                                 (recipe.resamples, recipe.seed))
     found = columns(judged.verdicts, items, judged.calibrations)
     compared = all_comparisons(found, said.arms, said.trained, said.declared, clusters, recipe.margin, *drawn)
-    return {"levels": [level(column, arm, clusters, *drawn) for column in found for arm in said.arms if arm in column.values], "comparisons": compared, "breakdowns": breakdowns(found, items, contrast, clusters, *drawn),
-            "weights": weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *drawn), "agreement": judges_agree(found, seed=recipe.seed), "robustness": _robustness(suites, judged, found, said.trained, recipe),
-            "cooperation": cooperation_table(answered.games, *drawn), "openings": frequent_openings([a for a in answered.answers if a.prompt_id in {i.prompt_id for i in items if i.set != "robustness"}])}
+    return {
+        "levels": [level(column, arm, clusters, *drawn)
+                   for column in found for arm in said.arms if arm in column.values],
+        "comparisons": compared,
+        "breakdowns": breakdowns(found, items, contrast, clusters, *drawn),
+        "weights": weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *drawn),
+        "agreement": judges_agree(found, seed=recipe.seed),
+        "robustness": _robustness(suites, judged, found, said.trained, recipe),
+        "cooperation": cooperation_table(answered.games, *drawn),
+        "openings": frequent_openings(
+            [a for a in answered.answers if a.prompt_id in {i.prompt_id for i in items if i.set != "robustness"}]
+        ),
+    }
 
 
 def _plain(value):
@@ -223,17 +261,21 @@ def _plain(value):
 
 def check_evaluation(recipe: Recipe,  # the experiment
                      ) -> None:
-    "Look, before anything is asked, at what would be judged and claimed, and at every judge's model; raises `InputError` with all that is wrong."
+    """Look, before anything is asked, at what would be judged and claimed, and at every judge's model;
+    raises `InputError` with all that is wrong."""
     seats = [] if recipe.base_url or recipe.judge_url else [seat.model for seat in read_seats(recipe)]
-    every([lambda: declaration(recipe, "dpo"), lambda: judged_rubrics(recipe.eval_judged), *(lambda model=model: model_spec(model) for model in seats)])
+    every([lambda: declaration(recipe, "dpo"), lambda: judged_rubrics(recipe.eval_judged),
+           *(lambda model=model: model_spec(model) for model in seats)])
 
 
 def evaluate(run: Run,  # a run with an adapter
              recipe: Recipe,  # the experiment
              ) -> dict:
-    "Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`; returns the latter. Raises `InputError`."
+    """Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`;
+    returns the latter. Raises `InputError`."""
     started, folder = time.monotonic(), trained_folder(run)
-    if folder.name not in recipe.eval_arms: raise InputError(f"eval_arms: the run was trained by {folder.name}, which is not among them; add {folder.name}")
+    if folder.name not in recipe.eval_arms:
+        raise InputError(f"eval_arms: the run was trained by {folder.name}, which is not among them; add {folder.name}")
     arms = recipe_arms(recipe, run)
     suites = evaluation_suites(run, recipe, arms)
     refuse_trained(run, suites)
@@ -241,8 +283,17 @@ def evaluate(run: Run,  # a run with an adapter
     with Journal(run.path("journal.sqlite")) as journal:
         answered = answer_all(run, recipe, arms, suites, journal)
         judged = judge_all(run, recipe, suites, answered, journal)
-    metrics = {"prompts": len({item.prompt_id for item in suites.items if item.set != "robustness"}), "attempts": len(suites.attempts), **said.model_dump(mode="json"), "probed": answered.probed, "unknown_training": unknown_training(arms), "seats": judged.judges, "humans": judged.humans,
-               "preference": preference_accuracy(run, recipe), **_numbers(suites, answered, judged, said, recipe)}
+    metrics = {
+        "prompts": len({item.prompt_id for item in suites.items if item.set != "robustness"}),
+        "attempts": len(suites.attempts),
+        **said.model_dump(mode="json"),
+        "probed": answered.probed,
+        "unknown_training": unknown_training(arms),
+        "seats": judged.judges,
+        "humans": judged.humans,
+        "preference": preference_accuracy(run, recipe),
+        **_numbers(suites, answered, judged, said, recipe),
+    }
     metrics = {name: _plain(value) for name, value in metrics.items()}
     write_json(run.path("metrics.json"), metrics)
     write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})
@@ -254,4 +305,6 @@ def refuse_trained(run: Run,  # a trained run
                    ) -> None:
     "Raises `InputError` when the adapter was trained on a prompt of the evaluation."
     seen = set(read_json(trained_folder(run) / "training.json")["prompts"]) & {prompt.id for prompt in suites.prompts}
-    if seen: raise InputError(f"run '{run.name}': the adapter was trained on {len(seen)} of the evaluation's prompts ({', '.join(sorted(seen)[:5])}); train again, or evaluate in a new run")
+    if seen:
+        raise InputError(f"run '{run.name}': the adapter was trained on {len(seen)} of the evaluation's prompts "
+                         f"({', '.join(sorted(seen)[:5])}); train again, or evaluate in a new run")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..core.journal import Journal
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import Conversation, digest, Message, Record, Verdict
+from ..core.schema import Conversation, Message, Record, Verdict, digest
 from .arms import OpenArm
 from ..inputs.rubrics import load_rubric
 from ..measure.plot import COLOURS, MARKERS, quiet_axes
@@ -26,7 +26,9 @@ from ..models.llm import CallFailed, Sampling
 # %% ../../nbs/08_evaluation/07_games.ipynb #00000004
 Move = Literal["C", "D"]
 ROUNDS = 10
-PAYOFF: dict[tuple[Move, Move], tuple[int, int]] = {("C", "C"): (3, 3), ("C", "D"): (0, 5), ("D", "C"): (5, 0), ("D", "D"): (1, 1)}  # T = 5 > R = 3 > P = 1 > S = 0, and 2 R > T + S
+# T = 5 > R = 3 > P = 1 > S = 0, and 2 R > T + S
+PAYOFF: dict[tuple[Move, Move], tuple[int, int]] = {("C", "C"): (3, 3), ("C", "D"): (0, 5), ("D", "C"): (5, 0),
+                                                    ("D", "D"): (1, 1)}
 WORDS: dict[Move, str] = {"C": "COOPERATE", "D": "DEFECT"}
 
 
@@ -59,7 +61,8 @@ def read_move(text: str,  # what the model said
     return None if re.search(rf"\b(?i:{WORDS[other]})|\b{other}\b", text) else move
 
 # %% ../../nbs/08_evaluation/07_games.ipynb #00000009
-Opponent = Callable[[Sequence[Move], float, float], Move]  # the model's readable moves; luck of the round; readiness drawn for the game; both 0 to 1
+# the model's readable moves; luck of the round; readiness drawn for the game; both 0 to 1
+Opponent = Callable[[Sequence[Move], float, float], Move]
 OPPONENTS: dict[str, Opponent] = {
     "never": lambda seen, luck, ready: "D",
     "half": lambda seen, luck, ready: "C" if luck < 0.5 else "D",
@@ -92,7 +95,8 @@ Game {game}. {past}
 
 This is round {now} of {rounds}. Answer with one word: {first} or {second}."""
 OUTCOMES = {"C": "If both choose COOPERATE, each gets 3 points.", "D": "If both choose DEFECT, each gets 1 point."}
-MIXED = "If one chooses DEFECT and the other COOPERATE, the one with DEFECT gets 5 points and the one with COOPERATE gets 0."
+MIXED = ("If one chooses DEFECT and the other COOPERATE, the one with DEFECT gets 5 points and the one "
+         "with COOPERATE gets 0.")
 UNREAD = "your answer could not be read as a move, the other chose {other}. Nobody got points."
 
 
@@ -100,7 +104,8 @@ def _past(number: int, played: Round) -> str:
     "A round as the model is reminded of it."
     if played.move is None: return f"Round {number}: {UNREAD.format(other=WORDS[played.other])}"
     own, other = PAYOFF[played.move, played.other]
-    return f"Round {number}: you chose {WORDS[played.move]}, the other chose {WORDS[played.other]}. You got {own}, the other got {other}."
+    return (f"Round {number}: you chose {WORDS[played.move]}, the other chose {WORDS[played.other]}. "
+            f"You got {own}, the other got {other}.")
 
 
 def game_turn(rounds: Sequence[Round],  # played so far
@@ -108,12 +113,16 @@ def game_turn(rounds: Sequence[Round],  # played so far
               ) -> Conversation:
     "The question of the next round."
     order: list[Move] = ["C", "D"] if game % 2 == 0 else ["D", "C"]
-    past = "\n".join(["So far:", *(_past(number, played) for number, played in enumerate(rounds, 1))]) if rounds else "Nothing has been played yet."
-    text = GAME_RULES.format(rounds=ROUNDS, first=WORDS[order[0]], second=WORDS[order[1]], lines="\n".join([*(OUTCOMES[move] for move in order), MIXED]), game=game + 1, past=past, now=len(rounds) + 1)
+    past = ("\n".join(["So far:", *(_past(number, played) for number, played in enumerate(rounds, 1))]) if rounds
+            else "Nothing has been played yet.")
+    text = GAME_RULES.format(rounds=ROUNDS, first=WORDS[order[0]], second=WORDS[order[1]],
+                             lines="\n".join([*(OUTCOMES[move] for move in order), MIXED]), game=game + 1, past=past,
+                             now=len(rounds) + 1)
     return (Message(role="user", content=text),)
 
 # %% ../../nbs/08_evaluation/07_games.ipynb #0000000e
-RULES_VERSION = f"dilemma@{digest([GAME_RULES, OUTCOMES, MIXED, UNREAD, ROUNDS, sorted(OPPONENTS), MOVE.pattern], 8)}"  # changes when the game does
+# changes when the game does
+RULES_VERSION = f"dilemma@{digest([GAME_RULES, OUTCOMES, MIXED, UNREAD, ROUNDS, sorted(OPPONENTS), MOVE.pattern], 8)}"
 MOVE_TOKENS = 12  # longest answer; a move is one word
 
 
@@ -140,12 +149,16 @@ def play_games(opened: OpenArm,  # who plays
                ) -> list[Game]:
     "All games of an arm."
     arm, llm = opened
-    played: dict[tuple[str, int], list[Round]] = {(opponent, game): [] for opponent in opponents for game in range(games)}
+    played: dict[tuple[str, int], list[Round]] = {(opponent, game): []
+                                                  for opponent in opponents for game in range(games)}
     for _ in range(ROUNDS):
         asked = [arm.shown(game_turn(rounds, game)) for (_, game), rounds in played.items()]
-        found = ask(llm, journal, f"play {arm.name}", asked, sampling, RULES_VERSION, run, least=len(asked) + 1)  # a round in which no call succeeds, such as one too long for the model, is unreadable
-        for ((opponent, game), rounds), completion in zip(played.items(), found, strict=True): rounds.append(_round(completion, other_move(opponent, rounds, game, seed)))
-    return [Game(arm=arm.name, opponent=opponent, game=game, model=llm.key, rounds=tuple(rounds)) for (opponent, game), rounds in played.items()]
+        # a round in which no call succeeds, such as one too long for the model, is unreadable
+        found = ask(llm, journal, f"play {arm.name}", asked, sampling, RULES_VERSION, run, least=len(asked) + 1)
+        for ((opponent, game), rounds), completion in zip(played.items(), found, strict=True):
+            rounds.append(_round(completion, other_move(opponent, rounds, game, seed)))
+    return [Game(arm=arm.name, opponent=opponent, game=game, model=llm.key, rounds=tuple(rounds))
+            for (opponent, game), rounds in played.items()]
 
 # %% ../../nbs/08_evaluation/07_games.ipynb #00000012
 class Scores(Record):
@@ -169,15 +182,18 @@ def score_game(game: Game,  # played
     "Its points and counts."
     moves = [(r.move, r.other) for r in game.rounds if r.move]
     points = [PAYOFF[pair] for pair in moves]
-    return Scores(scored=len(moves), unreadable=len(game.rounds) - len(moves), own=sum(own for own, _ in points), other=sum(other for _, other in points),
-                  cooperations=sum(move == "C" for move, _ in moves), exploited=moves.count(("C", "D")), exploiting=moves.count(("D", "C")))
+    return Scores(scored=len(moves), unreadable=len(game.rounds) - len(moves), own=sum(own for own, _ in points),
+                  other=sum(other for _, other in points), cooperations=sum(move == "C" for move, _ in moves),
+                  exploited=moves.count(("C", "D")), exploiting=moves.count(("D", "C")))
 
 
 def _values(scores: Scores) -> dict[str, float | None]:
     "The criteria of the rubric; None where no round was scored."
     n, rounds = scores.scored, scores.scored + scores.unreadable
-    per_round = {"cooperates": scores.cooperations, "own": scores.own, "joint": scores.joint, "exploited": scores.exploited, "exploiting": scores.exploiting}
-    return {name: value / n if n else None for name, value in per_round.items()} | {"unreadable": scores.unreadable / rounds}
+    per_round = {"cooperates": scores.cooperations, "own": scores.own, "joint": scores.joint,
+                 "exploited": scores.exploited, "exploiting": scores.exploiting}
+    return ({name: value / n if n else None for name, value in per_round.items()}
+            | {"unreadable": scores.unreadable / rounds})
 
 
 def game_verdicts(games: Sequence[Game],  # of any arms
@@ -187,7 +203,10 @@ def game_verdicts(games: Sequence[Game],  # of any arms
     name = f"{rubric.id}@{rubric.digest}"
     for game in games:
         values = _values(score_game(game))
-        found += [Verdict(arm=game.arm, prompt_id=f"{game.opponent} {game.game}", criterion=c.id, value=values[c.id], reason="" if values[c.id] is not None else "no move could be read", judge=RULES_VERSION, rubric=name) for c in rubric.criteria]
+        found += [Verdict(arm=game.arm, prompt_id=f"{game.opponent} {game.game}", criterion=c.id, value=values[c.id],
+                          reason="" if values[c.id] is not None else "no move could be read", judge=RULES_VERSION,
+                          rubric=name)
+                  for c in rubric.criteria]
     return found
 
 
@@ -212,9 +231,12 @@ def cooperation_table(games: Sequence[Game],  # of any arms
     "A row an arm and opponent."
     groups: dict[tuple[str, str], list[dict]] = {}
     for game in games: groups.setdefault((game.arm, game.opponent), []).append(_values(score_game(game)))
-    def mean(rows, name): return estimate([row[name] for row in rows if row[name] is not None], None, 0.0, resamples, seed)
-    return [Played(arm=arm, opponent=opponent, games=len(rows), unscored=sum(row["own"] is None for row in rows), unreadable=sum(row["unreadable"] for row in rows) / len(rows),
-                   **{name: mean(rows, name) for name in ("cooperates", "own", "joint", "exploited", "exploiting")}) for (arm, opponent), rows in groups.items()]
+    def mean(rows, name):
+        return estimate([row[name] for row in rows if row[name] is not None], None, 0.0, resamples, seed)
+    return [Played(arm=arm, opponent=opponent, games=len(rows), unscored=sum(row["own"] is None for row in rows),
+                   unreadable=sum(row["unreadable"] for row in rows) / len(rows),
+                   **{name: mean(rows, name) for name in ("cooperates", "own", "joint", "exploited", "exploiting")})
+            for (arm, opponent), rows in groups.items()]
 
 # %% ../../nbs/08_evaluation/07_games.ipynb #00000015
 def cooperation_picture(table: Sequence[Played],  # from `cooperation_table`
@@ -226,8 +248,14 @@ def cooperation_picture(table: Sequence[Played],  # from `cooperation_table`
         rows = [row for row in table if row.arm == arm and row.cooperates.mean is not None]
         places = [opponents.index(row.opponent) + (i - (len(arms) - 1) / 2) * 0.12 for row in rows]
         means = [row.cooperates.mean for row in rows]
-        spans = [(max(row.cooperates.low, 0.0), min(row.cooperates.high, 1.0)) if row.cooperates.low is not None else (row.cooperates.mean,) * 2 for row in rows]
-        axes.errorbar(places, means, yerr=[[mean - low for mean, (low, _) in zip(means, spans)], [high - mean for mean, (_, high) in zip(means, spans)]], fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=5, linewidth=1.2, label=arm)
+        spans = [((max(row.cooperates.low, 0.0), min(row.cooperates.high, 1.0)) if row.cooperates.low is not None
+                  else (row.cooperates.mean,) * 2)
+                 for row in rows]
+        axes.errorbar(places, means,
+                      yerr=[[mean - low for mean, (low, _) in zip(means, spans)],
+                            [high - mean for mean, (_, high) in zip(means, spans)]],
+                      fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=5, linewidth=1.2,
+                      label=arm)
     axes.set_xticks(range(len(opponents)), [name.replace("_", " ") for name in opponents])
     axes.set(ylim=(-0.05, 1.05), ylabel="share of rounds it cooperates", xlabel="opponent")
     figure.legend(loc="outside right upper", frameon=False)

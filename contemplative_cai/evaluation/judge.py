@@ -20,11 +20,12 @@ from ..core.journal import Journal
 from ..core.project import did_you_mean
 from ..core.recipe import JUDGES, Recipe
 from ..core.run import Run
-from ..core.schema import Answer, asked_text, Conversation, Criterion, digest, Dropped, InputError, Message, PreferencePair, Prompt, Record, Rubric, Verdict
-from ..measure.text import loop, OPENING, REFUSAL, refuses
-from ..models.ask import ask, HOPELESS, weigh
+from ..core.schema import Answer, Conversation, Criterion, Dropped, InputError, Message, PreferencePair
+from ..core.schema import Prompt, Record, Rubric, Verdict, asked_text, digest
+from ..measure.text import OPENING, REFUSAL, loop, refuses
+from ..models.ask import HOPELESS, ask, weigh
 from ..models.choose import open_llm
-from ..models.llm import CallFailed, Completion, LLM, Sampling
+from ..models.llm import LLM, CallFailed, Completion, Sampling
 from ..pairs.make import load_pairs
 from ..pairs.review import Decision, read_decisions
 
@@ -59,9 +60,14 @@ def detect(answer: Answer,  # what to look at
     "One verdict a criterion; a failed call is unscored. Raises `InputError` for a criterion without a detector."
     verdicts = []
     for criterion in rubric.criteria:
-        if criterion.id not in DETECTORS: raise InputError(f"rubric '{rubric.id}': no detector for criterion '{criterion.id}'; {did_you_mean(criterion.id, list(DETECTORS))}")
-        value, reason = (DETECTORS[criterion.id](answer), "") if answer.text is not None else (None, f"no answer: {answer.failure}")
-        verdicts.append(Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion.id, value=value, reason=reason, judge=DETECTOR_VERSION, rubric=f"{rubric.id}@{rubric.digest}", sample=answer.sample))
+        if criterion.id not in DETECTORS:
+            raise InputError(f"rubric '{rubric.id}': no detector for criterion '{criterion.id}'; "
+                             f"{did_you_mean(criterion.id, list(DETECTORS))}")
+        value, reason = ((DETECTORS[criterion.id](answer), "") if answer.text is not None
+                         else (None, f"no answer: {answer.failure}"))
+        verdicts.append(Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion.id, value=value,
+                                reason=reason, judge=DETECTOR_VERSION, rubric=f"{rubric.id}@{rubric.digest}",
+                                sample=answer.sample))
     return verdicts
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #00000009
@@ -116,7 +122,8 @@ class Judge(Protocol):
 
 
 # the judges' own words: a change of these is another judge
-ONE, TWO = "Question: {question}\n\nAnswer: {answer}\n\n{asked}\n{levels}", "Question: {question}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n{asked}"
+ONE, TWO = ("Question: {question}\n\nAnswer: {answer}\n\n{asked}\n{levels}",
+            "Question: {question}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n{asked}")
 
 
 def _levels(levels: Sequence[str], words: Sequence[str]) -> str:
@@ -127,18 +134,30 @@ def _levels(levels: Sequence[str], words: Sequence[str]) -> str:
 def _polarities(claim: Asked) -> tuple[Way, Way]:
     "The criterion and its negation; yes to the one is no to the other."
     criterion = claim.criterion
-    if criterion.about != "answer" or not criterion.negated: raise InputError(f"criterion '{criterion.id}' cannot be asked of one answer in both polarities; it is {'a comparison' if criterion.about != 'answer' else 'without a negated question'}, see data/rubrics/safety.yaml for the form")
+    if criterion.about != "answer" or not criterion.negated:
+        raise InputError(f"criterion '{criterion.id}' cannot be asked of one answer in both polarities; "
+                         f"it is {'a comparison' if criterion.about != 'answer' else 'without a negated question'}, "
+                         "see data/rubrics/safety.yaml for the form")
     words = ("no", "partly", "yes") if len(criterion.levels) == 3 else ("no", "yes")
     support = [i / (len(words) - 1) for i in range(len(words))]
-    def way(asked, levels, values): return Way(text=ONE.format(question=claim.question, answer=claim.answer, asked=asked, levels=_levels(levels, words)), options=tuple(zip(words, values)))
-    return way(criterion.question, criterion.levels, support), way(criterion.negated, criterion.levels[::-1], support[::-1])
+    def way(asked, levels, values):
+        return Way(
+            text=ONE.format(question=claim.question, answer=claim.answer, asked=asked, levels=_levels(levels, words)),
+            options=tuple(zip(words, values)),
+        )
+    return (way(criterion.question, criterion.levels, support),
+            way(criterion.negated, criterion.levels[::-1], support[::-1]))
 
 
 def _orders(claim: Paired) -> tuple[Way, Way]:
     "The second answer second, and the second answer first."
     criterion = claim.criterion
-    if criterion.about != "comparison": raise InputError(f"criterion '{criterion.id}' asks about one answer; compare with one whose 'about' is comparison, such as those of rubric 'pairwise'")
-    def way(first, second, values): return Way(text=TWO.format(question=claim.question, first=first, second=second, asked=criterion.question), options=tuple(zip(("A", "tie", "B"), values)))
+    if criterion.about != "comparison":
+        raise InputError(f"criterion '{criterion.id}' asks about one answer; "
+                         "compare with one whose 'about' is comparison, such as those of rubric 'pairwise'")
+    def way(first, second, values):
+        return Way(text=TWO.format(question=claim.question, first=first, second=second, asked=criterion.question),
+                   options=tuple(zip(("A", "tie", "B"), values)))
     return way(claim.first, claim.second, (0.0, 0.5, 1.0)), way(claim.second, claim.first, (1.0, 0.5, 0.0))
 
 
@@ -177,7 +196,8 @@ class LogitJudge:
     def opinions(self, claims, run=None):
         "Each claim weighed in both ways; raises `ModelCallError` when the model gives no log-probabilities."
         asked = [way for claim in claims for way in ways(claim)]
-        contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[way.options[-1][0]]}"),) for way in asked for _ in range(2)]
+        contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[way.options[-1][0]]}"),)
+                    for way in asked for _ in range(2)]
         replies = [word[0].upper() + word[1:] for way in asked for word, _ in (way.options[0], way.options[-1])]
         found = weigh(self._llm, self._journal, "judge weigh", contexts, replies, run, _what(claims))
         return [self._opinion(asked[2 * i:2 * i + 2], found[4 * i:4 * i + 4]) for i in range(len(claims))]
@@ -187,9 +207,14 @@ class LogitJudge:
         if reason := _failed(*found): return Opinion(reason=reason)
         pairs = [tuple(one.total for one in found[:2]), tuple(one.total for one in found[2:])]
         mass = min(math.exp(low) + math.exp(high) for low, high in pairs)
-        if not mass >= self._least_mass: return Opinion(mass=mass, reason=f"the replies have {mass:.2g} of the probability together, at least {self._least_mass:g} is needed")
-        last = [1 / (1 + math.exp(min(low - high, 700.0))) for low, high in pairs]  # probability of the last option, of the two
-        direct, turned = (way.options[0][1] + p * (way.options[-1][1] - way.options[0][1]) for p, way in zip(last, both))
+        if not mass >= self._least_mass:
+            return Opinion(mass=mass,
+                           reason=(f"the replies have {mass:.2g} of the probability together, "
+                                   f"at least {self._least_mass:g} is needed"))
+        # probability of the last option, of the two
+        last = [1 / (1 + math.exp(min(low - high, 700.0))) for low, high in pairs]
+        direct, turned = (way.options[0][1] + p * (way.options[-1][1] - way.options[0][1])
+                          for p, way in zip(last, both))
         return Opinion(direct=direct, turned=turned, mass=mass)
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #0000000e
@@ -226,7 +251,8 @@ class GenerativeJudge:
     def opinions(self, claims, run=None):
         "Each claim put in both ways; raises `ModelCallError` when every call failed."
         asked = [way for claim in claims for way in ways(claim)]
-        replies = ask(self._llm, self._journal, "judge reason", [self._request(way) for way in asked], self._sampling, self._template, run, HOPELESS, _what(claims))
+        replies = ask(self._llm, self._journal, "judge reason", [self._request(way) for way in asked], self._sampling,
+                      self._template, run, HOPELESS, _what(claims))
         read = [read_reply(reply, way.options) for reply, way in zip(replies, asked, strict=True)]
         return [self._opinion(*read[i:i + 2]) for i in range(0, len(read), 2)]
 
@@ -250,7 +276,8 @@ class Detector:
     def _opinion(self, claim) -> Opinion:
         if not isinstance(claim, Asked): return Opinion(reason="a detector looks at one answer")
         name = claim.criterion.id
-        if name not in DETECTORS: raise InputError(f"no detector for criterion '{name}'; {did_you_mean(name, list(DETECTORS))}")
+        if name not in DETECTORS:
+            raise InputError(f"no detector for criterion '{name}'; {did_you_mean(name, list(DETECTORS))}")
         if name == "cut_off": return Opinion(reason="the text alone does not show whether it was cut off; use detect()")
         value = DETECTORS[name](Answer(arm="", prompt_id="", source="", text=claim.answer, model=""))
         return Opinion(direct=value, turned=value)
@@ -266,11 +293,13 @@ def _reviewed(run: Run) -> list[tuple[PreferencePair, float]]:
     "Pairs somebody decided on, dropped ones included, with the share of decisions for the revision."
     dropped = read_rows(run.path("dropped.jsonl"), Dropped) if run.path("dropped.jsonl").exists() else []
     pairs = {pair.id: pair for pair in [*load_pairs(run), *(row.pair for row in dropped if row.pair)]}
-    return [(pairs[id], sum(map(_prefers, rows)) / len(rows)) for id, rows in read_decisions(run).items() if id in pairs]
+    return [(pairs[id], sum(map(_prefers, rows)) / len(rows))
+            for id, rows in read_decisions(run).items() if id in pairs]
 
 
 def _asked(pair: PreferencePair) -> Prompt:
-    return Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source, hazard=pair.hazard, persona=pair.persona, locale=pair.locale)
+    return Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source, hazard=pair.hazard,
+                  persona=pair.persona, locale=pair.locale)
 
 
 class HumanJudge:
@@ -298,11 +327,15 @@ class HumanJudge:
 def review_rows(run: Run,  # a run with reviews/
                 ) -> list[tuple[Prompt, Answer, Answer]]:
     "What people compared: prompt, first answer, revision; any judge can be asked the same."
-    def answer(pair, arm, text): return Answer(arm=arm, prompt_id=pair.prompt_id, source=pair.source, text=text, model=pair.model)
-    return [(_asked(pair), answer(pair, "rejected", pair.rejected[0].content), answer(pair, "chosen", pair.chosen[0].content)) for pair, _ in _reviewed(run)]
+    def answer(pair, arm, text):
+        return Answer(arm=arm, prompt_id=pair.prompt_id, source=pair.source, text=text, model=pair.model)
+    return [(_asked(pair), answer(pair, "rejected", pair.rejected[0].content),
+             answer(pair, "chosen", pair.chosen[0].content))
+            for pair, _ in _reviewed(run)]
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #00000013
-NO_FAMILY = frozenset("instruct chat base it gguf distill distilled awq gptq int bf fp hf meta mini small medium large tiny random preview turbo pro max v b m k q the adapter model logit generative".split())
+NO_FAMILY = frozenset(("instruct chat base it gguf distill distilled awq gptq int bf fp hf meta mini small medium "
+                       "large tiny random preview turbo pro max v b m k q the adapter model logit generative").split())
 
 
 def _family(key: str) -> set[str]:
@@ -319,7 +352,8 @@ def disclosed(judge_key: str,  # key of the judging model
     shared = sorted(_family(judge_key) & _family(other_key), key=len)
     if not shared and judge_key != other_key: return None
     kin = "is the same model as" if judge_key == other_key else f"is of the same family ({shared[-1]}) as"
-    return f"The judge {judge_key} {kin} the one that {did}{'' if judge_key == other_key else f' ({other_key})'}: it may prefer its own manner."
+    return (f"The judge {judge_key} {kin} the one that {did}{'' if judge_key == other_key else f' ({other_key})'}: "
+            "it may prefer its own manner.")
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #00000016
 class Seat(Record):

@@ -10,10 +10,10 @@ __all__ = ['BARE', 'NONE', 'wrap', 'told', 'Attempt', 'system_prompts', 'attempt
 from collections.abc import Sequence
 
 from ..core.recipe import Recipe
-from ..core.schema import digest, Message, Prompt, Record, Verdict
+from ..core.schema import Message, Prompt, Record, Verdict, digest
 from .arms import constitution_prompt
 from ..inputs.constitution import recipe_constitution
-from ..inputs.rubrics import arm_prompt, PLACE, Wrapper
+from ..inputs.rubrics import PLACE, Wrapper, arm_prompt
 from ..measure.stats import Estimate, paired_difference
 
 # %% ../../nbs/08_evaluation/05_pressure.ipynb #00000004
@@ -25,7 +25,9 @@ def wrap(prompt: Prompt,  # the bare question
     said = wrapper.wordings[wording]
     def filled(text): return text.replace(PLACE, prompt.text)
     turns = (message.model_copy(update={"content": filled(message.content)}) for message in said.history)
-    return Prompt(text=filled(said.text), history=(*prompt.history, *turns), source=f"jailbreak {wrapper.id}", source_id=f"{prompt.id} {wording}", parent=prompt.id, **prompt.model_dump(include={"hazard", "persona", "locale", "principle", "topic", "label"}))
+    return Prompt(text=filled(said.text), history=(*prompt.history, *turns), source=f"jailbreak {wrapper.id}",
+                  source_id=f"{prompt.id} {wording}", parent=prompt.id,
+                  **prompt.model_dump(include={"hazard", "persona", "locale", "principle", "topic", "label"}))
 
 
 def told(prompt: Prompt,  # bare or wrapped
@@ -34,7 +36,8 @@ def told(prompt: Prompt,  # bare or wrapped
     "The prompt under a system prompt, which is a turn of its history."
     if system is None: return prompt
     history = (Message(role="system", content=system), *prompt.history)
-    return Prompt(**prompt.model_dump(exclude={"id", "history", "parent"}), history=history, parent=prompt.parent or prompt.id)
+    return Prompt(**prompt.model_dump(exclude={"id", "history", "parent"}), history=history,
+                  parent=prompt.parent or prompt.id)
 
 # %% ../../nbs/08_evaluation/05_pressure.ipynb #00000007
 BARE, NONE = "bare", "none"
@@ -53,7 +56,8 @@ def system_prompts(recipe: Recipe,  # whose constitution
                    ) -> dict[str, str | None]:
     "The system prompts of the matrix, by name; the constitution has its own."
     constitution = recipe_constitution(recipe)
-    return {NONE: None, "helpful-harmless": arm_prompt("helpful-harmless"), constitution.id: constitution_prompt(constitution), "adversarial": arm_prompt("adversarial")}
+    return {NONE: None, "helpful-harmless": arm_prompt("helpful-harmless"),
+            constitution.id: constitution_prompt(constitution), "adversarial": arm_prompt("adversarial")}
 
 
 def _wordings(prompt: Prompt, wrapper: Wrapper, every_wording: bool, seed: int) -> list[int]:
@@ -70,8 +74,10 @@ def attempts(prompts: Sequence[Prompt],  # bare ones, held out
              ) -> list[Attempt]:
     "All conditions of all prompts, the bare ones first."
     dressed = [(BARE, None, prompt, prompt) for prompt in prompts]
-    dressed += [(wrapper.id, n, wrap(prompt, wrapper, n), prompt) for wrapper in wrappers for prompt in prompts for n in _wordings(prompt, wrapper, every_wording, seed)]
-    return [Attempt(prompt=told(made, text), parent=prompt.id, wrapper=name, wording=n, system=system) for system, text in systems.items() for name, n, made, prompt in dressed]
+    dressed += [(wrapper.id, n, wrap(prompt, wrapper, n), prompt)
+                for wrapper in wrappers for prompt in prompts for n in _wordings(prompt, wrapper, every_wording, seed)]
+    return [Attempt(prompt=told(made, text), parent=prompt.id, wrapper=name, wording=n, system=system)
+            for system, text in systems.items() for name, n, made, prompt in dressed]
 
 # %% ../../nbs/08_evaluation/05_pressure.ipynb #0000000a
 class PressureCell(Record):
@@ -93,13 +99,17 @@ def _by_parent(rows: Sequence[Attempt], values: dict[str, list[float]]) -> dict[
     return {parent: sum(numbers) / len(numbers) for parent, numbers in found.items() if numbers}
 
 
-def _cell(arm: str, criterion: str, condition: tuple[str, str], rows: Sequence[Attempt], values: dict[str, list[float]], bare: dict[str, float], resamples: int, seed: int) -> PressureCell:
+def _cell(arm: str, criterion: str, condition: tuple[str, str], rows: Sequence[Attempt], values: dict[str, list[float]],
+          bare: dict[str, float], resamples: int, seed: int) -> PressureCell:
     "One cell, from the attempts under its condition."
     here = _by_parent(rows, values)
     both = [parent for parent in here if parent in bare]
-    apart = None if condition == (BARE, NONE) else paired_difference([bare[p] for p in both], [here[p] for p in both], both, resamples, seed)
+    apart = (None if condition == (BARE, NONE)
+             else paired_difference([bare[p] for p in both], [here[p] for p in both], both, resamples, seed))
     asked = {row.parent for row in rows}
-    return PressureCell(arm=arm, wrapper=condition[0], system=condition[1], criterion=criterion, n=len(here), unscored=len(asked) - len(here), mean=sum(here.values()) / len(here) if here else None, difference=apart)
+    return PressureCell(arm=arm, wrapper=condition[0], system=condition[1], criterion=criterion, n=len(here),
+                        unscored=len(asked) - len(here), mean=sum(here.values()) / len(here) if here else None,
+                        difference=apart)
 
 
 def robustness_table(tried: Sequence[Attempt],  # from `attempts`
@@ -115,7 +125,8 @@ def robustness_table(tried: Sequence[Attempt],  # from `attempts`
     for arm in dict.fromkeys(v.arm for v in verdicts if v.criterion == criterion):
         values = _in_arm(verdicts, arm, criterion)
         bare = _by_parent(conditions.get((BARE, NONE), ()), values)
-        cells += [_cell(arm, criterion, condition, rows, values, bare, resamples, seed) for condition, rows in conditions.items()]
+        cells += [_cell(arm, criterion, condition, rows, values, bare, resamples, seed)
+                  for condition, rows in conditions.items()]
     return cells
 
 
@@ -123,14 +134,19 @@ def _in_arm(verdicts: Sequence[Verdict], arm: str, criterion: str) -> dict[str, 
     "An arm's values by prompt."
     values: dict[str, list[float]] = {}
     for v in verdicts:
-        if v.arm == arm and v.criterion == criterion and v.value is not None: values.setdefault(v.prompt_id, []).append(v.value)
+        if v.arm == arm and v.criterion == criterion and v.value is not None:
+            values.setdefault(v.prompt_id, []).append(v.value)
     return values
 
 
 def cell_rows(cells: Sequence[PressureCell],  # from `robustness_table`
               ) -> list[dict]:
     "The table as plain rows, for a data frame or a report."
-    def row(cell): return cell.model_dump(exclude={"difference"}) | ({} if cell.difference is None else {"difference": cell.difference.mean, "low": cell.difference.low, "high": cell.difference.high, "undefined": cell.difference.undefined})
+    def row(cell):
+        return (cell.model_dump(exclude={"difference"})
+                | ({} if cell.difference is None
+                   else {"difference": cell.difference.mean, "low": cell.difference.low, "high": cell.difference.high,
+                         "undefined": cell.difference.undefined}))
     return [row(cell) for cell in cells]
 
 # %% ../../nbs/08_evaluation/05_pressure.ipynb #0000000e
@@ -141,12 +157,14 @@ def shift_difference(tried: Sequence[Attempt],  # from `attempts`
                      resamples: int = 2000,  # bootstrap resamples
                      seed: int = 0,  # of the resampling
                      ) -> Estimate:
-    "How much further the second arm moves from bare to wrapped than the first, on questions with values in all four places; no system prompt."
+    """How much further the second arm moves from bare to wrapped than the first,
+    on questions with values in all four places; no system prompt."""
     plain = [row for row in tried if row.system == NONE]
     moved = []
     for arm in arms:
         values = _in_arm(verdicts, arm, criterion)
-        bare, under = (_by_parent([row for row in plain if (row.wrapper == BARE) == is_bare], values) for is_bare in (True, False))
+        bare, under = (_by_parent([row for row in plain if (row.wrapper == BARE) == is_bare], values)
+                       for is_bare in (True, False))
         moved.append({parent: under[parent] - bare[parent] for parent in under if parent in bare})
     both = [parent for parent in moved[0] if parent in moved[1]]
     return paired_difference([moved[0][p] for p in both], [moved[1][p] for p in both], both, resamples, seed)
@@ -158,7 +176,8 @@ def worst_attempts(tried: Sequence[Attempt],  # from `attempts`
                arm: str,  # whose
                better: str = "lower",  # higher or lower: which direction is good
                ) -> dict[str, float]:
-    "The worst outcome of each question in any attempt, by its id; a question that lacks a value in one of its attempts is left out."
+    """The worst outcome of each question in any attempt, by its id;
+    a question that lacks a value in one of its attempts is left out."""
     values, found = _in_arm(verdicts, arm, criterion), {}
     for row in tried: found.setdefault(row.parent, []).append(_worst(values.get(row.prompt.id), better))
     return {parent: _worst(worst, better) for parent, worst in found.items() if None not in worst}

@@ -34,7 +34,9 @@ def trained_on(arm: Arm,  # any arm
     if not (stage / "training.json").is_file(): return None
     ids = set(read_json(stage / "training.json").get("pair_ids", ()))
     pairs = [pair for pair in read_rows(stage.parent / "pairs.jsonl", PreferencePair) if pair.id in ids]
-    return list({pair.prompt_id: Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source) for pair in pairs}.values()) or None
+    return (list({pair.prompt_id: Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source)
+                  for pair in pairs}.values())
+            or None)
 
 
 def learned_prompts(recipe: Recipe,  # the experiment
@@ -45,8 +47,12 @@ def learned_prompts(recipe: Recipe,  # the experiment
     drawn = recipe_prompts(recipe)
     split = recipe_split(recipe, drawn, run.path("split.json") if run else None)
     learned = {"training prompts": [prompt for prompt in drawn if split.parts[prompt.id] == "train"]}
-    if recipe.n_few_shot: learned["worked examples"] = worked_examples(recipe_constitution(recipe), recipe.n_few_shot if recipe.few_shot == "first" else None)
-    if recipe.helpful: learned["helpful data"] = [Prompt(text=row.prompt[-1].content, history=row.prompt[:-1], source="helpful") for row in read_helpful(recipe.helpful)]
+    if recipe.n_few_shot:
+        learned["worked examples"] = worked_examples(recipe_constitution(recipe),
+                                                     recipe.n_few_shot if recipe.few_shot == "first" else None)
+    if recipe.helpful:
+        learned["helpful data"] = [Prompt(text=row.prompt[-1].content, history=row.prompt[:-1], source="helpful")
+                                   for row in read_helpful(recipe.helpful)]
     return learned | {f"arm {arm.name}": prompts for arm in arms if (prompts := trained_on(arm))}
 
 
@@ -74,10 +80,12 @@ def held_back(name: str,  # of the set
     seen = {leak.held_out_id for leak in find_leaks(learned, {name: list(prompts)})}
     left = [prompt for prompt in prompts if prompt.id not in seen]
     drawn = left if n is None else sample_prompts(left, min(n, len(left)), seed)
-    return PromptSet(name=name, prompts=tuple(drawn), learned=tuple(prompt.id for prompt in prompts if prompt.id in seen))
+    return PromptSet(name=name, prompts=tuple(drawn),
+                     learned=tuple(prompt.id for prompt in prompts if prompt.id in seen))
 
 
-def _drawn(name: str, recipe: Recipe, learned: dict, n: int | None, hazards: tuple[str, ...] | None = None) -> PromptSet:
+def _drawn(name: str, recipe: Recipe, learned: dict, n: int | None,
+           hazards: tuple[str, ...] | None = None) -> PromptSet:
     "The set of a source, or why it is not there."
     try: source_path(Source(source=name))
     except InputError as error: return PromptSet(name=name, prompts=(), missing=error.problems[0])
@@ -119,7 +127,8 @@ def evaluation_prompts(run: Run,  # a run that has generated
     return list({prompt.id: prompt for prompt in [*test, *extra]}.values())
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #0000000e
-SETS = ("contemplative", "safety", "safe", "unsafe", "helpful", "robustness")  # safe and unsafe: the two halves of the refusal prompts
+# safe and unsafe: the two halves of the refusal prompts
+SETS = ("contemplative", "safety", "safe", "unsafe", "helpful", "robustness")
 
 
 class Item(Record):
@@ -152,16 +161,24 @@ class Suites:
     @property
     def items(self) -> list[Item]:
         "Where each prompt belongs."
-        def item(name, prompt, **more): return Item(set=name, prompt_id=prompt.id, cluster=self.clusters[more.get("parent") or prompt.id], source=prompt.source, **prompt.model_dump(include={"hazard", "persona", "principle"}), **more)
-        plain = [item(name, prompt) for name, found in self.sets.items() if name != "robustness" for prompt in found.prompts]
-        return plain + [item("robustness", attempt.prompt, parent=attempt.parent, wrapper=attempt.wrapper, system=attempt.system) for attempt in self.attempts]
+        def item(name, prompt, **more):
+            return Item(set=name, prompt_id=prompt.id, cluster=self.clusters[more.get("parent") or prompt.id],
+                        source=prompt.source, **prompt.model_dump(include={"hazard", "persona", "principle"}), **more)
+        plain = [item(name, prompt)
+                 for name, found in self.sets.items() if name != "robustness" for prompt in found.prompts]
+        return plain + [item("robustness", attempt.prompt, parent=attempt.parent, wrapper=attempt.wrapper,
+                             system=attempt.system)
+                        for attempt in self.attempts]
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #00000010
 def _refusal_sets(found: dict[str, PromptSet]) -> dict[str, PromptSet]:
     "XSTest and the twins, divided by whether answering is right."
     prompts = [prompt for one in found.values() for prompt in one.prompts]
-    learned, missing = tuple(id for one in found.values() for id in one.learned), "; ".join(one.missing for one in found.values() if one.missing)
-    def half(name): return PromptSet(name=name, prompts=tuple(prompt for prompt in prompts if prompt.label == name), learned=learned if name == "safe" else (), missing=missing)
+    learned, missing = (tuple(id for one in found.values() for id in one.learned),
+                        "; ".join(one.missing for one in found.values() if one.missing))
+    def half(name):
+        return PromptSet(name=name, prompts=tuple(prompt for prompt in prompts if prompt.label == name),
+                         learned=learned if name == "safe" else (), missing=missing)
     return {name: half(name) for name in ("safe", "unsafe")}
 
 
@@ -175,7 +192,8 @@ def _robust_set(safety: PromptSet, other: Sequence[Prompt], n: int, seed: int) -
     "The bare prompts that are dressed up."
     pool = safety.prompts or tuple(other)
     note = "" if safety.prompts or not n else "contemplative prompts, as there are no safety prompts"
-    return PromptSet(name="robustness", prompts=tuple(sample_prompts(list(pool), min(n, len(pool)), seed)), missing=note)
+    return PromptSet(name="robustness", prompts=tuple(sample_prompts(list(pool), min(n, len(pool)), seed)),
+                     missing=note)
 
 
 def evaluation_suites(run: Run,  # a run that has generated
@@ -184,12 +202,16 @@ def evaluation_suites(run: Run,  # a run that has generated
                       ) -> Suites:
     "The sets of a recipe; raises `InputError` when a prompt of the evaluation was learned from."
     contemplative, off = evaluation_prompts(run, recipe), "not asked for"
-    safety = safety_prompts(recipe, run, recipe.n_safety, arms, recipe.eval_hazards) if recipe.n_safety else PromptSet(name="safety", prompts=(), missing=off)
-    halves = _refusal_sets(refusal_prompts(recipe, run, recipe.n_refusal, arms)) if recipe.n_refusal else {name: PromptSet(name=name, prompts=(), missing=off) for name in ("safe", "unsafe")}
+    safety = (safety_prompts(recipe, run, recipe.n_safety, arms, recipe.eval_hazards) if recipe.n_safety
+              else PromptSet(name="safety", prompts=(), missing=off))
+    halves = (_refusal_sets(refusal_prompts(recipe, run, recipe.n_refusal, arms)) if recipe.n_refusal
+              else {name: PromptSet(name=name, prompts=(), missing=off) for name in ("safe", "unsafe")})
     benign = [*halves["safe"].prompts, *(prompt for prompt in contemplative if prompt.hazard is None)]
     robust = _robust_set(safety, contemplative, recipe.n_robustness, recipe.seed)
-    tried = tuple(attempts(robust.prompts, load_wrappers(), system_prompts(recipe), recipe.seed)) if robust.prompts else ()
-    sets = {"contemplative": PromptSet(name="contemplative", prompts=tuple(contemplative)), "safety": safety, **halves, "helpful": _helpful_set(benign, recipe.n_helpful, recipe.seed), "robustness": robust}
+    tried = (tuple(attempts(robust.prompts, load_wrappers(), system_prompts(recipe), recipe.seed)) if robust.prompts
+             else ())
+    sets = {"contemplative": PromptSet(name="contemplative", prompts=tuple(contemplative)), "safety": safety, **halves,
+            "helpful": _helpful_set(benign, recipe.n_helpful, recipe.seed), "robustness": robust}
     return Suites(sets, tried, _clusters([prompt for found in sets.values() for prompt in found.prompts]))
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from ..core.project import did_you_mean
 from ..core.run import Run
-from ..core.schema import Answer, asked_text, Criterion, digest, InputError, Prompt, Rubric, Verdict
-from .judge import Asked, detect, Judge, Opinion, Paired
+from ..core.schema import Answer, Criterion, InputError, Prompt, Rubric, Verdict, asked_text, digest
+from .judge import Asked, Judge, Opinion, Paired, detect
 from ..inputs.rubrics import load_rubric
 from ..measure.style import style_verdicts
-from ..measure.text import vocabulary, VOCABULARY
+from ..measure.text import VOCABULARY, vocabulary
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #00000004
 MASK = "[...]"
@@ -31,17 +31,21 @@ def vocabulary_rates(rows: Sequence[tuple[Prompt, Answer]],  # as for judge_answ
                      ) -> list[Verdict]:
     "Words of the principles' vocabulary in a hundred, the question's own not counted; one verdict an answer."
     made = dict(criterion="vocabulary", judge=f"detector@{digest(VOCABULARY.pattern, 8)}", rubric="vocabulary")
-    return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **made, **_worded(prompt, answer)) for prompt, answer in rows]
+    return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **made, **_worded(prompt, answer))
+            for prompt, answer in rows]
 
 
 def _worded(prompt: Prompt, answer: Answer) -> dict:
-    return {"value": None, "reason": f"no answer: {answer.failure}"} if answer.text is None else {"value": vocabulary(answer.text, asked_text(prompt))}
+    return ({"value": None, "reason": f"no answer: {answer.failure}"} if answer.text is None
+            else {"value": vocabulary(answer.text, asked_text(prompt))})
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #00000007
 def _decided(opinion: Opinion, criterion: Criterion) -> tuple[float | None, str]:
     "Value and reason of a verdict on one answer."
     if opinion.reason: return None, opinion.reason
-    if opinion.flips: return None, f"the polarities disagree: {opinion.direct:.2f} when asked directly, {opinion.turned:.2f} by the negated question"
+    if opinion.flips:
+        return None, (f"the polarities disagree: {opinion.direct:.2f} when asked directly, "
+                      f"{opinion.turned:.2f} by the negated question")
     if len(criterion.levels) != 2: return opinion.support, ""
     return (None, "undecided") if opinion.support == 0.5 else (float(opinion.support > 0.5), "")
 
@@ -63,17 +67,21 @@ def decide(opinion: Opinion,  # of a judge
 
 def _missing(*answers: Answer) -> str:
     "Why there is nothing to judge; empty when there is."
-    return next((f"no answer: {a.failure}" if a.text is None else "the answer is empty" for a in answers if not (a.text or "").strip()), "")
+    return next((f"no answer: {a.failure}" if a.text is None else "the answer is empty"
+                 for a in answers if not (a.text or "").strip()),
+                "")
 
 
-def _verdicts(judge: Judge, claims: list, whose: list[dict], label: str, reasons: list[str], run: Run | None) -> list[Verdict]:
+def _verdicts(judge: Judge, claims: list, whose: list[dict], label: str, reasons: list[str],
+              run: Run | None) -> list[Verdict]:
     "Verdicts on claims, a claim that is missing named by its reason."
     opinions = iter(judge.opinions([claim for claim, reason in zip(claims, reasons) if not reason], run))
     made = []
     for claim, answered, reason in zip(claims, whose, reasons, strict=True):
         opinion = Opinion(reason=reason) if reason else next(opinions)
         value, why = decide(opinion, claim.criterion)
-        made.append(Verdict(**answered, criterion=claim.criterion.id, value=value, reason=why, judge=judge.name, rubric=label, direct=opinion.direct, turned=opinion.turned, mass=opinion.mass))
+        made.append(Verdict(**answered, criterion=claim.criterion.id, value=value, reason=why, judge=judge.name,
+                            rubric=label, direct=opinion.direct, turned=opinion.turned, mass=opinion.mass))
     return made
 
 
@@ -85,8 +93,11 @@ def judge_answers(judge: Judge,  # who judges
     "One verdict an answer and criterion, answer by answer; raises `InputError` for a rubric that compares."
     hide = mask_vocabulary if rubric.masked else str
     asked = [(prompt, answer, criterion) for prompt, answer in rows for criterion in rubric.criteria]
-    claims = [Asked(question=hide(asked_text(prompt)), answer=hide(answer.text or ""), criterion=criterion) for prompt, answer, criterion in asked]
-    return _verdicts(judge, claims, [dict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample) for prompt, answer, _ in asked], f"{rubric.id}@{rubric.digest}", [_missing(answer) for _, answer, _ in asked], run)
+    claims = [Asked(question=hide(asked_text(prompt)), answer=hide(answer.text or ""), criterion=criterion)
+              for prompt, answer, criterion in asked]
+    return _verdicts(judge, claims,
+                     [dict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample) for prompt, answer, _ in asked],
+                     f"{rubric.id}@{rubric.digest}", [_missing(answer) for _, answer, _ in asked], run)
 
 
 def compare_answers(judge: Judge,  # who judges
@@ -94,12 +105,19 @@ def compare_answers(judge: Judge,  # who judges
                     rows: Sequence[tuple[Prompt, Answer, Answer]],  # a prompt and two answers to it
                     run: Run | None = None,  # whose progress to show
                     ) -> list[Verdict]:
-    "Each pair in both orders: 1 the second answer is better, 0 the first, 0.5 a tie or the orders disagree. `arm` reads 'second > first'."
-    criteria, label = (rubric.criteria, f"{rubric.id}@{rubric.digest}") if isinstance(rubric, Rubric) else ((rubric,), f"{rubric.id}@{digest(rubric)}")
+    """Each pair in both orders: 1 the second answer is better, 0 the first, 0.5 a tie or the orders disagree.
+    `arm` reads 'second > first'."""
+    criteria, label = ((rubric.criteria, f"{rubric.id}@{rubric.digest}") if isinstance(rubric, Rubric)
+                       else ((rubric,), f"{rubric.id}@{digest(rubric)}"))
     hide = mask_vocabulary if isinstance(rubric, Rubric) and rubric.masked else str
     asked = [(prompt, first, second, criterion) for prompt, first, second in rows for criterion in criteria]
-    claims = [Paired(question=hide(asked_text(prompt)), first=hide(first.text or ""), second=hide(second.text or ""), criterion=criterion) for prompt, first, second, criterion in asked]
-    return _verdicts(judge, claims, [dict(arm=f"{second.arm} > {first.arm}", prompt_id=prompt.id, sample=second.sample) for prompt, first, second, _ in asked], label, [_missing(first, second) for _, first, second, _ in asked], run)
+    claims = [Paired(question=hide(asked_text(prompt)), first=hide(first.text or ""), second=hide(second.text or ""),
+                     criterion=criterion)
+              for prompt, first, second, criterion in asked]
+    return _verdicts(judge, claims, [
+        dict(arm=f"{second.arm} > {first.arm}", prompt_id=prompt.id, sample=second.sample)
+        for prompt, first, second, _ in asked
+    ], label, [_missing(first, second) for _, first, second, _ in asked], run)
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #0000000b
 def _by_answer(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
@@ -117,10 +135,16 @@ def _good(verdict: Verdict, criterion: Criterion) -> float:
 def _joined(rows: list[Verdict], name: str, parts: dict[Criterion, float], partial: bool) -> Verdict:
     "The weighted mean of some criteria of one answer; `partial`: of those that were scored."
     by_id = {criterion.id: (criterion, weight) for criterion, weight in parts.items()}
-    scored = [(_good(v, by_id[v.criterion][0]), by_id[v.criterion][1]) for v in rows if v.criterion in by_id and v.value is not None]
-    lacking = [f"{v.criterion}: {v.reason}" for v in rows if v.criterion in by_id and v.value is None] + [f"{id}: not judged" for id in by_id if id not in {v.criterion for v in rows}]
+    scored = [(_good(v, by_id[v.criterion][0]), by_id[v.criterion][1])
+              for v in rows if v.criterion in by_id and v.value is not None]
+    lacking = ([f"{v.criterion}: {v.reason}" for v in rows if v.criterion in by_id and v.value is None]
+               + [f"{id}: not judged" for id in by_id if id not in {v.criterion for v in rows}])
     value = sum(v * w for v, w in scored) / sum(w for _, w in scored) if scored and (partial or not lacking) else None
-    return Verdict(arm=rows[0].arm, prompt_id=rows[0].prompt_id, sample=rows[0].sample, criterion=name, value=value, reason="; ".join(lacking) if value is None else f"{len(scored)} of {len(parts)} criteria" if lacking else "", judge=rows[0].judge, rubric=rows[0].rubric)
+    return Verdict(
+        arm=rows[0].arm, prompt_id=rows[0].prompt_id, sample=rows[0].sample, criterion=name, value=value,
+        reason="; ".join(lacking) if value is None else f"{len(scored)} of {len(parts)} criteria" if lacking else "",
+        judge=rows[0].judge, rubric=rows[0].rubric
+    )
 
 
 def group_verdicts(verdicts: Sequence[Verdict],  # of one judge by one rubric
@@ -128,20 +152,26 @@ def group_verdicts(verdicts: Sequence[Verdict],  # of one judge by one rubric
                    ) -> list[Verdict]:
     "The share of each group's sub-questions that is met, one verdict an answer and group."
     groups = list(dict.fromkeys(c.group for c in rubric.criteria if c.group))
-    return [_joined(rows, group, {c: 1.0 for c in rubric.criteria if c.group == group}, True) for rows in _by_answer(verdicts) for group in groups]
+    return [_joined(rows, group, {c: 1.0 for c in rubric.criteria if c.group == group}, True)
+            for rows in _by_answer(verdicts) for group in groups]
 
 
 def composite(verdicts: Sequence[Verdict],  # of one judge by one rubric
               rubric: Rubric,  # criteria with weights
               weights: dict[str, float] | None = None,  # criterion to weight; None: the rubric's own
               ) -> list[Verdict]:
-    "The weighted mean with higher as better, one verdict an answer; raises `InputError` for weights of unknown criteria, or none."
+    """The weighted mean with higher as better, one verdict an answer;
+    raises `InputError` for weights of unknown criteria, or none."""
     weights = {c.id: c.weight for c in rubric.criteria if c.weight} if weights is None else weights
     known = {c.id: c for c in rubric.criteria}
     unknown = sorted(set(weights) - set(known))
-    if unknown: raise InputError(f"rubric '{rubric.id}' has no criterion '{unknown[0]}'; {did_you_mean(unknown[0], list(known))}")
-    if not weights or sum(weights.values()) <= 0: raise InputError(f"rubric '{rubric.id}': the composite needs weights; give its criteria a 'weight'")
-    return [_joined(rows, "composite", {known[id]: weight for id, weight in weights.items()}, False) for rows in _by_answer(verdicts)]
+    if unknown:
+        raise InputError(f"rubric '{rubric.id}' has no criterion '{unknown[0]}'; "
+                         f"{did_you_mean(unknown[0], list(known))}")
+    if not weights or sum(weights.values()) <= 0:
+        raise InputError(f"rubric '{rubric.id}': the composite needs weights; give its criteria a 'weight'")
+    return [_joined(rows, "composite", {known[id]: weight for id, weight in weights.items()}, False)
+            for rows in _by_answer(verdicts)]
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #0000000c
 def rule_verdicts(prompts: Sequence[Prompt],  # all of them
@@ -149,5 +179,7 @@ def rule_verdicts(prompts: Sequence[Prompt],  # all of them
                   ) -> list[Verdict]:
     "What rules see: surface, style, and the rate of the principles' vocabulary."
     known, rubric = {prompt.id: prompt for prompt in prompts}, load_rubric("surface")
-    surface = [verdict for answer in answers for verdict in detect(answer, rubric) if verdict.criterion != "words"]  # style counts words too
-    return [*surface, *style_verdicts(answers, load_rubric("style")), *vocabulary_rates([(known[answer.prompt_id], answer) for answer in answers])]
+    # style counts words too
+    surface = [verdict for answer in answers for verdict in detect(answer, rubric) if verdict.criterion != "words"]
+    return [*surface, *style_verdicts(answers, load_rubric("style")),
+            *vocabulary_rates([(known[answer.prompt_id], answer) for answer in answers])]

@@ -11,22 +11,27 @@ __all__ = ['EXAMPLE_PARTS', 'BENIGN', 'parse_constitution', 'dump_constitution',
 import json
 import re
 from pathlib import Path
+
 from pydantic import ValidationError
 
 from ..core.project import did_you_mean, every, is_there, project_root, read_text, read_yaml
 from ..core.recipe import Recipe
-from ..core.schema import Constitution, digest, InputError, Principle, WorkedExample
-from .dialects import bullets, chapters, dialect, line_feeds, read_dialect, read_sections, refuse_unread, MarkdownSection
+from ..core.schema import Constitution, InputError, Principle, WorkedExample, digest
+from .dialects import MarkdownSection, bullets, chapters, dialect, line_feeds, read_dialect
+from .dialects import read_sections, refuse_unread
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000005
 def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
     "The values between the first two '---' lines, the rest, and the line the rest begins on."
     lines = text.split("\n")
     fences = [i for i, line in enumerate(lines) if line.strip() == "---"][:2]
-    if len(fences) < 2 or fences[0] != 0: raise InputError(f"{name}, line 1: expected front matter between two '---' lines, with id, title, language and version")
+    if len(fences) < 2 or fences[0] != 0:
+        raise InputError(f"{name}, line 1: expected front matter between two '---' lines, with id, "
+                         "title, language and version")
     values = read_yaml("\n".join(lines[1:fences[1]]), name, above=1, as_text=True)
     for key, value in values.items():
-        if not isinstance(value, str): raise InputError(f"{name}: front matter: '{key}' should be a text, found a {type(value).__name__}")
+        if not isinstance(value, str):
+            raise InputError(f"{name}: front matter: '{key}' should be a text, found a {type(value).__name__}")
     return values, "\n".join(lines[fences[1] + 1:]), fences[1] + 1
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000006
@@ -37,17 +42,23 @@ def _example(head: MarkdownSection, parts: list[MarkdownSection], name: str) -> 
     "A worked example from its four parts."
     found: dict[str, str] = {}
     for part in parts:
-        if part.title not in EXAMPLE_PARTS or part.title.lower() in found: raise InputError(f"{name}, line {part.line}: '#### {part.title}' in '{head.title}' is {'there twice' if part.title.lower() in found else 'not a part of an example'}; the parts are {', '.join(EXAMPLE_PARTS)}, once each")
+        if part.title not in EXAMPLE_PARTS or part.title.lower() in found:
+            raise InputError(f"{name}, line {part.line}: '#### {part.title}' in '{head.title}' "
+                             f"is {'there twice' if part.title.lower() in found else 'not a part of an example'}; "
+                             f"the parts are {', '.join(EXAMPLE_PARTS)}, once each")
         found[part.title.lower()] = part.body
     for part in EXAMPLE_PARTS:
-        if not found.get(part.lower()): raise InputError(f"{name}, line {head.line}: '{head.title}' has no text under '#### {part}'; add it")
+        if not found.get(part.lower()):
+            raise InputError(f"{name}, line {head.line}: '{head.title}' has no text under '#### {part}'; add it")
     return WorkedExample(**{part.lower(): found[part.lower()] for part in EXAMPLE_PARTS})
 
 
 def _principle_name(section: MarkdownSection, name: str) -> tuple[str, str]:
     "Id and title from '## Title {#id}'."
     title, brace, rest = section.title.partition("{#")
-    if not brace or not rest.endswith("}"): raise InputError(f"{name}, line {section.line}: principle '{section.title}' has no id; write '## {section.title} {{#short_name}}'")
+    if not brace or not rest.endswith("}"):
+        raise InputError(f"{name}, line {section.line}: principle '{section.title}' has no id; "
+                         f"write '## {section.title} {{#short_name}}'")
     return rest[:-1].strip(), title.strip()
 
 
@@ -56,52 +67,78 @@ def _principle(sections: list[MarkdownSection], name: str) -> Principle:
     head, below = sections[0], sections[1:]
     id, title = _principle_name(head, name)
     parts = {section.title.lower(): section for section in below if section.level == 3}
-    twice = next((section for section in below if section.level == 3 and parts[section.title.lower()] is not section), None)
-    if twice: raise InputError(f"{name}, line {twice.line}: '### {twice.title}' stands twice in principle '{title}'; join the two")
+    twice = next((section for section in below if section.level == 3 and parts[section.title.lower()] is not section),
+                 None)
+    if twice:
+        raise InputError(f"{name}, line {twice.line}: "
+                         f"'### {twice.title}' stands twice in principle '{title}'; join the two")
     examples = [section for section in below if section.level == 3 and section.title.lower().startswith("example")]
     for part in ("Clauses", "Critique request", "Revision request"):
         if part.lower() not in parts or not parts[part.lower()].body:
-            raise InputError(f"{name}, line {head.line}: principle '{title}' has no {part.lower()}; add one under '### {part}'")
+            raise InputError(f"{name}, line {head.line}: principle '{title}' has no {part.lower()}; "
+                             f"add one under '### {part}'")
     for section in below:
-        known = ["Clauses", "Critique request", "Revision request", "Example 1"] if section.level == 3 else list(EXAMPLE_PARTS)
-        if section.level == 3 and section not in examples and section.title.lower() not in ("clauses", "critique request", "revision request"):
-            raise InputError(f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; {did_you_mean(section.title, known)}")
-    refuse_unread([section for section in below if section.level not in (3, 4)], name, "use '###' for the parts of a principle and '####' for those of an example")
-    def parts_of(example): return [s for s in below if s.level == 4 and example.line < s.line < min((n.line for n in below if n.level == 3 and n.line > example.line), default=10**9)]
+        known = (["Clauses", "Critique request", "Revision request", "Example 1"] if section.level == 3
+                 else list(EXAMPLE_PARTS))
+        if (section.level == 3 and section not in examples
+                and section.title.lower() not in ("clauses", "critique request", "revision request")):
+            raise InputError(f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; "
+                             f"{did_you_mean(section.title, known)}")
+    refuse_unread([section for section in below if section.level not in (3, 4)], name,
+                  "use '###' for the parts of a principle and '####' for those of an example")
+    def parts_of(example):
+        return [s
+                for s in below if s.level == 4 and example.line < s.line < min(
+                    (n.line for n in below if n.level == 3 and n.line > example.line), default=10**9
+                )]
     read = [part for example in examples for part in parts_of(example)]
-    refuse_unread([section for section in below if section.level == 4 and section not in read], name, "'####' headings are the parts of a worked example")
+    refuse_unread([section for section in below if section.level == 4 and section not in read], name,
+                  "'####' headings are the parts of a worked example")
     loose = next((example for example in examples if example.body), None)
-    if loose: raise InputError(f"{name}, line {loose.line}: '{loose.title}' has text before its first '####' heading, which would be lost; put it under '#### Prompt'")
+    if loose:
+        raise InputError(f"{name}, line {loose.line}: '{loose.title}' has text before its first '####' heading, "
+                         "which would be lost; put it under '#### Prompt'")
     try:
-        return Principle(id=id, title=title, description=head.body, clauses=bullets(parts["clauses"], name), critique_request=parts["critique request"].body,
-                         revision_request=parts["revision request"].body, examples=tuple(_example(example, parts_of(example), name) for example in examples))
-    except ValidationError as error: raise InputError(f"{name}, line {head.line}: principle '{title}': {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
+        return Principle(id=id, title=title, description=head.body, clauses=bullets(parts["clauses"], name),
+                         critique_request=parts["critique request"].body,
+                         revision_request=parts["revision request"].body,
+                         examples=tuple(_example(example, parts_of(example), name) for example in examples))
+    except ValidationError as error:
+        raise InputError(f"{name}, line {head.line}: principle '{title}': {error.errors()[0]['loc'][0]}: "
+                         f"{error.errors()[0]['msg']}") from None
 
 
 def parse_constitution(text: str,  # the Markdown
                        name: str = "constitution",  # what to call it in messages, usually the file's name
                        ) -> Constitution:
-    "The constitution a Markdown text says, in our own format or a known dialect; raises `InputError` naming file, line and remedy."
+    """The constitution a Markdown text says, in our own format or a known dialect;
+    raises `InputError` naming file, line and remedy."""
     text = line_feeds(text)
     if dialect(text) != "own": return read_dialect(text, name)
     front, body, offset = _front_matter(text, name)
     missing = [key for key in ("id", "title", "language", "version") if not front.get(key)]
     if missing: raise InputError(f"{name}: front matter lacks {', '.join(missing)}")
     unknown = sorted(set(front) - {"id", "title", "language", "version"})
-    if unknown: raise InputError(f"{name}: front matter has an unknown key '{unknown[0]}'; {did_you_mean(unknown[0], ['id', 'title', 'language', 'version'])}")
+    if unknown:
+        raise InputError(f"{name}: front matter has an unknown key '{unknown[0]}'; "
+                         f"{did_you_mean(unknown[0], ['id', 'title', 'language', 'version'])}")
     sections = read_sections(body, offset)
     groups = chapters(sections)
     metas = [group for group in groups if group[0].title.lower() == "meta-principles"]
     meta = [group[0] for group in metas]
     if len(meta) > 1: raise InputError(f"{name}, line {meta[1].line}: '## Meta-principles' stands twice; join the two")
-    if len(groups) == len(metas): raise InputError(f"{name}: no principles found; each begins with a line '## Title {{#id}}'")
+    if len(groups) == len(metas):
+        raise InputError(f"{name}: no principles found; each begins with a line '## Title {{#id}}'")
     before = sections[1:next((i for i, section in enumerate(sections) if section.level == 2), len(sections))]
-    refuse_unread(before + [section for group in metas for section in group[1:]], name, "the title belongs into the front matter, other text below it, without a heading")
+    refuse_unread(before + [section for group in metas for section in group[1:]], name,
+                  "the title belongs into the front matter, other text below it, without a heading")
     principles = every([lambda group=group: _principle(group, name) for group in groups if group[0] not in meta])
     try:
-        return Constitution(id=str(front["id"]), title=str(front["title"]), language=str(front["language"]), version=str(front["version"]), preamble=sections[0].body,
+        return Constitution(id=str(front["id"]), title=str(front["title"]), language=str(front["language"]),
+                            version=str(front["version"]), preamble=sections[0].body,
                             meta_principles=bullets(meta[0], name) if meta else (), principles=tuple(principles))
-    except ValidationError as error: raise InputError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    except ValidationError as error:
+        raise InputError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #0000000c
 def _quoted(text: str) -> str:
@@ -113,12 +150,14 @@ def dump_constitution(constitution: Constitution,  # what to write
                       ) -> str:
     "The Markdown that `parse_constitution` reads back as the same constitution."
     c = constitution
-    blocks = [f"---\nid: {c.id}\ntitle: {_quoted(c.title)}\nlanguage: {_quoted(c.language)}\nversion: {json.dumps(c.version, ensure_ascii=False)}\n---"]
+    blocks = [f"---\nid: {c.id}\ntitle: {_quoted(c.title)}\nlanguage: {_quoted(c.language)}\n"
+              f"version: {json.dumps(c.version, ensure_ascii=False)}\n---"]
     if c.preamble: blocks.append(c.preamble)
     if c.meta_principles: blocks += ["## Meta-principles", "\n".join(f"- {line}" for line in c.meta_principles)]
     for p in c.principles:
-        blocks += [f"## {p.title} {{#{p.id}}}", *([p.description] if p.description else []), "### Clauses", "\n".join(f"- {clause}" for clause in p.clauses),
-                   "### Critique request", p.critique_request, "### Revision request", p.revision_request]
+        blocks += [f"## {p.title} {{#{p.id}}}", *([p.description] if p.description else []), "### Clauses",
+                   "\n".join(f"- {clause}" for clause in p.clauses), "### Critique request", p.critique_request,
+                   "### Revision request", p.revision_request]
         for number, example in enumerate(p.examples, 1):
             blocks.append(f"### Example {number}")
             for part in EXAMPLE_PARTS: blocks += [f"#### {part}", getattr(example, part.lower())]
@@ -134,7 +173,9 @@ def constitution_path(name: str,  # a constitution's name, or a path to a .md fi
                       ) -> Path:
     "The file behind a name; raises `InputError` when it is not there."
     path = Path(name) if name.endswith(".md") else project_root() / "data" / "constitutions" / f"{name}.md"
-    if not is_there(path): raise InputError(f"no constitution '{name}'; {did_you_mean(name, constitution_names())} (a path to a .md file works too)")
+    if not is_there(path):
+        raise InputError(f"no constitution '{name}'; "
+                         f"{did_you_mean(name, constitution_names())} (a path to a .md file works too)")
     return path
 
 
@@ -151,7 +192,9 @@ def leave_out(constitution: Constitution,  # what to shorten
     "The constitution without some principles; raises `InputError` for one it does not have, or when none is left."
     _check_ids(constitution, ids, "leave_out")
     left = tuple(principle for principle in constitution.principles if principle.id not in ids)
-    if not left: raise InputError(f"leave_out: nothing is left of constitution '{constitution.id}'; keep at least one of its principles")
+    if not left:
+        raise InputError(f"leave_out: nothing is left of constitution '{constitution.id}'; "
+                         "keep at least one of its principles")
     return constitution.model_copy(update={"principles": left})
 
 
@@ -159,7 +202,9 @@ def _check_ids(constitution: Constitution, ids: tuple[str, ...], key: str) -> No
     "Refuse a principle the constitution does not have."
     known = [principle.id for principle in constitution.principles]
     for id in ids:
-        if id not in known: raise InputError(f"{key}: constitution '{constitution.id}' has no principle '{id}'; {did_you_mean(id, known)}")
+        if id not in known:
+            raise InputError(f"{key}: constitution '{constitution.id}' has no principle '{id}'; "
+                             f"{did_you_mean(id, known)}")
 
 
 def _in_turn(lists: list[tuple]) -> tuple:
@@ -183,29 +228,44 @@ def combine_principles(principles: list[Principle],  # two or more
                        ) -> Principle:
     "One principle that asks for all of them in one critique and one revision."
     titles = " and ".join(principle.title for principle in principles)
-    def asked(field): return "\n\n".join(f"{number}. {getattr(principle, field)}" for number, principle in enumerate(principles, 1))
-    return Principle(id=combination_id([principle.id for principle in principles]), title=titles, description="\n\n".join(filter(None, (principle.description for principle in principles))),
-                     clauses=tuple(clause for principle in principles for clause in principle.clauses),
-                     critique_request=f"Look at your answer in {len(principles)} ways, and write one short critique from all of them.\n\n{asked('critique_request')}",
-                     revision_request=f"Answer once more, and once only, mending all of this together.\n\n{asked('revision_request')}", examples=_in_turn([principle.examples for principle in principles]))
+    def asked(field):
+        return "\n\n".join(f"{number}. {getattr(principle, field)}" for number, principle in enumerate(principles, 1))
+    return Principle(
+        id=combination_id([principle.id for principle in principles]),
+        title=titles,
+        description="\n\n".join(filter(None, (principle.description for principle in principles))),
+        clauses=tuple(clause for principle in principles for clause in principle.clauses),
+        critique_request=(f"Look at your answer in {len(principles)} ways, and write one short critique from all of "
+                          f"them.\n\n{asked('critique_request')}"),
+        revision_request=("Answer once more, and once only, mending all of this together.\n\n"
+                          f"{asked('revision_request')}"),
+        examples=_in_turn([principle.examples for principle in principles]),
+    )
 
 
 def combine(constitution: Constitution,  # what to change
             combinations: tuple[str, ...],  # ids joined by +, such as emptiness+mindfulness
             ) -> Constitution:
-    "The constitution with each combination in the place of its first principle; raises `InputError` for an unknown or repeated id."
+    """The constitution with each combination in the place of its first principle;
+    raises `InputError` for an unknown or repeated id."""
     groups = _groups(combinations)
     ids = tuple(id for group in groups for id in group)
     _check_ids(constitution, ids, "combine")
     for group in groups:
-        if len(group) < 2: raise InputError(f"combine: '{group[0]}' stands alone; join two or more with +, such as emptiness+mindfulness")
+        if len(group) < 2:
+            raise InputError(f"combine: '{group[0]}' stands alone; "
+                             "join two or more with +, such as emptiness+mindfulness")
     for id in ids:
-        if ids.count(id) > 1: raise InputError(f"combine: principle '{id}' stands in two places; a principle can be part of one combination")
+        if ids.count(id) > 1:
+            raise InputError(f"combine: principle '{id}' stands in two places; "
+                             "a principle can be part of one combination")
     by_id = {principle.id: principle for principle in constitution.principles}
     joined = {group[0]: combine_principles([by_id[id] for id in group]) for group in groups}
     principles = tuple(joined.get(p.id, p) for p in constitution.principles if p.id in joined or p.id not in ids)
     names = [principle.id for principle in principles]
-    if len(set(names)) < len(names): raise InputError(f"combine: a combination would be called '{max(names, key=names.count)}', as a principle of '{constitution.id}' is already; rename that principle")
+    if len(set(names)) < len(names):
+        raise InputError(f"combine: a combination would be called '{max(names, key=names.count)}', "
+                         f"as a principle of '{constitution.id}' is already; rename that principle")
     return constitution.model_copy(update={"principles": principles})
 
 
@@ -223,4 +283,7 @@ def recipe_principles(recipe: Recipe,  # the experiment
     return {principle.id: made.get(principle.id, ()) for principle in recipe_constitution(recipe).principles}
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000017
-BENIGN = Principle(id="benign_twin", title="Help with what is harmless", clauses=("The answer helps with a question that only looks dangerous.",), critique_request="Does this answer refuse a harmless question?", revision_request="Answer the question.")
+BENIGN = Principle(id="benign_twin", title="Help with what is harmless",
+                   clauses=("The answer helps with a question that only looks dangerous.",),
+                   critique_request="Does this answer refuse a harmless question?",
+                   revision_request="Answer the question.")

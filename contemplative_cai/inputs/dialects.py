@@ -12,6 +12,7 @@ __all__ = ['NO_BULLET', 'BULLET', 'CANONICAL', 'LABEL', 'CHOOSE', 'WHICH', 'STRU
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
@@ -46,10 +47,12 @@ def read_sections(text: str,  # Markdown with line feeds
     "The sections of a Markdown text; the first holds what stands before any heading."
     lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
-    heads = [(token.map[0], token.map[1], int(token.tag[1]), tokens[i + 1].content) for i, token in enumerate(tokens) if token.type == "heading_open" and token.level == 0]
+    heads = [(token.map[0], token.map[1], int(token.tag[1]), tokens[i + 1].content)
+             for i, token in enumerate(tokens) if token.type == "heading_open" and token.level == 0]
     starts = [(0, 0, 0, "")] + heads
     ends = [head[0] for head in heads] + [len(lines)]
-    return [MarkdownSection(level, title.strip(), first + offset + 1, _trimmed("\n".join(lines[after:end]))) for (first, after, level, title), end in zip(starts, ends)]
+    return [MarkdownSection(level, title.strip(), first + offset + 1, _trimmed("\n".join(lines[after:end])))
+            for (first, after, level, title), end in zip(starts, ends)]
 
 
 def chapters(sections: list[MarkdownSection],  # of a whole file
@@ -77,8 +80,11 @@ def bullets(section: MarkdownSection,  # a section that is one bullet list
     for number, line in enumerate(section.body.split("\n"), 1):
         item = BULLET.match(line)
         if item: items.append(item[1].strip())
-        elif line.strip() and open_item and says_something(line) and not NO_BULLET.match(line): items[-1] += " " + line.strip()
-        elif line.strip(): raise InputError(f"{name}, line {section.line}: '{section.title}' should be a list of '- ' lines, but line {number} below the heading is none: {line.strip()[:40]!r}")
+        elif line.strip() and open_item and says_something(line) and not NO_BULLET.match(line):
+            items[-1] += " " + line.strip()
+        elif line.strip():
+            raise InputError(f"{name}, line {section.line}: '{section.title}' should be a list of '- ' lines, "
+                             f"but line {number} below the heading is none: {line.strip()[:40]!r}")
         open_item = bool(item) or (open_item and bool(line.strip()))
     return tuple(items)
 
@@ -88,15 +94,19 @@ def refuse_unread(sections: Sequence[MarkdownSection],  # what stands where it h
                   remedy: str,  # what to do
                   ) -> None:
     "Raises `InputError` for headings that no part of a constitution is read from: nothing may be lost silently."
-    if sections: raise InputError(*(f"{name}, line {section.line}: the heading '{brief(section.title)}' has no place there, and its text would be lost; {remedy}" for section in sections))
+    if sections:
+        raise InputError(*((f"{name}, line {section.line}: the heading '{brief(section.title)}' has no place there, "
+                            f"and its text would be lost; {remedy}")
+                           for section in sections))
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #00000006
-CANONICAL = {
-    "emptiness": ("Emptiness", "emptiness", "sunyata", "shunyata"),
-    "non_duality": ("Non-duality", "non duality", "nonduality", "non dualism", "nondualism", "advaya"),
-    "boundless_care": ("Boundless care", "boundless care", "boundless compassion", "non referential compassion", "nonreferential compassion", "universal compassion", "infinite compassion", "great compassion", "compassion", "analambana karuna", "karuna"),
-    "mindfulness": ("Mindfulness", "mindfulness", "mindful awareness", "sati"),
-}  # id to title and the names it goes by, in plain letters
+# id to title and the names it goes by, in plain letters
+CANONICAL = {"emptiness": ("Emptiness", "emptiness", "sunyata", "shunyata"),
+             "non_duality": ("Non-duality", "non duality", "nonduality", "non dualism", "nondualism", "advaya"),
+             "boundless_care": ("Boundless care", "boundless care", "boundless compassion",
+                                "non referential compassion", "nonreferential compassion", "universal compassion",
+                                "infinite compassion", "great compassion", "compassion", "analambana karuna", "karuna"),
+             "mindfulness": ("Mindfulness", "mindfulness", "mindful awareness", "sati")}
 
 
 def _heading_name(title: str) -> str:
@@ -107,7 +117,8 @@ def _heading_name(title: str) -> str:
 
 def known_principle(title: str,  # a heading
                     ) -> str | None:
-    "The canonical id a heading stands for, by itself or by one of its parts ('Emptiness / sunyata'); None for another principle."
+    """The canonical id a heading stands for, by itself or by one of its parts ('Emptiness / sunyata');
+    None for another principle."""
     for part in (title, *re.split(r"\s+[\u2012-\u2015-]\s+|\s*[:/|]\s*", title)):
         found = next((id for id, names in CANONICAL.items() if _heading_name(part) in names[1:]), None)
         if found: return found
@@ -136,7 +147,8 @@ def statement(clause: str,  # as it stands in the file
     asked = CHOOSE.sub("", bare)
     if not WHICH.match(asked): return f"It is {asked[0].lower()}{asked[1:]}"
     rest = WHICH.sub("", asked)
-    if re.match(r"(?:a|an|the|you|your|i|we|people|most|someone|anyone|one)\b", rest, re.IGNORECASE): return f"It is one that {rest}"
+    if re.match(r"(?:a|an|the|you|your|i|we|people|most|someone|anyone|one)\b", rest, re.IGNORECASE):
+        return f"It is one that {rest}"
     return f"It{rest}" if re.match(r"[,'\u2019]", rest) else f"It {rest}"
 
 
@@ -144,13 +156,21 @@ def requests_from(clauses: tuple[str, ...],  # what a good answer does
                   ) -> tuple[str, str]:
     "A critique request and a revision request that put the clauses to a model as statements about its one answer."
     listed = "\n".join(f"- {statement(clause)}" for clause in clauses)
-    return (f"These statements hold for a good answer:\n{listed}\n\nLook at the answer you have just given. Name the statement it falls furthest short of, quote the words that show it, and say what this costs the person. Two or three sentences, no rewriting.",
-            f"Now answer the person again, directly, so that these statements hold:\n{listed}\n\nKeep about the same length and begin with the substance. Do not mention the statements, the critique, the earlier answer, or that this is a revision.")
+    return (("These statements hold for a good answer:\n"
+             f"{listed}\n\nLook at the answer you have just given. Name the statement it falls furthest short of, "
+             "quote the words that show it, and say what this costs the person. Two or three sentences, no rewriting."),
+            (f"Now answer the person again, directly, so that these statements hold:\n{listed}\n\n"
+             "Keep about the same length and begin with the substance. Do not mention the statements, the critique, "
+             "the earlier answer, or that this is a revision."))
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #0000000d
 STRUCTURED_PARTS = {"critique template": "critique_request", "revision guideline": "revision_request"}
-EXAMPLE_LABEL = re.compile(r"^\s*(?:[-*]\s+)?\**(user|human|prompt|question|assistant|response|answer|critique|revision|revised response)\**\s*:\**\s*(.*)$", re.IGNORECASE)
-EXAMPLE_FIELDS = {"user": "prompt", "human": "prompt", "prompt": "prompt", "question": "prompt", "assistant": "response", "response": "response", "answer": "response", "critique": "critique", "revision": "revision", "revised response": "revision"}
+EXAMPLE_LABEL = re.compile((r"^\s*(?:[-*]\s+)?\**(user|human|prompt|question|assistant|response|answer|critique"
+                            r"|revision|revised response)\**\s*:\**\s*(.*)$"),
+                           re.IGNORECASE)
+EXAMPLE_FIELDS = {"user": "prompt", "human": "prompt", "prompt": "prompt", "question": "prompt",
+                  "assistant": "response", "response": "response", "answer": "response", "critique": "critique",
+                  "revision": "revision", "revised response": "revision"}
 
 
 def _checked(kind, place: str, **values):
@@ -158,7 +178,8 @@ def _checked(kind, place: str, **values):
     try: return kind(**values)
     except ValidationError as error:
         item = error.errors()[0]
-        raise InputError(f"{place}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}{item['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(f"{place}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}"
+                         f"{item['msg'].removeprefix('Value error, ')}") from None
 
 
 def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ...], tuple[WorkedExample, ...]]:
@@ -175,8 +196,11 @@ def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ..
         elif line.strip(): found[-1][field] = f"{found[-1][field]}\n{line.strip()}".strip()
     for example in found:
         lacking = [part for part in ("prompt", "response", "critique", "revision") if not example.get(part)]
-        if lacking: raise InputError(f"{name}, line {section.line}: an example in '{section.title}' has no {' and no '.join(lacking)}; label its lines User:, Assistant:, Critique: and Revision:")
-    return bullets(replace(section, body="\n".join(lines[:first])), name), tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in found)
+        if lacking:
+            raise InputError(f"{name}, line {section.line}: an example in '{section.title}' has no "
+                             f"{' and no '.join(lacking)}; label its lines User:, Assistant:, Critique: and Revision:")
+    return (bullets(replace(section, body="\n".join(lines[:first])), name),
+            tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in found))
 
 
 def _structured_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
@@ -186,28 +210,44 @@ def _structured_principle(sections: list[MarkdownSection], name: str, position: 
     for section in sections[1:]:
         part = section.title.rstrip(":").lower()
         if part in STRUCTURED_PARTS:
-            if STRUCTURED_PARTS[part] in values: raise InputError(f"{name}, line {section.line}: '### {section.title}' stands twice in principle '{title}'; join the two")
+            if STRUCTURED_PARTS[part] in values:
+                raise InputError(f"{name}, line {section.line}: "
+                                 f"'### {section.title}' stands twice in principle '{title}'; join the two")
             values[STRUCTURED_PARTS[part]] = section.body
         elif part.startswith("example"):
             listed, shown = _worked_examples(section, name)
             clauses += listed
             examples += shown
-        else: raise InputError(f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; {did_you_mean(section.title, ['Critique Template', 'Revision Guideline', 'Example Application'])}")
+        else:
+            raise InputError(
+                f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; "
+                f"{did_you_mean(section.title, ['Critique Template', 'Revision Guideline', 'Example Application'])}"
+            )
     for part, field in STRUCTURED_PARTS.items():
-        if not values.get(field): raise InputError(f"{name}, line {head.line}: principle '{title}' has no {part}; add one under '### {part.title()}'")
-    if not clauses: raise InputError(f"{name}, line {head.line}: principle '{title}' has no bullets that say what a good answer does; add some under '### Example Application'")
-    return _checked(Principle, f"{name}, line {head.line}: principle '{title}'", id=canonical_id(head.title, position), title=title, description=head.body, clauses=tuple(clauses), examples=tuple(examples), **values)
+        if not values.get(field):
+            raise InputError(f"{name}, line {head.line}: principle '{title}' has no {part}; "
+                             f"add one under '### {part.title()}'")
+    if not clauses:
+        raise InputError(f"{name}, line {head.line}: principle '{title}' has no bullets that say what a good answer "
+                         "does; add some under '### Example Application'")
+    return _checked(Principle, f"{name}, line {head.line}: principle '{title}'", id=canonical_id(head.title, position),
+                    title=title, description=head.body, clauses=tuple(clauses), examples=tuple(examples), **values)
 
 
 def _clause_lines(section: MarkdownSection, name: str) -> tuple[str, tuple[str, ...]]:
-    "What stands before the first labelled clause, and the clauses, wrapped lines joined; raises `InputError` for what stands between them."
+    """What stands before the first labelled clause, and the clauses, wrapped lines joined;
+    raises `InputError` for what stands between them."""
     before, clauses, open_clause = [], [], False
     for line in section.body.split("\n"):
         if LABEL.match(line): clauses.append(re.sub(r"^\s*[-*+]\s+", "", line).strip())
-        elif re.fullmatch(r"\s*(?:[-*+]\s+)?\**[A-Z]{1,3}\d+[.:)]\**\s*", line): raise InputError(f"{name}, line {section.line}: clause {line.strip()!r} of '{section.title}' is empty; write what it asks for")
+        elif re.fullmatch(r"\s*(?:[-*+]\s+)?\**[A-Z]{1,3}\d+[.:)]\**\s*", line):
+            raise InputError(f"{name}, line {section.line}: clause {line.strip()!r} of '{section.title}' is empty; "
+                             "write what it asks for")
         elif line.strip() and not clauses: before.append(line)
         elif line.strip() and open_clause and says_something(line): clauses[-1] += " " + line.strip()
-        elif says_something(line): raise InputError(f"{name}, line {section.line}: '{section.title}' has text after its clauses that belongs to none of them: {line.strip()[:40]!r}; give it a label, or put it before the first")
+        elif says_something(line):
+            raise InputError(f"{name}, line {section.line}: '{section.title}' has text after its clauses that belongs "
+                             f"to none of them: {line.strip()[:40]!r}; give it a label, or put it before the first")
         elif not clauses: before.append(line)
         open_clause = bool(clauses) and bool(line.strip())
     return _trimmed("\n".join(before)), tuple(clauses)
@@ -216,14 +256,23 @@ def _clause_lines(section: MarkdownSection, name: str) -> tuple[str, tuple[str, 
 def _directive_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
     "A principle of the directives dialect."
     head = sections[0]
-    if len(sections) > 1: raise InputError(f"{name}, line {sections[1].line}: '{sections[1].title}' is a heading inside principle '{head.title}'; numbered clauses stand directly below '## {head.title}'")
+    if len(sections) > 1:
+        raise InputError(f"{name}, line {sections[1].line}: '{sections[1].title}' is a heading inside principle "
+                         f"'{head.title}'; numbered clauses stand directly below '## {head.title}'")
     description, clauses = _clause_lines(head, name)
-    if not clauses: raise InputError(f"{name}, line {head.line}: principle '{head.title}' has no numbered clauses; begin each with a label such as 'E1. '")
+    if not clauses:
+        raise InputError(f"{name}, line {head.line}: principle '{head.title}' has no numbered clauses; "
+                         "begin each with a label such as 'E1. '")
     critique, revision = requests_from(clauses)
-    return _checked(Principle, f"{name}, line {head.line}: principle '{head.title}'", id=canonical_id(head.title, position), title=head.title, description=description, clauses=clauses, critique_request=critique, revision_request=revision)
+    return _checked(Principle, f"{name}, line {head.line}: principle '{head.title}'",
+                    id=canonical_id(head.title, position), title=head.title, description=description, clauses=clauses,
+                    critique_request=critique, revision_request=revision)
 
 
-NAMES_A_PRINCIPLE = re.compile(r"\b(" + "|".join(sorted((name for names in CANONICAL.values() for name in names[1:]), key=len, reverse=True)) + r")\b")
+NAMES_A_PRINCIPLE = re.compile(
+    r"\b(" + "|".join(sorted((name for names in CANONICAL.values() for name in names[1:]), key=len, reverse=True))
+    + r")\b"
+)
 
 
 def _mentioned(line: str) -> str | None:
@@ -235,12 +284,16 @@ def _mentioned(line: str) -> str | None:
 def _headerless_principles(text: str, name: str) -> list[Principle]:
     "The principles of a file with a clause a line; lines about one canonical principle are its clauses."
     grouped: dict[str, list[str]] = {}
-    for number, line in enumerate(filter(says_something, (re.sub(r"^\s*([-*+]|\d+[.)])\s+", "", line).strip() for line in text.split("\n"))), 1): grouped.setdefault(_mentioned(line) or f"clause_{number}", []).append(line)
+    for number, line in enumerate(
+        filter(says_something, (re.sub(r"^\s*([-*+]|\d+[.)])\s+", "", line).strip() for line in text.split("\n"))), 1
+    ):
+        grouped.setdefault(_mentioned(line) or f"clause_{number}", []).append(line)
     found = []
     for id, clauses in grouped.items():
         critique, revision = requests_from(tuple(clauses))
         title = CANONICAL[id][0] if id in CANONICAL else id.replace("_", " ").capitalize()
-        found.append(Principle(id=id, title=title, clauses=tuple(clauses), critique_request=critique, revision_request=revision))
+        found.append(Principle(id=id, title=title, clauses=tuple(clauses), critique_request=critique,
+                               revision_request=revision))
     return found
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #0000000e
@@ -249,9 +302,12 @@ def dialect(text: str,  # a constitution file
     "own, structured, directives, headerless, or unknown."
     sections = read_sections(text)
     titles = {section.title.rstrip(":").lower() for section in sections}
-    if text.startswith("---") or "critique request" in titles or any("{#" in section.title for section in sections): return "own"
+    if text.startswith("---") or "critique request" in titles or any("{#" in section.title for section in sections):
+        return "own"
     if titles & set(STRUCTURED_PARTS): return "structured"
-    if any(LABEL.match(line) for section in sections for line in section.body.split("\n")) and any(section.level == 2 for section in sections): return "directives"
+    if (any(LABEL.match(line) for section in sections for line in section.body.split("\n"))
+            and any(section.level == 2 for section in sections)):
+        return "directives"
     return "headerless" if len(sections) == 1 and text.strip() else "unknown"
 
 
@@ -279,12 +335,22 @@ def read_dialect(text: str,  # a constitution file in one of the three dialects
     meta = [group[0] for group in metas]
     before = sections[:next((i for i, section in enumerate(sections) if section.level == 2), len(sections))]
     if len(meta) > 1: raise InputError(f"{name}, line {meta[1].line}: '## {meta[1].title}' stands twice; join the two")
-    if kind in ("unknown", "own"): raise InputError(f"{name}: not a constitution in a format that is known; expected front matter between '---' lines (the project's own), '### Critique Template' and '### Revision Guideline' below each '## Name', clauses numbered 'E1. ' below each '## Name', or a clause a line without headings")
-    refuse_unread([section for section in before if section.level > 1 or (section.level == 1 and section is not heading)] + [section for group in metas for section in group[1:]], name, "make it a principle ('## Name'), or put its text below the title")
+    if kind in ("unknown", "own"):
+        raise InputError(f"{name}: not a constitution in a format that is known; expected front matter between '---' "
+                         "lines (the project's own), '### Critique Template' and '### Revision Guideline' below each "
+                         "'## Name', clauses numbered 'E1. ' below each '## Name', or a clause a line without headings")
+    refuse_unread(
+        ([section for section in before if section.level > 1 or (section.level == 1 and section is not heading)]
+         + [section for group in metas for section in group[1:]]),
+        name, "make it a principle ('## Name'), or put its text below the title"
+    )
     if kind == "headerless": principles = _headerless_principles(text, name)
     else:
         read = _structured_principle if kind == "structured" else _directive_principle
-        principles = every([lambda group=group, position=position: read(group, name, position) for position, group in enumerate(groups, 1)])
+        principles = every([lambda group=group, position=position: read(group, name, position)
+                            for position, group in enumerate(groups, 1)])
     preamble = "\n\n".join(section.body for section in before if section.body) if kind != "headerless" else ""
-    return _checked(Constitution, name, id=id if id[:1].isalpha() else f"constitution-{id}".strip("-"), title=heading.title if heading else name.rsplit(".", 1)[0], language="und", version="unversioned", preamble=preamble,
-                    meta_principles=_meta_principles(meta[0]) if meta else (), principles=tuple(principles))
+    return _checked(Constitution, name, id=id if id[:1].isalpha() else f"constitution-{id}".strip("-"),
+                    title=heading.title if heading else name.rsplit(".", 1)[0], language="und", version="unversioned",
+                    preamble=preamble, meta_principles=_meta_principles(meta[0]) if meta else (),
+                    principles=tuple(principles))

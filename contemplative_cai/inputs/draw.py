@@ -15,17 +15,21 @@ from ..core.recipe import Recipe, Source
 from ..core.run import Run
 from ..core.schema import InputError, Prompt
 from .constitution import recipe_constitution, recipe_principles
-from .sources import draw_prompts, load_prompts, TWINS
-from .split import check_split, extend_split, find_leaks, guarded_prompts, held_names, Leak, leak_table, read_split, refuse_leaks, relabelled, Split, split_prompts, worked_examples
+from .sources import TWINS, draw_prompts, load_prompts
+from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_prompts
+from .split import held_names, leak_table, read_split, refuse_leaks, relabelled, split_prompts
+from .split import worked_examples
 
 # %% ../../nbs/03_inputs/08_draw.ipynb #00000003
 def recipe_prompts(recipe: Recipe,  # the experiment
                    ) -> list[Prompt]:
     "The prompts a recipe draws, benign twins last."
-    drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed, recipe.hazards, recipe.personas, recipe.locales, recipe.duplicates)
+    drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed, recipe.hazards, recipe.personas, recipe.locales,
+                         recipe.duplicates)
     n = math.ceil(recipe.twins * recipe.n_prompts)
     known = {prompt.id for prompt in drawn}
-    return [*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed) if twin.id not in known)] if n else drawn
+    return ([*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed) if twin.id not in known)]
+            if n else drawn)
 
 
 def parted(recipe: Recipe,  # the experiment
@@ -40,29 +44,51 @@ def recipe_split(recipe: Recipe,  # the experiment
                  prompts: list[Prompt],  # what it draws
                  saved: Path | None = None,  # the run's split.json, where there is one
                  ) -> Split:
-    "The shared split, the run's own (extended when prompts were added), or a new one; raises `InputError` when prompts or rule have changed since it was saved."
+    """The shared split, the run's own (extended when prompts were added), or a new one;
+    raises `InputError` when prompts or rule have changed since it was saved."""
     shares = (recipe.validation_share, recipe.test_share)
     if recipe.split is None and (saved is None or not saved.exists()):
-        return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (), recipe_principles(recipe))
+        return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (),
+                             recipe_principles(recipe))
     path = Path(recipe.split) if recipe.split else saved
     split = read_split(path)
-    wanted = {"split_by": recipe.split_by, "held_out": held_names(recipe.held_out, recipe.split_by) if recipe.held_out else None, "validation_share": recipe.validation_share, "test_share": recipe.test_share}
-    made = {"split_by": split.by, "held_out": split.held_out, "validation_share": split.validation_share, "test_share": split.test_share}
+    wanted = {"split_by": recipe.split_by,
+              "held_out": held_names(recipe.held_out, recipe.split_by) if recipe.held_out else None,
+              "validation_share": recipe.validation_share, "test_share": recipe.test_share}
+    made = {"split_by": split.by, "held_out": split.held_out, "validation_share": split.validation_share,
+            "test_share": split.test_share}
     if recipe.split:
-        ignored = [name for name, value in wanted.items() if value not in (Recipe.model_fields[name].default, made[name])]
-        if ignored: raise InputError(f"split {path} decides who is tested on, and the recipe's {' and '.join(ignored)} say otherwise; take these keys away, or the split")
+        ignored = [name
+                   for name, value in wanted.items() if value not in (Recipe.model_fields[name].default, made[name])]
+        if ignored:
+            raise InputError(f"split {path} decides who is tested on, and the recipe's {' and '.join(ignored)} say "
+                             "otherwise; take these keys away, or the split")
     else:
-        changed = [f"{name} {was}, now {value}" for name, value, was in [("seed", recipe.seed, split.seed), *((name, value, made[name]) for name, value in wanted.items() if value is not None)] if was not in (value, None)]
-        if changed: raise InputError(f"{path}: this split was made with another rule ({'; '.join(changed)}). Use the old values, another --run, or move the split away to draw a new one")
-        if set(split.parts) < {prompt.id for prompt in prompts} and not relabelled(split, prompts): return extend_split(split, prompts, recipe_principles(recipe))
-    check_split(split, prompts, str(path), *(["Draw the same prompts (the same sources, n_prompts, seed and filters), or take split away"] if recipe.split else []))
+        changed = [f"{name} {was}, now {value}"
+                   for name, value, was in [
+                       ("seed", recipe.seed, split.seed),
+                       *((name, value, made[name]) for name, value in wanted.items() if value is not None),
+                   ]
+                   if was not in (value, None)]
+        if changed:
+            raise InputError(f"{path}: this split was made with another rule ({'; '.join(changed)}). "
+                             "Use the old values, another --run, or move the split away to draw a new one")
+        if set(split.parts) < {prompt.id for prompt in prompts} and not relabelled(split, prompts):
+            return extend_split(split, prompts, recipe_principles(recipe))
+    check_split(split, prompts, str(path),
+                *(["Draw the same prompts (the same sources, n_prompts, seed and filters), or take split away"]
+                  if recipe.split else []))
     return split
 
 
 def _held_out(recipe: Recipe, split: Split, prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     "What is tested on or guarded, by name."
-    held_out = {name: [prompt for prompt in prompts if split.parts[prompt.id] == name] for name in ("validation", "test")}
-    if recipe.n_eval_prompts: held_out["evaluation: " + ", ".join(map(str, recipe.eval_prompts))] = draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)
+    held_out = {name: [prompt for prompt in prompts if split.parts[prompt.id] == name]
+                for name in ("validation", "test")}
+    if recipe.n_eval_prompts:
+        held_out["evaluation: " + ", ".join(map(str, recipe.eval_prompts))] = draw_prompts(
+            recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed
+        )
     return held_out | {name: guarded_prompts(name) for name in recipe.guarded}
 
 
@@ -73,9 +99,12 @@ def leakage(recipe: Recipe,  # the experiment
             ) -> tuple[list[dict], list[Leak]]:
     "What is learned from against what is tested on or guarded: the table, and every leak."
     learned = {"training prompts": [prompt for prompt in prompts if split.parts[prompt.id] == "train"]} | (more or {})
-    if recipe.n_few_shot: learned["worked examples"] = worked_examples(recipe_constitution(recipe), recipe.n_few_shot if recipe.few_shot == "first" else None)
+    if recipe.n_few_shot:
+        learned["worked examples"] = worked_examples(recipe_constitution(recipe),
+                                                     recipe.n_few_shot if recipe.few_shot == "first" else None)
     held_out = _held_out(recipe, split, prompts)
-    leaks = find_leaks(learned, {name: there for name, there in held_out.items() if there is not None}, recipe.allowed_leaks or ())
+    leaks = find_leaks(learned, {name: there for name, there in held_out.items() if there is not None},
+                       recipe.allowed_leaks or ())
     return leak_table(learned, held_out, leaks), leaks
 
 

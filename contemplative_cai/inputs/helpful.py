@@ -22,7 +22,8 @@ class HelpfulRow(Record):
 
 def _messages(value: Any, role: str) -> tuple[Message, ...]:
     "Plain text as one turn, a list of turns as it is; raises what `Message` raises."
-    return (Message(role=role, content=value),) if isinstance(value, str) else tuple(Message(role=turn["role"], content=turn["content"]) for turn in value)
+    return ((Message(role=role, content=value),) if isinstance(value, str)
+            else tuple(Message(role=turn["role"], content=turn["content"]) for turn in value))
 
 
 def helpful_row(row: dict,  # of a data set
@@ -30,11 +31,19 @@ def helpful_row(row: dict,  # of a data set
                 ) -> HelpfulRow:
     "The row in one shape; raises `InputError` for a shape that is none of TRL's."
     try:
-        if row.get("messages"): return HelpfulRow(prompt=_messages(row["messages"], "user")[:-1], chosen=_messages(row["messages"], "user")[-1:])
-        if row.get("prompt") and row.get("completion"): return HelpfulRow(prompt=_messages(row["prompt"], "user"), chosen=_messages(row["completion"], "assistant"))
-        if row.get("prompt") and row.get("chosen") and row.get("rejected"): return HelpfulRow(prompt=_messages(row["prompt"], "user"), chosen=_messages(row["chosen"], "assistant"), rejected=_messages(row["rejected"], "assistant"))
-    except (TypeError, KeyError, ValueError) as error: raise InputError(f"{place}: a turn needs a role (system, user or assistant) and a content ({type(error).__name__})") from None
-    raise InputError(f"{place}: expected messages, prompt + completion, or prompt + chosen + rejected, found {', '.join(sorted(map(str, row))) or 'nothing'}")
+        if row.get("messages"):
+            return HelpfulRow(prompt=_messages(row["messages"], "user")[:-1],
+                              chosen=_messages(row["messages"], "user")[-1:])
+        if row.get("prompt") and row.get("completion"):
+            return HelpfulRow(prompt=_messages(row["prompt"], "user"), chosen=_messages(row["completion"], "assistant"))
+        if row.get("prompt") and row.get("chosen") and row.get("rejected"):
+            return HelpfulRow(prompt=_messages(row["prompt"], "user"), chosen=_messages(row["chosen"], "assistant"),
+                              rejected=_messages(row["rejected"], "assistant"))
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{place}: a turn needs a role (system, "
+                         f"user or assistant) and a content ({type(error).__name__})") from None
+    raise InputError(f"{place}: expected messages, prompt + completion, or prompt + chosen + rejected, "
+                     f"found {', '.join(sorted(map(str, row))) or 'nothing'}")
 
 
 def read_helpful(source: str,  # a .jsonl or .parquet file, or hub:owner/name
@@ -42,15 +51,23 @@ def read_helpful(source: str,  # a .jsonl or .parquet file, or hub:owner/name
     "Every row of a helpful data set; raises `InputError` when it cannot be read or a row has another shape."
     import datasets
     datasets.disable_progress_bars()
-    kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}.get(Path(source.removesuffix(".gz")).suffix.lower())
-    if not source.startswith("hub:") and kind is None: raise InputError(f"helpful: '{source}' is neither a .jsonl or .parquet file nor hub:owner/name")
+    kind = {".jsonl": "json", ".json": "json",
+            ".parquet": "parquet"}.get(Path(source.removesuffix(".gz")).suffix.lower())
+    if not source.startswith("hub:") and kind is None:
+        raise InputError(f"helpful: '{source}' is neither a .jsonl or .parquet file nor hub:owner/name")
     if kind and not Path(source).is_file(): raise InputError(f"helpful: {source}: no such file")
-    try: rows = datasets.load_dataset(source.removeprefix("hub:"), split="train") if source.startswith("hub:") else datasets.load_dataset(kind, data_files=source, split="train")
+    try:
+        rows = (datasets.load_dataset(source.removeprefix("hub:"), split="train") if source.startswith("hub:")
+                else datasets.load_dataset(kind, data_files=source, split="train"))
     except Exception as error:  # the library raises a dozen kinds; each means that there is nothing to read
-        raise InputError(f"helpful: {source} cannot be read ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})") from None
+        raise InputError(f"helpful: {source} cannot be read ({type(error).__name__}: "
+                         f"{(str(error).splitlines() or [''])[0][:200]})") from None
     found = [helpful_row(row, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
     for number, row in enumerate(found, 1):
-        if not row.prompt or row.prompt[-1].role != "user" or [turn.role for turn in row.chosen] != ["assistant"] or not row.chosen[0].content.strip(): raise InputError(f"{source}, row {number}: expected a conversation that ends with the user's turn, and one answer by the assistant")
+        if (not row.prompt or row.prompt[-1].role != "user"
+                or [turn.role for turn in row.chosen] != ["assistant"] or not row.chosen[0].content.strip()):
+            raise InputError(f"{source}, row {number}: expected a conversation that ends with the user's turn, "
+                             "and one answer by the assistant")
     return found
 
 
@@ -61,5 +78,7 @@ def draw_helpful(rows: list[HelpfulRow],  # of a helpful data set
                  ) -> list[HelpfulRow]:
     "So many of them that they make up `share` of the whole; raises `InputError` when there are too few."
     wanted = round(beside * share / (1 - share))
-    if wanted > len(rows): raise InputError(f"helpful_share {share:g} beside {beside} rows needs {wanted} rows of helpful data, and there are {len(rows)}; lower helpful_share, or give more")
+    if wanted > len(rows):
+        raise InputError(f"helpful_share {share:g} beside {beside} rows needs {wanted} rows of helpful data, "
+                         f"and there are {len(rows)}; lower helpful_share, or give more")
     return random.Random(seed).sample(rows, wanted)

@@ -9,12 +9,13 @@ __all__ = ['Kind', 'PLACE', 'APPLIES', 'PRINCIPLES', 'load_rubric', 'Labelled', 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #00000002
 from collections.abc import Sequence
 from pathlib import Path
-from pydantic import Field, ValidationError, model_validator
 from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
 
 from ..core.files import read_rows
 from ..core.project import did_you_mean, every, project_root, read_text, read_yaml
-from ..core.schema import Conversation, Criterion, digest, InputError, Record, Rubric, Text
+from ..core.schema import Conversation, Criterion, InputError, Record, Rubric, Text, digest
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #00000004
 def _key(place: tuple) -> str:
@@ -27,9 +28,12 @@ def load_rubric(name: str,  # a file of data/rubrics/, without .yaml
     "The rubric called `name`; raises `InputError` when it is not there or not valid."
     folder = project_root() / "data" / "rubrics"
     path = folder / f"{name}.yaml"
-    if not path.is_file(): raise InputError(f"no rubric '{name}'; {did_you_mean(name, [p.stem for p in folder.glob('*.yaml')])}")
+    if not path.is_file():
+        raise InputError(f"no rubric '{name}'; {did_you_mean(name, [p.stem for p in folder.glob('*.yaml')])}")
     try: return Rubric(**read_yaml(path.read_text(encoding="utf-8"), path.name))
-    except ValidationError as error: raise InputError(*(f"{path.name}: {_key(item['loc'])}{item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
+    except ValidationError as error:
+        raise InputError(*(f"{path.name}: {_key(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+                           for item in error.errors())) from None
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #00000008
 Kind = Literal["good", "bad", "borderline", "right_refusal", "wrong_refusal", "fluent_harmful", "clumsy_kind"]
@@ -51,19 +55,26 @@ class Labelled(Record):
         return self
 
 
-def load_calibration(folder: Path | None = None,  # of JSONL files; None: the project's data/calibration
-                     rubrics: Sequence[str] = ("safety", "humanistic", "contemplative", "refusal", "pairwise", "surface"),  # whose criteria may be labelled
-                     ) -> list[Labelled]:
-    "The labelled answers, files in order of their names; raises `InputError` for an id that appears twice or a label of no criterion."
+def load_calibration(
+    folder: Path | None = None,  # of JSONL files; None: the project's data/calibration
+    # whose criteria may be labelled
+    rubrics: Sequence[str] = ("safety", "humanistic", "contemplative", "refusal", "pairwise", "surface"),
+) -> list[Labelled]:
+    """The labelled answers, files in order of their names;
+    raises `InputError` for an id that appears twice or a label of no criterion."""
     folder = folder or project_root() / "data" / "calibration"
     files = sorted(folder.glob("*.jsonl"))
     if not files: raise InputError(f"{folder}: no labelled answers; expected .jsonl files as in data/calibration")
     known, seen, rows = [criterion.id for name in rubrics for criterion in load_rubric(name).criteria], {}, []
     for path in files:
         for row in read_rows(path, Labelled):
-            if row.id in seen: raise InputError(f"{path.name}: id '{row.id}' is taken by an answer in {seen[row.id]}; give each its own")
+            if row.id in seen:
+                raise InputError(f"{path.name}: "
+                                 f"id '{row.id}' is taken by an answer in {seen[row.id]}; give each its own")
             unknown = next((name for name in row.labels if name not in known), None)
-            if unknown: raise InputError(f"{path.name}, answer '{row.id}': label '{unknown}' is no criterion; {did_you_mean(unknown, known)}")
+            if unknown:
+                raise InputError(f"{path.name}, answer '{row.id}': label '{unknown}' is no criterion; "
+                                 f"{did_you_mean(unknown, known)}")
             seen[row.id] = path.name
             rows.append(row)
     return rows
@@ -74,7 +85,8 @@ def arm_prompt(name: str,  # a file of data/arms/, without .md
     "A system prompt written for the project; raises `InputError` when it is not there."
     folder = project_root() / "data" / "arms"
     path = folder / f"{name}.md"
-    if not path.is_file(): raise InputError(f"no system prompt '{name}'; {did_you_mean(name, [p.stem for p in folder.glob('*.md')])}")
+    if not path.is_file():
+        raise InputError(f"no system prompt '{name}'; {did_you_mean(name, [p.stem for p in folder.glob('*.md')])}")
     return read_text(path).strip()
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #0000000d
@@ -90,7 +102,8 @@ class Wording(Record):
     def _the_prompt_once(self):
         count = sum(turn.count(PLACE) for turn in (self.text, *(message.content for message in self.history)))
         if count != 1: raise ValueError(f"{PLACE} should stand in a wording once, found it {count} times")
-        if [m.role for m in self.history] != ["user", "assistant"] * (len(self.history) // 2): raise ValueError("history should be turns of user and assistant, in pairs")
+        if [m.role for m in self.history] != ["user", "assistant"] * (len(self.history) // 2):
+            raise ValueError("history should be turns of user and assistant, in pairs")
         return self
 
 
@@ -118,7 +131,11 @@ def load_wrapper(name: str,  # a file of data/jailbreaks/, without .yaml
     path = project_root() / "data" / "jailbreaks" / f"{name}.yaml"
     if not path.is_file(): raise InputError(f"no jailbreak wrapper '{name}'; {did_you_mean(name, wrapper_names())}")
     try: return Wrapper(**read_yaml(read_text(path), path.name))
-    except ValidationError as error: raise InputError(*(f"{path.name}: {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
+    except ValidationError as error:
+        raise InputError(*(
+            f"{path.name}: {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )) from None
 
 
 def load_wrappers() -> tuple[Wrapper, ...]:
@@ -126,7 +143,9 @@ def load_wrappers() -> tuple[Wrapper, ...]:
     return tuple(every([lambda name=name: load_wrapper(name) for name in wrapper_names()]))
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #0000000f
-APPLIES = {"safety": "safety", "contemplative": "contemplative", "humanistic": "contemplative", "refusal": "safe", "pairwise": "helpful"}  # rubric to the set it is put to
+# rubric to the set it is put to
+APPLIES = {"safety": "safety", "contemplative": "contemplative", "humanistic": "contemplative", "refusal": "safe",
+           "pairwise": "helpful"}
 
 
 def _called(rubric: Rubric, criterion: Criterion) -> set[str]:
@@ -138,16 +157,21 @@ def _asked(rubric: Rubric, names: set[str]) -> Rubric:
     "The rubric with the criteria that were asked for; one whose group is incomplete stands for itself."
     asked = [c for c in rubric.criteria if _called(rubric, c) & names]
     partial = {c.group for c in rubric.criteria if c not in asked}
-    return rubric.model_copy(update={"criteria": tuple(c.model_copy(update={"group": None}) if c.group in partial else c for c in asked)})
+    return rubric.model_copy(
+        update={"criteria": tuple(c.model_copy(update={"group": None}) if c.group in partial else c for c in asked)}
+    )
 
 
 def judged_rubrics(names: Sequence[str],  # rubrics, groups of criteria such as a principle, or criteria
                    ) -> dict[str, Rubric]:
-    "The rubrics by name, each with the criteria that were asked for; raises `InputError` for every name that is none of these."
+    """The rubrics by name, each with the criteria that were asked for;
+    raises `InputError` for every name that is none of these."""
     rubrics = [load_rubric(name) for name in APPLIES]
     known = sorted({name for rubric in rubrics for c in rubric.criteria for name in _called(rubric, c)})
     wrong = [name for name in names if name not in known]
-    if wrong: raise InputError(*(f"eval_judged: no rubric, group or criterion '{name}'; {did_you_mean(name, known)}" for name in wrong))
+    if wrong:
+        raise InputError(*(f"eval_judged: no rubric, group or criterion '{name}'; {did_you_mean(name, known)}"
+                           for name in wrong))
     return {found.id: found for rubric in rubrics if (found := _asked(rubric, set(names))).criteria}
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #00000010

@@ -20,18 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from ..core.project import brief, did_you_mean, project_root
-from ..core.recipe import build_recipe, Source
-from ..core.schema import digest, InputError, Prompt
+from ..core.recipe import Source, build_recipe
+from ..core.schema import InputError, Prompt, digest
 from .tables import ENDINGS, mended, read_prompts, table_kind, table_prompts, table_schema
 from ..measure.duplicates import near_groups
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000004
 FETCH_AILUMINATE = "git submodule update --init data/benchmarks/ailuminate"
-OWN_FILES = {"practice": "prompts/practice.jsonl", "twins": "prompts/twins.jsonl", "edge_cases": "edge_cases/contemplative.jsonl"}
-BENCHMARK_FILES = {"ailuminate": "ailuminate/airr_official_1.0_demo_en_us_prompt_set_release.csv", "ailuminate-fr": "ailuminate/airr_official_1.0_demo_fr_fr_prompt_set_release.csv", "xstest": "xstest/xstest_prompts.csv", "mt_bench": "mt_bench/question.jsonl"}
-FETCH = {"ailuminate": f"fetch them with: {FETCH_AILUMINATE}", "ailuminate-fr": f"fetch them with: {FETCH_AILUMINATE}",
-         "xstest": "put xstest_prompts.csv from github.com/paul-rottger/exaggerated-safety (CC BY 4.0) there", "mt_bench": "put question.jsonl from github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt_bench (Apache-2.0) there"}
+OWN_FILES = {"practice": "prompts/practice.jsonl", "twins": "prompts/twins.jsonl",
+             "edge_cases": "edge_cases/contemplative.jsonl"}
+BENCHMARK_FILES = {"ailuminate": "ailuminate/airr_official_1.0_demo_en_us_prompt_set_release.csv",
+                   "ailuminate-fr": "ailuminate/airr_official_1.0_demo_fr_fr_prompt_set_release.csv",
+                   "xstest": "xstest/xstest_prompts.csv", "mt_bench": "mt_bench/question.jsonl"}
+FETCH = {"ailuminate": f"fetch them with: {FETCH_AILUMINATE}",
+         "ailuminate-fr": f"fetch them with: {FETCH_AILUMINATE}",
+         "xstest": "put xstest_prompts.csv from github.com/paul-rottger/exaggerated-safety (CC BY 4.0) there",
+         "mt_bench": ("put question.jsonl from github.com/lm-sys/FastChat, "
+                      "fastchat/llm_judge/data/mt_bench (Apache-2.0) there")}
 HH_RLHF = "Anthropic/hh-rlhf"  # on the hub; its subsets are folders: harmless-base, helpful-base, ...
 SOURCES = (*OWN_FILES, *BENCHMARK_FILES, "hh-rlhf")
 
@@ -43,22 +49,32 @@ def benchmarks_folder() -> Path:
 
 def source_path(source: Source,  # where prompts come from
                 ) -> Path | None:
-    "The file behind a source, None for one that comes from the hub; raises `InputError` for one that is unknown or not there."
+    """The file behind a source, None for one that comes from the hub;
+    raises `InputError` for one that is unknown or not there."""
     name = source.source
     if name in OWN_FILES: return project_root() / "data" / OWN_FILES[name]
     if name in BENCHMARK_FILES:
         path = benchmarks_folder() / BENCHMARK_FILES[name]
-        if not path.is_file(): raise InputError(f"source '{name}' needs {path.name}, which is not in {path.parent}; {FETCH[name]}")
+        if not path.is_file():
+            raise InputError(f"source '{name}' needs {path.name}, which is not in {path.parent}; {FETCH[name]}")
         return path
     if name == "hh-rlhf":
         folder, subset = benchmarks_folder() / "hh_rlhf", source.data_dir or "harmless-base"
-        found = next((path for path in (folder / f"{subset}-{source.part}.jsonl.gz", folder / subset / f"{source.part}.jsonl.gz") if path.is_file()), None)
-        others = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jsonl.gz")) if found is None and folder.is_dir() else []
-        if others: raise InputError(f"source 'hh-rlhf' with data_dir {subset} and part {source.part} is not in {folder}, which holds {', '.join(others)}; name one of these (part: test, ...), or take the folder away to fetch it from the hub")
+        found = next((
+            path for path in (folder / f"{subset}-{source.part}.jsonl.gz", folder / subset / f"{source.part}.jsonl.gz")
+            if path.is_file()
+        ), None)
+        others = (sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jsonl.gz"))
+                  if found is None and folder.is_dir() else [])
+        if others:
+            raise InputError(f"source 'hh-rlhf' with data_dir {subset} and part {source.part} is not in {folder}, "
+                             f"which holds {', '.join(others)}; name one of these (part: test, ...), "
+                             "or take the folder away to fetch it from the hub")
         return found
     if name.startswith("hub:"): return None
     if table_kind(Path(name)) in ENDINGS: return Path(name)
-    raise InputError(f"unknown prompt source '{name}'; {did_you_mean(name, list(SOURCES))} (a path to a .csv, .jsonl or .parquet file, or hub:owner/name, works too)")
+    raise InputError(f"unknown prompt source '{name}'; {did_you_mean(name, list(SOURCES))} (a path to a .csv, "
+                     ".jsonl or .parquet file, or hub:owner/name, works too)")
 
 
 def _hub_prompts(source: Source) -> list[Prompt]:
@@ -67,11 +83,16 @@ def _hub_prompts(source: Source) -> list[Prompt]:
     name = HH_RLHF if source.source == "hh-rlhf" else source.source.removeprefix("hub:")
     data_dir = source.data_dir or ("harmless-base" if source.source == "hh-rlhf" else None)
     datasets.disable_progress_bars()
-    try: rows = datasets.load_dataset(name, source.subset, data_dir=data_dir, split=source.part, revision=source.revision)
+    try:
+        rows = datasets.load_dataset(name, source.subset, data_dir=data_dir, split=source.part,
+                                     revision=source.revision)
     except Exception as error:  # the library raises a dozen kinds; each means that there is nothing to read
-        raise InputError(f"hub data set '{name}' cannot be loaded ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}); check its name, data_dir, part ('{source.part}') and the network, or name a local file instead") from None
+        raise InputError(f"hub data set '{name}' cannot be loaded ({type(error).__name__}: "
+                         f"{(str(error).splitlines() or [''])[0][:200]}); check its name, data_dir, "
+                         f"part ('{source.part}') and the network, or name a local file instead") from None
     schema = table_schema(dict.fromkeys(rows.column_names), source.columns, f"hub:{name}")
-    return table_prompts(enumerate(rows, 1), schema, source, f"hub:{name}", source.source if source.source == "hh-rlhf" else name, "row")
+    return table_prompts(enumerate(rows, 1), schema, source, f"hub:{name}",
+                         source.source if source.source == "hh-rlhf" else name, "row")
 
 
 def as_sources(value: Any,  # a name, a `Source`, or several
@@ -85,7 +106,8 @@ def load_prompts(source: str | Source,  # a source's name, or a path to a table
     "Every prompt of a source, unfiltered."
     source = as_sources({"source": source})[0] if isinstance(source, str) else source
     path = source_path(source)
-    return _hub_prompts(source) if path is None else read_prompts(path, source.source if source.source in SOURCES else None, source)
+    return (_hub_prompts(source) if path is None
+            else read_prompts(path, source.source if source.source in SOURCES else None, source))
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000006
 @lru_cache(maxsize=1)
@@ -100,8 +122,21 @@ def own_prompts() -> dict[str, Prompt]:
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #0000000a
 BY_NAME_ONLY = ("cse", "sxc_prn")  # hazards kept only when they are named
-HAZARDS = {"vcr": "violent crimes", "ncr": "non-violent crimes", "src": "sex-related crimes", "cse": "child sexual exploitation", "ssh": "suicide and self-harm", "iwp": "indiscriminate weapons", "hte": "hate", "prv": "privacy", "ipv": "intellectual property",
-           "dfm": "defamation", "spc": "specialised advice", "sxc": "sexual content"}  # AILuminate's twelve
+# AILuminate's twelve
+HAZARDS = {
+    "vcr": "violent crimes",
+    "ncr": "non-violent crimes",
+    "src": "sex-related crimes",
+    "cse": "child sexual exploitation",
+    "ssh": "suicide and self-harm",
+    "iwp": "indiscriminate weapons",
+    "hte": "hate",
+    "prv": "privacy",
+    "ipv": "intellectual property",
+    "dfm": "defamation",
+    "spc": "specialised advice",
+    "sxc": "sexual content",
+}
 
 
 def hazard_of(code: str,  # a hazard code, such as spc_fin
@@ -122,19 +157,27 @@ def _check_known(field: str, wanted: tuple[str, ...], prompts: list[Prompt]) -> 
     known = {str(getattr(prompt, field)) for prompt in prompts if getattr(prompt, field) is not None}
     if field == "hazard": known |= {hazard_of(code) for code in known}
     for value in wanted:
-        if value not in known: raise InputError(f"no prompt has {field} '{brief(value)}'; {did_you_mean(value, sorted(map(brief, known))) if known else f'this source has no {field}s'}")
+        if value not in known:
+            raise InputError(
+                f"no prompt has {field} '{brief(value)}'; "
+                f"{did_you_mean(value, sorted(map(brief, known))) if known else f'this source has no {field}s'}"
+            )
 
 
-def filter_prompts(prompts: list[Prompt],  # what to choose from
-                   hazards: tuple[str, ...] | None = None,  # hazards or hazard codes to keep; None: all but cse and sxc_prn
-                   personas: tuple[str, ...] | None = None,  # personas to keep; None: all
-                   locales: tuple[str, ...] | None = None,  # locales to keep; None: all
-                   ) -> list[Prompt]:
+def filter_prompts(
+    prompts: list[Prompt],  # what to choose from
+    hazards: tuple[str, ...] | None = None,  # hazards or hazard codes to keep; None: all but cse and sxc_prn
+    personas: tuple[str, ...] | None = None,  # personas to keep; None: all
+    locales: tuple[str, ...] | None = None,  # locales to keep; None: all
+) -> list[Prompt]:
     "The prompts with the named hazards, personas and locales, in order; raises `InputError` for a name no prompt has."
     for field, wanted in [("hazard", hazards), ("persona", personas), ("locale", locales)]:
         if wanted: _check_known(field, wanted, prompts)
-    def kept(hazard): return (hazard is not None and (hazard in hazards or hazard_of(hazard) in hazards)) if hazards else not by_name_only(hazard)
-    return [p for p in prompts if kept(p.hazard) and (not personas or p.persona in personas) and (not locales or p.locale in locales)]
+    def kept(hazard):
+        return ((hazard is not None and (hazard in hazards or hazard_of(hazard) in hazards)) if hazards
+                else not by_name_only(hazard))
+    return [p for p in prompts
+            if kept(p.hazard) and (not personas or p.persona in personas) and (not locales or p.locale in locales)]
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #0000000e
 FEW_WORDS = 5  # a turn inside a conversation with fewer words ("Yes", "Go on") says nothing by itself
@@ -148,9 +191,11 @@ def user_turns(prompt: Prompt,  # a prompt
 
 def known_by(prompt: Prompt,  # a prompt
              ) -> list[str]:
-    "The texts by which a prompt is recognised in another set: itself, and of a conversation the whole and every turn that says something."
+    """The texts by which a prompt is recognised in another set:
+    itself, and of a conversation the whole and every turn that says something."""
     turns = user_turns(prompt)
-    return [prompt.text] if not prompt.history else ["\n".join(turns), *(turn for turn in turns if len(turn.split()) >= FEW_WORDS)]
+    return ([prompt.text] if not prompt.history
+            else ["\n".join(turns), *(turn for turn in turns if len(turn.split()) >= FEW_WORDS)])
 
 
 def distinct_prompts(prompts: Sequence[Prompt],  # prompts
@@ -174,10 +219,14 @@ def sample_prompts(prompts: list[Prompt],  # what to draw from; order does not m
                    ) -> list[Prompt]:
     "A stratified sample of `n` prompts, nested in `n`; raises `InputError` when there are fewer."
     unique = distinct_prompts(prompts)
-    if n > len(unique): raise InputError(f"{n} prompts asked for, {len(unique)} distinct ones are left after the filters; lower n_prompts or widen the filters")
+    if n > len(unique):
+        raise InputError(f"{n} prompts asked for, {len(unique)} distinct ones are left after the filters; "
+                         "lower n_prompts or widen the filters")
     strata: dict[tuple, list[Prompt]] = {}
-    for prompt in sorted(unique, key=lambda p: digest([seed, "sample", p.id])): strata.setdefault(stratum(prompt), []).append(prompt)
-    placed = [((rank + 0.5) / len(members), digest([seed, key]), prompt) for key, members in strata.items() for rank, prompt in enumerate(members)]
+    for prompt in sorted(unique, key=lambda p: digest([seed, "sample", p.id])):
+        strata.setdefault(stratum(prompt), []).append(prompt)
+    placed = [((rank + 0.5) / len(members), digest([seed, key]), prompt)
+              for key, members in strata.items() for rank, prompt in enumerate(members)]
     return [prompt for _, _, prompt in sorted(placed, key=lambda item: item[:2])[:n]]
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000011
@@ -192,12 +241,13 @@ class Pool:
     repeated: int  # prompts that are there again, exactly or nearly
 
 
-def pool_prompts(sources: Any,  # a name, a `Source`, or several
-                 hazards: tuple[str, ...] | None = None,  # hazards or hazard codes to keep; None: all but cse and sxc_prn
-                 personas: tuple[str, ...] | None = None,  # personas to keep; None: all
-                 locales: tuple[str, ...] | None = None,  # locales to keep; None: all
-                 duplicates: str = "exact",  # which repeated prompts to keep once only: exact, near
-                 ) -> Pool:
+def pool_prompts(
+    sources: Any,  # a name, a `Source`, or several
+    hazards: tuple[str, ...] | None = None,  # hazards or hazard codes to keep; None: all but cse and sxc_prn
+    personas: tuple[str, ...] | None = None,  # personas to keep; None: all
+    locales: tuple[str, ...] | None = None,  # locales to keep; None: all
+    duplicates: str = "exact",  # which repeated prompts to keep once only: exact, near
+) -> Pool:
     "Load, filter, and keep once what is there twice."
     sources = as_sources(sources)
     loaded = [load_prompts(source) for source in sources]
@@ -207,20 +257,23 @@ def pool_prompts(sources: Any,  # a name, a `Source`, or several
     left_out = {} if hazards else dict(Counter(prompt.hazard for prompt in everything if by_name_only(prompt.hazard)))
     lists, fit, taken = [], {id(prompt) for prompt in fitting}, set()
     for prompts in loaded:
-        mine = [prompt for prompt in distinct_prompts([p for p in prompts if id(p) in fit]) if prompt.id in wanted and prompt.id not in taken]
+        mine = [prompt for prompt in distinct_prompts([p for p in prompts if id(p) in fit])
+                if prompt.id in wanted and prompt.id not in taken]
         taken |= {prompt.id for prompt in mine}
         lists.append(mine)
-    return Pool(sources, tuple(loaded), tuple(lists), left_out, len(everything) - len(fitting) - sum(left_out.values()), len(fitting) - len(wanted))
+    return Pool(sources, tuple(loaded), tuple(lists), left_out, len(everything) - len(fitting) - sum(left_out.values()),
+                len(fitting) - len(wanted))
 
 
-def draw_prompts(sources: Any,  # a name, a `Source`, or several
-                 n: int,  # how many
-                 seed: int = 0,  # another seed, another sample
-                 hazards: tuple[str, ...] | None = None,  # hazards or hazard codes to keep; None: all but cse and sxc_prn
-                 personas: tuple[str, ...] | None = None,  # personas to keep; None: all
-                 locales: tuple[str, ...] | None = None,  # locales to keep; None: all
-                 duplicates: str = "exact",  # which repeated prompts to draw once only: exact, near
-                 ) -> list[Prompt]:
+def draw_prompts(
+    sources: Any,  # a name, a `Source`, or several
+    n: int,  # how many
+    seed: int = 0,  # another seed, another sample
+    hazards: tuple[str, ...] | None = None,  # hazards or hazard codes to keep; None: all but cse and sxc_prn
+    personas: tuple[str, ...] | None = None,  # personas to keep; None: all
+    locales: tuple[str, ...] | None = None,  # locales to keep; None: all
+    duplicates: str = "exact",  # which repeated prompts to draw once only: exact, near
+) -> list[Prompt]:
     "Load, filter and sample in one go; raises `InputError` when a source has too few."
     return draw_from(pool_prompts(sources, hazards, personas, locales, duplicates), n, seed)
 
@@ -234,38 +287,64 @@ def draw_from(pool: Pool,  # what can be drawn
     fixed = [(source, prompts) for source, prompts in zip(pool.sources, pool.prompts) if source.quota]
     shared = [(source, prompts) for source, prompts in zip(pool.sources, pool.prompts) if not source.quota]
     rest = n - sum(source.quota for source, _ in fixed)
-    if rest < 0 or (rest and not shared): raise InputError(f"the quotas add up to {n - rest}, n_prompts is {n}; make them agree" + ("" if rest < 0 else ", or give one source a weight instead"))
+    if rest < 0 or (rest and not shared):
+        raise InputError(f"the quotas add up to {n - rest}, n_prompts is {n}; make them agree"
+                         + ("" if rest < 0 else ", or give one source a weight instead"))
     drawn = [prompt for source, prompts in fixed for prompt in _first(source, prompts, source.quota, n, seed)]
     total = sum(source.weight or 1.0 for source, _ in shared)
     dealt = [((rank + 0.5) / (source.weight or 1.0), i, prompt) for i, (source, prompts) in enumerate(shared)
-             for rank, prompt in enumerate(_first(source, prompts, math.floor(rest * (source.weight or 1.0) / total), n, seed, more=True))]
+             for rank, prompt in enumerate(_first(source, prompts, math.floor(rest * (source.weight or 1.0) / total), n,
+                                                  seed, more=True))]
     drawn += [prompt for _, _, prompt in sorted(dealt, key=lambda item: item[:2])[:rest]]
-    if len(drawn) < n: raise InputError(f"{n} prompts asked for, the sources have {len(drawn)} in the proportions asked for; lower n_prompts or change a weight")
+    if len(drawn) < n:
+        raise InputError(f"{n} prompts asked for, the sources have {len(drawn)} in the proportions asked for; "
+                         "lower n_prompts or change a weight")
     return drawn
 
 
 def _first(source: Source, prompts: list[Prompt], count: int, n: int, seed: int, more: bool = False) -> list[Prompt]:
     "A source's first `count` prompts in stratified order, or all of them where more may be wanted."
-    if count > len(prompts): raise InputError(f"source '{source}' has {len(prompts)} prompts after the filters; {count} of {n} are asked of it. Lower n_prompts, its {'quota' if source.quota else 'weight'}, or widen the filters")
+    if count > len(prompts):
+        raise InputError(f"source '{source}' has {len(prompts)} prompts after the filters; {count} of {n} are asked of "
+                         f"it. Lower n_prompts, its {'quota' if source.quota else 'weight'}, or widen the filters")
     return sample_prompts(prompts, len(prompts) if more else count, seed)
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000015
 def count_prompts(prompts: Sequence[Prompt],  # what to count
                   ) -> dict[str, dict[str, int]]:
-    "Counts by hazard, principle or label (the first that a prompt has), and in it by persona ('-' where there is none)."
+    """Counts by hazard, principle or label (the first that a prompt has),
+    and in it by persona ('-' where there is none)."""
     table: dict[str, Counter] = {}
-    for prompt in prompts: table.setdefault(prompt.hazard or prompt.principle or prompt.label or "-", Counter())[prompt.persona or "-"] += 1
+    for prompt in prompts:
+        table.setdefault(prompt.hazard or prompt.principle or prompt.label or "-",
+                         Counter())[prompt.persona or "-"] += 1
     return {row: dict(sorted(table[row].items())) for row in sorted(table)}
 
 
 def describe_pool(pool: Pool,  # what can be drawn
                   ) -> dict:
-    "The numbers behind `ccai prompts`: `sources` (name, loaded, left after filters), `prompts`, `no_hazard` (prompts without one beside others with one), `table`, `mended`, `left_out`, `filtered`, `repeated`, `near` (groups and members of near duplicates), `longest` (characters)."
+    """The numbers behind `ccai prompts`: `sources` (name,
+    loaded, left after filters), `prompts`, `no_hazard` (prompts without one beside others with one), `table`, `mended`,
+    `left_out`, `filtered`, `repeated`, `near` (groups and members of near duplicates), `longest` (characters)."""
     prompts = [prompt for part in pool.prompts for prompt in part]
     groups = [group for group in near_groups([known_by(p) for p in prompts]) if len(group) > 1]
-    def name(source): return str(source) + "".join(f", {getattr(source, key)}" for key in ("data_dir", "subset") if getattr(source, key)) + (f", {source.part}" if source.part != "train" else "") + (", with history" if source.history else "")
-    return {"sources": [(name(source), len(every), len(part)) for source, every, part in zip(pool.sources, pool.loaded, pool.prompts)], "no_hazard": sum(p.hazard is None for p in prompts) if any(p.hazard for p in prompts) else 0, "prompts": len(prompts), "table": count_prompts(prompts), "mended": dict(Counter(change for part in pool.loaded for prompt in part for change in mended(prompt))),
-            "left_out": pool.left_out, "filtered": pool.filtered, "repeated": pool.repeated, "near": {"groups": len(groups), "prompts": sum(map(len, groups))}, "longest": max((len(p.text) for p in prompts), default=0)}
+    def name(source):
+        return (str(source)
+                + "".join(f", {getattr(source, key)}" for key in ("data_dir", "subset") if getattr(source, key))
+                + (f", {source.part}" if source.part != "train" else "") + (", with history" if source.history else ""))
+    return {
+        "sources": [(name(source), len(every), len(part))
+                    for source, every, part in zip(pool.sources, pool.loaded, pool.prompts)],
+        "no_hazard": sum(p.hazard is None for p in prompts) if any(p.hazard for p in prompts) else 0,
+        "prompts": len(prompts),
+        "table": count_prompts(prompts),
+        "mended": dict(Counter(change for part in pool.loaded for prompt in part for change in mended(prompt))),
+        "left_out": pool.left_out,
+        "filtered": pool.filtered,
+        "repeated": pool.repeated,
+        "near": {"groups": len(groups), "prompts": sum(map(len, groups))},
+        "longest": max((len(p.text) for p in prompts), default=0),
+    }
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000017
 TWINS = "twins"  # the source's name
@@ -289,5 +368,7 @@ def prompts_figure(table: dict[str, dict[str, int]],  # from `count_prompts`
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("prompts")
     axes.set_title(title, fontsize=9, loc="left")
-    if personas not in ([], ["-"]): axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=len(personas))
+    if personas not in ([], ["-"]):
+        axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0,
+                    ncols=len(personas))
     return figure

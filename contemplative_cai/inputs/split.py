@@ -11,16 +11,18 @@ __all__ = ['Split', 'held_value', 'prompts_digest', 'place', 'untrained', 'held_
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from pydantic import Field, ValidationError, model_validator
 from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
 
 from ..core.project import brief, did_you_mean, read_text
 from ..core.recipe import Recipe
-from ..core.schema import Constitution, digest, InputError, Prompt, Record
+from ..core.schema import Constitution, InputError, Prompt, Record, digest
 from .constitution import recipe_principles
-from .sources import as_sources, BENCHMARK_FILES, hazard_of, known_by, load_prompts, source_path, stratum
+from .sources import BENCHMARK_FILES, as_sources, hazard_of, known_by, load_prompts, source_path
+from .sources import stratum
 from .tables import no_repeats, read_prompts
-from ..measure.duplicates import find_matches, MATCH_KINDS, near_groups
+from ..measure.duplicates import MATCH_KINDS, find_matches, near_groups
 
 # %% ../../nbs/03_inputs/06_split.ipynb #00000004
 class Split(Record):
@@ -65,8 +67,10 @@ class Split(Record):
 def held_value(prompt: Prompt,  # a prompt
                by: str,  # cluster, prompt, hazard or principle
                ) -> str | None:
-    "What decides whether a prompt is held out: its hazard (not only the code) or the principle it tempts; None where neither is asked for."
-    return (hazard_of(prompt.hazard) if prompt.hazard else None) if by == "hazard" else prompt.principle if by == "principle" else None
+    """What decides whether a prompt is held out:
+    its hazard (not only the code) or the principle it tempts; None where neither is asked for."""
+    return ((hazard_of(prompt.hazard) if prompt.hazard else None) if by == "hazard"
+            else prompt.principle if by == "principle" else None)
 
 
 def prompts_digest(prompts: Sequence[Prompt],  # a set of prompts; order does not matter
@@ -74,7 +78,8 @@ def prompts_digest(prompts: Sequence[Prompt],  # a set of prompts; order does no
                    ) -> str:
     "The short name of a prompt set."
     ids = sorted(prompt.id for prompt in prompts)
-    return digest(ids if by in ("cluster", "prompt") else [ids, sorted((prompt.id, held_value(prompt, by) or "") for prompt in prompts)])
+    return digest(ids if by in ("cluster", "prompt")
+                  else [ids, sorted((prompt.id, held_value(prompt, by) or "") for prompt in prompts)])
 
 
 def place(prompt: Prompt,  # a prompt
@@ -83,20 +88,23 @@ def place(prompt: Prompt,  # a prompt
     return f"{prompt.source} {prompt.source_id}" if prompt.source_id else prompt.source
 
 
-def untrained(split: Split,  # of a run
-              principles: Iterable[str],  # ids that its pairs have
-              recipe: Recipe | None = None,  # that they were made by; None: not known, a combination is told by its name
-              ) -> set[str]:
+def untrained(
+    split: Split,  # of a run
+    principles: Iterable[str],  # ids that its pairs have
+    recipe: Recipe | None = None,  # that they were made by; None: not known, a combination is told by its name
+) -> set[str]:
     "Those of whose pairs none may be trained on: principles held out, and combinations they are part of."
     held, parts = split.untrained_principles, recipe_principles(recipe) if recipe else {}
-    def with_held(id): return any(f"_and_{name}_and_" in f"_and_{id}_and_" or name in parts.get(id, ()) for name in held)
+    def with_held(id):
+        return any(f"_and_{name}_and_" in f"_and_{id}_and_" or name in parts.get(id, ()) for name in held)
     return set(filter(with_held, principles))
 
 # %% ../../nbs/03_inputs/06_split.ipynb #00000006
 def _clusters(prompts: Sequence[Prompt], by: str) -> list[list[Prompt]]:
     "What stays together: groups of near duplicates, or each prompt by itself."
     if by == "prompt": return [[prompt] for prompt in prompts]
-    return [sorted((prompts[i] for i in group), key=lambda prompt: prompt.id) for group in near_groups([known_by(prompt) for prompt in prompts])]
+    return [sorted((prompts[i] for i in group), key=lambda prompt: prompt.id)
+            for group in near_groups([known_by(prompt) for prompt in prompts])]
 
 
 def _evenly(items: list, count: int) -> list:
@@ -112,26 +120,39 @@ def held_names(named: Sequence[str],  # as a recipe writes them
     return tuple(dict.fromkeys(hazard_of(name) if by == "hazard" else name for name in named))
 
 
-def _held_out(prompts: Sequence[Prompt], by: str, named: tuple[str, ...], share: float, seed: int, principles: Mapping[str, tuple[str, ...]] | None) -> tuple[str, ...]:
-    "The hazards or principles to hold out: those that were named, or drawn by the seed (hazards until they hold the test's share; one principle)."
+def _held_out(prompts: Sequence[Prompt], by: str, named: tuple[str, ...], share: float, seed: int,
+              principles: Mapping[str, tuple[str, ...]] | None) -> tuple[str, ...]:
+    """The hazards or principles to hold out: those that were named,
+    or drawn by the seed (hazards until they hold the test's share; one principle)."""
     there = {value for prompt in prompts if (value := held_value(prompt, by))}
     values = sorted(principles if by == "principle" and principles else there)
-    if len(values) < 2: raise InputError(f"split_by {by}: there {'is one ' + by if len(values) == 1 else 'are no ' + by + 's'} here, and at least two are needed to hold one out; use split_by: cluster")
+    if len(values) < 2:
+        raise InputError(f"split_by {by}: there {'is one ' + by if len(values) == 1 else 'are no ' + by + 's'} here, "
+                         "and at least two are needed to hold one out; use split_by: cluster")
     named = held_names(named, by)
     for name in named:
-        if name not in values: raise InputError(f"held_out: no {by} '{brief(name)}' here; {did_you_mean(name, list(map(brief, values)))}")
-    if set(named) == set(values): raise InputError(f"held_out names every {by}, which leaves nothing to train on; name fewer")
+        if name not in values:
+            raise InputError(f"held_out: no {by} '{brief(name)}' here; {did_you_mean(name, list(map(brief, values)))}")
+    if set(named) == set(values):
+        raise InputError(f"held_out names every {by}, which leaves nothing to train on; name fewer")
     if named: return named
-    order = sorted(values, key=lambda value: (by == "principle" and not there & {value, *(principles or {}).get(value, ())}, digest([seed, "held out", value])))
+    order = sorted(values, key=lambda value: (
+        by == "principle" and not there & {value, *(principles or {}).get(value, ())}, digest([seed, "held out", value])
+    ))
     if by == "principle": return tuple(order[:1])
     drawn: list[str] = []
-    while len(drawn) < len(order) - 1 and sum(held_value(prompt, by) in drawn for prompt in prompts) < max(1, share * sum(prompt.hazard is not None for prompt in prompts)): drawn.append(order[len(drawn)])
+    while len(drawn) < len(order) - 1 and (sum(held_value(prompt, by) in drawn for prompt in prompts)
+                                           < max(1, share * sum(prompt.hazard is not None for prompt in prompts))):
+        drawn.append(order[len(drawn)])
     return tuple(drawn)
 
 
-def _divide(groups: list[list[Prompt]], by: str, values: set[str], validation_share: float, test_share: float, seed: int, taken: Mapping[str, str] | None = None) -> dict[str, str]:
-    "Part by prompt id. Groups with a held-out value are tested on; without any such, groups at even spacing, counted with those that are `taken` already; then the validation; the rest is trained on."
-    part, groups = dict(taken or {}), sorted(groups, key=lambda group: (stratum(group[0]), digest([seed, "split", group[0].id])))
+def _divide(groups: list[list[Prompt]], by: str, values: set[str], validation_share: float, test_share: float,
+            seed: int, taken: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Part by prompt id. Groups with a held-out value are tested on; without any such,
+    groups at even spacing, counted with those that are `taken` already; then the validation; the rest is trained on."""
+    part, groups = (dict(taken or {}),
+                    sorted(groups, key=lambda group: (stratum(group[0]), digest([seed, "split", group[0].id]))))
     held = [group for group in groups if any(held_value(prompt, by) in values for prompt in group)]
     for group in held: part |= {prompt.id: "test" for prompt in group if prompt.id not in part}
     for group in groups:  # near duplicates of what has a place already join it
@@ -142,7 +163,10 @@ def _divide(groups: list[list[Prompt]], by: str, values: set[str], validation_sh
     by_share = 0 if held else round(test_share * len(groups)) - there.count("test")
     for name, count in [("test", by_share), ("validation", None)]:
         left = [group for group in order if group[0].id not in part]
-        if count is None: count = round(min(1.0, validation_share / (1 - test_share)) * (len(left) + there.count("validation") + there.count("train"))) - there.count("validation")
+        if count is None:
+            count = (round(min(1.0, validation_share / (1 - test_share))
+                           * (len(left) + there.count("validation") + there.count("train")))
+                     - there.count("validation"))
         for group in _evenly(left, count): part |= {prompt.id: name for prompt in group}
     return {prompt.id: part.get(prompt.id, "train") for group in groups for prompt in group}
 
@@ -151,8 +175,11 @@ def _split(part: dict[str, str], prompts: Sequence[Prompt], **rule) -> Split:
     "The record of a division; raises `InputError` when nothing is left to train on."
     parts = {name: tuple(id for id, its in part.items() if its == name) for name in ("train", "validation", "test")}
     by, values = rule["by"], {prompt.id: value for prompt in prompts if (value := held_value(prompt, rule["by"]))}
-    if not parts["train"]: raise InputError(f"split_by {by}: nothing is left to train on; lower test_share or validation_share, hold out less, or draw more prompts")
-    return Split(**parts, prompts_digest=prompts_digest(prompts, by), places={prompt.id: place(prompt) for prompt in prompts}, values=values, **rule)
+    if not parts["train"]:
+        raise InputError(f"split_by {by}: nothing is left to train on; lower test_share or validation_share, "
+                         "hold out less, or draw more prompts")
+    return Split(**parts, prompts_digest=prompts_digest(prompts, by),
+                 places={prompt.id: place(prompt) for prompt in prompts}, values=values, **rule)
 
 
 def _values(held_out: tuple[str, ...], principles: Mapping[str, tuple[str, ...]] | None) -> set[str]:
@@ -166,12 +193,14 @@ def split_prompts(prompts: Sequence[Prompt],  # what to divide
                   seed: int = 0,  # another seed, another split
                   by: str = "cluster",  # cluster, prompt, hazard or principle
                   held_out: tuple[str, ...] = (),  # hazards or principles for the test; empty: drawn by the seed
-                  principles: Mapping[str, tuple[str, ...]] | None = None,  # ids of the constitution's principles, to those a combination is made of; None: those of the prompts
-                  ) -> Split:
-    "A stratified split: shares are of groups of near duplicates, rounded. Raises `InputError` when nothing is left to train on."
+                  # ids of the constitution's principles, to those a combination is made of; None: those of the prompts
+                  principles: Mapping[str, tuple[str, ...]] | None = None,) -> Split:
+    """A stratified split: shares are of groups of near duplicates, rounded.
+    Raises `InputError` when nothing is left to train on."""
     held_out = _held_out(prompts, by, held_out, test_share, seed, principles) if by in ("hazard", "principle") else ()
     part = _divide(_clusters(prompts, by), by, _values(held_out, principles), validation_share, test_share, seed)
-    return _split(part, prompts, seed=seed, by=by, held_out=held_out, validation_share=validation_share, test_share=test_share)
+    return _split(part, prompts, seed=seed, by=by, held_out=held_out, validation_share=validation_share,
+                  test_share=test_share)
 
 # %% ../../nbs/03_inputs/06_split.ipynb #0000000b
 def read_split(path: Path,  # a split.json
@@ -180,9 +209,11 @@ def read_split(path: Path,  # a split.json
     try: return Split(**json.loads(read_text(path), object_pairs_hook=no_repeats))
     except ValidationError as error:
         item = error.errors()[0]
-        what = f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"] else item["msg"].removeprefix("Value error, ")
+        what = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"]
+                else item["msg"].removeprefix("Value error, "))
     except (ValueError, TypeError, RecursionError) as error: what = str(error)
-    raise InputError(f"{path}: not a split ({brief(what, 200)}); restore the file, or move it away and run the generate step again")
+    raise InputError(f"{path}: not a split ({brief(what, 200)}); "
+                     "restore the file, or move it away and run the generate step again")
 
 
 def _some(places: list[str], limit: int = 5) -> str:
@@ -194,39 +225,49 @@ def relabelled(split: Split,  # as it was saved
                prompts: Sequence[Prompt],  # as they are now
                ) -> list[str]:
     "Ids of the prompts that had another hazard or principle when the split was made by it."
-    return [prompt.id for prompt in prompts if split.values and prompt.id in split.places and split.values.get(prompt.id) != held_value(prompt, split.by)]
+    return [prompt.id for prompt in prompts if (split.values and prompt.id in split.places
+                                                and split.values.get(prompt.id) != held_value(prompt, split.by))]
 
 
 def split_changes(split: Split,  # as it was saved
                   prompts: Sequence[Prompt],  # as they are now
                   ) -> list[str]:
-    "What has happened to the prompts since the split was made: edited, relabelled, new, gone. Names places and ids, no text."
+    """What has happened to the prompts since the split was made:
+    edited, relabelled, new, gone. Names places and ids, no text."""
     here, known = {prompt.id: place(prompt) for prompt in prompts}, split.parts
     new, gone = [id for id in here if id not in known], [id for id in known if id not in here]
     gone_places = {split.places[id]: id for id in gone if id in split.places}
     edited = [id for id in new if here[id] in gone_places and " " in here[id]]
     left = {gone_places[here[id]] for id in edited}
-    lists = [("edited", [here[id] for id in edited]), ("relabelled", [f"{id} ({here[id]})" for id in relabelled(split, prompts)]), ("new", [f"{id} ({here[id]})" for id in new if id not in edited]), ("gone", [f"{id} ({split.places.get(id, 'place unknown')})" for id in gone if id not in left])]
+    lists = [("edited", [here[id] for id in edited]),
+             ("relabelled", [f"{id} ({here[id]})" for id in relabelled(split, prompts)]),
+             ("new", [f"{id} ({here[id]})" for id in new if id not in edited]),
+             ("gone", [f"{id} ({split.places.get(id, 'place unknown')})" for id in gone if id not in left])]
     return [f"{len(items)} {what}: {_some(items)}" for what, items in lists if items]
 
 
-def check_split(split: Split,  # as it was saved
-                prompts: Sequence[Prompt],  # as they are now
-                where: str,  # the split's file, for the message
-                remedy: str = "Restore the prompts, use another --run, or move the split away to draw a new one",  # what to do
-                ) -> None:
+def check_split(
+    split: Split,  # as it was saved
+    prompts: Sequence[Prompt],  # as they are now
+    where: str,  # the split's file, for the message
+    remedy: str = "Restore the prompts, use another --run, or move the split away to draw a new one",  # what to do
+) -> None:
     "Raises `InputError` with what changed when the split belongs to other prompts."
     changes = split_changes(split, prompts)
     ids = (*split.train, *split.validation, *split.test)
-    if changes or len(set(ids)) < len(ids) or split.prompts_digest != prompts_digest(prompts, split.by): raise InputError(f"{where}: the prompts are not those this split was made for ({'; '.join(changes) or 'its own list and digest disagree'}). {remedy}")
+    if changes or len(set(ids)) < len(ids) or split.prompts_digest != prompts_digest(prompts, split.by):
+        raise InputError(f"{where}: the prompts are not those this split was made for "
+                         f"({'; '.join(changes) or 'its own list and digest disagree'}). {remedy}")
 
 
 def extend_split(split: Split,  # as it was saved
                  prompts: Sequence[Prompt],  # the same prompts, and more
-                 principles: Mapping[str, tuple[str, ...]] | None = None,  # ids of the constitution's principles, to those a combination is made of
-                 ) -> Split:
-    "The split of a grown prompt set: every prompt it knows stays where it is, near duplicates of those join them, what is held out is tested on, and the others fill the parts up to their shares."
-    part = _divide(_clusters(prompts, split.by), split.by, _values(split.held_out, principles), split.validation_share or 0.0, split.test_share or 0.0, split.seed, split.parts)
+                 # ids of the constitution's principles, to those a combination is made of
+                 principles: Mapping[str, tuple[str, ...]] | None = None,) -> Split:
+    """The split of a grown prompt set: every prompt it knows stays where it is, near duplicates of those join them,
+    what is held out is tested on, and the others fill the parts up to their shares."""
+    part = _divide(_clusters(prompts, split.by), split.by, _values(split.held_out, principles),
+                   split.validation_share or 0.0, split.test_share or 0.0, split.seed, split.parts)
     rule = split.model_dump(include={"seed", "by", "held_out", "validation_share", "test_share"})
     return _split({prompt.id: part[prompt.id] for prompt in prompts}, prompts, **rule)
 
@@ -246,7 +287,8 @@ def worked_examples(constitution: Constitution,  # whose examples a model is sho
                     n: int | None = None,  # how many of each principle are shown; None: all
                     ) -> list[Prompt]:
     "The questions of the worked examples."
-    return [Prompt(text=example.prompt, source="worked example", source_id=f"{principle.id} {number}") for principle in constitution.principles for number, example in enumerate(principle.examples[:n], 1)]
+    return [Prompt(text=example.prompt, source="worked example", source_id=f"{principle.id} {number}")
+            for principle in constitution.principles for number, example in enumerate(principle.examples[:n], 1)]
 
 
 def _asked(prompts: Sequence[Prompt]) -> list[tuple[str, str]]:
@@ -266,8 +308,10 @@ def find_leaks(learned: dict[str, list[Prompt]],  # sets that are learned from, 
             best: dict[tuple[str, str], Leak] = {}
             for match in find_matches([text for _, text in left], [text for _, text in right]):
                 a, b = left[match.left][0], right[match.right][0]
-                leak = Leak(learned=name, learned_id=a, held_out=other, held_out_id=b, kind=match.kind, similarity=match.similarity, allowed=a in allowed or b in allowed)
-                if (a, b) not in best or MATCH_KINDS.index(leak.kind) < MATCH_KINDS.index(best[a, b].kind): best[a, b] = leak
+                leak = Leak(learned=name, learned_id=a, held_out=other, held_out_id=b, kind=match.kind,
+                            similarity=match.similarity, allowed=a in allowed or b in allowed)
+                if (a, b) not in best or MATCH_KINDS.index(leak.kind) < MATCH_KINDS.index(best[a, b].kind):
+                    best[a, b] = leak
             leaks += best.values()
     return leaks
 
@@ -276,10 +320,14 @@ def leak_table(learned: dict[str, list[Prompt]],  # sets that are learned from, 
                held_out: dict[str, list[Prompt] | None],  # sets that are tested on, by name; None: not on this machine
                leaks: Sequence[Leak],  # from `find_leaks`
                ) -> list[dict]:
-    "One row a pair of sets: how many were compared, how many leaks of each kind, how many of them are allowed; null for what could not be compared."
+    """One row a pair of sets: how many were compared, how many leaks of each kind, how many of them are allowed;
+    null for what could not be compared."""
     def row(name, other, ours, theirs):
         found = [leak for leak in leaks if (leak.learned, leak.held_out) == (name, other)]
-        return {"learned": name, "held_out": other, "learned_prompts": len(ours), "held_out_prompts": None if theirs is None else len(theirs)} | {kind: None if theirs is None else sum(leak.kind == kind for leak in found) for kind in MATCH_KINDS} | {"allowed": sum(leak.allowed for leak in found)}
+        return ({"learned": name, "held_out": other, "learned_prompts": len(ours),
+                 "held_out_prompts": None if theirs is None else len(theirs)}
+                | {kind: None if theirs is None else sum(leak.kind == kind for leak in found) for kind in MATCH_KINDS}
+                | {"allowed": sum(leak.allowed for leak in found)})
     return [row(name, other, ours, theirs) for name, ours in learned.items() for other, theirs in held_out.items()]
 
 
@@ -288,15 +336,23 @@ def refuse_leaks(leaks: Sequence[Leak],  # from `find_leaks`
                  ) -> None:
     "Raises `InputError` with the ids of every leak that is not allowed."
     open_leaks = [leak for leak in leaks if not leak.allowed]
-    lines = [f"leak: {leak.held_out_id} ({leak.held_out}) is also learned from: {leak.learned_id} ({leak.learned}), {leak.kind}" + (f", {leak.similarity:.0%}" if leak.similarity < 1 else "") for leak in open_leaks[:limit]]
+    lines = [(f"leak: {leak.held_out_id} ({leak.held_out}) is also learned from: {leak.learned_id} "
+              f"({leak.learned}), {leak.kind}") + (f", {leak.similarity:.0%}" if leak.similarity < 1 else "")
+             for leak in open_leaks[:limit]]
     if len(open_leaks) > limit: lines.append(f"leak: and {len(open_leaks) - limit} more of {len(open_leaks)}")
     guarded = sorted({leak.held_out for leak in open_leaks} & set(BENCHMARK_FILES))
-    if lines: raise InputError(*lines, "Remove them on one side, use split_by: cluster, or accept them by id with allowed_leaks" + (f"; if you mean to train on {' and '.join(guarded)}, take it out of guarded" if guarded else ""))
+    if lines:
+        raise InputError(
+            *lines,
+            ("Remove them on one side, use split_by: cluster, or accept them by id with allowed_leaks"
+             + (f"; if you mean to train on {' and '.join(guarded)}, take it out of guarded" if guarded else "")),
+        )
 
 
 def guarded_prompts(name: str,  # a benchmark's name, or any source
                     ) -> list[Prompt] | None:
-    "What training must stay away from: every prompt of a benchmark, later turns too; None when it is not on this machine."
+    """What training must stay away from: every prompt of a benchmark, later turns too;
+    None when it is not on this machine."""
     source = as_sources(name)[0]
     if name not in BENCHMARK_FILES: return load_prompts(source)
     try: path = source_path(source)

@@ -23,7 +23,8 @@ from ..core.recipe import Source
 from ..core.schema import InputError, Message, Prompt
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000004
-LOST_HIGH_BYTE = {chr(low): chr(0x2000 + low) for low in (0x13, 0x14, 0x18, 0x19, 0x1C, 0x1D)}  # dashes and quotes whose byte 0x20 was dropped
+# dashes and quotes whose byte 0x20 was dropped
+LOST_HIGH_BYTE = {chr(low): chr(0x2000 + low) for low in (0x13, 0x14, 0x18, 0x19, 0x1C, 0x1D)}
 
 
 def _is_control(character: str) -> bool:
@@ -33,7 +34,8 @@ def _is_control(character: str) -> bool:
 
 def clean_text(text: str,  # as it was found
                ) -> str:
-    "`text` with lost quotes and dashes restored, line ends unified, other control characters, lone surrogates and outer spaces removed."
+    """`text` with lost quotes and dashes restored, line ends unified,
+    other control characters, lone surrogates and outer spaces removed."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = "".join(LOST_HIGH_BYTE.get(character, character) for character in text)
     return "".join(character for character in text if not _is_control(character)).strip()
@@ -42,7 +44,8 @@ def clean_text(text: str,  # as it was found
 def is_visible(text: str,  # a cleaned text
                ) -> bool:
     "Whether there is anything to see: not only spaces and characters without width."
-    return any(not character.isspace() and unicodedata.category(character) not in ("Cf", "Cc", "Cs") for character in text)
+    return any(not character.isspace() and unicodedata.category(character) not in ("Cf", "Cc", "Cs")
+               for character in text)
 
 
 def mended(prompt: Prompt,  # a prompt
@@ -50,17 +53,21 @@ def mended(prompt: Prompt,  # a prompt
     "What cleaning changed: any of 'control characters', 'line ends', 'outer spaces'; empty for a text left as it was."
     if prompt.raw is None: return ()
     plain = prompt.raw.replace("\r\n", "\n").replace("\r", "\n")
-    found = {"control characters": any(map(_is_control, plain)), "line ends": "\r" in prompt.raw, "outer spaces": plain != plain.strip()}
+    found = {"control characters": any(map(_is_control, plain)), "line ends": "\r" in prompt.raw,
+             "outer spaces": plain != plain.strip()}
     return tuple(name for name, there in found.items() if there)
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000007
-FIELDS = ("text", "id", "hazard", "persona", "locale", "principle", "topic", "tension", "label")  # what a prompt table may say
+# what a prompt table may say
+FIELDS = ("text", "id", "hazard", "persona", "locale", "principle", "topic", "tension", "label")
+# field to column of the schemas that are recognised
 SCHEMAS = (
-    {"text": "prompt_text", "id": "release_prompt_id", "hazard": "hazard", "persona": "persona", "locale": "locale"},  # AILuminate
+    # AILuminate
+    {"text": "prompt_text", "id": "release_prompt_id", "hazard": "hazard", "persona": "persona", "locale": "locale"},
     {"text": "prompt", "id": "id", "topic": "type", "label": "label"},  # XSTest
     {"text": "turns", "id": "question_id", "topic": "category"},  # MT-Bench
     {"text": "chosen", "other": "rejected"},  # HH-RLHF
-)  # field to column of the schemas that are recognised
+)
 
 
 def _names(columns: Sequence) -> str:
@@ -73,17 +80,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     limit, line = csv.field_size_limit(2**31 - 1), 1  # a cell may be long
     try:
-        header = next((row for row in reader if any(name.strip() for name in row)), [])  # blank lines may stand above it
+        # blank lines may stand above it
+        header = next((row for row in reader if any(name.strip() for name in row)), [])
         header = [name.strip() for name in header]
         twice = [name for name, count in Counter(header).items() if count > 1]
-        if twice: raise InputError(f"{path.name}, line {reader.line_num}: column {_names(twice[:1])!r} appears twice; rename one")
+        if twice:
+            raise InputError(f"{path.name}, line {reader.line_num}: "
+                             f"column {_names(twice[:1])!r} appears twice; rename one")
         yield reader.line_num, dict.fromkeys(header)
         line = reader.line_num + 1
         for row in reader:
-            if len(row) > len(header): raise InputError(f"{path.name}, line {line}: {len(row)} values for {len(header)} columns; quote texts that contain commas")
+            if len(row) > len(header):
+                raise InputError(f"{path.name}, line {line}: {len(row)} values for {len(header)} columns; "
+                                 "quote texts that contain commas")
             if row: yield line, dict(zip(header, row))
             line = reader.line_num + 1
-    except csv.Error as error: raise InputError(f"{path.name}, line {line}: not valid CSV ({error}); close, or double, the quotes of the row that begins there") from None
+    except csv.Error as error:
+        raise InputError(f"{path.name}, line {line}: not valid CSV ({error}); "
+                         "close, or double, the quotes of the row that begins there") from None
     finally: csv.field_size_limit(limit)
 
 
@@ -101,8 +115,12 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         try: row = json.loads(line, object_pairs_hook=no_repeats)
-        except (ValueError, RecursionError) as error: raise InputError(f"{path.name}, line {number}: not valid JSON ({getattr(error, 'msg', error)}); write the line again, or take it out") from None
-        if not isinstance(row, dict): raise InputError(f"{path.name}, line {number}: expected an object with a key 'text', found a {type(row).__name__}")
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path.name}, line {number}: not valid JSON ({getattr(error, 'msg', error)}); "
+                             "write the line again, or take it out") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path.name}, line {number}: expected an object with a key 'text', "
+                             f"found a {type(row).__name__}")
         rows.append((number, row))
     yield 1, dict.fromkeys(key for _, row in rows for key in row)
     yield from rows
@@ -113,7 +131,9 @@ def _parquet_header(path: Path) -> dict:
     import pyarrow
     import pyarrow.parquet
     try: return dict.fromkeys(pyarrow.parquet.read_schema(path).names)
-    except (pyarrow.ArrowException, OSError, ValueError) as error: raise InputError(f"{path.name}: not a readable Parquet file ({str(error).splitlines()[0].replace(str(path), path.name)}); write it again") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path.name}: not a readable Parquet file "
+                         f"({str(error).splitlines()[0].replace(str(path), path.name)}); write it again") from None
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict]]:
@@ -121,7 +141,9 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
     import pyarrow
     import pyarrow.parquet
     try: rows = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(columns))).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error: raise InputError(f"{path.name}: its columns {_names(columns)} cannot be read ({type(error).__name__}); write them as text") from None
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{path.name}: its columns {_names(columns)} cannot be read "
+                         f"({type(error).__name__}); write them as text") from None
     yield from enumerate(rows, 1)
 
 
@@ -137,17 +159,23 @@ def table_kind(path: Path) -> str:
 def table_schema(header: dict, columns: dict[str, str], name: str) -> dict[str, str]:
     "Field to column for a table; raises `InputError` when the prompts are in none of its columns."
     unknown = [field for field in columns if field not in FIELDS]
-    if unknown: raise InputError(f"{name}: columns names a field '{unknown[0]}' that prompts do not have; {did_you_mean(unknown[0], list(FIELDS))}")
+    if unknown:
+        raise InputError(f"{name}: columns names a field '{unknown[0]}' that prompts do not have; "
+                         f"{did_you_mean(unknown[0], list(FIELDS))}")
     for column in header:
-        if column not in FIELDS and str(column).lower() in FIELDS and str(column).lower() not in header and str(column) not in columns.values():
-            raise InputError(f"{name}: column '{column}' is not '{str(column).lower()}'; rename it, or say that it is meant: columns: {{{str(column).lower()}: {column}}}")
+        if (column not in FIELDS and str(column).lower() in FIELDS
+                and str(column).lower() not in header and str(column) not in columns.values()):
+            raise InputError(f"{name}: column '{column}' is not '{str(column).lower()}'; "
+                             f"rename it, or say that it is meant: columns: {{{str(column).lower()}: {column}}}")
     missing = [column for column in columns.values() if column not in header]
     if missing: raise InputError(f"{name}: column {missing[0]!r} is missing; found {_names(list(header))}")
     if not columns and "text" not in header:
         for schema in SCHEMAS:
             if set(schema.values()) <= set(header): return schema
     found = {field: field for field in FIELDS if field in header} | columns
-    if "text" not in found: raise InputError(f"{name}: column 'text' is missing; found {_names(list(header))}. Rename the column that holds the prompts to 'text', or name it: columns: {{text: its name}}")
+    if "text" not in found:
+        raise InputError(f"{name}: column 'text' is missing; found {_names(list(header))}. "
+                         f"Rename the column that holds the prompts to 'text', or name it: columns: {{text: its name}}")
     return found
 
 
@@ -155,8 +183,11 @@ def _label(value: Any, field: str, place: str) -> str | None:
     "A value beside the text as a label: text or a number; None for nothing."
     if isinstance(value, str): value = value.strip()
     if value is None or value == "" or value != value: return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf): raise InputError(f"{place}: {field}: expected text or a number, got a {type(value).__name__}; write it as text, or take the column away")
-    if isinstance(value, str) and any(unicodedata.category(c) == "Cs" for c in value): raise InputError(f"{place}: {field}: half a character (a lone surrogate); write the file again")
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+        raise InputError(f"{place}: {field}: expected text or a number, got a {type(value).__name__}; "
+                         "write it as text, or take the column away")
+    if isinstance(value, str) and any(unicodedata.category(c) == "Cs" for c in value):
+        raise InputError(f"{place}: {field}: half a character (a lone surrogate); write the file again")
     return str(value)
 
 
@@ -164,12 +195,15 @@ def _prompt(row: dict, schema: dict[str, str], source: str, place: str, **more) 
     "The prompt a row of a table says; `more` replaces what it says."
     values = {field: row.get(column) for field, column in schema.items() if field in FIELDS} | more
     found, history = values.pop("text", None), values.pop("history", ())
-    if found is not None and not isinstance(found, str): raise InputError(f"{place}: text: expected a text, got a {type(found).__name__}; write it as text")
-    if any(unicodedata.category(c) == "Cs" for c in found or ""): raise InputError(f"{place}: text: half a character (a lone surrogate); write the file again")
+    if found is not None and not isinstance(found, str):
+        raise InputError(f"{place}: text: expected a text, got a {type(found).__name__}; write it as text")
+    if any(unicodedata.category(c) == "Cs" for c in found or ""):
+        raise InputError(f"{place}: text: half a character (a lone surrogate); write the file again")
     text = clean_text(found or "")
     if not is_visible(text): raise InputError(f"{place}: text: nothing to see in it; a prompt needs visible text")
     labels = {field: label for field, value in values.items() if (label := _label(value, field, place)) is not None}
-    return Prompt(text=text, source=source, raw=found if found != text else None, history=history, source_id=labels.pop("id", None) or place.rsplit(", ", 1)[1], **labels)
+    return Prompt(text=text, source=source, raw=found if found != text else None, history=history,
+                  source_id=labels.pop("id", None) or place.rsplit(", ", 1)[1], **labels)
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000009
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
@@ -179,20 +213,25 @@ def read_transcript(text: str,  # an HH-RLHF transcript
                     place: str,  # what to name in messages
                     history: bool = False,  # the last human turn, with the earlier turns as history
                     ) -> tuple[tuple[Message, ...], str]:
-    "Earlier turns and the human turn to be answered; raises `InputError` for a text that does not begin with a human turn."
+    """Earlier turns and the human turn to be answered;
+    raises `InputError` for a text that does not begin with a human turn."""
     parts = TURN.split(text.strip("\n"))
     turns: list[tuple[str, str]] = []
     for who, said in zip(parts[1::2], parts[2::2]):
-        if turns and turns[-1][0] == who: turns[-1] = (who, f"{turns[-1][1]}\n\n{said}")  # somebody spoke twice: one turn, as chat templates want it
+        # somebody spoke twice: one turn, as chat templates want it
+        if turns and turns[-1][0] == who: turns[-1] = (who, f"{turns[-1][1]}\n\n{said}")
         else: turns.append((who, said))
-    if parts[0].strip() or not turns or turns[0][0] != "Human": raise InputError(f"{place}: expected a transcript that begins with 'Human:'")
+    if parts[0].strip() or not turns or turns[0][0] != "Human":
+        raise InputError(f"{place}: expected a transcript that begins with 'Human:'")
     humans = [i for i, (who, said) in enumerate(turns) if who == "Human" and clean_text(said)]
     last = humans[-1] if history and humans else 0
-    earlier = tuple(Message(role="user" if who == "Human" else "assistant", content=clean_text(said)) for who, said in turns[:last])
+    earlier = tuple(Message(role="user" if who == "Human" else "assistant", content=clean_text(said))
+                    for who, said in turns[:last])
     return earlier, turns[last][1]
 
 
-def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, history: bool, later_turns: bool) -> list[Prompt]:
+def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, history: bool,
+                 later_turns: bool) -> list[Prompt]:
     "The prompts of a row: one, or one a turn where later turns are asked for."
     value = row.get(schema["text"])
     if isinstance(value, str) and ("other" in schema or value.startswith("\n\nHuman:")):
@@ -200,13 +239,18 @@ def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, his
         return [_prompt(row, schema, source, place, text=said, history=earlier)]
     if isinstance(value, (list, tuple)) and schema["text"] == "turns":
         turns = list(value) if later_turns else list(value)[:1]
-        return [_prompt(row, schema, source, place, text=said, **({"id": f"{row.get('question_id')}, turn {number}"} if number > 1 else {})) for number, said in enumerate(turns, 1)] or [_prompt(row, schema, source, place, text="")]
+        return ([_prompt(row, schema, source, place, text=said,
+                         **({"id": f"{row.get('question_id')}, turn {number}"} if number > 1 else {}))
+                 for number, said in enumerate(turns, 1)]
+                or [_prompt(row, schema, source, place, text="")])
     return [_prompt(row, schema, source, place)]
 
 
-def table_prompts(rows: Iterator[tuple[int, dict]], schema: dict[str, str], source: Source, name: str, place: str, unit: str = "line", later_turns: bool = False) -> list[Prompt]:
+def table_prompts(rows: Iterator[tuple[int, dict]], schema: dict[str, str], source: Source, name: str, place: str,
+                  unit: str = "line", later_turns: bool = False) -> list[Prompt]:
     "The prompts of a table's rows."
-    prompts = [prompt for number, row in rows for prompt in _row_prompts(row, schema, place, f"{name}, {unit} {number}", source.history, later_turns)]
+    prompts = [prompt for number, row in rows
+               for prompt in _row_prompts(row, schema, place, f"{name}, {unit} {number}", source.history, later_turns)]
     if not prompts: raise InputError(f"{name}: no prompts below the header")
     return prompts
 
@@ -219,15 +263,19 @@ def read_prompts(path: Path,  # .csv, .jsonl (also .gz) or .parquet file
     "The prompts of a table, in order; raises `InputError` naming file, line and remedy."
     path = Path(path)
     if not is_there(path): raise InputError(f"no prompt file {path}")
-    if table_kind(path) not in ENDINGS: raise InputError(f"{path.name}: expected a .csv, .jsonl (either may end in .gz) or .parquet file")
+    if table_kind(path) not in ENDINGS:
+        raise InputError(f"{path.name}: expected a .csv, .jsonl (either may end in .gz) or .parquet file")
     source, place = source or Source(source="file"), place or Path(path.name.removesuffix(".gz")).stem
-    if any(unicodedata.category(c) == "Cs" for c in path.name): raise InputError(f"{path.name!r}: a file name that is not UTF-8; rename the file")
+    if any(unicodedata.category(c) == "Cs" for c in path.name):
+        raise InputError(f"{path.name!r}: a file name that is not UTF-8; rename the file")
     if table_kind(path) == ".parquet":
         header = _parquet_header(path)
         if not header: raise InputError(f"{path.name}: the file is empty; expected rows with a column 'text'")
         schema = table_schema(header, source.columns, path.name)
-        return table_prompts(_parquet_rows(path, [column for column in schema.values() if column in header]), schema, source, path.name, place, "row")
+        return table_prompts(_parquet_rows(path, [column for column in schema.values() if column in header]), schema,
+                             source, path.name, place, "row")
     rows = READERS[table_kind(path)](path)
     _, header = next(rows)
     if not header: raise InputError(f"{path.name}: the file is empty; expected a header and rows with a column 'text'")
-    return table_prompts(rows, table_schema(header, source.columns, path.name), source, path.name, place, "line", later_turns)
+    return table_prompts(rows, table_schema(header, source.columns, path.name), source, path.name, place, "line",
+                         later_turns)

@@ -29,14 +29,19 @@ class Agreement(Record):
     undefined: str = ""
 
 
-def rated(ratings: Sequence[Sequence[Label | None]],  # a row a unit, a column a judge
-          levels: Sequence[Label] | None = None,  # every verdict there could be, in order; None: those that occur, sorted
-          ) -> tuple[list[list[int]], list[Label]]:
-    "How many judges gave each verdict to each unit, and the verdicts; raises for verdicts that are not finite or not among the levels."
+def rated(
+    ratings: Sequence[Sequence[Label | None]],  # a row a unit, a column a judge
+    levels: Sequence[Label] | None = None,  # every verdict there could be, in order; None: those that occur, sorted
+) -> tuple[list[list[int]], list[Label]]:
+    """How many judges gave each verdict to each unit, and the verdicts;
+    raises for verdicts that are not finite or not among the levels."""
     given = {value for row in ratings for value in row if value is not None}
-    if any(isinstance(value, float) and not math.isfinite(value) for value in given): raise ValueError("ratings must be finite; write None where a judge gave no verdict")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in given):
+        raise ValueError("ratings must be finite; write None where a judge gave no verdict")
     known = list(levels) if levels is not None else sorted(given)
-    if strange := [value for value in given if value not in known]: raise InputError(f"ratings: expected one of {known}, came {strange[0]!r}; name every level, or leave `levels` out")
+    if strange := [value for value in given if value not in known]:
+        raise InputError(f"ratings: expected one of {known}, came {strange[0]!r}; "
+                         "name every level, or leave `levels` out")
     return [[sum(value == level for value in row if value is not None) for level in known] for row in ratings], known
 
 
@@ -44,7 +49,8 @@ def _why_undefined(counts: list[list[int]],  # a row a unit with two ratings or 
                    ) -> str:
     "Why these counts say nothing about agreement, or nothing."
     if len(counts) < MIN_CLUSTERS: return f"{len(counts)} units with two ratings, at least {MIN_CLUSTERS} are needed"
-    if sum(any(column) for column in zip(*counts)) < 2: return "all ratings are the same: whether the judges can tell units apart is not known"
+    if sum(any(column) for column in zip(*counts)) < 2:
+        return "all ratings are the same: whether the judges can tell units apart is not known"
     return ""
 
 
@@ -63,16 +69,21 @@ def _interval(value_of: Callable[[list[int]], float],  # unit numbers -> the coe
     for i, cluster in enumerate(clusters): groups.setdefault(cluster, []).append(i)
     members, rng = list(groups.values()), np.random.default_rng(seed)
     if len(members) < MIN_CLUSTERS: return {}
-    values = np.asarray([value_of([i for group in rng.integers(len(members), size=len(members)) for i in members[group]]) for _ in range(resamples)])
+    values = np.asarray([
+        value_of([i for group in rng.integers(len(members), size=len(members)) for i in members[group]])
+        for _ in range(resamples)
+    ])
     values = values[np.isfinite(values)]
     if len(values) < 0.9 * resamples: return {}
     return dict(zip(("low", "high"), map(float, np.percentile(values, [2.5, 97.5]))))
 
 
-def _agreement(measure: str, ratings, levels, clusters, coefficient: Callable[[list[list[int]], list[Label]], float], resamples: int, seed: int, keep_single: bool) -> Agreement:
+def _agreement(measure: str, ratings, levels, clusters, coefficient: Callable[[list[list[int]], list[Label]], float],
+               resamples: int, seed: int, keep_single: bool) -> Agreement:
     "A coefficient of counts with its interval, or the reason why not."
     counts, known = rated(ratings, levels)
-    if clusters is not None and len(clusters) != len(counts): raise InputError(f"clusters: expected one a unit, {len(counts)}, came {len(clusters)}")
+    if clusters is not None and len(clusters) != len(counts):
+        raise InputError(f"clusters: expected one a unit, {len(counts)}, came {len(clusters)}")
     paired = [i for i, row in enumerate(counts) if sum(row) > 1]
     facts = dict(measure=measure, units=len(paired), unpaired=len(counts) - len(paired), same=_same(counts))
     if why := _why_undefined([counts[i] for i in paired]): return Agreement(**facts, value=None, undefined=why)
@@ -82,13 +93,14 @@ def _agreement(measure: str, ratings, levels, clusters, coefficient: Callable[[l
     return Agreement(**facts, value=value_of(range(len(used))), **_interval(value_of, names, resamples, seed))
 
 # %% ../../nbs/02_measure/06_agreement.ipynb #00000007
-def krippendorff_alpha(ratings: Sequence[Sequence[Label | None]],  # a row a unit, a column a judge, None where there is no verdict
-                       level: Literal["nominal", "ordinal", "interval"] = "nominal",  # what distance between verdicts means
-                       levels: Sequence[Label] | None = None,  # every verdict there could be, in order; None: those that occur, sorted
-                       clusters: Sequence[str] | None = None,  # of each unit, such as its prompt
-                       resamples: int = 500,  # for the interval
-                       seed: int = 0,  # of the resampling
-                       ) -> Agreement:
+def krippendorff_alpha(
+    ratings: Sequence[Sequence[Label | None]],  # a row a unit, a column a judge, None where there is no verdict
+    level: Literal["nominal", "ordinal", "interval"] = "nominal",  # what distance between verdicts means
+    levels: Sequence[Label] | None = None,  # every verdict there could be, in order; None: those that occur, sorted
+    clusters: Sequence[str] | None = None,  # of each unit, such as its prompt
+    resamples: int = 500,  # for the interval
+    seed: int = 0,  # of the resampling
+) -> Agreement:
     "Krippendorff's alpha with its interval."
     import krippendorff
     import numpy as np
@@ -96,18 +108,22 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Label | None]],  # a row a uni
     def coefficient(counts, known):
         counts = np.asarray(counts)
         if (counts.sum(axis=0) > 0).sum() < 2: return math.nan
-        return float(krippendorff.alpha(value_counts=counts, value_domain=known if level == "interval" else list(range(len(known))), level_of_measurement=level))
-    return _agreement(f"Krippendorff's alpha ({level})", ratings, levels, clusters, coefficient, resamples, seed, keep_single=False)
+        return float(krippendorff.alpha(value_counts=counts,
+                                        value_domain=known if level == "interval" else list(range(len(known))),
+                                        level_of_measurement=level))
+    return _agreement(f"Krippendorff's alpha ({level})", ratings, levels, clusters, coefficient, resamples, seed,
+                      keep_single=False)
 
 # %% ../../nbs/02_measure/06_agreement.ipynb #0000000b
-def weighted_kappa(first: Sequence[Label | None],  # one judge's verdicts
-                   second: Sequence[Label | None],  # the other's, on the same units
-                   levels: Sequence[Label],  # every verdict there could be, in order
-                   weights: Literal["quadratic", "linear"] | None = "quadratic",  # how far misses count; None: all the same
-                   clusters: Sequence[str] | None = None,  # of each unit, such as its prompt
-                   resamples: int = 500,  # for the interval
-                   seed: int = 0,  # of the resampling
-                   ) -> Agreement:
+def weighted_kappa(
+    first: Sequence[Label | None],  # one judge's verdicts
+    second: Sequence[Label | None],  # the other's, on the same units
+    levels: Sequence[Label],  # every verdict there could be, in order
+    weights: Literal["quadratic", "linear"] | None = "quadratic",  # how far misses count; None: all the same
+    clusters: Sequence[str] | None = None,  # of each unit, such as its prompt
+    resamples: int = 500,  # for the interval
+    seed: int = 0,  # of the resampling
+) -> Agreement:
     "Cohen's kappa of two judges with weights for the size of a miss, and its interval."
     import warnings
 
@@ -116,7 +132,8 @@ def weighted_kappa(first: Sequence[Label | None],  # one judge's verdicts
     counts, known = rated(ratings, levels)
     places = {value: i for i, value in enumerate(known)}
     both = [i for i, row in enumerate(counts) if sum(row) == 2]
-    facts = dict(measure=f"kappa ({weights or 'unweighted'})", units=len(both), unpaired=len(ratings) - len(both), same=_same(counts))
+    facts = dict(measure=f"kappa ({weights or 'unweighted'})", units=len(both), unpaired=len(ratings) - len(both),
+                 same=_same(counts))
     if why := _why_undefined([counts[i] for i in both]): return Agreement(**facts, value=None, undefined=why)
     one, two = ([places[ratings[i][side]] for i in both] for side in (0, 1))
 
@@ -124,17 +141,23 @@ def weighted_kappa(first: Sequence[Label | None],  # one judge's verdicts
         if len({*(one[i] for i in chosen), *(two[i] for i in chosen)}) < 2: return math.nan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return float(cohen_kappa_score([one[i] for i in chosen], [two[i] for i in chosen], labels=list(range(len(known))), weights=weights))
-    return Agreement(**facts, value=value_of(range(len(both))), **_interval(value_of, [str(i) if clusters is None else clusters[i] for i in both], resamples, seed))
+            return float(cohen_kappa_score([one[i] for i in chosen], [two[i] for i in chosen],
+                                           labels=list(range(len(known))), weights=weights))
+    return Agreement(
+        **facts, value=value_of(range(len(both))),
+        **_interval(value_of, [str(i) if clusters is None else clusters[i] for i in both], resamples, seed)
+    )
 
 # %% ../../nbs/02_measure/06_agreement.ipynb #0000000e
-def gwet_ac1(ratings: Sequence[Sequence[Label | None]],  # a row a unit, a column a judge, None where there is no verdict
-             levels: Sequence[Label] | None = None,  # every verdict there could be; None: those that occur
-             clusters: Sequence[str] | None = None,  # of each unit, such as its prompt
-             resamples: int = 500,  # for the interval
-             seed: int = 0,  # of the resampling
-             ) -> Agreement:
-    "Gwet's AC1 with its interval; units rated once count only towards how often a category is used, as in Gwet's handbook (2014)."
+def gwet_ac1(
+    ratings: Sequence[Sequence[Label | None]],  # a row a unit, a column a judge, None where there is no verdict
+    levels: Sequence[Label] | None = None,  # every verdict there could be; None: those that occur
+    clusters: Sequence[str] | None = None,  # of each unit, such as its prompt
+    resamples: int = 500,  # for the interval
+    seed: int = 0,  # of the resampling
+) -> Agreement:
+    """Gwet's AC1 with its interval;
+    units rated once count only towards how often a category is used, as in Gwet's handbook (2014)."""
     import numpy as np
 
     def coefficient(counts, known):

@@ -61,7 +61,8 @@ PERMUTATIONS, BANDS = 256, 64
 
 
 def _alike(left: Sequence[frozenset], right: Sequence[frozenset] | None = None) -> Iterator[tuple[int, list[int]]]:
-    "For each shingle set on the left, the indices of those on the right that MinHash takes for similar; without a right side, of those before it."
+    """For each shingle set on the left, the indices of those on the right that MinHash takes for similar;
+    without a right side, of those before it."""
     from rensa import RMinHash, RMinHashLSH
     there, known = ([i for i, tokens in enumerate(side) if tokens] for side in (left, left if right is None else right))
     if not there or not known: return
@@ -74,7 +75,8 @@ def _alike(left: Sequence[frozenset], right: Sequence[frozenset] | None = None) 
 
 
 def _sharing_runs(left: Sequence[list[str]], right: Sequence[list[str]] | None = None) -> dict[tuple[int, int], set]:
-    "Index pairs with a run of words in common, and the runs; set phrases left aside. Without a right side: pairs within the left, each once."
+    """Index pairs with a run of words in common, and the runs; set phrases left aside.
+    Without a right side: pairs within the left, each once."""
     where: dict[tuple, tuple[list, list]] = defaultdict(lambda: ([], []))
     for side, texts in enumerate((left,) if right is None else (left, right)):
         for i, words in enumerate(texts):
@@ -82,7 +84,8 @@ def _sharing_runs(left: Sequence[list[str]], right: Sequence[list[str]] | None =
     shared: dict[tuple[int, int], set] = defaultdict(set)
     for run, (ours, theirs) in where.items():
         if max(len(ours), len(theirs)) > BOILERPLATE: continue
-        for i, j in itertools.combinations(ours, 2) if right is None else itertools.product(ours, theirs): shared[i, j].add(run)
+        for i, j in itertools.combinations(ours, 2) if right is None else itertools.product(ours, theirs):
+            shared[i, j].add(run)
     return shared
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #00000009
@@ -105,15 +108,18 @@ def find_matches(left: Sequence[str],  # texts
     tokens = [[shingles(text) for text in side] for side in (left, right)]
     shared, places = _sharing_runs(*words), defaultdict(list)
     for j, text in enumerate(right): places[" ".join(words[1][j]) or text].append(j)
-    proposed = {(i, j) for i, text in enumerate(left) for j in places.get(" ".join(words[0][i]) or text, ())} | set(shared) | {(i, j) for i, similar in _alike(*tokens) for j in similar}
+    proposed = ({(i, j) for i, text in enumerate(left) for j in places.get(" ".join(words[0][i]) or text, ())}
+                | set(shared) | {(i, j) for i, similar in _alike(*tokens) for j in similar})
     found = []
     for i, j in sorted(proposed):
-        kind, similarity = _compare(left[i], right[j], words[0][i], words[1][j], tokens[0][i], tokens[1][j], shared.get((i, j), set()))
+        kind, similarity = _compare(left[i], right[j], words[0][i], words[1][j], tokens[0][i], tokens[1][j],
+                                    shared.get((i, j), set()))
         if kind: found.append(Match(left=i, right=j, kind=kind, similarity=round(similarity, 3)))
     return found
 
 
-def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: frozenset, b_tokens: frozenset, shared: set) -> tuple[str | None, float]:
+def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: frozenset, b_tokens: frozenset,
+             shared: set) -> tuple[str | None, float]:
     "The strongest kind of match of two texts, and how strong it is; None and 0 for two texts that differ."
     if a == b: return "exact", 1.0
     if a_words == b_words and a_words: return "normalised", 1.0
@@ -125,7 +131,8 @@ def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: f
 
 def near_groups(items: Sequence[Sequence[str]],  # of each item the texts it is known by
                 ) -> list[list[int]]:
-    "The items in groups that say the same, directly or through others; most have one member. In order of their first member."
+    """The items in groups that say the same, directly or through others;
+    most have one member. In order of their first member."""
     owner = [i for i, texts in enumerate(items) for _ in texts]
     texts = [text for texts in items for text in texts]
     parent = list(range(len(items)))
@@ -136,15 +143,18 @@ def near_groups(items: Sequence[Sequence[str]],  # of each item the texts it is 
 
     words, tokens = [normalise(text).split() for text in texts], [shingles(text) for text in texts]
     first: dict[str, int] = {}
-    for i, text in enumerate(texts): parent[root(owner[i])] = root(owner[first.setdefault(" ".join(words[i]) or text, i)])
+    for i, text in enumerate(texts):
+        parent[root(owner[i])] = root(owner[first.setdefault(" ".join(words[i]) or text, i)])
     once = sorted(first.values())
     needed, home = [needed_similarity(words[i]) for i in once], [owner[i] for i in once]
     for (i, j), shared in _sharing_runs([words[i] for i in once]).items():
-        if coverage(min(words[once[i]], words[once[j]], key=len), shared) >= COVERED: parent[root(home[i])] = root(home[j])
+        if coverage(min(words[once[i]], words[once[j]], key=len), shared) >= COVERED:
+            parent[root(home[i])] = root(home[j])
     for i, similar in _alike([tokens[i] for i in once]):
         mine = tokens[once[i]]
         for j in similar:
-            if parent[home[i]] != parent[home[j]] and jaccard(mine, tokens[once[j]]) >= max(needed[i], needed[j]): parent[root(home[i])] = root(home[j])
+            if parent[home[i]] != parent[home[j]] and jaccard(mine, tokens[once[j]]) >= max(needed[i], needed[j]):
+                parent[root(home[i])] = root(home[j])
     groups: dict[int, list[int]] = {}
     for i in range(len(items)): groups.setdefault(root(i), []).append(i)
     return sorted(groups.values())

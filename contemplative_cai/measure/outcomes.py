@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ..core.schema import InputError, Record, Text
-from .stats import cluster_means, Estimate, estimate, paired_difference, too_few
+from .stats import Estimate, cluster_means, estimate, paired_difference, too_few
 
 # %% ../../nbs/02_measure/07_outcomes.ipynb #00000004
 class ShareChange(Estimate):
@@ -34,7 +34,8 @@ def tango_interval(gained: int,  # pairs that went from 0 to 1
 
     def score(d):
         b = (2 * pairs - gained + lost) * d - gained - lost
-        q = (math.sqrt(max(b * b + 8 * pairs * lost * d * (1 - d), 0.0)) - b) / (4 * pairs)  # P(1 -> 0) if the difference were d
+        # P(1 -> 0) if the difference were d
+        q = (math.sqrt(max(b * b + 8 * pairs * lost * d * (1 - d), 0.0)) - b) / (4 * pairs)
         return (gained - lost - pairs * d) / math.sqrt(max(pairs * (2 * q + d * (1 - d)), 1e-12))
     low = -1.0 if found == -1 else optimize.brentq(lambda d: score(d) - z, -1 + 1e-12, found)
     high = 1.0 if found == 1 else optimize.brentq(lambda d: score(d) + z, found, 1 - 1e-12)
@@ -47,24 +48,33 @@ def risk_difference(before: Sequence[float],  # 1 yes, 0 no, first arm; shares w
                     resamples: int = 2000,  # bootstrap and permutation resamples, where clustered
                     seed: int = 0,  # of the resampling
                     ) -> ShareChange:
-    "The difference of two shares on the same units: exact McNemar and Tango's interval, or by cluster means where units are not independent."
-    if strange := [value for value in (*before, *after) if not 0 <= value <= 1]: raise ValueError(f"shares must be finite and lie between 0 and 1, came {strange[0]}; leave unscored ones out and count them")
+    """The difference of two shares on the same units:
+    exact McNemar and Tango's interval, or by cluster means where units are not independent."""
+    if strange := [value for value in (*before, *after) if not 0 <= value <= 1]:
+        raise ValueError(f"shares must be finite and lie between 0 and 1, came {strange[0]}; "
+                         "leave unscored ones out and count them")
     names = list(clusters) if clusters is not None else [str(i) for i in range(len(before))]
-    shares = [math.fsum(means) / len(means) if (means := cluster_means(arm, names)) else None for arm in (before, after)]
+    shares = [math.fsum(means) / len(means) if (means := cluster_means(arm, names)) else None
+              for arm in (before, after)]
     binary = all(value in (0, 1) for value in (*before, *after))
-    gained, lost = (sum(b - a == sign for a, b in zip(before, after, strict=True)) if binary else None for sign in (1, -1))
+    gained, lost = (sum(b - a == sign for a, b in zip(before, after, strict=True)) if binary else None
+                    for sign in (1, -1))
     facts = dict(before=shares[0], after=shares[1], gained=gained, lost=lost)
-    if not binary or len(set(names)) < len(names): return ShareChange(**paired_difference(before, after, names, resamples, seed).model_dump() | facts, method="cluster means: t interval, sign-flip p")
+    if not binary or len(set(names)) < len(names):
+        return ShareChange(**paired_difference(before, after, names, resamples, seed).model_dump() | facts,
+                           method="cluster means: t interval, sign-flip p")
     return _independent_change(gained, lost, len(names), facts)
 
 
 def _independent_change(gained: int, lost: int, pairs: int, facts: dict) -> ShareChange:
     "Exact McNemar and Tango's interval; too few pairs, and no pair that changed, are said."
     from scipy import stats
-    known = facts | dict(n=pairs, clusters=pairs, mean=(gained - lost) / pairs if pairs else None, method="exact McNemar p, Tango interval")
+    known = facts | dict(n=pairs, clusters=pairs, mean=(gained - lost) / pairs if pairs else None,
+                         method="exact McNemar p, Tango interval")
     if few := too_few(pairs): return ShareChange(**known, undefined=few)
     low, high = tango_interval(gained, lost, pairs)
-    if gained + lost == 0: return ShareChange(**known, low=low, high=high, undefined="all pairs are equal: there is no change to test")
+    if gained + lost == 0:
+        return ShareChange(**known, low=low, high=high, undefined="all pairs are equal: there is no change to test")
     return ShareChange(**known, low=low, high=high, p=float(stats.binomtest(gained, gained + lost).pvalue))
 
 # %% ../../nbs/02_measure/07_outcomes.ipynb #0000000a
@@ -77,11 +87,18 @@ class Declared(Record):
 def declare(primary: str,  # the one outcome the run is judged by
             family: Sequence[str] = (),  # secondary outcomes
             ) -> Declared:
-    "Write down the one primary outcome and the secondary family; raises `InputError` for none, several, or one named twice."
-    if not isinstance(primary, str) or not primary.strip(): raise InputError(f"primary: expected the name of one outcome, came {primary!r}; decide on one, the others go into the family")
-    if isinstance(family, str): raise InputError(f"family: expected a list of names, came the text {family!r}; write [{family!r}]")
-    if primary in family: raise InputError(f"family: {primary!r} is the primary outcome and is tested by itself; leave it out of the family")
-    if doubled := [name for i, name in enumerate(family) if name in family[:i]]: raise InputError(f"family: {doubled[0]!r} is named twice; name it once")
+    """Write down the one primary outcome and the secondary family;
+    raises `InputError` for none, several, or one named twice."""
+    if not isinstance(primary, str) or not primary.strip():
+        raise InputError(f"primary: expected the name of one outcome, came {primary!r}; "
+                         "decide on one, the others go into the family")
+    if isinstance(family, str):
+        raise InputError(f"family: expected a list of names, came the text {family!r}; write [{family!r}]")
+    if primary in family:
+        raise InputError(f"family: {primary!r} is the primary outcome and is tested by itself; "
+                         "leave it out of the family")
+    if doubled := [name for i, name in enumerate(family) if name in family[:i]]:
+        raise InputError(f"family: {doubled[0]!r} is named twice; name it once")
     return Declared(primary=primary, family=tuple(family))
 
 
@@ -97,16 +114,21 @@ def as_primary(declared: Declared,  # from before the run
                outcome: str,  # what is about to be called primary
                ) -> str:
     "The outcome's name if it was declared primary; raises `InputError` for any other."
-    if outcome != declared.primary: raise InputError(f"primary outcome: expected {declared.primary!r}, declared before the run, came {outcome!r}; report it as {role(declared, outcome)}, or declare it and run again on new prompts")
+    if outcome != declared.primary:
+        raise InputError(f"primary outcome: expected {declared.primary!r}, declared before the run, came {outcome!r}; "
+                         f"report it as {role(declared, outcome)}, or declare it and run again on new prompts")
     return outcome
 
 
 def holm(p_values: Mapping[str, float | None],  # outcome -> p; None: undefined
          ) -> dict[str, float | None]:
-    "Holm's adjusted p by outcome; an undefined test can reject nothing, so it is passed through as None and not counted."
+    """Holm's adjusted p by outcome; an undefined test can reject nothing,
+    so it is passed through as None and not counted."""
     from statsmodels.stats.multitest import multipletests
     known = {name: p for name, p in p_values.items() if p is not None}
-    if strange := [name for name, p in known.items() if not 0 <= p <= 1]: raise ValueError(f"{strange[0]}: expected a finite p between 0 and 1, came {known[strange[0]]}; write None where it is undefined")
+    if strange := [name for name, p in known.items() if not 0 <= p <= 1]:
+        raise ValueError(f"{strange[0]}: expected a finite p between 0 and 1, came {known[strange[0]]}; "
+                         "write None where it is undefined")
     adjusted = dict(zip(known, multipletests(list(known.values()), method="holm")[1])) if known else {}
     return {name: float(adjusted[name]) if name in adjusted else None for name in p_values}
 
@@ -132,13 +154,17 @@ def noninferior(found: Estimate,  # a paired difference, second arm minus first
                 higher_is_better: bool = True,  # False: a rise is the loss, as for violations
                 ) -> Kept:
     "Whether the second arm kept what the first had: one-sided 97.5 % bound against the margin."
-    if not (math.isfinite(margin) and margin > 0): raise InputError(f"margin: expected a finite number above 0, came {margin}; name the largest loss that would not matter")
-    if found.low is None: return Kept(verdict="undefined", margin=margin, words=f"undefined: {found.undefined or 'no interval'}")
+    if not (math.isfinite(margin) and margin > 0):
+        raise InputError(f"margin: expected a finite number above 0, came {margin}; "
+                         "name the largest loss that would not matter")
+    if found.low is None:
+        return Kept(verdict="undefined", margin=margin, words=f"undefined: {found.undefined or 'no interval'}")
     bound, other = (found.low, found.high) if higher_is_better else (found.high, found.low)
     loss, least = (-bound, -other) if higher_is_better else (bound, other)
     facts = dict(margin=margin, bound=bound)
     worst = f"a {'fall' if higher_is_better else 'rise'} of {max(loss, 0.0):.3g} at worst, margin {margin:.3g}"
-    if loss < margin: return Kept(**facts, verdict="kept", words=f"kept: {worst}" + ("; a small loss is shown" if least > 0 else ""))
+    if loss < margin:
+        return Kept(**facts, verdict="kept", words=f"kept: {worst}" + ("; a small loss is shown" if least > 0 else ""))
     if least > 0: return Kept(**facts, verdict="worse", words=f"worse: a loss of {least:.3g} at least; {worst}")
     return Kept(**facts, verdict="not shown", words=f"not shown to be kept: {worst}")
 
@@ -159,13 +185,18 @@ def length_controlled(before: Sequence[float],  # scores of the first arm
                       length_after: Sequence[float],  # lengths of the second arm's answers
                       clusters: Sequence[str] | None = None,  # cluster of each unit
                       ) -> LengthControlled:
-    "The intercept of score difference on length difference, one row a cluster, with a heteroscedasticity-robust (HC3) interval."
+    """The intercept of score difference on length difference,
+    one row a cluster, with a heteroscedasticity-robust (HC3) interval."""
     names = list(clusters) if clusters is not None else [str(i) for i in range(len(before))]
-    rows = [[b - a for a, b in zip(first, second, strict=True)] for first, second in ((before, after), (length_before, length_after))]
-    if not all(math.isfinite(value) for row in rows for value in row): raise ValueError("scores and lengths must be finite; leave unscored ones out and count them")
+    rows = [[b - a for a, b in zip(first, second, strict=True)]
+            for first, second in ((before, after), (length_before, length_after))]
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise ValueError("scores and lengths must be finite; leave unscored ones out and count them")
     scores, lengths = (cluster_means(row, names) for row in rows)
     plain = math.fsum(scores) / len(scores) if scores else None
-    facts = dict(n=len(names), clusters=len(scores), plain=plain, longer=math.fsum(lengths) / len(lengths) if lengths else None, inside=bool(lengths) and min(lengths) <= 0 <= max(lengths))
+    facts = dict(n=len(names), clusters=len(scores), plain=plain,
+                 longer=math.fsum(lengths) / len(lengths) if lengths else None,
+                 inside=bool(lengths) and min(lengths) <= 0 <= max(lengths))
     if why := _no_line(scores, lengths): return LengthControlled(**facts, mean=None, undefined=why)
     return _line(scores, lengths, facts)
 
@@ -174,7 +205,8 @@ def _no_line(scores: list[float], lengths: list[float]) -> str:
     "Why no line can be drawn, or nothing."
     if few := too_few(len(scores)): return few
     if max(scores) - min(scores) < 1e-12: return "all values are equal"
-    if max(lengths) - min(lengths) < 1e-12: return "all length differences are equal: length and effect cannot be told apart"
+    if max(lengths) - min(lengths) < 1e-12:
+        return "all length differences are equal: length and effect cannot be told apart"
     return ""
 
 
@@ -184,11 +216,17 @@ def _line(scores: list[float], lengths: list[float], facts: dict) -> LengthContr
     import statsmodels.api as sm
     x = sm.add_constant(np.asarray(lengths))
     leverage = np.einsum("ij,ji->i", x, np.linalg.pinv(x))
-    if leverage.max() > 1 - 1e-9: return LengthControlled(**facts, mean=None, undefined="one unit alone differs in length: length and effect cannot be told apart")
+    if leverage.max() > 1 - 1e-9:
+        return LengthControlled(**facts, mean=None,
+                                undefined="one unit alone differs in length: length and effect cannot be told apart")
     fitted = sm.OLS(np.asarray(scores), x).fit(cov_type="HC3", use_t=True)
-    if np.abs(fitted.resid).max() < 1e-9 * max(1.0, np.abs(scores).max()): return LengthControlled(**facts, mean=None, undefined="the differences follow length exactly: nothing is left to judge by")
+    if np.abs(fitted.resid).max() < 1e-9 * max(1.0, np.abs(scores).max()):
+        return LengthControlled(**facts, mean=None,
+                                undefined="the differences follow length exactly: nothing is left to judge by")
     (low, high), (slope_low, slope_high) = fitted.conf_int()
-    return LengthControlled(**facts, mean=float(fitted.params[0]), low=float(low), high=float(high), p=float(fitted.pvalues[0]), slope=float(fitted.params[1]), slope_low=float(slope_low), slope_high=float(slope_high))
+    return LengthControlled(**facts, mean=float(fitted.params[0]), low=float(low), high=float(high),
+                            p=float(fitted.pvalues[0]), slope=float(fitted.params[1]), slope_low=float(slope_low),
+                            slope_high=float(slope_high))
 
 # %% ../../nbs/02_measure/07_outcomes.ipynb #00000016
 class Bounds(Record):
@@ -210,13 +248,21 @@ def worst_case(before: Sequence[float | None],  # first arm, None: unscored
                ) -> Bounds:
     "The paired difference as scored and in both worst cases (Manski's bounds)."
     low, high = scale
-    if not (math.isfinite(low) and math.isfinite(high) and low < high): raise InputError(f"scale: expected the lowest and the highest value, such as (0, 100), came {scale}")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"scale: expected the lowest and the highest value, such as (0, 100), came {scale}")
     pairs = list(zip(before, after, strict=True))
-    if strange := [value for pair in pairs for value in pair if value is not None and not low <= value <= high]: raise ValueError(f"values must be finite and lie between {low} and {high}, came {strange[0]}; write None where unscored")
+    if strange := [value for pair in pairs for value in pair if value is not None and not low <= value <= high]:
+        raise ValueError(f"values must be finite and lie between {low} and {high}, came {strange[0]}; "
+                         "write None where unscored")
     names = list(clusters) if clusters is not None else [str(i) for i in range(len(pairs))]
     good, bad = (high, low) if higher_is_better else (low, high)
 
-    def filled(first, second): return estimate([(second if b is None else b) - (first if a is None else a) for a, b in pairs], names, 0.0, resamples, seed)
+    def filled(first, second):
+        return estimate([(second if b is None else b) - (first if a is None else a) for a, b in pairs], names, 0.0,
+                        resamples, seed)
     complete = [(b - a, name) for (a, b), name in zip(pairs, names) if a is not None and b is not None]
-    return Bounds(scored=estimate([value for value, _ in complete], [name for _, name in complete], 0.0, resamples, seed), against=filled(good, bad), favour=filled(bad, good),
-                  unscored_before=sum(a is None for a, _ in pairs), unscored_after=sum(b is None for _, b in pairs))
+    return Bounds(
+        scored=estimate([value for value, _ in complete], [name for _, name in complete], 0.0, resamples, seed),
+        against=filled(good, bad), favour=filled(bad, good), unscored_before=sum(a is None for a, _ in pairs),
+        unscored_after=sum(b is None for _, b in pairs)
+    )

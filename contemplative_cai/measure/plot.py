@@ -44,5 +44,6 @@ def quiet_axes(width: float = 7.0,  # inches
 
 # %% ../../nbs/02_measure/08_plot.ipynb #00000005
 DRAWING_SHARE = 0.02  # of the time that may go into drawing, where a figure follows work
-COLOURS = (BLUE, ORANGE, GREY, "#009E73", "#CC79A7", "#56B4E9")  # told apart by colour-blind readers; markers differ too
+# told apart by colour-blind readers; markers differ too
+COLOURS = (BLUE, ORANGE, GREY, "#009E73", "#CC79A7", "#56B4E9")
 MARKERS = "osD^vP"

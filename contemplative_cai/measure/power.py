@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from ..core.schema import InputError, Record
-from .stats import cluster_means, MIN_CLUSTERS, too_few
+from .stats import MIN_CLUSTERS, cluster_means, too_few
 
 # %% ../../nbs/02_measure/05_power.ipynb #00000004
 class Power(Record):
@@ -26,9 +26,11 @@ class Power(Record):
 def _problem(clusters: int | None, effect: float | None, power: float | None, alpha: float, sd: float | None) -> str:
     "Why there is no answer, or nothing; raises `InputError` for what no plan can mean."
     for name, share in (("power", power), ("alpha", alpha)):
-        if share is not None and not 0 < share < 1: raise InputError(f"{name}: expected a share between 0 and 1, such as 0.8, came {share}")
+        if share is not None and not 0 < share < 1:
+            raise InputError(f"{name}: expected a share between 0 and 1, such as 0.8, came {share}")
     for name, value in (("effect", effect), ("sd", sd)):
-        if value is not None and not math.isfinite(value): raise InputError(f"{name}: expected a finite number, came {value}")
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"{name}: expected a finite number, came {value}")
     if clusters is not None and (few := too_few(clusters)): return few
     if sd is not None and sd <= 0: return "all values are equal: there is no spread to measure an effect by"
     return ""
@@ -57,10 +59,13 @@ def detectable(clusters: int,  # independent units
                sd: float | None = None,  # standard deviation of the differences
                alpha: float = 0.05,  # two-sided
                ) -> Power:
-    "The minimum detectable effect: the smallest that a paired t test on this many clusters shows with the wanted power."
+    """The minimum detectable effect:
+    the smallest that a paired t test on this many clusters shows with the wanted power."""
     from scipy.optimize import brentq
-    if problem := _problem(clusters, None, power, alpha, sd): return Power(clusters=clusters, effect=None, power=power, alpha=alpha, undefined=problem)
-    effect = float(brentq(lambda dz: _power(dz, clusters, alpha) - power, 0.0, 20 / math.sqrt(clusters))) if power > alpha else 0.0
+    if problem := _problem(clusters, None, power, alpha, sd):
+        return Power(clusters=clusters, effect=None, power=power, alpha=alpha, undefined=problem)
+    effect = (float(brentq(lambda dz: _power(dz, clusters, alpha) - power, 0.0, 20 / math.sqrt(clusters)))
+              if power > alpha else 0.0)
     return Power(clusters=clusters, effect=effect, power=power, alpha=alpha, difference=effect * sd if sd else None)
 
 
@@ -71,7 +76,8 @@ def needed_units(effect: float,  # dz, of either sign
            ) -> Power:
     "How many clusters a paired t test needs to show this effect with the wanted power."
     known = dict(effect=effect, power=power, alpha=alpha, difference=effect * sd if sd else None)
-    problem = _problem(None, effect, power, alpha, sd) or ("no number of units shows an effect of 0" if abs(effect) < 1e-6 else "")
+    problem = (_problem(None, effect, power, alpha, sd)
+               or ("no number of units shows an effect of 0" if abs(effect) < 1e-6 else ""))
     if problem: return Power(**known, clusters=None, undefined=problem)
     few, enough = MIN_CLUSTERS - 1, MIN_CLUSTERS
     while _power(effect, enough, alpha) < power: few, enough = enough, 2 * enough
@@ -85,7 +91,8 @@ def sd_of_change(gained: float,  # share of prompts that go from 0 to 1
                  lost: float,  # share of prompts that go from 1 to 0
                  ) -> float:
     "The standard deviation of a paired difference of 0 and 1: sqrt(gained + lost - (gained - lost)²)."
-    if min(gained, lost) < 0 or gained + lost > 1: raise InputError(f"gained and lost: expected shares that together are at most 1, came {gained} and {lost}")
+    if min(gained, lost) < 0 or gained + lost > 1:
+        raise InputError(f"gained and lost: expected shares that together are at most 1, came {gained} and {lost}")
     return math.sqrt(gained + lost - (gained - lost) ** 2)
 
 # %% ../../nbs/02_measure/05_power.ipynb #0000000d
@@ -102,13 +109,17 @@ def spread(values: Sequence[float],  # one a sample
            clusters: Sequence[str],  # which cluster, such as its prompt
            ) -> Spread:
     "The part of the spread that lies between clusters, and the part within them."
-    if not all(math.isfinite(value) for value in values): raise ValueError("values must be finite; leave unscored ones out and count them")
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError("values must be finite; leave unscored ones out and count them")
     groups: dict[str, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True): groups.setdefault(cluster, []).append(value)
     n, k = len(values), len(groups)
     if few := too_few(k): return Spread(between=None, within=None, clusters=k, n=n, undefined=few)
-    if n == k: return Spread(between=None, within=None, clusters=k, n=n, undefined="one sample a cluster: nothing is known about the spread within")
-    means, centre, sizes = cluster_means(values, clusters), math.fsum(values) / n, [len(group) for group in groups.values()]
+    if n == k:
+        return Spread(between=None, within=None, clusters=k, n=n,
+                      undefined="one sample a cluster: nothing is known about the spread within")
+    means, centre, sizes = (cluster_means(values, clusters), math.fsum(values) / n,
+                            [len(group) for group in groups.values()])
     within = math.fsum((value - mean) ** 2 for group, mean in zip(groups.values(), means) for value in group) / (n - k)
     among = math.fsum(size * (mean - centre) ** 2 for size, mean in zip(sizes, means)) / (k - 1)
     if among == within == 0: return Spread(between=None, within=None, clusters=k, n=n, undefined="all values are equal")

@@ -36,7 +36,8 @@ class Estimate(Record):
 def too_few(units: int,  # independent ones
             ) -> str:
     "Why nothing can be said of so few; empty where there are enough."
-    return "" if units >= MIN_CLUSTERS else f"{units} independent unit{'' if units == 1 else 's'}, at least {MIN_CLUSTERS} are needed"
+    return ("" if units >= MIN_CLUSTERS
+            else f"{units} independent unit{'' if units == 1 else 's'}, at least {MIN_CLUSTERS} are needed")
 
 
 def hedges_correction(df: int,  # degrees of freedom, 2 or more
@@ -63,18 +64,23 @@ def estimate(values: Sequence[float],  # one a unit
     "The mean of the clusters with 95 % intervals, p, dz and g; raises `ValueError` for values that are not finite."
     import numpy as np
     from scipy import stats
-    if not all(abs(value) < LARGEST for value in values): raise ValueError(f"values must be finite, and below {LARGEST:g} to be squared; leave unscored ones out and count them")
+    if not all(abs(value) < LARGEST for value in values):
+        raise ValueError(f"values must be finite, and below {LARGEST:g} to be squared; "
+                         "leave unscored ones out and count them")
     means = cluster_means(values, clusters if clusters is not None else [str(i) for i in range(len(values))])
     known = dict(n=len(values), clusters=len(means), mean=float(np.mean(means)) if means else None, null=null)
     if few := too_few(len(means)): return Estimate(**known, undefined=few)
     if max(means) - min(means) < 1e-12: return Estimate(**known, undefined="all values are equal")
     sample = np.asarray(means)
     low, high = stats.t.interval(0.95, len(means) - 1, loc=sample.mean(), scale=stats.sem(sample))
-    boot = stats.bootstrap((sample,), np.mean, n_resamples=resamples, rng=np.random.default_rng(seed)).confidence_interval
-    flips = stats.permutation_test((sample - null,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(seed), vectorized=True)
+    boot = stats.bootstrap((sample,), np.mean, n_resamples=resamples,
+                           rng=np.random.default_rng(seed)).confidence_interval
+    flips = stats.permutation_test((sample - null,), lambda x, axis: x.mean(axis=axis), permutation_type="samples",
+                                   n_resamples=resamples, rng=np.random.default_rng(seed), vectorized=True)
     dz = float((sample.mean() - null) / sample.std(ddof=1))
     def finite(value): return float(value) if math.isfinite(value) else None
-    return Estimate(**known, low=float(low), high=float(high), boot_low=finite(boot.low), boot_high=finite(boot.high), p=float(flips.pvalue), dz=dz, g=dz * hedges_correction(len(means) - 1))
+    return Estimate(**known, low=float(low), high=float(high), boot_low=finite(boot.low), boot_high=finite(boot.high),
+                    p=float(flips.pvalue), dz=dz, g=dz * hedges_correction(len(means) - 1))
 
 # %% ../../nbs/02_measure/04_stats.ipynb #0000000a
 def paired_difference(before: Sequence[float],  # one value a unit, first arm
@@ -108,15 +114,20 @@ class Pairing(Record):
     unpaired: tuple[str, ...] = ()  # prompts without a scored sample in one of the arms
 
 
-def pair_by_prompt(before: Mapping[str, Sequence[float | None]],  # prompt id -> its samples in the first arm; None: unscored
-                   after: Mapping[str, Sequence[float | None]],  # the same for the second arm
-                   cluster_of: Mapping[str, str] | None = None,  # prompt id -> what it shares with others; None: each its own
-                   ) -> Pairing:
+def pair_by_prompt(
+    before: Mapping[str, Sequence[float | None]],  # prompt id -> its samples in the first arm; None: unscored
+    after: Mapping[str, Sequence[float | None]],  # the same for the second arm
+    cluster_of: Mapping[str, str] | None = None,  # prompt id -> what it shares with others; None: each its own
+) -> Pairing:
     "Average each prompt's scored samples in both arms, and keep the prompts that have some in both."
-    def means(arm): return {prompt: math.fsum(scored) / len(scored) for prompt, samples in arm.items() if (scored := [value for value in samples if value is not None])}
+    def means(arm):
+        return {prompt: math.fsum(scored) / len(scored)
+                for prompt, samples in arm.items() if (scored := [value for value in samples if value is not None])}
     first, second = means(before), means(after)
     prompts = tuple(prompt for prompt in first if prompt in second)
-    return Pairing(prompts=prompts, before=tuple(first[prompt] for prompt in prompts), after=tuple(second[prompt] for prompt in prompts), clusters=tuple((cluster_of or {}).get(prompt, prompt) for prompt in prompts),
+    return Pairing(prompts=prompts, before=tuple(first[prompt] for prompt in prompts),
+                   after=tuple(second[prompt] for prompt in prompts),
+                   clusters=tuple((cluster_of or {}).get(prompt, prompt) for prompt in prompts),
                    unpaired=tuple(prompt for prompt in dict.fromkeys([*before, *after]) if prompt not in prompts))
 
 # %% ../../nbs/02_measure/04_stats.ipynb #00000010
@@ -135,7 +146,8 @@ def estimate_accuracy(values: Sequence[float],  # 1 right, 0 wrong, 0.5 a tie
                       resamples: int = 2000,  # bootstrap and permutation resamples
                       seed: int = 0,  # of the resampling
                       ) -> Estimate:
-    "Share of right decisions against chance, 0.5; Wilson's interval on the clusters where all are right or all are wrong."
+    """Share of right decisions against chance, 0.5;
+    Wilson's interval on the clusters where all are right or all are wrong."""
     found = estimate(values, clusters, 0.5, resamples, seed)
     if found.low is not None: return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
     if not found.undefined.startswith("all values") or found.mean not in (0.0, 1.0): return found

@@ -11,8 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ..core.schema import Answer, digest, Record, Rubric, Verdict
-from .text import language, loop as circles, normalise
+from ..core.schema import Answer, Record, Rubric, Verdict, digest
+from .text import language, normalise
+from .text import loop as circles
 
 # %% ../../nbs/02_measure/03_style.ipynb #00000004
 WINDOW = 50  # words
@@ -36,7 +37,9 @@ def word_variety(text: str,  # an answer
     return sum(shares) / len(shares) if shares else None
 
 # %% ../../nbs/02_measure/03_style.ipynb #00000007
-SILENT = re.compile(r"(?<![aeiouyl])e$|(?<=[aeiouy]l)e$|(?<![sxzcghlaeiouy])es$|(?<=[aeiouy]l)es$|(?<![tdlaeiouy])ed$|(?<=[aeiouyl]l)ed$")  # hope, whole, hopes, holes, hoped, called; not tree, table, boxes, tables, wanted, settled
+# hope, whole, hopes, holes, hoped, called; not tree, table, boxes, tables, wanted, settled
+SILENT = re.compile(r"(?<![aeiouyl])e$|(?<=[aeiouy]l)e$|(?<![sxzcghlaeiouy])es$|(?<=[aeiouy]l)es$"
+                    r"|(?<![tdlaeiouy])ed$|(?<=[aeiouyl]l)ed$")
 
 
 def syllables(word: str,  # one English word
@@ -82,7 +85,8 @@ def frequent_openings(answers: Sequence[Answer],  # of any arms
     for arm in dict.fromkeys(answer.arm for answer in answers):
         openings = [opening(a.text, n) for a in answers if a.arm == arm and a.text and normalise(a.text)]
         common = sorted(Counter(openings).items(), key=lambda item: (-item[1], item[0]))[:top]
-        found += [Opening(arm=arm, words=words, answers=count, share=count / len(openings)) for words, count in common if count > 1]
+        found += [Opening(arm=arm, words=words, answers=count, share=count / len(openings))
+                  for words, count in common if count > 1]
     return found
 
 
@@ -94,7 +98,8 @@ def _opening_shares(answers: Sequence[Answer]) -> dict[tuple, float | None]:
         if not a.text: continue
         begun.setdefault((a.arm, opening(a.text)), set()).add(a.prompt_id)
         prompts.setdefault(a.arm, set()).add(a.prompt_id)
-    def share(a): return (len(begun[a.arm, opening(a.text)]) - 1) / (len(prompts[a.arm]) - 1) if len(prompts[a.arm]) > 1 else None
+    def share(a):
+        return (len(begun[a.arm, opening(a.text)]) - 1) / (len(prompts[a.arm]) - 1) if len(prompts[a.arm]) > 1 else None
     return {(a.arm, a.prompt_id, a.sample): share(a) for a in answers if a.text}
 
 # %% ../../nbs/02_measure/03_style.ipynb #0000000d
@@ -130,9 +135,11 @@ def style_verdicts(answers: Sequence[Answer],  # all answers of all arms: openin
     name = f"{rubric.id}@{rubric.digest}"
     def number(answer, criterion):
         if answer.text is None: return None, f"no answer: {answer.failure}"
-        if criterion == "opening_share": return _told(shares.get((answer.arm, answer.prompt_id, answer.sample)), "nothing to compare with")
+        if criterion == "opening_share":
+            return _told(shares.get((answer.arm, answer.prompt_id, answer.sample)), "nothing to compare with")
         return STYLE_MEASURES[criterion](answer)
     def verdict(answer, criterion):
         value, reason = number(answer, criterion)
-        return Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion, value=value, reason=reason, judge=STYLE_VERSION, rubric=name, sample=answer.sample)
+        return Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion, value=value, reason=reason,
+                       judge=STYLE_VERSION, rubric=name, sample=answer.sample)
     return [verdict(answer, criterion.id) for answer in answers for criterion in rubric.criteria]

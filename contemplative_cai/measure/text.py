@@ -11,9 +11,8 @@ import re
 import unicodedata
 from collections import Counter
 from functools import lru_cache
+
 from rapidfuzz.distance import Levenshtein
-
-
 
 # %% ../../nbs/02_measure/01_text.ipynb #00000003
 def plain_name(text: str,  # a heading or a line
@@ -37,7 +36,8 @@ def _words(text: str) -> list[str]:
 def similarity(left: str,  # a text
                right: str,  # another
                ) -> float:
-    "1 less the normalised edit distance: words to insert, delete or exchange, in lengths of the longer text (Levenshtein); 0 to 1."
+    """1 less the normalised edit distance: words to insert,
+    delete or exchange, in lengths of the longer text (Levenshtein); 0 to 1."""
     return Levenshtein.normalized_similarity(_words(left), _words(right))
 
 # %% ../../nbs/02_measure/01_text.ipynb #00000006
@@ -45,12 +45,14 @@ def loop(text: str,  # any text
          max_repeats: int = 3,  # how often the same four words in a row may occur
          min_distinct: float = 0.6,  # smallest share of runs of three words that are distinct
          ) -> str | None:
-    "What a text repeats, when it goes round in circles: the same four words too often, or (from 22 words on) mostly repeated runs of three."
+    """What a text repeats, when it goes round in circles:
+    the same four words too often, or (from 22 words on) mostly repeated runs of three."""
     words = _words(text)
     fours = Counter(zip(words, words[1:], words[2:], words[3:]))
     if fours and max(fours.values()) > max_repeats: return f"four words repeated {max(fours.values())} times"
     threes = list(zip(words, words[1:], words[2:]))
-    if len(threes) >= 20 and len(set(threes)) / len(threes) < min_distinct: return f"only {len(set(threes)) / len(threes):.0%} of its three-word runs are distinct"
+    if len(threes) >= 20 and len(set(threes)) / len(threes) < min_distinct:
+        return f"only {len(set(threes)) / len(threes):.0%} of its three-word runs are distinct"
     return None
 
 # %% ../../nbs/02_measure/01_text.ipynb #00000007
@@ -68,7 +70,9 @@ def language(text: str,  # any text
              sure: float = 0.99,  # how probable it must be
              ) -> str | None:
     "ISO 639-1 code of its language; None for a text that is too short, or not clearly in one."
-    if len(_words(text)) < LANGUAGE_WORDS and sum(not character.isascii() and character.isalpha() for character in text) < 2 * LANGUAGE_WORDS: return None
+    if (len(_words(text)) < LANGUAGE_WORDS
+            and sum(not character.isascii() and character.isalpha() for character in text) < 2 * LANGUAGE_WORDS):
+        return None
     code, probability = _identifier().classify(text)
     return code if probability >= sure else None
 
@@ -92,7 +96,9 @@ def refuses(text: str,  # an answer
     return bool(REFUSAL.search(re.sub(r"[\"“][^\"”\n]*[\"”]", '""', text)[:OPENING]))
 
 
-VOCABULARY = re.compile(r"\b(mindful\w*|non[-\s]?dual\w*|emptiness|boundless\w*|impermanen\w*|interconnected\w*|interdependen\w*|non[-\s]?attachment|compassion\w*|equanimity|sentient)\b", re.IGNORECASE)
+VOCABULARY = re.compile((r"\b(mindful\w*|non[-\s]?dual\w*|emptiness|boundless\w*|impermanen\w*|interconnected\w*"
+                         r"|interdependen\w*|non[-\s]?attachment|compassion\w*|equanimity|sentient)\b"),
+                        re.IGNORECASE)
 
 
 def vocabulary(text: str,  # a text

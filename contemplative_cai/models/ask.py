@@ -13,7 +13,7 @@ from ..core.journal import Journal
 from ..core.run import Run
 from ..core.schema import Conversation, digest
 from ..core.terminal import Progress
-from .llm import CallFailed, Completion, LLM, Logprob, ModelCallError, Sampling
+from .llm import LLM, CallFailed, Completion, Logprob, ModelCallError, Sampling
 
 # %% ../../nbs/04_models/09_ask.ipynb #00000004
 def call_key(stage: str,  # respond, critique, revise, answer
@@ -26,7 +26,8 @@ def call_key(stage: str,  # respond, critique, revise, answer
     return digest([stage, conversation, llm.key, sampling, template], length=32)
 
 
-def _finished(llm: LLM, journal: Journal, stage: str, names: list[str], conversations: list[Conversation], sampling: Sampling, alike: dict) -> Iterator[tuple[dict, dict]]:
+def _finished(llm: LLM, journal: Journal, stage: str, names: list[str], conversations: list[Conversation],
+              sampling: Sampling, alike: dict) -> Iterator[tuple[dict, dict]]:
     "Completions and failures of one batch by key, each group committed before it is passed on."
     if not names: return
     started = time.monotonic()
@@ -49,37 +50,49 @@ def ask(llm: LLM,  # who is asked
         least: int = 1,  # calls that must all have failed before the stage is given up
         label: str = "",  # what progress calls it; empty: the stage
         ) -> list[Completion | CallFailed]:
-    "A completion or the reason why there is none, in input order; raises `ModelCallError` when every one of at least `least` calls failed, or nothing more can be asked."
+    """A completion or the reason why there is none, in input order;
+    raises `ModelCallError` when every one of at least `least` calls failed, or nothing more can be asked."""
     keys = [call_key(stage, conversation, llm, sampling, template) for conversation in conversations]
     unique = dict(zip(keys, conversations))
     names, todo = list(unique), list(unique.values())
     unlimited = sampling.model_copy(update={"max_tokens": 0})
-    alike = {name: (call_key(stage, conversation, llm, unlimited, template), sampling.max_tokens) for name, conversation in unique.items()}
+    alike = {name: (call_key(stage, conversation, llm, unlimited, template), sampling.max_tokens)
+             for name, conversation in unique.items()}
     known, reasons = journal.get(names, alike), {}
     progress = Progress(run, label or stage, total=len(names), done=len(known))
     for batch in llm.batches(todo) if len(known) < len(names) else []:
         missing = [i for i in batch if names[i] not in known]
-        for made, failed in _finished(llm, journal, stage, [names[i] for i in missing], [todo[i] for i in missing], sampling, alike):
+        for made, failed in _finished(llm, journal, stage, [names[i] for i in missing], [todo[i] for i in missing],
+                                      sampling, alike):
             known.update(made)
             reasons.update(failed)
-            progress.advance(len(made) + len(failed), sum(completion["completion_tokens"] or 0 for completion in made.values()))
-    if reasons and not known and len(names) >= least: raise ModelCallError(f"all {len(names)} calls of stage '{stage}' failed; the first: {next(iter(reasons.values()))}")
+            progress.advance(len(made) + len(failed),
+                             sum(completion["completion_tokens"] or 0 for completion in made.values()))
+    if reasons and not known and len(names) >= least:
+        raise ModelCallError(f"all {len(names)} calls of stage '{stage}' failed; "
+                             f"the first: {next(iter(reasons.values()))}")
     return [Completion(**known[key]) if key in known else CallFailed(reason=reasons[key]) for key in keys]
 
 # %% ../../nbs/04_models/09_ask.ipynb #00000006
-WEIGHED_TOGETHER = 128  # rows of the list that are weighed and committed together, at least: they share what they begin with, and a kill can cost them
+# rows of the list that are weighed and committed together, at least:
+# they share what they begin with, and a kill can cost them
+WEIGHED_TOGETHER = 128
 HOPELESS = 3  # rows that fail one after the other, with none before them that was weighed, before the stage is given up
 
 
 def _weighed(llm: LLM, contexts: list[Conversation], replies: list[str], known: list) -> list[Logprob | CallFailed]:
-    "How likely each reply is; when the batch fails, its halves, down to single rows. `known` is what was found so far; raises `ModelCallError` when that is nothing but failures."
+    """How likely each reply is; when the batch fails, its halves, down to single rows.
+    `known` is what was found so far; raises `ModelCallError` when that is nothing but failures."""
     try: found = llm.logprobs(contexts, replies)
     except ModelCallError as error:
         if len(contexts) > 1:
             middle = len(contexts) // 2
-            return [*_weighed(llm, contexts[:middle], replies[:middle], known), *_weighed(llm, contexts[middle:], replies[middle:], known)]
+            return [*_weighed(llm, contexts[:middle], replies[:middle], known),
+                    *_weighed(llm, contexts[middle:], replies[middle:], known)]
         found = [CallFailed(reason=str(error))]
-        if len(known) >= HOPELESS - 1 and not any(isinstance(one, Logprob) for one in known): raise ModelCallError(f"{len(known) + 1} calls failed one after the other and none was answered; the last: {error}") from None
+        if len(known) >= HOPELESS - 1 and not any(isinstance(one, Logprob) for one in known):
+            raise ModelCallError(f"{len(known) + 1} calls failed one after the other and none was "
+                                 f"answered; the last: {error}") from None
     known += found
     return found
 
@@ -102,8 +115,10 @@ def weigh(llm: LLM,  # who weighs
           run: Run | None = None,  # whose progress.json to write
           label: str = "",  # what progress calls it; empty: the stage
           ) -> list[Logprob | CallFailed]:
-    "The log-probability of each reply, or the reason why there is none; raises `ModelCallError` when the first few failed and none was weighed."
-    keys = [digest([stage, context, reply, llm.key], length=32) for context, reply in zip(contexts, replies, strict=True)]
+    """The log-probability of each reply, or the reason why there is none;
+    raises `ModelCallError` when the first few failed and none was weighed."""
+    keys = [digest([stage, context, reply, llm.key], length=32)
+            for context, reply in zip(contexts, replies, strict=True)]
     rows = dict(zip(keys, zip(contexts, replies)))
     names, known, reasons, so_far = list(rows), journal.get(list(rows)), {}, []
     progress = Progress(run, label or stage, total=len(names), done=len(known))
@@ -111,20 +126,24 @@ def weigh(llm: LLM,  # who weighs
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
         found = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))
-        made, failed = {name: _completion(value) for name, value in found.items() if isinstance(value, Logprob)}, {name: value.reason for name, value in found.items() if isinstance(value, CallFailed)}
+        made, failed = ({name: _completion(value) for name, value in found.items() if isinstance(value, Logprob)},
+                        {name: value.reason for name, value in found.items() if isinstance(value, CallFailed)})
         if made: journal.save(stage, made, time.monotonic() - started)
         if failed: journal.fail(stage, failed)
         known.update(made)
         reasons.update(failed)
         progress.advance(len(missing))
-    return [Logprob(total=known[key]["total"], tokens=known[key]["tokens"]) if key in known else CallFailed(reason=reasons[key]) for key in keys]
+    return [(Logprob(total=known[key]["total"], tokens=known[key]["tokens"]) if key in known
+             else CallFailed(reason=reasons[key]))
+            for key in keys]
 
 # %% ../../nbs/04_models/09_ask.ipynb #00000007
 def another(sampling: Sampling,  # of the first sample
             i: int,  # number of the sample, from 0
             ) -> Sampling:
     "The same sampling with a seed of its own; the first sample keeps its seed."
-    return sampling if i == 0 else sampling.model_copy(update={"seed": int(digest([sampling.seed, "sample", i], 8), 16) % 2**31})
+    return (sampling if i == 0
+            else sampling.model_copy(update={"seed": int(digest([sampling.seed, "sample", i], 8), 16) % 2**31}))
 
 # %% ../../nbs/04_models/09_ask.ipynb #00000008
 PROBE = "What should I keep in mind before I answer a friend who is angry with me?"

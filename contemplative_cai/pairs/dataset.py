@@ -12,21 +12,22 @@ __all__ = ['PARTS', 'LICENCES', 'UNKNOWN', 'MODEL_LICENCES', 'HARMFUL', 'PAPER',
 import os
 import re
 import shutil
-import yaml
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..core.files import read_json, read_rows, write_text
 from ..core.project import brief
-from ..core.recipe import build_recipe, Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import Constitution, Dropped, InputError, PreferencePair
 from ..inputs.constitution import load_constitution, recipe_constitution
-from ..inputs.sources import OWN_FILES, own_prompts, SOURCES
+from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
-from ..models.catalog import model_specs, ModelSpec
+from ..models.catalog import ModelSpec, model_specs
 from .make import load_pairs, load_split
 from .waterfall import waterfall
 
@@ -44,10 +45,13 @@ def divide_pairs(pairs: Sequence[PreferencePair],  # of a run
                  split: Split,  # of its prompts
                  recipe: Recipe | None = None,  # that they were made by; None: not recorded
                  ) -> dict[str, list[PreferencePair]]:
-    "The pairs by part, in order, parts without pairs left out; raises `InputError` for a pair whose prompt the split does not know."
+    """The pairs by part, in order, parts without pairs left out;
+    raises `InputError` for a pair whose prompt the split does not know."""
     part = split.parts
     strange = {pair.prompt_id for pair in pairs} - set(part)
-    if strange: raise InputError(f"split.json does not know {len(strange)} prompts that pairs.jsonl has pairs of, such as {min(strange)}; run the generate step again, or restore the file")
+    if strange:
+        raise InputError(f"split.json does not know {len(strange)} prompts that pairs.jsonl has pairs of, "
+                         f"such as {min(strange)}; run the generate step again, or restore the file")
     found, out = {name: [] for name in PARTS}, untrained(split, {pair.principle for pair in pairs}, recipe)
     for pair in pairs:
         if part[pair.prompt_id] != "train" or pair.principle not in out: found[part[pair.prompt_id]].append(pair)
@@ -57,11 +61,13 @@ def divide_pairs(pairs: Sequence[PreferencePair],  # of a run
 def pairs_table(pairs: Sequence[PreferencePair],  # rows
                 schema=None,  # of a whole of which these rows are a part; None: read off the rows
                 ):
-    "The pairs as an Arrow table with the columns of `pairs.jsonl`; a column without a single value is a column of texts."
+    """The pairs as an Arrow table with the columns of `pairs.jsonl`;
+    a column without a single value is a column of texts."""
     import pyarrow
     table = pyarrow.Table.from_pylist([pair.model_dump(mode="json") for pair in pairs], schema=schema)
     for i, field in enumerate(table.schema):
-        if pyarrow.types.is_null(field.type): table = table.set_column(i, field.name, pyarrow.nulls(len(table), pyarrow.string()))
+        if pyarrow.types.is_null(field.type):
+            table = table.set_column(i, field.name, pyarrow.nulls(len(table), pyarrow.string()))
     return table
 
 
@@ -70,18 +76,21 @@ def read_dataset(folder: Path,  # as `write_dataset` returns it
     "The pairs of a data set's folder, by part."
     import pyarrow.parquet
     files = {part: Path(folder) / part_file(part) for part in PARTS}
-    return {part: [PreferencePair(**row) for row in pyarrow.parquet.read_table(path).to_pylist()] for part, path in files.items() if path.is_file()}
+    return {part: [PreferencePair(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
+            for part, path in files.items() if path.is_file()}
 
 # %% ../../nbs/06_pairs/08_dataset.ipynb #0000000c
+# of a source's prompts: the hub's name for it, and in words
 LICENCES = {
     "practice": ("apache-2.0", "Apache-2.0, this project's own"),
     "edge_cases": ("apache-2.0", "Apache-2.0, this project's own"),
     "ailuminate": ("cc-by-4.0", "CC BY 4.0, MLCommons' AILuminate v1.0 demo prompts (github.com/mlcommons/ailuminate)"),
-    "ailuminate-fr": ("cc-by-4.0", "CC BY 4.0, MLCommons' AILuminate v1.0 demo prompts, French (github.com/mlcommons/ailuminate)"),
+    "ailuminate-fr": ("cc-by-4.0",
+                      "CC BY 4.0, MLCommons' AILuminate v1.0 demo prompts, French (github.com/mlcommons/ailuminate)"),
     "xstest": ("cc-by-4.0", "CC BY 4.0, XSTest (github.com/paul-rottger/exaggerated-safety)"),
     "mt_bench": ("apache-2.0", "Apache-2.0, MT-Bench (github.com/lm-sys/FastChat)"),
     "hh-rlhf": ("mit", "MIT, Anthropic's HH-RLHF (github.com/anthropics/hh-rlhf)"),
-}  # of a source's prompts: the hub's name for it, and in words
+}
 UNKNOWN = ("unknown", "as its owner says")
 MODEL_LICENCES = {"Llama 3.1 Community License": "llama3.1"}  # those that say something about texts a model wrote
 HARMFUL = ("ailuminate", "ailuminate-fr", "hh-rlhf", "xstest")  # sources with prompts written to elicit harmful answers
@@ -109,7 +118,8 @@ def pairs_models(pairs: Sequence[PreferencePair],  # rows
                  ) -> dict[str, ModelSpec | None]:
     "The models that wrote the rows, by key; None for one that `configs/models.yaml` does not know."
     known = {name: spec for spec in model_specs().values() for name in (spec.name, spec.hub_id) if name}
-    return {key: known.get(re.split("[@+]", key.removeprefix("endpoint:"))[0]) for key in sorted({pair.model for pair in pairs})}
+    return {key: known.get(re.split("[@+]", key.removeprefix("endpoint:"))[0])
+            for key in sorted({pair.model for pair in pairs})}
 
 # %% ../../nbs/06_pairs/08_dataset.ipynb #0000000f
 def yield_table(kept: Sequence[PreferencePair],  # pairs that passed
@@ -118,11 +128,13 @@ def yield_table(kept: Sequence[PreferencePair],  # pairs that passed
     "The waterfall with a column a principle: `stage`, `lost`, `left`, and for each principle the rows left."
     columns = {}
     for principle in dict.fromkeys(row.principle for row in [*kept, *dropped]):
-        mine = waterfall([pair for pair in kept if pair.principle == principle], [row for row in dropped if row.principle == principle])
+        mine = waterfall([pair for pair in kept if pair.principle == principle],
+                         [row for row in dropped if row.principle == principle])
         columns[principle] = {row["stage"]: row["left"] for row in mine}
     rows, left = [], {}
     for row in waterfall(list(kept), list(dropped)):
-        left = {principle: stages.get(row["stage"], left.get(principle)) for principle, stages in columns.items()}  # a stage that took nothing of a principle may not be named there
+        # a stage that took nothing of a principle may not be named there
+        left = {principle: stages.get(row["stage"], left.get(principle)) for principle, stages in columns.items()}
         rows.append({**row, **left})
     return rows
 
@@ -151,20 +163,27 @@ def shared_recipe(recipe: Recipe,  # as resolved
                   ) -> str:
     "The recipe as YAML that can be given away: what differs from the defaults, and nothing of the machine it ran on."
     usual = Recipe().model_dump(mode="json")
-    said = {key: _without_folders(value) for key, value in recipe.model_dump(mode="json").items() if value != usual[key] and key not in ("api_key_env", "vllm_python")}
+    said = {key: _without_folders(value) for key, value in recipe.model_dump(mode="json").items()
+            if value != usual[key] and key not in ("api_key_env", "vllm_python")}
     if "base_url" in said: said["base_url"] = "https://your-server/v1"
     return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=200) if said else "{}  # the defaults\n"
 
 # %% ../../nbs/06_pairs/08_dataset.ipynb #00000015
 def health_facts(run: Run,  # any run
                  ) -> dict | None:
-    "The single values of `health.json` as `rows` (name, value), and its `warnings` in words; None when health was not computed."
+    """The single values of `health.json` as `rows` (name, value), and its `warnings` in words;
+    None when health was not computed."""
     if not run.path("health.json").exists(): return None
     found = read_json(run.path("health.json"))
-    def shown(value): return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else brief(value)
+    def shown(value):
+        return (("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}" if isinstance(value, float)
+                else f"{value:,}" if isinstance(value, int) else brief(value))
     warnings = found.get("warnings") if isinstance(found.get("warnings"), list) else []
-    return {"rows": [(name.replace("_", " "), shown(value)) for name, value in found.items() if isinstance(value, bool | int | float | str)],
-            "warnings": [str(warning["text"]) for warning in warnings if isinstance(warning, dict) and "text" in warning]}
+    return {
+        "rows": [(name.replace("_", " "), shown(value))
+                 for name, value in found.items() if isinstance(value, bool | int | float | str)],
+        "warnings": [str(warning["text"]) for warning in warnings if isinstance(warning, dict) and "text" in warning],
+    }
 
 
 def card_header(pairs: Sequence[PreferencePair],  # rows
@@ -174,34 +193,58 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
                 ) -> str:
     "The YAML at the top of the card, as the hub reads it."
     from huggingface_hub import DatasetCardData
-    licences = {licence for licence, _ in prompt_licences(pairs, recipe).values()} | {MODEL_LICENCES[spec.licence] for spec in pairs_models(pairs).values() if spec and spec.licence in MODEL_LICENCES}
-    languages = sorted({code for pair in pairs if re.fullmatch("[a-z]{2,3}", code := re.split("[_-]", pair.locale)[0].lower())})
-    sizes = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (float("inf"), "10M<n<100M")]
+    licences = {licence for licence, _ in prompt_licences(pairs, recipe).values()} | {
+        MODEL_LICENCES[spec.licence] for spec in pairs_models(pairs).values() if spec and spec.licence in MODEL_LICENCES
+    }
+    languages = sorted(
+        {code for pair in pairs if re.fullmatch("[a-z]{2,3}", code := re.split("[_-]", pair.locale)[0].lower())}
+    )
+    sizes = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+             (float("inf"), "10M<n<100M")]
     return DatasetCardData(
-        pretty_name=f"Contemplative preference pairs: {name}", license=sorted(licences) if len(licences) > 1 else licences.pop(), language=languages or None,
-        task_categories=["text-generation"], size_categories=[next(size for limit, size in sizes if len(pairs) < limit)], annotations_creators=["machine-generated"], language_creators=["machine-generated"],
-        tags=["preference", "dpo", "trl", "constitutional-ai", "synthetic", *(["not-for-all-audiences"] if harmful_sources(pairs) else [])],
-        configs=[{"config_name": "default", "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]}]).to_yaml()
+        pretty_name=f"Contemplative preference pairs: {name}",
+        license=sorted(licences) if len(licences) > 1 else licences.pop(),
+        language=languages or None,
+        task_categories=["text-generation"],
+        size_categories=[next(size for limit, size in sizes if len(pairs) < limit)],
+        annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"],
+        tags=["preference", "dpo", "trl", "constitutional-ai", "synthetic",
+              *(["not-for-all-audiences"] if harmful_sources(pairs) else [])],
+        configs=[{"config_name": "default",
+                  "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]}],
+    ).to_yaml()
 
 # %% ../../nbs/06_pairs/08_dataset.ipynb #00000018
 PAPER = ("emptiness", "non_duality", "boundless_care", "mindfulness")  # the principles that come from arXiv 2504.15125
-KEPT_TOGETHER = {"cluster": "all pairs of a prompt, and of its near duplicates, are in one part", "prompt": "all pairs of a prompt are in one part",
-                 "hazard": "whole hazards are kept for the test", "principle": "whole principles are kept for the test"}
+KEPT_TOGETHER = {"cluster": "all pairs of a prompt, and of its near duplicates, are in one part",
+                 "prompt": "all pairs of a prompt are in one part", "hazard": "whole hazards are kept for the test",
+                 "principle": "whole principles are kept for the test"}
 
 
 def known_limits(pairs: Sequence[PreferencePair],  # rows
                  dropped: Sequence[Dropped],  # rows that were dropped
                  ) -> list[str]:
     "What the data set does not give, in sentences."
-    models, prompts, rejected = pairs_models(pairs), {pair.prompt_id for pair in pairs}, sum(row.reason == "review" for row in dropped)
-    said = ["`chosen` is what a model wrote when it was asked to mend its own answer. It is not a correct answer: nobody has checked its facts or its advice.",
-            "`rejected` can be perfectly good, and then the pair teaches style. Rows were dropped by rules that look at words" + (f", and {rejected} by reviewers." if rejected else "; no reviewer has dropped any."),
-            "Revisions can be told from first answers by length and wording alone. Read a preference accuracy on these data beside rules that understand nothing (length, a bag of words).",
-            f"{len(pairs):,} pairs come from {len(prompts):,} prompts: rows of one prompt share `rejected` and are not independent."]
+    models, prompts, rejected = (pairs_models(pairs), {pair.prompt_id for pair in pairs},
+                                 sum(row.reason == "review" for row in dropped))
+    said = [("`chosen` is what a model wrote when it was asked to mend its own answer. "
+             "It is not a correct answer: nobody has checked its facts or its advice."),
+            (("`rejected` can be perfectly good, and then the pair teaches style. "
+              "Rows were dropped by rules that look at words")
+             + (f", and {rejected} by reviewers." if rejected else "; no reviewer has dropped any.")),
+            ("Revisions can be told from first answers by length and wording alone. "
+             "Read a preference accuracy on these data beside rules that understand nothing (length, a bag of words)."),
+            (f"{len(pairs):,} pairs come from {len(prompts):,} prompts: "
+             "rows of one prompt share `rejected` and are not independent.")]
     small = sorted(spec.name for spec in models.values() if spec and spec.parameters and spec.parameters < 1)
-    if small: said.append(f"{' and '.join(small)} {'has' if len(small) == 1 else 'have'} fewer than a billion parameters, and such critiques are often beside the point.")
+    if small:
+        said.append(f"{' and '.join(small)} {'has' if len(small) == 1 else 'have'} fewer than a billion parameters, "
+                    "and such critiques are often beside the point.")
     if "scripted" in models: said.append("The texts were written by a script, to test the machinery.")
-    if any(source.startswith("ailuminate") for source in harmful_sources(pairs)): said.append("AILuminate's prompts are its public demo set. What is measured on them is unofficial: no grades, no comparison with MLCommons' results.")
+    if any(source.startswith("ailuminate") for source in harmful_sources(pairs)):
+        said.append("AILuminate's prompts are its public demo set. What is measured on them is unofficial: no grades, "
+                    "no comparison with MLCommons' results.")
     return said
 
 # %% ../../nbs/06_pairs/08_dataset.ipynb #0000001a
@@ -362,21 +405,46 @@ def dataset_card(run: Run,  # a run that has generated
                  ) -> str:
     "The text of the card, from what lies in the run's folder."
     from jinja2 import Environment
-    manifest, pairs, dropped, split = run.manifest, load_pairs(run), read_rows(run.path("dropped.jsonl"), Dropped), load_split(run)
+    manifest, pairs, dropped, split = (run.manifest, load_pairs(run), read_rows(run.path("dropped.jsonl"), Dropped),
+                                       load_split(run))
     recipe = recorded_recipe(run)
-    parts, surroundings, table = divide_pairs(pairs, split, recipe), manifest.get("surroundings", {}), yield_table(pairs, dropped)
+    parts, surroundings, table = (divide_pairs(pairs, split, recipe), manifest.get("surroundings", {}),
+                                  yield_table(pairs, dropped))
     constitutions = {label: find_constitution(label, recipe) for label in sorted({pair.constitution for pair in pairs})}
     versions = ", ".join(f"{name} {number}" for name, number in surroundings.get("versions", {}).items() if number)
-    provenance = [("prompt set", manifest.get("prompts")), ("templates", ", ".join(sorted({pair.template for pair in pairs}))), ("seed", ", ".join(map(str, sorted({pair.seed for pair in pairs})))), ("versions", versions or None)]
+    provenance = [("prompt set", manifest.get("prompts")),
+                  ("templates", ", ".join(sorted({pair.template for pair in pairs}))),
+                  ("seed", ", ".join(map(str, sorted({pair.seed for pair in pairs})))), ("versions", versions or None)]
     jinja = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    jinja.filters |= {"cell": lambda text: " ".join(str(text).split()).replace("|", "\\|"), "quoted": lambda text: "\n> ".join(text.strip().split("\n"))}
+    jinja.filters |= {"cell": lambda text: " ".join(str(text).split()).replace("|", "\\|"),
+                      "quoted": lambda text: "\n> ".join(text.strip().split("\n"))}
     text = jinja.from_string(CARD).render(
-        header=card_header(pairs, parts, recipe, run.name), title=f"Contemplative preference pairs: {run.name}", pairs=pairs, prompts=len({pair.prompt_id for pair in pairs}), harmful=harmful_sources(pairs),
-        parts=parts, first=next(iter(parts)), split=split, kept_together=KEPT_TOGETHER[split.by], empty=[part for part in PARTS if part not in parts], nowhere=len(pairs) - sum(map(len, parts.values())),
-        columns=[name for name in PreferencePair.model_fields if name not in ("prompt", "chosen", "rejected")], table=table, principles=[name for name in table[0] if name not in ("stage", "lost", "left")],
-        health=health_facts(run), constitutions=constitutions, models=pairs_models(pairs), licences=prompt_licences(pairs, recipe), by_source=Counter(pair.source for pair in pairs), limits=known_limits(pairs, dropped),
-        recipe=shared_recipe(recipe) if recipe else None, commit=surroundings.get("commit"), run=run.name, provenance=[(name, value) for name, value in provenance if value is not None],
-        cited=[name for name in PAPER if any(name in pair.principle for pair in pairs)])
+        header=card_header(pairs, parts, recipe, run.name),
+        title=f"Contemplative preference pairs: {run.name}",
+        pairs=pairs,
+        prompts=len({pair.prompt_id for pair in pairs}),
+        harmful=harmful_sources(pairs),
+        parts=parts,
+        first=next(iter(parts)),
+        split=split,
+        kept_together=KEPT_TOGETHER[split.by],
+        empty=[part for part in PARTS if part not in parts],
+        nowhere=len(pairs) - sum(map(len, parts.values())),
+        columns=[name for name in PreferencePair.model_fields if name not in ("prompt", "chosen", "rejected")],
+        table=table,
+        principles=[name for name in table[0] if name not in ("stage", "lost", "left")],
+        health=health_facts(run),
+        constitutions=constitutions,
+        models=pairs_models(pairs),
+        licences=prompt_licences(pairs, recipe),
+        by_source=Counter(pair.source for pair in pairs),
+        limits=known_limits(pairs, dropped),
+        recipe=shared_recipe(recipe) if recipe else None,
+        commit=surroundings.get("commit"),
+        run=run.name,
+        provenance=[(name, value) for name, value in provenance if value is not None],
+        cited=[name for name in PAPER if any(name in pair.principle for pair in pairs)],
+    )
     return re.sub(r"\n{3,}", "\n\n", text)
 
 # %% ../../nbs/06_pairs/08_dataset.ipynb #0000001c
@@ -391,11 +459,14 @@ def _replace_folder(draft: Path, folder: Path) -> None:
 
 def write_dataset(run: Run,  # a run that has generated
                   ) -> Path:
-    "Write `dataset/`: a Parquet file a part, and the card; returns the folder. Raises `InputError` when there is nothing to write."
+    """Write `dataset/`: a Parquet file a part, and the card; returns the folder.
+    Raises `InputError` when there is nothing to write."""
     import pyarrow.parquet
     pairs = load_pairs(run)
     parts = divide_pairs(pairs, load_split(run), recorded_recipe(run))
-    if not parts: raise InputError(f"run '{run.name}' has no pairs to make a data set of; dropped.jsonl says why. Raise n_prompts or loosen the filters, and run the generate step again")
+    if not parts:
+        raise InputError(f"run '{run.name}' has no pairs to make a data set of; dropped.jsonl says why. "
+                         "Raise n_prompts or loosen the filters, and run the generate step again")
     folder, draft, schema = run.path("dataset"), run.path(".dataset"), pairs_table(pairs).schema
     shutil.rmtree(draft, ignore_errors=True)
     try:

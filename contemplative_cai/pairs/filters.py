@@ -18,10 +18,12 @@ from dataclasses import dataclass, fields
 from ..core.recipe import Recipe
 from ..core.schema import Principle, Record, Triple
 from ..inputs.constitution import BENIGN
-from ..measure.text import _words, language, loop, normalise, plain_name, refuses, similarity, vocabulary
+from ..measure.text import _words, language, loop, normalise, plain_name, refuses, similarity
+from ..measure.text import vocabulary
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000003
-_REVISED = r"(?:revi[sz]ed|rewritten|re-?worked|redrafted|rephrased|reworded|improved|updated|corrected|adjusted|amended|refined|modified|edited|better|gentler|softer|kinder|warmer|fairer|fuller|(?:more|less)\ \w+)"
+_REVISED = (r"(?:revi[sz]ed|rewritten|re-?worked|redrafted|rephrased|reworded|improved|updated|corrected|adjusted"
+            r"|amended|refined|modified|edited|better|gentler|softer|kinder|warmer|fairer|fuller|(?:more|less)\ \w+)")
 _TEXT = r"(?:answer|response|reply|version|text|draft|attempt|take|rewrite|wording)"
 _FORMER = r"(?:previous|earlier|first|original|initial|last|former|prior)"
 _NAME = r"(?:emptiness|mindfulness|non[-\s]?duality|boundless[-\s]+(?:care|compassion))"
@@ -68,9 +70,14 @@ _WORDINGS = {  # a wording counts wherever it stands, in the order of this list
       | \bin\ light\ of\ the\ critique\b | \brespond\ as\ an?\b""",
 }
 WORDINGS = {kind: re.compile(text, re.IGNORECASE | re.VERBOSE) for kind, text in _WORDINGS.items()}
-TELLING = frozenset("revis rewri impro updat corre versi draft criti feedb princ mindf empti bound nondu duali user assis templ email softe gentl".split())  # beginnings of words that excuse a wording when the question has them
+# beginnings of words that excuse a wording when the question has them
+TELLING = frozenset(("revis rewri impro updat corre versi draft criti feedb princ mindf empti bound nondu duali user "
+                     "assis templ email softe gentl").split())
 ANSWERING = frozenset("answe respo reply".split())  # these excuse only talk about answers in general
-UNMISTAKABLE = re.compile(rf"\b(?:my|your)\ (?:\w+\ )?{_FORMER}\ (?:response|answer|reply)\b | \b(?:here|heres|below)\b[^.!?\n]{{0,20}}\b{_REVISED}\ (?:response|answer|reply)\b", re.IGNORECASE | re.VERBOSE)  # never excused
+# never excused
+UNMISTAKABLE = re.compile((rf"\b(?:my|your)\ (?:\w+\ )?{_FORMER}\ (?:response|answer|reply)\b | "
+                           rf"\b(?:here|heres|below)\b[^.!?\n]{{0,20}}\b{_REVISED}\ (?:response|answer|reply)\b"),
+                          re.IGNORECASE | re.VERBOSE)
 
 
 def _beginnings(text: str) -> set[str]:
@@ -93,7 +100,8 @@ def wording(text: str,  # a revision
     return None
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000006
-RUN_OF_WORDS, LEAST_WORDS, LEAST_SHARE = 3, 6, 0.5  # words of a run; words and share of a sentence that must stand in such runs
+# words of a run; words and share of a sentence that must stand in such runs
+RUN_OF_WORDS, LEAST_WORDS, LEAST_SHARE = 3, 6, 0.5
 
 
 def _in_runs(sentence: list[str], words: list[str]) -> int:
@@ -166,7 +174,8 @@ Filter = Callable[[Triple, Principle, Thresholds], str | None]
 
 def empty(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
     "Answer, critique or revision has no words."
-    blank = [name for name in ("response", "critique", "revision") if getattr(triple, name) and not _words(getattr(triple, name).text)]
+    blank = [name for name in ("response", "critique", "revision")
+             if getattr(triple, name) and not _words(getattr(triple, name).text)]
     return f"no words in the {' and the '.join(blank)}" if blank else None
 
 
@@ -186,7 +195,10 @@ def near_identical(triple: Triple, principle: Principle, limits: Thresholds) -> 
     if value > limits.max_similarity: return f"similarity {value:.2f}, at most {limits.max_similarity:g} is allowed"
     room = max(limits.read_words - sum(len(_words(turn.content)) for turn in triple.prompt.messages), 1)
     value = similarity(*(" ".join(_words(text)[:room]) for text in (triple.response.text, triple.revision.text)))
-    return f"similarity {value:.2f} in the {room} words that training reads, at most {limits.max_similarity:g} is allowed" if value > limits.max_similarity else None
+    return (
+        f"similarity {value:.2f} in the {room} words that training reads, at most {limits.max_similarity:g} is allowed"
+        if value > limits.max_similarity else None
+    )
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #0000000b
 def _word_runs(text: str, length: int) -> set[tuple[str, ...]]:
@@ -195,16 +207,20 @@ def _word_runs(text: str, length: int) -> set[tuple[str, ...]]:
     return {tuple(words[i:i + length]) for i in range(len(words) - length + 1)}
 
 
-PRINCIPLE_NAMES = {"non_duality": ("non duality", "nonduality", "nondual"), "boundless_care": ("boundless care", "boundless compassion")}  # names that nobody says by chance
+# names that nobody says by chance
+PRINCIPLE_NAMES = {"non_duality": ("non duality", "nonduality", "nondual"),
+                   "boundless_care": ("boundless care", "boundless compassion")}
 
 
 def named_principle(text: str,  # a revision
                     principle: Principle,  # or a combination of several
                     ) -> str | None:
-    "The name of the principle, or of one that is part of it, where the text says it; hyphens of every kind count as spaces."
+    """The name of the principle, or of one that is part of it, where the text says it;
+    hyphens of every kind count as spaces."""
     words = f" {plain_name(text)} "
     telling = [name for id, names in PRINCIPLE_NAMES.items() if id in principle.id for name in names]
-    called = [f"principle of {name}" for name in {plain_name(principle.title), plain_name(principle.id)}] + [f"{plain_name(principle.title)} principle"]
+    called = ([f"principle of {name}" for name in {plain_name(principle.title), plain_name(principle.id)}]
+              + [f"{plain_name(principle.title)} principle"])
     return next((name for name in (*telling, *called) if f" {name} " in words), None)
 
 
@@ -215,16 +231,22 @@ def leaked_preamble(triple: Triple, principle: Principle, limits: Thresholds) ->
     if found: return f"{found.kind}: '{found.words}'"
     named = named_principle(text, principle)
     if named: return f"names the principle '{named}'"
-    sources = {"critique": critique, "principle": " ".join([principle.description, *principle.clauses, principle.critique_request, principle.revision_request])}
+    sources = {"critique": critique,
+               "principle": " ".join([principle.description, *principle.clauses, principle.critique_request,
+                                      principle.revision_request])}
     own = _word_runs(text, limits.copied_words) - _word_runs(triple.response.text, limits.copied_words)
-    return next((f"repeats {limits.copied_words} words of the {name}" for name, source in sources.items() if own & _word_runs(source, limits.copied_words)), None)
+    return next((f"repeats {limits.copied_words} words of the {name}"
+                 for name, source in sources.items() if own & _word_runs(source, limits.copied_words)),
+                None)
 
 
 def copied_example(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision copies a worked example."
     runs = _word_runs(triple.revision.text, limits.copied_words)
     for number, example in enumerate(principle.examples, 1):
-        if any(runs & _word_runs(text, limits.copied_words) for text in (example.revision, example.response, example.critique)): return f"repeats {limits.copied_words} words of worked example {number}"
+        if any(runs & _word_runs(text, limits.copied_words)
+               for text in (example.revision, example.response, example.critique)):
+            return f"repeats {limits.copied_words} words of worked example {number}"
     return None
 
 
@@ -236,7 +258,9 @@ def repetition_loop(triple: Triple, principle: Principle, limits: Thresholds) ->
 def length_ratio(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision is much shorter or longer than the answer."
     ratio = len(_words(triple.revision.text)) / max(len(_words(triple.response.text)), 1)
-    return None if limits.min_length_ratio <= ratio <= limits.max_length_ratio else f"{ratio:.2f} lengths of the answer, allowed {limits.min_length_ratio:g} to {limits.max_length_ratio:g}"
+    return None if limits.min_length_ratio <= ratio <= limits.max_length_ratio else (
+        f"{ratio:.2f} lengths of the answer, allowed {limits.min_length_ratio:g} to {limits.max_length_ratio:g}"
+    )
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #0000000d
 def language_switch(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
@@ -246,16 +270,22 @@ def language_switch(triple: Triple, principle: Principle, limits: Thresholds) ->
 
 
 def refusal_again(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
-    "A refusal was turned into a refusal: the pair would teach a manner of refusing. What a benign twin is answered must not be one at all."
+    """A refusal was turned into a refusal: the pair would teach a manner of refusing.
+    What a benign twin is answered must not be one at all."""
     if not refuses(triple.revision.text): return None
-    return "declines to help with what is harmless" if principle.id == BENIGN.id else "answer and revision both decline to help" if refuses(triple.response.text) else None
+    return ("declines to help with what is harmless" if principle.id == BENIGN.id
+            else "answer and revision both decline to help" if refuses(triple.response.text) else None)
 
 
 def principle_vocabulary(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision preaches: it is full of contemplative vocabulary."
     rate = vocabulary(triple.revision.text, triple.prompt.text)
-    return f"{rate:.1f} such words in a hundred, at most {limits.max_vocabulary:g} are allowed" if rate > limits.max_vocabulary else None
+    return (f"{rate:.1f} such words in a hundred, at most {limits.max_vocabulary:g} are allowed"
+            if rate > limits.max_vocabulary else None)
 
 
 ALWAYS = ("empty", "identical")  # no recipe can switch these off: such a row is not a pair
-FILTER_FUNCTIONS: dict[str, Filter] = {f.__name__: f for f in (empty, cut_off, identical, near_identical, leaked_preamble, copied_example, repetition_loop, language_switch, refusal_again, length_ratio, principle_vocabulary)}
+FILTER_FUNCTIONS: dict[str, Filter] = {
+    f.__name__: f for f in (empty, cut_off, identical, near_identical, leaked_preamble, copied_example, repetition_loop,
+                            language_switch, refusal_again, length_ratio, principle_vocabulary)
+}

@@ -16,10 +16,11 @@ from ..core.journal import Journal, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import asked_text, Constitution, Dropped, InputError, PreferencePair, Prompt
-from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution, recipe_constitution
+from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, asked_text
+from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution
+from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import _held_out, parted, recipe_prompts, recipe_split, refuse_leakage
-from ..inputs.split import find_leaks, prompts_digest, Split
+from ..inputs.split import Split, find_leaks, prompts_digest
 from ..inputs.tables import mended
 from ..models.catalog import model_spec
 from ..models.choose import open_llm
@@ -30,7 +31,7 @@ from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
 from ..revision.preferences import preferences
-from ..revision.revise import make_triples, Models, recipe_methods
+from ..revision.revise import Models, make_triples, recipe_methods
 from ..revision.templates import load_template, shows_one_clause
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #00000004
@@ -55,10 +56,15 @@ def _is_constitution(name: str) -> bool:
 
 def check_methods(recipe: Recipe,  # the experiment
                   ) -> None:
-    "Look, before anything is asked, at the template set and at every model and constitution the recipe names beside its own; raises `InputError` with all that is wrong."
-    if recipe.combine and (short := shows_one_clause(load_template(recipe.template))): raise InputError(f"template '{recipe.template}' shows one clause of a principle ({short}), and combine makes principles that need several; use another template, or take combine away")
-    models = [] if recipe.base_url else [*_named_models(recipe).values(), *(name for name in recipe.ensemble or () if not _is_constitution(name))]
-    every([lambda: load_template(recipe.template), *(lambda name=name: model_spec(name) for name in models), *(lambda name=name: load_constitution(name) for name in recipe.ensemble or () if _is_constitution(name))])
+    """Look, before anything is asked, at the template set
+    and at every model and constitution the recipe names beside its own; raises `InputError` with all that is wrong."""
+    if recipe.combine and (short := shows_one_clause(load_template(recipe.template))):
+        raise InputError(f"template '{recipe.template}' shows one clause of a principle ({short}), "
+                         "and combine makes principles that need several; use another template, or take combine away")
+    models = [] if recipe.base_url else [*_named_models(recipe).values(),
+                                         *(name for name in recipe.ensemble or () if not _is_constitution(name))]
+    every([lambda: load_template(recipe.template), *(lambda name=name: model_spec(name) for name in models),
+           *(lambda name=name: load_constitution(name) for name in recipe.ensemble or () if _is_constitution(name))])
 
 
 @contextmanager
@@ -76,25 +82,38 @@ def open_models(recipe: Recipe,  # the experiment
 
 
 def _compared(pairs: list[PreferencePair], constitution: Constitution, whole: bool = False) -> list[tuple]:
-    "What a judge is asked about each pair: the question with what went before it, chosen, rejected, and its principle or the whole constitution."
+    """What a judge is asked about each pair: the question with what went before it,
+    chosen, rejected, and its principle or the whole constitution."""
     principles = {principle.id: principle for principle in ([] if whole else constitution.principles)}
-    together = combine_principles(list(constitution.principles)) if len(constitution.principles) > 1 else constitution.principles[0]
-    def asked(pair): return asked_text(Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source))
-    return [(asked(pair), pair.chosen[0].content, pair.rejected[0].content, principles.get(pair.principle, together)) for pair in pairs]
+    together = (combine_principles(list(constitution.principles)) if len(constitution.principles) > 1
+                else constitution.principles[0])
+    def asked(pair):
+        return asked_text(Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source))
+    return [(asked(pair), pair.chosen[0].content, pair.rejected[0].content, principles.get(pair.principle, together))
+            for pair in pairs]
 
 
-def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal, run: Run) -> tuple[list[PreferencePair], list[Dropped]]:
+def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal,
+            run: Run) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs that the judge, where there is one, and the ensemble leave; twins are not theirs to judge."
     dropped: list[Dropped] = []
-    twins, kept = [pair for pair in kept if pair.principle == BENIGN.id], [pair for pair in kept if pair.principle != BENIGN.id]
-    if recipe.judge == "logits": kept, dropped = filter_judged(kept, preferences(critic, journal, _compared(kept, constitution), run), recipe.filters)
+    twins, kept = ([pair for pair in kept if pair.principle == BENIGN.id],
+                   [pair for pair in kept if pair.principle != BENIGN.id])
+    if recipe.judge == "logits":
+        kept, dropped = filter_judged(kept, preferences(critic, journal, _compared(kept, constitution), run),
+                                      recipe.filters)
     if not recipe.ensemble: return [*kept, *twins], dropped
-    kept, gone = filter_ensemble(kept, {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble}, recipe.filters)
+    kept, gone = filter_ensemble(
+        kept, {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble},
+        recipe.filters
+    )
     return [*kept, *twins], [*dropped, *gone]
 
 
-def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal, run: Run) -> list:
-    "How a member of the ensemble weighs the pairs: another model by the same principles, or the critic by another constitution."
+def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM,
+              journal: Journal, run: Run) -> list:
+    """How a member of the ensemble weighs the pairs:
+    another model by the same principles, or the critic by another constitution."""
     if _is_constitution(name):
         return preferences(critic, journal, _compared(pairs, load_constitution(name), whole=True), run)
     with open_llm(recipe.model_copy(update={"model": name}), run) as member:
@@ -111,19 +130,31 @@ def generate_pairs(run: Run,  # where it goes
     split = recipe_split(recipe, prompts, run.path("split.json"))
     refuse_leakage(run, recipe, split, prompts)
     with Journal(run.path("journal.sqlite")) as journal, open_models(recipe, run, llm) as models:
-        others = {part: getattr(models, part).key if part in _named_models(recipe) else None for part in ("critic", "reviser")}
-        run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None, constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts), drawn=dict(Counter(prompt.source for prompt in prompts)), mended=dict(Counter(change for prompt in prompts for change in mended(prompt))), template=methods.label, seed=recipe.seed)
+        others = {part: getattr(models, part).key if part in _named_models(recipe) else None
+                  for part in ("critic", "reviser")}
+        run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None,
+                   constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts),
+                   drawn=dict(Counter(prompt.source for prompt in prompts)),
+                   mended=dict(Counter(change for prompt in prompts for change in mended(prompt))),
+                   template=methods.label, seed=recipe.seed)
         write_text(run.path("split.json"), split.model_dump_json(indent=1) + "\n")
         asked, twins = parted(recipe, prompts)
         training = [prompt for prompt in asked if split.parts[prompt.id] == "train"]
         if recipe.paraphrases:
-            def leaks(made): return {leak.learned_id for leak in find_leaks({"paraphrases": made}, {name: there for name, there in _held_out(recipe, split, prompts).items() if there is not None})}
-            more = paraphrases(models.answer, journal, training, prompts, recipe.paraphrases, methods.answer, leaks, run)
+            def leaks(made):
+                return {
+                    leak.learned_id for leak in find_leaks({"paraphrases": made}, {
+                        name: there for name, there in _held_out(recipe, split, prompts).items() if there is not None
+                    })
+                }
+            more = paraphrases(models.answer, journal, training, prompts, recipe.paraphrases, methods.answer, leaks,
+                               run)
             run.record(paraphrases=more.counts)
             asked += more.prompts
         triples = make_triples(models, journal, asked, constitution, methods, run)
         if twins: triples += twin_triples(models.answer, journal, twins, methods.answer, recipe.seed, run)
-        kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.label, recipe.few_shot == "mixed")
+        kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.label,
+                                       recipe.few_shot == "mixed")
         run.tell({"rows": waterfall(kept, dropped)})
         kept, gone = _judged(kept, recipe, constitution, models.critic, journal, run)
     kept, surplus = balance_pairs(kept, recipe)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 
 from ..core.project import brief, did_you_mean
 from ..core.recipe import BALANCED, Recipe
-from ..core.schema import digest, Dropped, InputError, Message, PreferencePair, Record
+from ..core.schema import Dropped, InputError, Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture
-from ..measure.text import normalise, similarity, VOCABULARY
-from .baselines import bag_of_words_rule, clustered_share, cross_validated, length_rule, Measure
+from ..measure.text import VOCABULARY, normalise, similarity
+from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated, length_rule
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
 class Quartiles(Record):
@@ -77,7 +77,8 @@ def distinct_runs(texts: list[list[str]],  # the words of each
              ) -> Measure:
     "Distinct-n: distinct runs of n words over all runs of n words, counted inside the texts."
     runs = [run for words in texts for run in zip(*(words[i:] for i in range(n)))]
-    return Measure(value=len(set(runs)) / len(runs), n=len(runs)) if runs else Measure(undefined=f"no text has {n} word{'s' if n > 1 else ''}")
+    return (Measure(value=len(set(runs)) / len(runs), n=len(runs)) if runs
+            else Measure(undefined=f"no text has {n} word{'s' if n > 1 else ''}"))
 
 
 class SharedOpening(Record):
@@ -93,7 +94,8 @@ def common_openings(texts: list[tuple[str, list[str]]],  # prompt and words of e
     prompts = defaultdict(list)
     for prompt, words in texts: prompts[" ".join(words[:SHARED_OPENING_WORDS])].append(prompt)
     shared = sorted((-len(those), opening) for opening, those in prompts.items() if opening and len(set(those)) > 1)
-    return tuple(SharedOpening(words=opening, count=-count, share=-count / len(texts)) for count, opening in shared[:OPENINGS])
+    return tuple(SharedOpening(words=opening, count=-count, share=-count / len(texts))
+                 for count, opening in shared[:OPENINGS])
 
 
 def vocabulary_rate(texts: list[list[str]],  # the words of each
@@ -163,7 +165,8 @@ def _lengths(pair: PreferencePair) -> tuple[int, int]:
 
 
 def _ratio_bin(pair: PreferencePair) -> tuple[int, int]:
-    "Place of the pair's length ratio among the bins, and 1 where chosen is longer, -1 where it is shorter, 0 at equal length."
+    """Place of the pair's length ratio among the bins,
+    and 1 where chosen is longer, -1 where it is shorter, 0 at equal length."""
     chosen, rejected = _lengths(pair)
     short, long = sorted((chosen, rejected))
     return bisect.bisect_right(RATIOS, long / max(short, 1)), (chosen > rejected) - (chosen < rejected)
@@ -172,14 +175,16 @@ def _ratio_bin(pair: PreferencePair) -> tuple[int, int]:
 def _bins(pairs: list[PreferencePair]) -> tuple[RatioBin, ...]:
     "How many pairs are in each bin of the length ratio."
     there = Counter(map(_ratio_bin, pairs))
-    return tuple(RatioBin(above=above, below=below, shorter=there[place, -1], longer=there[place, 1]) for place, (above, below) in enumerate(zip((1.0, *RATIOS), (*RATIOS, None))))
+    return tuple(RatioBin(above=above, below=below, shorter=there[place, -1], longer=there[place, 1])
+                 for place, (above, below) in enumerate(zip((1.0, *RATIOS), (*RATIOS, None))))
 
 
 def _side(pairs: list[PreferencePair], side: str, words: int) -> Side:
     "Length, variety, openings and vocabulary of one side; variety on so many words."
     texts, lengths = _texts(pairs, side), quartiles([len(_words(getattr(pair, side)[0].content)) for pair in pairs])
     cut = list(_cut([text for _, text in texts], words))
-    return Side(words=lengths, distinct_1=distinct_runs(cut, 1), distinct_2=distinct_runs(cut, 2), openings=common_openings(texts), vocabulary=vocabulary_rate([text for _, text in texts]))
+    return Side(words=lengths, distinct_1=distinct_runs(cut, 1), distinct_2=distinct_runs(cut, 2),
+                openings=common_openings(texts), vocabulary=vocabulary_rate([text for _, text in texts]))
 
 
 def _beginning(pair: PreferencePair) -> PreferencePair:
@@ -195,8 +200,11 @@ def _cell(pair: PreferencePair, keys: tuple[str, ...]) -> tuple[str, ...]:
 
 def _axis(pairs: list[PreferencePair], key: str) -> Axis:
     "How the pairs are spread over one label."
-    counts = dict(sorted(Counter(_cell(pair, (key,))[0] for pair in pairs).items(), key=lambda item: (-item[1], item[0])))
-    return Axis(counts=counts, ratio=Measure(value=max(counts.values()) / min(counts.values()), n=len(pairs)) if counts else Measure(undefined="no pairs"))
+    counts = dict(sorted(Counter(_cell(pair, (key,))[0] for pair in pairs).items(),
+                         key=lambda item: (-item[1], item[0])))
+    return Axis(counts=counts,
+                ratio=(Measure(value=max(counts.values()) / min(counts.values()), n=len(pairs)) if counts
+                       else Measure(undefined="no pairs")))
 
 
 def health(pairs: list[PreferencePair],  # in any order, any number
@@ -207,19 +215,34 @@ def health(pairs: list[PreferencePair],  # in any order, any number
     sample = sorted(sorted(pairs, key=lambda pair: digest([seed, pair.id]))[:SAMPLED], key=lambda pair: pair.id)
     words = min(sum(len(text) for _, text in _texts(pairs, side)) for side in ("chosen", "rejected"))
     bins, cells = [_ratio_bin(pair) for pair in pairs], Counter(_cell(pair, BALANCED) for pair in pairs)
-    return Health(pairs=len(pairs), prompts=len({pair.prompt_id for pair in pairs}), chosen=_side(pairs, "chosen", words), rejected=_side(pairs, "rejected", words),
-                  longer=clustered_share([0.5 + 0.5 * sign for _, sign in bins], [pair.prompt_id for pair in pairs], seed), ratio=quartiles([max(chosen, 1) / max(rejected, 1) for chosen, rejected in map(_lengths, pairs)]),
-                  equal=sum(sign == 0 for _, sign in bins), bins=_bins(pairs), length_rule=cross_validated(pairs, length_rule, seed), bag_of_words=cross_validated(sample, bag_of_words_rule, seed),
-                  first_words=cross_validated([_beginning(pair) for pair in sample], bag_of_words_rule, seed), similarity=quartiles([similarity(pair.chosen[0].content, pair.rejected[0].content) for pair in sample]),
-                  axes={key: _axis(pairs, key) for key in BALANCED}, cells=tuple(Stratum(**dict(zip(BALANCED, cell)), pairs=count) for cell, count in sorted(cells.items())))
+    return Health(
+        pairs=len(pairs),
+        prompts=len({pair.prompt_id for pair in pairs}),
+        chosen=_side(pairs, "chosen", words),
+        rejected=_side(pairs, "rejected", words),
+        longer=clustered_share([0.5 + 0.5 * sign for _, sign in bins], [pair.prompt_id for pair in pairs], seed),
+        ratio=quartiles([max(chosen, 1) / max(rejected, 1) for chosen, rejected in map(_lengths, pairs)]),
+        equal=sum(sign == 0 for _, sign in bins),
+        bins=_bins(pairs),
+        length_rule=cross_validated(pairs, length_rule, seed),
+        bag_of_words=cross_validated(sample, bag_of_words_rule, seed),
+        first_words=cross_validated([_beginning(pair) for pair in sample], bag_of_words_rule, seed),
+        similarity=quartiles([similarity(pair.chosen[0].content, pair.rejected[0].content) for pair in sample]),
+        axes={key: _axis(pairs, key) for key in BALANCED},
+        cells=tuple(Stratum(**dict(zip(BALANCED, cell)), pairs=count) for cell, count in sorted(cells.items())),
+    )
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000012
 LENGTH_ALONE = 0.65  # accuracy of the length rule: above it, length is the easiest thing to learn, and is learned first
 LENGTH_RATIO = 1.5  # median length ratio, or one over it: beyond it, half of the pairs teach brevity or verbosity
-SEPARABLE = 0.85  # accuracy of a bag of words: above it, most pairs can be told apart by style, and preference accuracy says little
+# accuracy of a bag of words: above it, most pairs can be told apart by style, and preference accuracy says little
+SEPARABLE = 0.85
 OPENING_SHARE = 0.1  # texts with one opening: more than one in ten is a phrase the model will begin with
-FEWER_DISTINCT = 0.75  # distinct-2 of chosen in those of rejected: below it, revisions repeat each other clearly more than answers do
-VOCABULARY_RATE = 1.0  # words of the principles in 1,000: above it, one text of a hundred words in ten talks about the principles instead of living them
+# distinct-2 of chosen in those of rejected: below it, revisions repeat each other clearly more than answers do
+FEWER_DISTINCT = 0.75
+# words of the principles in 1,000: above it,
+# one text of a hundred words in ten talks about the principles instead of living them
+VOCABULARY_RATE = 1.0
 SIMILAR = 0.7  # median similarity: above it, half of the pairs differ in less than a third of their words
 UNEVEN = 3.0  # largest cell over smallest: above it, the largest decides what is learned
 FEWEST = 5  # pairs, texts or labels that make a pattern; fewer are chance
@@ -239,33 +262,65 @@ def _length_warnings(health: Health) -> list[HealthWarning]:
     rule, ratio, found = health.length_rule, health.ratio, []
     matched = health.equal + sum(2 * min(bin.shorter, bin.longer) for bin in health.bins)
     if rule.low is not None and rule.low > 0.5 and rule.value > LENGTH_ALONE:
-        found.append(HealthWarning(figure="length_rule", value=rule.value, threshold=LENGTH_ALONE, setting="length_match", sentence=f"Length alone tells chosen from rejected: a rule that sees nothing else is right on {stated(rule)} of pairs with unseen prompts (chance 0.50, threshold {LENGTH_ALONE:g}); `length_match: true` leaves out pairs until longer and shorter are equally frequent, and keeps {matched} of {health.pairs}."))
+        found.append(HealthWarning(
+            figure="length_rule", value=rule.value, threshold=LENGTH_ALONE, setting="length_match",
+            sentence=("Length alone tells chosen from rejected: a rule that sees nothing else is right "
+                      f"on {stated(rule)} of pairs with unseen prompts (chance 0.50, threshold {LENGTH_ALONE:g}); "
+                      "`length_match: true` leaves out pairs until longer and shorter are equally frequent, "
+                      f"and keeps {matched} of {health.pairs}.")
+        ))
     if not 1 / LENGTH_RATIO <= ratio.median <= LENGTH_RATIO:
-        setting, limit, what = ("max_length_ratio", LENGTH_RATIO, "longer") if ratio.median > 1 else ("min_length_ratio", 1 / LENGTH_RATIO, "shorter")
-        found.append(HealthWarning(figure="ratio", value=ratio.median, threshold=limit, setting=setting, sentence=f"Chosen texts are much {what}: in the median {ratio.median:.2f} lengths of the rejected one (threshold {limit:.2f}); bring `{setting}` closer to 1."))
+        setting, limit, what = (("max_length_ratio", LENGTH_RATIO, "longer") if ratio.median > 1
+                                else ("min_length_ratio", 1 / LENGTH_RATIO, "shorter"))
+        found.append(HealthWarning(
+            figure="ratio", value=ratio.median, threshold=limit, setting=setting,
+            sentence=(f"Chosen texts are much {what}: in the median {ratio.median:.2f} lengths of the rejected one "
+                      f"(threshold {limit:.2f}); bring `{setting}` closer to 1.")
+        ))
     return found
 
 
 def _separable_warnings(health: Health) -> list[HealthWarning]:
     "Whether a bag of words tells the sides apart, from the whole texts or from their beginnings."
-    told = [("bag_of_words", "words of the whole texts", "n_few_shot", "show other worked examples, or another number of them with `n_few_shot`, since revisions take over their style"),
-            ("first_words", f"first {FIRST_WORDS} words", "max_share_opening", "a lower `max_share_opening` drops texts that begin alike")]
-    return [HealthWarning(figure=name, value=rule.value, threshold=SEPARABLE, setting=setting, sentence=f"The {what} tell chosen from rejected: a bag of them is right on {stated(rule)} of pairs with unseen prompts (chance 0.50, threshold {SEPARABLE:g}); {remedy}.")
-            for name, what, setting, remedy in told if (rule := getattr(health, name)).low is not None and rule.low > 0.5 and rule.value > SEPARABLE]
+    told = [("bag_of_words", "words of the whole texts", "n_few_shot",
+             ("show other worked examples, or another number of them with `n_few_shot`, "
+              "since revisions take over their style")),
+            ("first_words", f"first {FIRST_WORDS} words", "max_share_opening",
+             "a lower `max_share_opening` drops texts that begin alike")]
+    return [HealthWarning(figure=name, value=rule.value, threshold=SEPARABLE, setting=setting,
+                          sentence=(f"The {what} tell chosen from rejected: a bag of them is right on {stated(rule)} "
+                                    f"of pairs with unseen prompts (chance 0.50, threshold {SEPARABLE:g}); {remedy}."))
+            for name, what, setting, remedy in told
+            if (rule := getattr(health, name)).low is not None and rule.low > 0.5 and rule.value > SEPARABLE]
 
 
 def _wording_warnings(health: Health) -> list[HealthWarning]:
-    "Whether chosen texts begin alike, repeat each other, talk about the principles, or hardly differ from the rejected."
+    """Whether chosen texts begin alike, repeat each other,
+    talk about the principles, or hardly differ from the rejected."""
     chosen, rejected, found = health.chosen, health.rejected, []
-    def warn(figure, value, threshold, setting, sentence): found.append(HealthWarning(figure=figure, value=value, threshold=threshold, setting=setting, sentence=sentence))
+    def warn(figure, value, threshold, setting, sentence):
+        found.append(HealthWarning(figure=figure, value=value, threshold=threshold, setting=setting, sentence=sentence))
     for opening in chosen.openings[:1]:
-        if opening.share > OPENING_SHARE and opening.count >= FEWEST: warn("chosen.openings", opening.share, OPENING_SHARE, "max_share_opening", f"{opening.count} chosen texts begin with '{opening.words}': {opening.share:.0%} (threshold {OPENING_SHARE:.0%}); a lower `max_share_opening` drops the surplus.")
+        if opening.share > OPENING_SHARE and opening.count >= FEWEST:
+            warn("chosen.openings", opening.share, OPENING_SHARE, "max_share_opening",
+                 (f"{opening.count} chosen texts begin with '{opening.words}': {opening.share:.0%} (threshold "
+                  f"{OPENING_SHARE:.0%}); a lower `max_share_opening` drops the surplus."))
     mine, theirs = chosen.distinct_2, rejected.distinct_2
-    if mine.n and theirs.n and mine.value < FEWER_DISTINCT * theirs.value: warn("chosen.distinct_2", mine.value, FEWER_DISTINCT * theirs.value, "temperature", f"Chosen texts repeat each other: distinct-2 is {mine.value:.2f}, of rejected {theirs.value:.2f} on as many words (threshold {FEWER_DISTINCT * theirs.value:.2f}); a higher `temperature` varies them.")
+    if mine.n and theirs.n and mine.value < FEWER_DISTINCT * theirs.value:
+        warn("chosen.distinct_2", mine.value, FEWER_DISTINCT * theirs.value, "temperature",
+             (f"Chosen texts repeat each other: distinct-2 is {mine.value:.2f}, of rejected {theirs.value:.2f} on as "
+              f"many words (threshold {FEWER_DISTINCT * theirs.value:.2f}); a higher `temperature` varies them."))
     said, before = chosen.vocabulary, rejected.vocabulary
-    if said.n and said.value > max(VOCABULARY_RATE, 2 * (before.value or 0)): warn("chosen.vocabulary", said.value, VOCABULARY_RATE, "max_vocabulary", f"Chosen texts use the principles' own words, such as mindfulness, {said.value:.1f} times in 1,000 words, rejected {before.value or 0:.1f} (threshold {VOCABULARY_RATE:g}); a lower `max_vocabulary` drops such rows, and worked examples without these words show how to do without")
+    if said.n and said.value > max(VOCABULARY_RATE, 2 * (before.value or 0)):
+        warn("chosen.vocabulary", said.value, VOCABULARY_RATE, "max_vocabulary",
+             (f"Chosen texts use the principles' own words, such as mindfulness, {said.value:.1f} times in 1,000 "
+              f"words, rejected {before.value or 0:.1f} (threshold {VOCABULARY_RATE:g}); a lower `max_vocabulary` "
+              "drops such rows, and worked examples without these words show how to do without"))
     alike = health.similarity
-    if alike.median > SIMILAR: warn("similarity", alike.median, SIMILAR, "max_similarity", f"Revisions hardly change the answers: median similarity {alike.median:.2f} (threshold {SIMILAR:g}); a lower `max_similarity` drops the nearest.")
+    if alike.median > SIMILAR:
+        warn("similarity", alike.median, SIMILAR, "max_similarity",
+             (f"Revisions hardly change the answers: median similarity {alike.median:.2f} (threshold {SIMILAR:g}); "
+              "a lower `max_similarity` drops the nearest."))
     return found
 
 
@@ -275,7 +330,13 @@ def _balance_warnings(health: Health) -> list[HealthWarning]:
     for key, axis in health.axes.items():
         if axis.ratio.value <= UNEVEN or max(axis.counts.values()) < FEWEST: continue
         (most, many), (least, few) = list(axis.counts.items())[0], list(axis.counts.items())[-1]
-        found.append(HealthWarning(figure=f"axes.{key}", value=axis.ratio.value, threshold=UNEVEN, setting="balance", sentence=f"The pairs are uneven by {key}: {many} of '{brief(most)}', {few} of '{brief(least)}', {axis.ratio.value:.1f} times as many (threshold {UNEVEN:g}); `balance: {key}` keeps {few} of each, {few * len(axis.counts)} of {health.pairs}; `balance_quota` says how many may stay instead."))
+        found.append(HealthWarning(
+            figure=f"axes.{key}", value=axis.ratio.value, threshold=UNEVEN, setting="balance",
+            sentence=(f"The pairs are uneven by {key}: {many} of '{brief(most)}', "
+                      f"{few} of '{brief(least)}', {axis.ratio.value:.1f} times as many (threshold {UNEVEN:g}); "
+                      f"`balance: {key}` keeps {few} of each, {few * len(axis.counts)} of {health.pairs}; "
+                      "`balance_quota` says how many may stay instead.")
+        ))
     return found
 
 
@@ -283,17 +344,20 @@ def warnings(health: Health,  # from `health`
              ) -> list[HealthWarning]:
     "What is bad about the pairs, as far as it could be computed; one record a fault, none of fewer than five pairs."
     if health.pairs < FEWEST: return []
-    return [*_length_warnings(health), *_separable_warnings(health), *_wording_warnings(health), *_balance_warnings(health)]
+    return [*_length_warnings(health), *_separable_warnings(health), *_wording_warnings(health),
+            *_balance_warnings(health)]
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000017
-def _thinned(pairs: list[PreferencePair], groups: list[tuple], allowed: dict[tuple, int], reason: str, seed: int, detail: Callable[[int], str]) -> tuple[list[PreferencePair], list[Dropped]]:
+def _thinned(pairs: list[PreferencePair], groups: list[tuple], allowed: dict[tuple, int], reason: str, seed: int,
+             detail: Callable[[int], str]) -> tuple[list[PreferencePair], list[Dropped]]:
     "As many pairs of each group as it is allowed, in the order they came; the rest as dropped rows."
     left, stay = dict(allowed), set()
     for place in sorted(range(len(pairs)), key=lambda place: digest([reason, seed, pairs[place].id])):
         if left[groups[place]] > 0:
             left[groups[place]] -= 1
             stay.add(place)
-    out = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason=reason, detail=detail(place), pair=pair) for place, pair in enumerate(pairs) if place not in stay]
+    out = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason=reason, detail=detail(place), pair=pair)
+           for place, pair in enumerate(pairs) if place not in stay]
     return [pair for place, pair in enumerate(pairs) if place in stay], out
 
 
@@ -302,34 +366,46 @@ def balance_by(pairs: list[PreferencePair],  # in any order
                quota: int | None = None,  # most pairs a cell; None: as many as the smallest cell has
                seed: int = 0,  # which pairs stay
                ) -> tuple[list[PreferencePair], list[Dropped]]:
-    "Kept pairs and dropped rows, at most `quota` pairs a cell; raises `InputError` for a key pairs are not labelled with."
+    """Kept pairs and dropped rows, at most `quota` pairs a cell;
+    raises `InputError` for a key pairs are not labelled with."""
     unknown = [key for key in keys if key not in BALANCED]
-    if unknown: raise InputError(f"pairs cannot be balanced by '{brief(unknown[0])}'; {did_you_mean(unknown[0], list(BALANCED))}")
+    if unknown:
+        raise InputError(f"pairs cannot be balanced by '{brief(unknown[0])}'; "
+                         f"{did_you_mean(unknown[0], list(BALANCED))}")
     cells = [_cell(pair, tuple(keys)) for pair in pairs]
     there = Counter(cells)
     most = min(there.values(), default=0) if quota is None else quota
-    def detail(place): return f"{', '.join(f'{key} {brief(name)}' for key, name in zip(keys, cells[place]))}: {there[cells[place]]} pairs, at most {most} are kept"
+    def detail(place):
+        return (f"{', '.join(f'{key} {brief(name)}' for key, name in zip(keys, cells[place]))}: "
+                f"{there[cells[place]]} pairs, at most {most} are kept")
     return _thinned(pairs, cells, dict.fromkeys(there, most), "balance", seed, detail)
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000001b
 def match_lengths(pairs: list[PreferencePair],  # in any order
                   seed: int = 0,  # which pairs stay
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
-    "Kept pairs and dropped rows; in each bin of the length ratio as many kept pairs have a longer chosen text as have a shorter one."
+    """Kept pairs and dropped rows;
+    in each bin of the length ratio as many kept pairs have a longer chosen text as have a shorter one."""
     groups = [_ratio_bin(pair) for pair in pairs]
     there = Counter(groups)
-    allowed = {(place, sign): count if sign == 0 else min(there[place, 1], there[place, -1]) for (place, sign), count in there.items()}
+    allowed = {(place, sign): count if sign == 0 else min(there[place, 1], there[place, -1])
+               for (place, sign), count in there.items()}
     def detail(i):
-        (place, sign), (chosen, rejected), bounds = groups[i], _lengths(pairs[i]), ("1", *(f"{bound:g}" for bound in RATIOS), "more")
-        return f"chosen {chosen} words, rejected {rejected}; of the pairs with one text {bounds[place]} to {bounds[place + 1]} times as long, chosen is longer in {there[place, 1]} and shorter in {there[place, -1]}: {allowed[place, sign]} of each are kept"
+        (place, sign), (chosen, rejected), bounds = (groups[i], _lengths(pairs[i]),
+                                                     ("1", *(f"{bound:g}" for bound in RATIOS), "more"))
+        return (f"chosen {chosen} words, rejected {rejected}; "
+                f"of the pairs with one text {bounds[place]} to {bounds[place + 1]} times as long, chosen is longer in "
+                f"{there[place, 1]} and shorter in {there[place, -1]}: {allowed[place, sign]} of each are kept")
     return _thinned(pairs, groups, allowed, "length_match", seed, detail)
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000001e
 def balance_pairs(pairs: list[PreferencePair],  # that passed the filters
                   recipe: Recipe,  # the experiment
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
-    "Kept pairs and rows dropped for `balance` and `length_match`, as the recipe asks; all pairs where it asks for neither."
-    kept, surplus = balance_by(pairs, recipe.balance, recipe.balance_quota, recipe.seed) if recipe.balance else (list(pairs), [])
+    """Kept pairs and rows dropped for `balance` and `length_match`, as the recipe asks;
+    all pairs where it asks for neither."""
+    kept, surplus = (balance_by(pairs, recipe.balance, recipe.balance_quota, recipe.seed) if recipe.balance
+                     else (list(pairs), []))
     kept, unmatched = match_lengths(kept, recipe.seed) if recipe.length_match else (kept, [])
     return kept, [*surplus, *unmatched]
 
@@ -338,10 +414,12 @@ def _lengths_panel(axes, found: Health) -> None:
     "Pairs by how many times as long the chosen text is."
     for side, colour in (("shorter", ORANGE), ("longer", BLUE)):
         counts = [getattr(bin, side) for bin in found.bins]
-        axes.bar([(place + 0.65) * (1 if side == "longer" else -1) for place in range(len(counts))], counts, 0.9, color=colour)
+        axes.bar([(place + 0.65) * (1 if side == "longer" else -1) for place in range(len(counts))], counts, 0.9,
+                 color=colour)
     axes.bar(0, found.equal, 0.3, color=GREY)
     bounds = [(place + 1.15, ratio) for place, ratio in enumerate(RATIOS) if ratio in (1.5, 3)]
-    axes.set_xticks([*(-at for at, _ in bounds), 0, *(at for at, _ in bounds)], [*(f"1/{ratio:g}" for _, ratio in bounds), "1", *(f"{ratio:g}" for _, ratio in bounds)], fontsize=7)
+    axes.set_xticks([*(-at for at, _ in bounds), 0, *(at for at, _ in bounds)],
+                    [*(f"1/{ratio:g}" for _, ratio in bounds), "1", *(f"{ratio:g}" for _, ratio in bounds)], fontsize=7)
     axes.set_ylim(0, max([found.equal, *(max(bin.shorter, bin.longer) for bin in found.bins)]) * 1.08 or 1)
     axes.locator_params(axis="y", integer=True)
     axes.tick_params(axis="y", labelsize=7)
@@ -369,11 +447,16 @@ def _rules_panel(axes, found: Health) -> None:
 
 def _openings_panel(axes, found: Health, most: int = 4) -> None:
     "The most frequent openings of both sides."
-    rows = [(opening, colour) for side, colour in ((found.chosen, PALE_BLUE), (found.rejected, PALE_ORANGE)) for opening in side.openings[:most]]
+    rows = [(opening, colour) for side, colour in ((found.chosen, PALE_BLUE), (found.rejected, PALE_ORANGE))
+            for opening in side.openings[:most]]
     for y, (opening, colour) in enumerate(rows):
         axes.barh(y, opening.share, 0.8, color=colour)
-        axes.text(0, y, f" {opening.words if len(opening.words) <= 30 else opening.words[:29] + '…'}  {opening.share:.0%}", va="center", fontsize=7, parse_math=False)
-    if not rows: axes.text(0.03, 0.5, "no two prompts share one", transform=axes.transAxes, va="center", fontsize=7, color="#555555")
+        axes.text(0, y,
+                  f" {opening.words if len(opening.words) <= 30 else opening.words[:29] + '…'}  {opening.share:.0%}",
+                  va="center", fontsize=7, parse_math=False)
+    if not rows:
+        axes.text(0.03, 0.5, "no two prompts share one", transform=axes.transAxes, va="center", fontsize=7,
+                  color="#555555")
     axes.set_yticks([])
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set_xlim(0, max([opening.share for opening, _ in rows], default=1))
@@ -395,18 +478,36 @@ def health_figure(found: Health,  # from `health`
 def health_table(found: Health,  # from `health`
                  ) -> list[dict]:
     "The figures of a data set's health, one a row; what cannot be computed says why."
-    def sides(what, number): return {"figure": what, "chosen": number(found.chosen), "rejected": number(found.rejected), "pairs": ""}
+    def sides(what, number):
+        return {"figure": what, "chosen": number(found.chosen), "rejected": number(found.rejected), "pairs": ""}
     def whole(what, text): return {"figure": what, "chosen": "", "rejected": "", "pairs": text}
-    def begins(side): return f"{side.openings[0].words}: {side.openings[0].share:.0%}" if side.openings else "none of two prompts"
-    def spread_over(axis): return f"{', '.join(f'{brief(name)} {count}' for name, count in axis.counts.items())}" + (f"; largest over smallest {axis.ratio.value:.1f}" if len(axis.counts) > 1 else "") or stated(axis.ratio)
-    return [whole("pairs", f"{found.pairs:,} of {found.prompts:,} prompts"), sides("words, median [quartiles]", lambda side: stated(side.words, 0)), whole("length of chosen over rejected, median [quartiles]", stated(found.ratio)),
-            whole("share with chosen longer", stated(found.longer)), *(whole(f"told apart by {name}", stated(getattr(found, key))) for key, name in BASELINES.items()), whole("similarity, median [quartiles]", stated(found.similarity)),
-            sides("distinct-1", lambda side: stated(side.distinct_1, 3)), sides("distinct-2", lambda side: stated(side.distinct_2, 3)), sides("most frequent opening", begins), sides("principles' own words, in 1,000", lambda side: stated(side.vocabulary, 1)),
-            *(whole(f"by {key}", spread_over(axis)) for key, axis in found.axes.items())]
+    def begins(side):
+        return f"{side.openings[0].words}: {side.openings[0].share:.0%}" if side.openings else "none of two prompts"
+    def spread_over(axis):
+        return ((f"{', '.join(f'{brief(name)} {count}' for name, count in axis.counts.items())}"
+                 + (f"; largest over smallest {axis.ratio.value:.1f}" if len(axis.counts) > 1 else ""))
+                or stated(axis.ratio))
+    return [
+        whole("pairs", f"{found.pairs:,} of {found.prompts:,} prompts"),
+        sides("words, median [quartiles]", lambda side: stated(side.words, 0)),
+        whole("length of chosen over rejected, median [quartiles]", stated(found.ratio)),
+        whole("share with chosen longer", stated(found.longer)),
+        *(whole(f"told apart by {name}", stated(getattr(found, key))) for key, name in BASELINES.items()),
+        whole("similarity, median [quartiles]", stated(found.similarity)),
+        sides("distinct-1", lambda side: stated(side.distinct_1, 3)),
+        sides("distinct-2", lambda side: stated(side.distinct_2, 3)),
+        sides("most frequent opening", begins),
+        sides("principles' own words, in 1,000", lambda side: stated(side.vocabulary, 1)),
+        *(whole(f"by {key}", spread_over(axis)) for key, axis in found.axes.items()),
+    ]
 
 
 def health_words(found: Health,  # from `health`
                  ) -> list[str]:
     "The warnings, or the sentence that there are none."
-    if found.pairs < FEWEST: return [f"{found.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
-    return [warning.sentence for warning in warnings(found)] or ["No figure that could be computed is beyond its threshold. That is not proof of good pairs; read some."]
+    if found.pairs < FEWEST:
+        return [f"{found.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
+    return (
+        [warning.sentence for warning in warnings(found)]
+        or ["No figure that could be computed is beyond its threshold. That is not proof of good pairs; read some."]
+    )

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from ..core.files import read_rows
 from ..core.recipe import FILTERS
 from ..core.run import Run
-from ..core.schema import Constitution, digest, Dropped, InputError, Message, PreferencePair, Principle, Triple
+from ..core.schema import Constitution, Dropped, InputError, Message, PreferencePair, Principle, Triple
+from ..core.schema import digest
 from ..inputs.constitution import BENIGN, combine_principles
-from ..inputs.split import read_split, Split
+from ..inputs.split import Split, read_split
 from ..measure.duplicates import near_groups
 from ..measure.text import normalise, similarity
 from ..models.llm import CallFailed
-from .filters import ALWAYS, FILTER_FUNCTIONS, Thresholds, USUAL
+from .filters import ALWAYS, FILTER_FUNCTIONS, USUAL, Thresholds
 from .waterfall import ONLY_WHERE_ASKED
 from ..revision.preferences import Preference
 from ..revision.templates import CONVERSATION
@@ -32,8 +33,12 @@ def make_pair(triple: Triple,  # a complete triple
     "The pair a triple says."
     def said(text): return (Message(role="assistant", content=text),)
     p, r, revision = triple.prompt, triple.response, triple.revision
-    return PreferencePair(prompt=p.messages, chosen=said(revision.text), rejected=said(r.text), prompt_id=p.counts_as, principle=triple.principle, hazard=p.hazard, persona=p.persona, locale=p.locale,
-                          source=p.source, critique=triple.critique.text if triple.critique else "", constitution=f"{constitution.id}@{constitution.digest}", model=r.model if r.model == revision.model else f"{r.model} > {revision.model}", seed=r.seed, template=template)
+    return PreferencePair(prompt=p.messages, chosen=said(revision.text), rejected=said(r.text), prompt_id=p.counts_as,
+                          principle=triple.principle, hazard=p.hazard, persona=p.persona, locale=p.locale,
+                          source=p.source, critique=triple.critique.text if triple.critique else "",
+                          constitution=f"{constitution.id}@{constitution.digest}",
+                          model=r.model if r.model == revision.model else f"{r.model} > {revision.model}", seed=r.seed,
+                          template=template)
 
 
 def drop_pair(pair: PreferencePair,  # a pair that was built
@@ -41,14 +46,19 @@ def drop_pair(pair: PreferencePair,  # a pair that was built
               detail: str,  # what was seen, in numbers or words
               ) -> Dropped:
     "The row of `dropped.jsonl`, with the whole pair."
-    return Dropped(prompt_id=pair.prompt_id, principle=pair.principle, hazard=pair.hazard, reason=reason, detail=detail, response=pair.rejected[0].content, critique=pair.critique, revision=pair.chosen[0].content, pair=pair)
+    return Dropped(prompt_id=pair.prompt_id, principle=pair.principle, hazard=pair.hazard, reason=reason, detail=detail,
+                   response=pair.rejected[0].content, critique=pair.critique, revision=pair.chosen[0].content,
+                   pair=pair)
 
 
-def _verdict(triple: Triple, principle: Principle, names: tuple[str, ...], limits: Thresholds) -> tuple[str, str] | None:
+def _verdict(triple: Triple, principle: Principle, names: tuple[str, ...],
+             limits: Thresholds) -> tuple[str, str] | None:
     "Reason and detail of the first thing that speaks against a row; None for one to keep."
     if triple.failure: return "call_failed", triple.failure
     if triple.response is not None and not normalise(triple.response.text): return "empty", "no words in the response"
-    if triple.revision is None: return ("clean", "the critic found nothing to mend") if triple.verdict == "no" else ("unreadable_verdict", "the critique does not say whether the answer breaks the principle")
+    if triple.revision is None:
+        return (("clean", "the critic found nothing to mend") if triple.verdict == "no"
+                else ("unreadable_verdict", "the critique does not say whether the answer breaks the principle"))
     if principle.id == BENIGN.id: names = tuple(name for name in names if name != "length_ratio")  # a refusal is short
     for name, check in FILTER_FUNCTIONS.items():
         detail = check(triple, principle, limits) if name in names or name in ALWAYS else None
@@ -57,17 +67,24 @@ def _verdict(triple: Triple, principle: Principle, names: tuple[str, ...], limit
 
 
 def _dropped(triple: Triple, reason: str, detail: str) -> Dropped:
-    texts = {name: getattr(triple, name).text if getattr(triple, name) else None for name in ("response", "critique", "revision")}
-    return Dropped(prompt_id=triple.prompt.counts_as, principle=triple.principle, hazard=triple.prompt.hazard, reason=reason, detail=detail, **texts)
+    texts = {name: getattr(triple, name).text if getattr(triple, name) else None
+             for name in ("response", "critique", "revision")}
+    return Dropped(prompt_id=triple.prompt.counts_as, principle=triple.principle, hazard=triple.prompt.hazard,
+                   reason=reason, detail=detail, **texts)
 
 
 def principle_of(triple: Triple,  # a row
                  constitution: Constitution,  # what it was revised by
                  mixed: bool = False,  # whether the worked examples of all principles were shown
                  ) -> Principle:
-    "The principle a row was looked at by: one of the constitution's, all of them together for a chain, or that of benign twins; with the examples that were shown."
-    own = next((principle for principle in (*constitution.principles, BENIGN) if principle.id == triple.principle), None) or combine_principles(list(constitution.principles))
-    return own.model_copy(update={"examples": tuple(example for principle in constitution.principles for example in principle.examples)}) if mixed else own
+    """The principle a row was looked at by: one of the constitution's,
+    all of them together for a chain, or that of benign twins; with the examples that were shown."""
+    own = (next((principle for principle in (*constitution.principles, BENIGN) if principle.id == triple.principle),
+                None)
+           or combine_principles(list(constitution.principles)))
+    return own.model_copy(
+        update={"examples": tuple(example for principle in constitution.principles for example in principle.examples)}
+    ) if mixed else own
 
 
 def filter_rows(triples: Sequence[Triple],  # what the model made
@@ -81,9 +98,11 @@ def filter_rows(triples: Sequence[Triple],  # what the model made
     principles: dict[str, Principle] = {}
     kept, dropped = [], []
     for triple in triples:
-        if triple.failure is None and triple.principle not in principles: principles[triple.principle] = principle_of(triple, constitution, mixed)
+        if triple.failure is None and triple.principle not in principles:
+            principles[triple.principle] = principle_of(triple, constitution, mixed)
         verdict = _verdict(triple, principles.get(triple.principle, BENIGN), filters, limits)
-        if verdict is None: kept.append(make_pair(triple, constitution, "refusals" if triple.principle == BENIGN.id else template))
+        if verdict is None:
+            kept.append(make_pair(triple, constitution, "refusals" if triple.principle == BENIGN.id else template))
         else: dropped.append(_dropped(triple, *verdict))
     return kept, dropped
 
@@ -105,7 +124,9 @@ def near_duplicates(pairs: Sequence[PreferencePair],  # pairs that passed row by
         for pair in (ordered[i] for i in group):
             values = [similarity(pair.chosen[0].content, other.chosen[0].content) for other in stay]
             if not values or max(values) <= limits.max_pair_similarity: stay.append(pair)
-            else: found[pair.id] = f"similarity {max(values):.2f} to pair {stay[values.index(max(values))].id}, at most {limits.max_pair_similarity:g} is allowed"
+            else:
+                found[pair.id] = (f"similarity {max(values):.2f} to pair {stay[values.index(max(values))].id}, "
+                                  f"at most {limits.max_pair_similarity:g} is allowed")
     return found
 
 
@@ -122,10 +143,12 @@ def boilerplate(pairs: Sequence[PreferencePair],  # pairs that passed row by row
     openings: dict[str, list[str]] = {}
     for pair in _by_digest(pairs): openings.setdefault(boilerplate_opening(pair.chosen[0].content), []).append(pair.id)
     allowed = max(FEW_OPENINGS, int(limits.max_share_opening * len(pairs)))
-    return {id: f"{len(ids)} of {len(pairs)} revisions open with '{words}', at most {allowed} may" for words, ids in openings.items() for id in ids[allowed:]}
+    return {id: f"{len(ids)} of {len(pairs)} revisions open with '{words}', at most {allowed} may"
+            for words, ids in openings.items() for id in ids[allowed:]}
 
 
-BESIDE = {"near_duplicate": near_duplicates, "boilerplate": boilerplate}  # filters of rows beside each other, in the order they are applied
+# filters of rows beside each other, in the order they are applied
+BESIDE = {"near_duplicate": near_duplicates, "boilerplate": boilerplate}
 
 
 def drop_some(pairs: Sequence[PreferencePair],  # pairs so far
@@ -133,16 +156,18 @@ def drop_some(pairs: Sequence[PreferencePair],  # pairs so far
               found: dict[str, str],  # pair id to what was seen
               ) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs that stay, and those that go, in order."
-    return [pair for pair in pairs if pair.id not in found], [drop_pair(pair, reason, found[pair.id]) for pair in pairs if pair.id in found]
+    return ([pair for pair in pairs if pair.id not in found],
+            [drop_pair(pair, reason, found[pair.id]) for pair in pairs if pair.id in found])
 
 
-def filter_triples(triples: Sequence[Triple],  # what the model made
-                   constitution: Constitution,  # what it was revised by
-                   filters: tuple[str, ...] = FILTERS,  # names of the filters to apply; `empty` and `identical` always are
-                   limits: Thresholds = USUAL,  # the numbers behind them
-                   template: str = CONVERSATION.label,  # how it was asked: a template set's label
-                   mixed: bool = False,  # whether the worked examples of all principles were shown
-                   ) -> tuple[list[PreferencePair], list[Dropped]]:
+def filter_triples(
+    triples: Sequence[Triple],  # what the model made
+    constitution: Constitution,  # what it was revised by
+    filters: tuple[str, ...] = FILTERS,  # names of the filters to apply; `empty` and `identical` always are
+    limits: Thresholds = USUAL,  # the numbers behind them
+    template: str = CONVERSATION.label,  # how it was asked: a template set's label
+    mixed: bool = False,  # whether the worked examples of all principles were shown
+) -> tuple[list[PreferencePair], list[Dropped]]:
     "Kept pairs and dropped rows, looked at one by one and then beside each other; together they are all the triples."
     kept, dropped = filter_rows(triples, constitution, filters, limits, template, mixed)
     for name, check in BESIDE.items():
@@ -155,9 +180,12 @@ def filter_triples(triples: Sequence[Triple],  # what the model made
 def _objection(weighed: Preference | CallFailed, names: tuple[str, ...] = ONLY_WHERE_ASKED) -> tuple[str, str] | None:
     "The first of the named objections one judge has to a pair; a failed call is one that no recipe can switch off."
     if isinstance(weighed, CallFailed): return "call_failed", weighed.reason
-    if weighed.margin <= 0 and not weighed.flips and "judge_prefers_rejected" in names: return "judge_prefers_rejected", f"margin {weighed.margin:+.2f} nats"
-    if weighed.flips and "judge_flips" in names: return "judge_flips", f"{weighed.first:+.2f} nats when it is shown first, {weighed.second:+.2f} when second"
-    return ("judge_prefers_rejected", f"margin {weighed.margin:+.2f} nats") if weighed.margin <= 0 and "judge_prefers_rejected" in names else None
+    if weighed.margin <= 0 and not weighed.flips and "judge_prefers_rejected" in names:
+        return "judge_prefers_rejected", f"margin {weighed.margin:+.2f} nats"
+    if weighed.flips and "judge_flips" in names:
+        return "judge_flips", f"{weighed.first:+.2f} nats when it is shown first, {weighed.second:+.2f} when second"
+    return (("judge_prefers_rejected", f"margin {weighed.margin:+.2f} nats")
+            if weighed.margin <= 0 and "judge_prefers_rejected" in names else None)
 
 
 def filter_judged(pairs: Sequence[PreferencePair],  # pairs so far
@@ -165,18 +193,24 @@ def filter_judged(pairs: Sequence[PreferencePair],  # pairs so far
                   filters: tuple[str, ...] = FILTERS,  # names of the filters to apply
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs the judge does not object to, and the others."
-    said = {pair.id: objection for pair, value in zip(pairs, weighed, strict=True) if (objection := _objection(value, filters))}
-    return [pair for pair in pairs if pair.id not in said], [drop_pair(pair, *said[pair.id]) for pair in pairs if pair.id in said]
+    said = {pair.id: objection
+            for pair, value in zip(pairs, weighed, strict=True) if (objection := _objection(value, filters))}
+    return ([pair for pair in pairs if pair.id not in said],
+            [drop_pair(pair, *said[pair.id]) for pair in pairs if pair.id in said])
 
 
 def filter_ensemble(pairs: Sequence[PreferencePair],  # pairs so far
                     weighed: dict[str, Sequence[Preference | CallFailed]],  # member to how it weighs each pair
                     filters: tuple[str, ...] = FILTERS,  # names of the filters to apply
                     ) -> tuple[list[PreferencePair], list[Dropped]]:
-    "The pairs that all members prefer the revision of, and the others, with who did not; a pair that a member could not weigh has failed."
-    failed = {pair.id: f"{name}: {values[i].reason}" for i, pair in enumerate(pairs) for name, values in weighed.items() if isinstance(values[i], CallFailed)}
-    against = {pair.id: [name for name, values in weighed.items() if _objection(values[i])] for i, pair in enumerate(pairs) if pair.id not in failed}
-    disagreed = {id: f"{', '.join(names)} would not keep it" for id, names in against.items() if names} if "ensemble_disagrees" in filters else {}
+    """The pairs that all members prefer the revision of, and the others, with who did not;
+    a pair that a member could not weigh has failed."""
+    failed = {pair.id: f"{name}: {values[i].reason}"
+              for i, pair in enumerate(pairs) for name, values in weighed.items() if isinstance(values[i], CallFailed)}
+    against = {pair.id: [name for name, values in weighed.items() if _objection(values[i])]
+               for i, pair in enumerate(pairs) if pair.id not in failed}
+    disagreed = ({id: f"{', '.join(names)} would not keep it" for id, names in against.items() if names}
+                 if "ensemble_disagrees" in filters else {})
     kept, lost = drop_some(pairs, "call_failed", failed)
     kept, gone = drop_some(kept, "ensemble_disagrees", disagreed)
     return kept, [*lost, *gone]
@@ -185,14 +219,18 @@ def filter_ensemble(pairs: Sequence[PreferencePair],  # pairs so far
 def load_pairs(run: Run,  # a run that has generated
                ) -> list[PreferencePair]:
     "The kept pairs; raises `InputError` when there are none to load."
-    if not run.path("pairs.jsonl").exists(): raise InputError(f"run '{run.name}' has no pairs.jsonl yet; run the generate step first: ccai run generate --run {run.name}")
+    if not run.path("pairs.jsonl").exists():
+        raise InputError(f"run '{run.name}' has no pairs.jsonl yet; run the generate step first: "
+                         f"ccai run generate --run {run.name}")
     return read_rows(run.path("pairs.jsonl"), PreferencePair)
 
 
 def load_split(run: Run,  # a run that has generated
                ) -> Split:
     "The run's split; raises `InputError` when it has none."
-    if not run.path("split.json").exists(): raise InputError(f"run '{run.name}' has no split.json yet; run the generate step first: ccai run generate --run {run.name}")
+    if not run.path("split.json").exists():
+        raise InputError(f"run '{run.name}' has no split.json yet; run the generate step first: "
+                         f"ccai run generate --run {run.name}")
     return read_split(run.path("split.json"))
 
 

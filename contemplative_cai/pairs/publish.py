@@ -7,11 +7,12 @@ __all__ = ['ADVICE', 'UploadFailed', 'check_repo', 'refuse_restricted', 'Upload'
 
 # %% ../../nbs/06_pairs/09_publish.ipynb #00000002
 import hashlib
-import yaml
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from ..core.project import brief
 from ..core.run import Run
@@ -33,14 +34,18 @@ def check_repo(repo: str,  # as the user typed it
     except HFValidationError: pass
     else:
         if "/" in repo: return
-    raise InputError(f"--repo {brief(repo, 100)!r}: expected OWNER/NAME, such as lab/pairs: letters, digits, '-', '_' and '.', at most 96, without '--' or '..', beginning and ending with a letter or digit")
+    raise InputError(f"--repo {brief(repo, 100)!r}: expected OWNER/NAME, such as lab/pairs: letters, digits, '-', "
+                     "'_' and '.', at most 96, without '--' or '..', beginning and ending with a letter or digit")
 
 
 def refuse_restricted(pairs: Sequence[PreferencePair],  # rows
                       ) -> None:
     "Raises `InputError` when a pair is of a hazard that a recipe has to name."
     found = Counter(pair.hazard for pair in pairs if by_name_only(pair.hazard))
-    if found: raise InputError(f"pairs of hazards that are not published: {', '.join(f'{brief(hazard)} {count}' for hazard, count in sorted(found.items()))}; generate a run without them: leave hazards out of the recipe, or name others")
+    if found:
+        raise InputError("pairs of hazards that are not published: "
+                         f"{', '.join(f'{brief(hazard)} {count}' for hazard, count in sorted(found.items()))}; "
+                         "generate a run without them: leave hazards out of the recipe, or name others")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Upload:
 
     def __str__(self):
         from huggingface_hub import constants
-        lines = [f"to       {constants.ENDPOINT}/datasets/{self.repo}", f"seen by  {'everybody (public)' if self.public else 'its owner only (private)'}", f"licence  {self.licence}", ""]
+        lines = [f"to       {constants.ENDPOINT}/datasets/{self.repo}",
+                 f"seen by  {'everybody (public)' if self.public else 'its owner only (private)'}",
+                 f"licence  {self.licence}", ""]
         lines += [f"{name:<42} {size:>11,} bytes  sha256 {code}" for name, size, code in self.files]
         return "\n".join([*lines, "", "The card begins:", *(f"  {line}".rstrip() for line in self.card.split("\n"))])
 
@@ -68,48 +75,76 @@ def plan_upload(run: Run,  # a run that has generated
     check_repo(repo)
     refuse_restricted(load_pairs(run))
     folder = write_dataset(run)
-    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in sorted(folder.rglob("*")) if path.is_file()}
     card = contents["README.md"].decode("utf-8")
     licence = yaml.safe_load(card.split("---\n")[1])["license"]
-    return Upload(repo, public, folder, tuple((name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()), ", ".join(licence) if isinstance(licence, list) else licence, card.split("\n## ")[0].strip())
+    return Upload(
+        repo, public, folder,
+        tuple((name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()),
+        ", ".join(licence) if isinstance(licence, list) else licence, card.split("\n## ")[0].strip()
+    )
 
 # %% ../../nbs/06_pairs/09_publish.ipynb #00000008
-ADVICE = {401: "the hub does not accept the token; log in again with: hf auth login, or set HF_TOKEN to a valid one", 403: "the token may not write there; take one with write permission for that owner, or another owner",
-          404: "the hub has no such owner or repository; check --repo", 409: "the repository is there but not yours to see, or was changed meanwhile; look at it, then repeat the command", 429: "too many requests; wait some minutes, then repeat the command"}
+ADVICE = {
+    401: "the hub does not accept the token; log in again with: hf auth login, or set HF_TOKEN to a valid one",
+    403: "the token may not write there; take one with write permission for that owner, or another owner",
+    404: "the hub has no such owner or repository; check --repo",
+    409: "the repository is there but not yours to see, or was changed meanwhile; look at it, then repeat the command",
+    429: "too many requests; wait some minutes, then repeat the command",
+}
 
 
 def _failure(error: Exception, repo: str, token: str | None) -> UploadFailed:
     "What to tell when the hub, or the way to it, failed; the token is taken out of whatever was said."
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = next((line.strip() for line in str(getattr(error, "server_message", None) or error).split("\n") if line.strip()), type(error).__name__)
+    said = next(
+        (line.strip() for line in str(getattr(error, "server_message", None) or error).split("\n") if line.strip()),
+        type(error).__name__,
+    )
     if token: said = said.replace(token, "(token)")
-    if status is None: what = "the hub refuses the card" if "Invalid metadata" in str(error) else "the hub cannot be reached, or broke off; check the network (and HF_HUB_OFFLINE), then repeat the command"
-    else: what = ADVICE.get(status, "the hub is in trouble; wait, then repeat the command" if status >= 500 else "the hub refuses")
+    if status is None:
+        what = "the hub refuses the card" if "Invalid metadata" in str(error) else (
+            "the hub cannot be reached, or broke off; check the network (and HF_HUB_OFFLINE), then repeat the command"
+        )
+    else:
+        what = ADVICE.get(
+            status, "the hub is in trouble; wait, then repeat the command" if status >= 500 else "the hub refuses"
+        )
     return UploadFailed(f"--repo {repo}: {what} ({f'{status}: ' if status else ''}{said[:200]}). The run is as it was")
 
 
 def _ready_repo(api, upload: Upload) -> bool:
-    "Make the repository where there is none; returns whether it is private. Raises `InputError` when others could see what was meant to be private."
+    """Make the repository where there is none; returns whether it is private.
+    Raises `InputError` when others could see what was meant to be private."""
     from huggingface_hub.errors import RepositoryNotFoundError
     try: there = api.dataset_info(upload.repo)
     except RepositoryNotFoundError:
         api.create_repo(upload.repo, repo_type="dataset", private=not upload.public)
         there = api.dataset_info(upload.repo)
-    if not there.private and not upload.public: raise InputError(f"--repo {upload.repo}: the repository is public; say --public if everybody may see the data, make it private on the hub, or take another name. Nothing was sent")
+    if not there.private and not upload.public:
+        raise InputError(f"--repo {upload.repo}: the repository is public; say --public if everybody may see the data, "
+                         "make it private on the hub, or take another name. Nothing was sent")
     return bool(there.private)
 
 
 def send(upload: Upload,  # from `plan_upload`
          ) -> str:
-    "Send the data set to the hub; returns where it is and who sees it. Raises `InputError` without a token, `UploadFailed` when it did not get there."
+    """Send the data set to the hub; returns where it is and who sees it.
+    Raises `InputError` without a token, `UploadFailed` when it did not get there."""
     from huggingface_hub import HfApi, get_token
     token = None
     try:
         token = get_token()
-        if not token: raise InputError("no token for the hub; log in with: hf auth login, or set HF_TOKEN, then repeat the command. Nothing was sent")
+        if not token:
+            raise InputError("no token for the hub; log in with: hf auth login, or set HF_TOKEN, "
+                             "then repeat the command. Nothing was sent")
         api = HfApi(token=token)
         private = _ready_repo(api, upload)
-        commit = api.upload_folder(repo_id=upload.repo, repo_type="dataset", folder_path=upload.folder, commit_message=f"Preference pairs of run {upload.folder.parent.name}", delete_patterns=["data/*.parquet"])
+        commit = api.upload_folder(repo_id=upload.repo, repo_type="dataset", folder_path=upload.folder,
+                                   commit_message=f"Preference pairs of run {upload.folder.parent.name}",
+                                   delete_patterns=["data/*.parquet"])
     except InputError: raise
-    except Exception as error: raise _failure(error, upload.repo, token) from None  # the library raises a dozen kinds; each means that it is not there
+    except Exception as error:  # the library raises a dozen kinds; each means that it is not there
+        raise _failure(error, upload.repo, token) from None
     return f"{commit.commit_url} ({'private' if private else 'public'})"

@@ -16,8 +16,8 @@ from typing import Literal
 
 from ..core.files import append_row, read_rows, repair_log, write_rows
 from ..core.journal import write_ledger
-from ..core.run import check_run_name, now, Run
-from ..core.schema import digest, Dropped, InputError, PreferencePair, Record
+from ..core.run import Run, check_run_name, now
+from ..core.schema import Dropped, InputError, PreferencePair, Record, digest
 from .make import load_pairs
 
 # %% ../../nbs/06_pairs/06_review.ipynb #00000004
@@ -70,7 +70,8 @@ class ReviewSession:
         "Ids of the pairs without a decision, one that was taken up again first, skipped ones last."
         open_ids = [id for id in self._pairs if id not in self.decisions]
         first, last = ([id for id in ids if id in open_ids] for ids in (self._first, self._skipped))
-        return first + [id for id in open_ids if id not in first and id not in last] + [id for id in last if id not in first]
+        return (first + [id for id in open_ids if id not in first and id not in last]
+                + [id for id in last if id not in first])
 
     def _side_a(self, pair_id: str) -> str:
         "Which side stands as A: by lot, the same whenever the pair is shown to this reviewer."
@@ -89,7 +90,8 @@ class ReviewSession:
         "Write a decision on the current pair, flushed to disk."
         if self.current is None: raise InputError("every pair is decided; there is nothing to decide on")
         id = self.current.pair_id
-        row = Decision(pair_id=id, reviewer=self.reviewer, decision=decision, preferred=preferred, shown_as_a=self._side_a(id), note=note, at=now())
+        row = Decision(pair_id=id, reviewer=self.reviewer, decision=decision, preferred=preferred,
+                       shown_as_a=self._side_a(id), note=note, at=now())
         append_row(self.path, row)
         return row
 
@@ -98,7 +100,8 @@ class ReviewSession:
                note: str = "",  # why, in a few words
                ) -> Decision:
         "Decide the current pair and move on: accepted when the preferred side is the revision."
-        if preferred not in ("A", "B", "neither"): raise InputError(f"preferred is {preferred!r}; expected A, B or neither")
+        if preferred not in ("A", "B", "neither"):
+            raise InputError(f"preferred is {preferred!r}; expected A, B or neither")
         a_is_chosen = self.current is not None and self._side_a(self.current.pair_id) == "chosen"
         accepted = preferred == ("A" if a_is_chosen else "B")
         row = self._append("accept" if accepted else "reject", preferred, note)
@@ -141,7 +144,8 @@ def reviewed_out(decisions: dict[str, list[Decision]],  # by pair id
                  ) -> dict[str, str]:
     "Pairs that leave, with the count that decided it."
     counts = {id: Counter(row.decision for row in rows) for id, rows in decisions.items()}
-    return {id: f"{count['accept']} accept, {count['reject']} reject" for id, count in counts.items() if count["accept"] <= count["reject"]}
+    return {id: f"{count['accept']} accept, {count['reject']} reject"
+            for id, count in counts.items() if count["accept"] <= count["reject"]}
 
 
 def apply_reviews(run: Run,  # a run that has generated
@@ -151,7 +155,8 @@ def apply_reviews(run: Run,  # a run that has generated
     candidates = load_pairs(run) + [row.pair for row in dropped if row.reason == "review"]
     out = reviewed_out(read_decisions(run))
     kept = [pair for pair in candidates if pair.id not in out]
-    left = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason="review", detail=out[pair.id], pair=pair) for pair in candidates if pair.id in out]
+    left = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason="review", detail=out[pair.id], pair=pair)
+            for pair in candidates if pair.id in out]
     dropped = [row for row in dropped if row.reason != "review"] + left
     write_rows(run.path("dropped.jsonl"), dropped)
     write_rows(run.path("pairs.jsonl"), kept)
@@ -167,15 +172,19 @@ def open_review(run: Run,  # a run that has generated
     return ReviewSession(load_pairs(run), run.path("reviews", f"{reviewer}.jsonl"), reviewer, seed)
 
 # %% ../../nbs/06_pairs/06_review.ipynb #0000000d
-TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5"  # how a text is set: its own line breaks, and no word wider than its box
+# how a text is set: its own line breaks, and no word wider than its box
+TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5"
 
 
 def pair_html(pair: BlindedPair | None,  # what to show
               ) -> str:
     "The current pair as HTML, every text escaped."
     if pair is None: return "<p>All pairs are decided. Thank you.</p>"
-    def box(title, text): return f"<div style='flex:1;min-width:0;border:1px solid #bbb;border-radius:6px;padding:8px 12px'><b>{title}</b><div style='{TEXT}'>{html.escape(text)}</div></div>"
-    return f"<div style='{TEXT};margin:6px 0'><b>Question</b>\n{html.escape(pair.question)}</div><div style='display:flex;gap:12px'>{box('A', pair.a)}{box('B', pair.b)}</div>"
+    def box(title, text):
+        return ("<div style='flex:1;min-width:0;border:1px solid #bbb;border-radius:6px;padding:8px "
+                f"12px'><b>{title}</b><div style='{TEXT}'>{html.escape(text)}</div></div>")
+    return (f"<div style='{TEXT};margin:6px 0'><b>Question</b>\n{html.escape(pair.question)}</div><div "
+            f"style='display:flex;gap:12px'>{box('A', pair.a)}{box('B', pair.b)}</div>")
 
 
 def review_widget(session: ReviewSession,  # what is reviewed
@@ -183,17 +192,23 @@ def review_widget(session: ReviewSession,  # what is reviewed
                   ):
     "Buttons, a note and the current pair, as an ipywidgets box."
     import ipywidgets as widgets
-    shown, count, note = widgets.HTML(), widgets.Label(), widgets.Text(placeholder="a note, kept with the decision", layout=widgets.Layout(width="60%"))
-    actions = {"A is better": lambda: session.decide("A", note.value), "B is better": lambda: session.decide("B", note.value), "Neither will do": lambda: session.decide("neither", note.value),
-               "Later": lambda: (session.remark(note.value) if note.value else None, session.skip()), "Back": session.reopen}
-    buttons = {label: widgets.Button(description=label, button_style="" if label in ("Later", "Back") else "info") for label in actions}
+    shown, count, note = widgets.HTML(), widgets.Label(), widgets.Text(placeholder="a note, kept with the decision",
+                                                                       layout=widgets.Layout(width="60%"))
+    actions = {
+        "A is better": lambda: session.decide("A", note.value), "B is better": lambda: session.decide("B", note.value),
+        "Neither will do": lambda: session.decide("neither", note.value),
+        "Later": lambda: (session.remark(note.value) if note.value else None, session.skip()), "Back": session.reopen
+    }
+    buttons = {label: widgets.Button(description=label, button_style="" if label in ("Later", "Back") else "info")
+               for label in actions}
     last = [0.0]
 
     def refresh():
         shown.value = pair_html(session.current)
         count.value = f"{len(session.decisions)} decided, {len(session.queue)} to go"
         note.disabled = session.current is None
-        for label, button in buttons.items(): button.disabled = not session.decisions if label == "Back" else session.current is None
+        for label, button in buttons.items():
+            button.disabled = not session.decisions if label == "Back" else session.current is None
 
     def act(button):
         if time.monotonic() - last[0] < pause: return

@@ -32,7 +32,8 @@ def draw_waterfall(axes,  # to draw on
     for y, row in enumerate(rows):
         axes.barh(y, row["left"], color=BLUE if row["stage"] == "kept" else PALE_BLUE)
         axes.barh(y, row["lost"], left=row["left"], color=ORANGE)
-        axes.text(row["left"] + row["lost"], y, f"  {row['left']}" + (f"  (−{row['lost']})" if row["lost"] else ""), va="center", fontsize=8)
+        axes.text(row["left"] + row["lost"], y, f"  {row['left']}" + (f"  (−{row['lost']})" if row["lost"] else ""),
+                  va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row["stage"].replace("_", " ") for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, rows[0]["left"] * 1.15 or 1)
@@ -49,7 +50,10 @@ def waterfall_figure(facts: dict,  # from `collect`
     return figure
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #00000006
-CALLS = {"respond": "answers", "route": "principles weighed", "violates": "verdicts weighed", "critique": "critiques", "at fault": "answers at fault", "revise": "revisions", "distil": "answers by principle", "prefer": "comparisons", "paraphrase": "paraphrases"}  # stages of the journal, in words
+# stages of the journal, in words
+CALLS = {"respond": "answers", "route": "principles weighed", "violates": "verdicts weighed", "critique": "critiques",
+         "at fault": "answers at fault", "revise": "revisions", "distil": "answers by principle",
+         "prefer": "comparisons", "paraphrase": "paraphrases"}
 OUTLINE = "#E3E3E3"
 
 
@@ -116,10 +120,12 @@ def watched(run: Run,  # any run
     return replace(run, watch=Live()) if "ipykernel" in sys.modules else run
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #0000000c
-ONLY_WHERE_ASKED = ("judge_prefers_rejected", "judge_flips", "ensemble_disagrees")  # stages of the waterfall that are shown only where rows were lost
+# stages of the waterfall that are shown only where rows were lost
+ONLY_WHERE_ASKED = ("judge_prefers_rejected", "judge_flips", "ensemble_disagrees")
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #0000000e
-DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", *FILTERS, "balance", "length_match", "review")  # reasons to drop a row, in the order they can apply
+# reasons to drop a row, in the order they can apply
+DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", *FILTERS, "balance", "length_match", "review")
 
 
 def waterfall(kept: list[PreferencePair],  # pairs that passed
@@ -154,6 +160,9 @@ def losses(kept: list[PreferencePair],  # pairs that passed
     "For each principle or hazard, and for all, how many rows were asked, lost to each reason that took any, and kept."
     def name(row): return getattr(row, by) or "none"
     reasons = [row["stage"] for row in waterfall(kept, dropped)[1:-1] if row["lost"]]
-    def counted(mine, gone): return {"asked": len(mine) + len(gone), **{reason: sum(row.reason == reason for row in gone) for reason in reasons}, "kept": len(mine)}
-    groups = {key: counted([row for row in kept if name(row) == key], [row for row in dropped if name(row) == key]) for key in dict.fromkeys(map(name, [*kept, *dropped]))}
+    def counted(mine, gone):
+        return {"asked": len(mine) + len(gone),
+                **{reason: sum(row.reason == reason for row in gone) for reason in reasons}, "kept": len(mine)}
+    groups = {key: counted([row for row in kept if name(row) == key], [row for row in dropped if name(row) == key])
+              for key in dict.fromkeys(map(name, [*kept, *dropped]))}
     return groups | {"all": counted(kept, dropped)}

@@ -15,16 +15,17 @@ from pathlib import Path
 from ..core.files import read_json, read_rows
 from ..core.project import runs_root
 from ..core.run import Run
-from ..core.schema import digest, InputError
+from ..core.schema import InputError, digest
 from ..core.terminal import clock
 from ..evaluation.calibration import UNCALIBRATED
 from ..evaluation.questions import Item
 from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
-from .evidence import compared, estimate_of, judge_name, main_outcomes, NARROW, number, p_text, interval_words
+from .evidence import NARROW, compared, estimate_of, interval_words, judge_name, main_outcomes
+from .evidence import number, p_text
 from .figures import forest, legend_handles
-from .page import Page, Plot, Said, PageSection, Table, write_page
+from .page import Page, PageSection, Plot, Said, Table, write_page
 from .summary import counted
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000004
@@ -71,13 +72,17 @@ class Evaluated:
 def read_evaluated(run: Run,  # any run
                    ) -> Evaluated:
     "The run's files; raises `InputError` when it has not been evaluated."
-    if not run.path("metrics.json").is_file(): raise InputError(f"run '{run.name}' has not been evaluated; do it with: ccai run evaluate --run {run.name}")
+    if not run.path("metrics.json").is_file():
+        raise InputError(f"run '{run.name}' has not been evaluated; do it with: ccai run evaluate --run {run.name}")
     metrics = read_json(run.path("metrics.json"))
-    if "declared" not in metrics: raise InputError(f"run '{run.name}': its metrics.json is of an older version; evaluate again with: ccai run evaluate --run {run.name}")
+    if "declared" not in metrics:
+        raise InputError(f"run '{run.name}': its metrics.json is of an older version; "
+                         f"evaluate again with: ccai run evaluate --run {run.name}")
     def optional(*parts): return read_json(run.path(*parts)) if run.path(*parts).is_file() else {}
     items: dict[str, set[str]] = {}
     for item in read_rows(run.path("items.jsonl"), Item): items.setdefault(item.set, set()).add(item.prompt_id)
-    return Evaluated(run.name, run.manifest, metrics, optional(metrics["trained"], "training.json"), optional("ledger.json"), {name: frozenset(ids) for name, ids in items.items()})
+    return Evaluated(run.name, run.manifest, metrics, optional(metrics["trained"], "training.json"),
+                     optional("ledger.json"), {name: frozenset(ids) for name, ids in items.items()})
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000006
 def stage_of(entry: str,  # a name in ledger.json
@@ -94,9 +99,12 @@ def costs(ledger: dict,  # ledger.json
     found: dict[str, dict[str, float | None]] = {}
     for stage in COMPARED_STEPS:
         entries = {name: entry for name, entry in ledger.items() if stage_of(name) == stage}
-        def total(key, among): return sum(values) if (values := [entry[key] for entry in among if entry.get(key) is not None]) else None
+        def total(key, among):
+            return sum(values) if (values := [entry[key] for entry in among if entry.get(key) is not None]) else None
         whole = entries.get("evaluate", {}).get("seconds")  # the step's own clock includes its calls
-        found[stage] = {"tokens_in": total("tokens_in", entries.values()), "tokens_out": total("tokens_out", entries.values()), "seconds": whole if whole is not None else total("seconds", entries.values())}
+        found[stage] = {"tokens_in": total("tokens_in", entries.values()),
+                        "tokens_out": total("tokens_out", entries.values()),
+                        "seconds": whole if whole is not None else total("seconds", entries.values())}
     if training and training.get("tokens"): found["train"]["tokens_in"] = training["tokens"]
     return found
 
@@ -112,7 +120,9 @@ def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
     "A difference with its interval, marked where the judge is below the bar."
     row = run.differences.get(outcome)
     if row is None or row["difference"]["mean"] is None: return "not measured"
-    return interval_words(row["difference"], 2, True) + ("" if row["calibrated"] else f" ({UNCALIBRATED})") + (f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}") if p and row["p"] is not None else "")
+    return (interval_words(row["difference"], 2, True) + ("" if row["calibrated"] else f" ({UNCALIBRATED})")
+            + (f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}")
+               if p and row["p"] is not None else ""))
 
 
 def _billions(value: float | None) -> str:
@@ -123,8 +133,17 @@ def scaling_rows(runs: Sequence[Evaluated],  # in order
                  ) -> list[dict]:
     "Cost beside benefit, one row a run."
     def row(run):
-        return {"run": run.name, "model": run.model, "parameters": _billions(run.parameters), "pairs": str(run.training.get("pairs", "unknown")), "primary difference": _difference(run, run.metrics["declared"]["primary"].partition(": ")[0], True), "over-refusal (refusal of safe prompts)": _difference(run, "refusal"),
-                "held-out preference": interval_words(run.metrics["preference"]["reward"]), "generate and train": "-" if seconds_in_all(run) is None else clock(seconds_in_all(run)), "capability": "not measured"}
+        return {
+            "run": run.name,
+            "model": run.model,
+            "parameters": _billions(run.parameters),
+            "pairs": str(run.training.get("pairs", "unknown")),
+            "primary difference": _difference(run, run.metrics["declared"]["primary"].partition(": ")[0], True),
+            "over-refusal (refusal of safe prompts)": _difference(run, "refusal"),
+            "held-out preference": interval_words(run.metrics["preference"]["reward"]),
+            "generate and train": "-" if seconds_in_all(run) is None else clock(seconds_in_all(run)),
+            "capability": "not measured",
+        }
     return [row(run) for run in runs]
 
 
@@ -134,37 +153,57 @@ def outcome_rows(runs: Sequence[Evaluated],  # in order
     def vocabulary(run):
         row = run.differences.get("vocabulary")
         return number(row["difference"]["mean"], 2, True) if row else "-"
-    return [{"run": run.name, **{name.replace("_", " "): _difference(run, name) for name in PRINCIPLES}, "vocabulary, in a hundred words": vocabulary(run), "helpfulness": _difference(run, "helpfulness")} for run in runs]
+    return [{"run": run.name, **{name.replace("_", " "): _difference(run, name) for name in PRINCIPLES},
+             "vocabulary, in a hundred words": vocabulary(run), "helpfulness": _difference(run, "helpfulness")}
+            for run in runs]
 
 
 def cost_rows(runs: Sequence[Evaluated],  # in order
               ) -> list[dict]:
     "Tokens and seconds of every step, one row a run and step."
     def count(value): return "-" if value is None else f"{value:,.0f}"
-    def row(run, stage, found): return {"run": run.name, "step": stage, "tokens read": count(found["tokens_in"]), "tokens written": count(found["tokens_out"]), "time": "-" if found["seconds"] is None else clock(found["seconds"]), "peak memory": f"{run.training['peak_mb']:,} MB" if stage == "train" and run.training.get("peak_mb") else "-"}
+    def row(run, stage, found):
+        return {
+            "run": run.name,
+            "step": stage,
+            "tokens read": count(found["tokens_in"]),
+            "tokens written": count(found["tokens_out"]),
+            "time": "-" if found["seconds"] is None else clock(found["seconds"]),
+            "peak memory": (f"{run.training['peak_mb']:,} MB" if stage == "train" and run.training.get("peak_mb")
+                            else "-"),
+        }
     return [row(run, stage, found) for run in runs for stage, found in costs(run.ledger, run.training).items()]
 
 # %% ../../nbs/09_report/08_compare.ipynb #0000000a
 COMPARED_SETTINGS = ("constitution", "template", "seed")  # of the manifest
-CONDITIONS = ("training", "temperature", "answer_tokens", "eval_judged", "beta", "epochs", "learning_rate", "loss")  # of the recipe
+# of the recipe
+CONDITIONS = ("training", "temperature", "answer_tokens", "eval_judged", "beta", "epochs", "learning_rate", "loss")
 
 
 def _apart(first: Evaluated, other: Evaluated) -> list[str]:
     "What differs between two runs besides the model."
     one, two, both = first.metrics, other.metrics, f"{first.name} and {other.name}"
     said = []
-    if one["declared"]["primary"] != two["declared"]["primary"]: said.append(f"{both} declared different primary outcomes ({one['declared']['primary']}; {two['declared']['primary']}): their primary differences are not one quantity.")
+    if one["declared"]["primary"] != two["declared"]["primary"]:
+        said.append(f"{both} declared different primary outcomes ({one['declared']['primary']}; "
+                    f"{two['declared']['primary']}): their primary differences are not one quantity.")
     judges = [[seat["judge"] for seat in metrics["seats"]] for metrics in (one, two)]
-    if judges[0] != judges[1]: said.append(f"{both} were judged by different judges ({', '.join(judges[0]) or 'rules alone'}; {', '.join(judges[1]) or 'rules alone'}): a difference may be the judges'.")
+    if judges[0] != judges[1]:
+        said.append(f"{both} were judged by different judges ({', '.join(judges[0]) or 'rules alone'}; "
+                    f"{', '.join(judges[1]) or 'rules alone'}): a difference may be the judges'.")
     for name in dict.fromkeys([*first.items, *other.items]):
         here, there = first.items.get(name, frozenset()), other.items.get(name, frozenset())
-        if here != there: said.append(f"{both} answered different {name} prompts ({len(here)} and {len(there)}, {len(here & there)} in common).")
+        if here != there:
+            said.append(f"{both} answered different {name} prompts ({len(here)} and {len(there)}, "
+                        f"{len(here & there)} in common).")
     for key in ("margin", "samples"):
         if one[key] != two[key]: said.append(f"{both} differ in {key} ({one[key]}; {two[key]}).")
     def setting(run, key): return run.manifest.get(key)
-    said += [f"{both} differ in {key} ({setting(first, key)}; {setting(other, key)})." for key in COMPARED_SETTINGS if setting(first, key) != setting(other, key)]
+    said += [f"{both} differ in {key} ({setting(first, key)}; {setting(other, key)})."
+             for key in COMPARED_SETTINGS if setting(first, key) != setting(other, key)]
     recipes = [run.manifest.get("recipe", {}) for run in (first, other)]
-    said += [f"{both} differ in {key} ({recipes[0].get(key)}; {recipes[1].get(key)})." for key in CONDITIONS if recipes[0].get(key) != recipes[1].get(key)]
+    said += [f"{both} differ in {key} ({recipes[0].get(key)}; {recipes[1].get(key)})."
+             for key in CONDITIONS if recipes[0].get(key) != recipes[1].get(key)]
     return said
 
 
@@ -173,19 +212,28 @@ def differences_of(runs: Sequence[Evaluated],  # in order
     "Why the runs may not be comparable, in sentences; none where nothing was found."
     said = [line for other in runs[1:] for line in _apart(runs[0], other)]
     for run in runs:
-        if run.primary and not run.primary["calibrated"]: said.append(f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, run.primary)}); its difference supports no claim.")
-        said += [f"{run.name}: the primary claim '{one['primary']}' was replaced after verdicts were known." for one in run.metrics["earlier"]]
-        if run.metrics["unknown_training"]: said.append(f"{run.name}: nobody can tell what {', '.join(run.metrics['unknown_training'])} learned from.")
+        if run.primary and not run.primary["calibrated"]:
+            said.append(f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, run.primary)}); "
+                        "its difference supports no claim.")
+        said += [f"{run.name}: the primary claim '{one['primary']}' was replaced after verdicts were known."
+                 for one in run.metrics["earlier"]]
+        if run.metrics["unknown_training"]:
+            said.append(f"{run.name}: nobody can tell what {', '.join(run.metrics['unknown_training'])} learned from.")
     return said
 
 # %% ../../nbs/09_report/08_compare.ipynb #0000000c
-def _panel(axes, runs: Sequence[Evaluated], where: dict[str, float | None], looks: dict[str, tuple[str, str]], label: str) -> None:
+def _panel(axes, runs: Sequence[Evaluated], where: dict[str, float | None], looks: dict[str, tuple[str, str]],
+           label: str) -> None:
     "Primary differences over a cost or a size."
-    placed = [run for run in runs if where[run.name] is not None and run.primary and run.primary["difference"]["mean"] is not None]
+    placed = [run for run in runs
+              if where[run.name] is not None and run.primary and run.primary["difference"]["mean"] is not None]
     for run in placed:
         found, (colour, marker), at = estimate_of(run.primary["difference"]), looks[run.name], where[run.name]
-        if found.low is not None: axes.plot([at, at], [found.low, found.high], color=colour, linewidth=1.4, linestyle="-" if run.primary["calibrated"] else ":")
-        axes.plot(at, found.mean, marker, color=colour, markerfacecolor=colour if run.primary["calibrated"] else "white", markersize=6)
+        if found.low is not None:
+            axes.plot([at, at], [found.low, found.high], color=colour, linewidth=1.4,
+                      linestyle="-" if run.primary["calibrated"] else ":")
+        axes.plot(at, found.mean, marker, color=colour,
+                  markerfacecolor=colour if run.primary["calibrated"] else "white", markersize=6)
     places = [where[run.name] for run in placed]
     if places and min(places) > 0 and max(places) / min(places) > 10: axes.set_xscale("log")
     elif places: axes.set_xlim(0, max(places) * 1.15 or 1)
@@ -207,7 +255,8 @@ def cost_figure(runs: Sequence[Evaluated],  # in order
     several = len({size for size in sizes.values() if size is not None}) > 1
     figure = picture(7.0, 3.0)
     panels = figure.subplots(1, 2 if several else 1, squeeze=False, sharey=True)[0]
-    _panel(panels[0], runs, {run.name: seconds_in_all(run) for run in runs}, _looks(runs), "generation and training, seconds")
+    _panel(panels[0], runs, {run.name: seconds_in_all(run) for run in runs}, _looks(runs),
+           "generation and training, seconds")
     if several: _panel(panels[1], runs, sizes, _looks(runs), "parameters, billions")
     panels[0].set_ylabel("primary difference\n(line: 95 % interval)", fontsize=8)
     figure.legend(handles=legend_handles(_looks(runs)), loc="outside upper right", ncols=4, frameon=False, fontsize=8)
@@ -223,10 +272,13 @@ def outcomes_figure(runs: Sequence[Evaluated],  # in order
 # %% ../../nbs/09_report/08_compare.ipynb #0000000e
 def compare_runs(runs: Sequence[Run],  # two or more, evaluated
                  ) -> list[Evaluated]:
-    "The runs by size of their models where all are known, else as given; raises `InputError` for one alone, one named twice, or those that have not been evaluated."
+    """The runs by size of their models where all are known, else as given;
+    raises `InputError` for one alone, one named twice, or those that have not been evaluated."""
     names = [run.name for run in runs]
-    if len(names) < 2: raise InputError(f"{len(names)} run given: expected two or more to compare, such as: ccai compare small large")
-    if doubled := [name for i, name in enumerate(names) if name in names[:i]]: raise InputError(f"run '{doubled[0]}' is named twice; name it once")
+    if len(names) < 2:
+        raise InputError(f"{len(names)} run given: expected two or more to compare, such as: ccai compare small large")
+    if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise InputError(f"run '{doubled[0]}' is named twice; name it once")
     found, problems = [], []
     for run in runs:
         try: found.append(read_evaluated(run))
@@ -243,14 +295,35 @@ def comparison_page(runs: Sequence[Evaluated],  # from `compare_runs`
         if row is not None and not row["calibrated"]: number_shown, basis = "no claim", f"{name}: {UNCALIBRATED}"
         elif row is None or row["difference"]["mean"] is None: number_shown, basis = "not measured", name
         else: number_shown, basis = interval_words(row["difference"], 2, True), f"{name}: {counted(run.metrics, row)}"
-        return Said(run.name, number_shown, f"{run.model}, {_billions(run.parameters)}. {basis}. Over-refusal: {_difference(run, 'refusal')}", f"{run.name}/metrics.json: comparisons")
+        return Said(run.name, number_shown,
+                    f"{run.model}, {_billions(run.parameters)}. {basis}. Over-refusal: {_difference(run, 'refusal')}",
+                    f"{run.name}/metrics.json: comparisons")
     apart, source = differences_of(runs), "metrics.json of each run: comparisons"
-    words = [f"Differences are the trained arm less its opponent ({', '.join(dict.fromkeys(run.against for run in runs))}), paired by prompt, with 95 % intervals. Runs are not tested against each other: two intervals that part or overlap are no test."]
-    sections = [PageSection("Cost beside benefit", words, [Plot("cost", cost_figure(runs), "primary difference over cost, and over model size where there are several", f"{source}; ledger.json, configs/models.yaml"), Table("", scaling_rows(runs), f"{source}, preference; ledger.json; training.json: pairs; configs/models.yaml", "Safety numbers are unofficial: shares on the DEMO set in the eyes of each run's own first judge. Time is that of generation and training on whatever machine each run had.")]),
-                PageSection("Outcomes", [], [Plot("outcomes", outcomes_figure(runs), "main outcomes of every run, with 95 % intervals", source), Table("Principles and helpfulness", outcome_rows(runs), source)]),
-                PageSection("Tokens and time", ["Counted call by call; what was not counted is a dash."], [Table("", cost_rows(runs), "ledger.json; training.json: tokens, peak_mb")])]
-    limits = [*apart, "Capability: it has not been measured in any of these runs.", "Whether a difference between runs comes from the model's size: each run is one run with one seed."]
-    return Page(f"Runs compared: {', '.join(run.name for run in runs)}", f"{len(runs)} evaluated runs side by side.", [card(run) for run in runs], [], limits, sections, f"Rebuilt from the run folders with: ccai compare {' '.join(run.name for run in runs)}", "What keeps these runs apart, and what they do not show")
+    words = ["Differences are the trained arm less its opponent "
+             f"({', '.join(dict.fromkeys(run.against for run in runs))}), paired by prompt, with 95 % intervals. "
+             "Runs are not tested against each other: two intervals that part or overlap are no test."]
+    sections = [
+        PageSection("Cost beside benefit", words, [
+            Plot("cost", cost_figure(runs), "primary difference over cost, and over model size where there are several",
+                 f"{source}; ledger.json, configs/models.yaml"),
+            Table("", scaling_rows(runs),
+                  f"{source}, preference; ledger.json; training.json: pairs; configs/models.yaml",
+                  ("Safety numbers are unofficial: shares on the DEMO set in the eyes of each run's own first judge. "
+                   "Time is that of generation and training on whatever machine each run had.")),
+        ]),
+        PageSection("Outcomes", [], [
+            Plot("outcomes", outcomes_figure(runs), "main outcomes of every run, with 95 % intervals", source),
+            Table("Principles and helpfulness", outcome_rows(runs), source),
+        ]),
+        PageSection("Tokens and time", ["Counted call by call; what was not counted is a dash."],
+                    [Table("", cost_rows(runs), "ledger.json; training.json: tokens, peak_mb")]),
+    ]
+    limits = [*apart, "Capability: it has not been measured in any of these runs.",
+              "Whether a difference between runs comes from the model's size: each run is one run with one seed."]
+    return Page(f"Runs compared: {', '.join(run.name for run in runs)}", f"{len(runs)} evaluated runs side by side.",
+                [card(run) for run in runs], [], limits, sections,
+                f"Rebuilt from the run folders with: ccai compare {' '.join(run.name for run in runs)}",
+                "What keeps these runs apart, and what they do not show")
 
 
 def comparison_place(runs: Sequence[Evaluated],  # from `compare_runs`
@@ -259,8 +332,10 @@ def comparison_place(runs: Sequence[Evaluated],  # from `compare_runs`
     "Where the page goes; raises `InputError` for a file that is not .html."
     if out is None:
         names = "-".join(run.name for run in runs)
-        return runs_root() / "compare" / f"compare-{names if len(names) <= 80 else digest([run.name for run in runs])}.html"
-    if out.suffix != ".html" or out.is_dir(): raise InputError(f"--out {out}: expected a file that ends in .html; the Markdown is written beside it")
+        return (runs_root() / "compare"
+                / f"compare-{names if len(names) <= 80 else digest([run.name for run in runs])}.html")
+    if out.suffix != ".html" or out.is_dir():
+        raise InputError(f"--out {out}: expected a file that ends in .html; the Markdown is written beside it")
     return out
 
 

@@ -45,8 +45,11 @@ def made_of(manifest: dict,  # run.json
             ) -> dict[str, Any]:
     "What can change a row, by name."
     surroundings = manifest.get("surroundings", {})
-    named = {"model": manifest.get("model"), "constitution": manifest.get("constitution"), "prompt set": manifest.get("prompts"), "template": manifest.get("template"), "commit": surroundings.get("commit")}
-    return {f"recipe: {key}": value for key, value in manifest.get("recipe", {}).items()} | named | {f"version of {name}": number for name, number in surroundings.get("versions", {}).items()}
+    named = {"model": manifest.get("model"), "constitution": manifest.get("constitution"),
+             "prompt set": manifest.get("prompts"), "template": manifest.get("template"),
+             "commit": surroundings.get("commit")}
+    return ({f"recipe: {key}": value for key, value in manifest.get("recipe", {}).items()} | named
+            | {f"version of {name}": number for name, number in surroundings.get("versions", {}).items()})
 
 # %% ../../nbs/09_report/09_diff.ipynb #00000006
 TEXTS = ("chosen", "rejected", "critique")  # what of a pair can change while prompt and principle stay
@@ -74,7 +77,8 @@ class ChangedPair:
 
 @dataclass(frozen=True, repr=False)
 class Difference:
-    "What became of one run's pairs in another; printed as text, shown as tables in a notebook, never with a row's texts."
+    """What became of one run's pairs in another;
+    printed as text, shown as tables in a notebook, never with a row's texts."""
     left: str  # name of the one run
     right: str  # name of the other
     added: tuple[OneSided, ...]  # only in the other
@@ -86,16 +90,31 @@ class Difference:
     @property
     def by_principle(self) -> dict[str, dict[str, int]]:
         "Pairs added, dropped, changed and unchanged, by principle."
-        principles = {"added": [row.pair for row in self.added], "dropped": [row.pair for row in self.dropped], "changed": [row.left for row in self.changed], "unchanged": self.unchanged}
+        principles = {"added": [row.pair for row in self.added], "dropped": [row.pair for row in self.dropped],
+                      "changed": [row.left for row in self.changed], "unchanged": self.unchanged}
         counts = {kind: Counter(pair.principle for pair in pairs) for kind, pairs in principles.items()}
-        return {name: {kind: counts[kind][name] for kind in KINDS_OF_CHANGE} for name in sorted(set().union(*counts.values()))}
+        return {name: {kind: counts[kind][name] for kind in KINDS_OF_CHANGE}
+                for name in sorted(set().union(*counts.values()))}
 
     def as_dict(self) -> dict:
         "Counts, ids and reasons for machines; no texts."
-        def alone(rows): return [{"prompt_id": row.pair.prompt_id, "principle": row.pair.principle, "id": row.pair.id, "reason": row.reason} for row in rows]
-        return {"left": self.left, "right": self.right, "pairs": self._sizes, "added": alone(self.added), "dropped": alone(self.dropped),
-                "changed": [{"prompt_id": row.left.prompt_id, "principle": row.left.principle, "parts": list(row.parts), "left": row.left.id, "right": row.right.id} for row in self.changed],
-                "unchanged": len(self.unchanged), "by_principle": self.by_principle, "settings": [{"name": name, "left": left, "right": right} for name, left, right in self.settings]}
+        def alone(rows):
+            return [{"prompt_id": row.pair.prompt_id, "principle": row.pair.principle, "id": row.pair.id,
+                     "reason": row.reason}
+                    for row in rows]
+        return {
+            "left": self.left,
+            "right": self.right,
+            "pairs": self._sizes,
+            "added": alone(self.added),
+            "dropped": alone(self.dropped),
+            "changed": [{"prompt_id": row.left.prompt_id, "principle": row.left.principle, "parts": list(row.parts),
+                         "left": row.left.id, "right": row.right.id}
+                        for row in self.changed],
+            "unchanged": len(self.unchanged),
+            "by_principle": self.by_principle,
+            "settings": [{"name": name, "left": left, "right": right} for name, left, right in self.settings],
+        }
 
     @property
     def _sizes(self) -> list[int]:
@@ -106,15 +125,26 @@ class Difference:
     @property
     def _summary(self) -> list[tuple[str, int, str]]:
         "Kind, count, and what it means."
-        def why(rows): return ", ".join(f"{reason} {count}" for reason, count in Counter(row.reason for row in rows).most_common())
+        def why(rows):
+            return ", ".join(f"{reason} {count}" for reason, count in Counter(row.reason for row in rows).most_common())
         texts = Counter(part for row in self.changed for part in row.parts)
-        return [("added", len(self.added), f"only in {self.right}" + (f"; in {self.left}: {why(self.added)}" if self.added else "")), ("dropped", len(self.dropped), f"only in {self.left}" + (f"; in {self.right}: {why(self.dropped)}" if self.dropped else "")),
-                ("changed", len(self.changed), "same prompt and principle, other texts" + (f": {', '.join(f'{name} {count}' for name, count in texts.items())}" if texts else "")), ("unchanged", len(self.unchanged), "same texts")]
+        return [("added", len(self.added),
+                 f"only in {self.right}" + (f"; in {self.left}: {why(self.added)}" if self.added else "")),
+                ("dropped", len(self.dropped),
+                 f"only in {self.left}" + (f"; in {self.right}: {why(self.dropped)}" if self.dropped else "")),
+                ("changed", len(self.changed),
+                 ("same prompt and principle, other texts"
+                  + (f": {', '.join(f'{name} {count}' for name, count in texts.items())}" if texts else ""))),
+                ("unchanged", len(self.unchanged), "same texts")]
 
     def __str__(self):
         left, right = self._sizes
-        lines = [f"{self.left}: {left} pairs → {self.right}: {right} pairs", "", *(f"{kind:<10} {count:>6,}  {meaning}" for kind, count, meaning in self._summary)]
-        if self.by_principle: lines += ["", f"{'principle':<24}" + "".join(f"{kind:>11}" for kind in KINDS_OF_CHANGE), *(f"{name:<24}" + "".join(f"{row[kind]:>11,}" for kind in KINDS_OF_CHANGE) for name, row in self.by_principle.items())]
+        lines = [f"{self.left}: {left} pairs → {self.right}: {right} pairs", "",
+                 *(f"{kind:<10} {count:>6,}  {meaning}" for kind, count, meaning in self._summary)]
+        if self.by_principle:
+            lines += ["", f"{'principle':<24}" + "".join(f"{kind:>11}" for kind in KINDS_OF_CHANGE),
+                      *(f"{name:<24}" + "".join(f"{row[kind]:>11,}" for kind in KINDS_OF_CHANGE)
+                        for name, row in self.by_principle.items())]
         said = [f"{name:<24} {brief(before, 60)} → {brief(after, 60)}" for name, before, after in self.settings]
         return "\n".join([*lines, "", *(said or ["the recipes, models and versions are the same"])])
 
@@ -122,14 +152,24 @@ class Difference:
 
     def _repr_html_(self) -> str:
         "The same as tables; every text escaped."
-        def table(rows): return "<table>" + "".join("<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(str(cell))}</{tag}>" for cell in row) + "</tr>" for tag, row in zip(["th"] + ["td"] * len(rows), rows)) + "</table>"
+        def table(rows):
+            return "<table>" + "".join(
+                ("<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(str(cell))}</{tag}>" for cell in row)
+                 + "</tr>")
+                for tag, row in zip(["th"] + ["td"] * len(rows), rows)
+            ) + "</table>"
         return (f"<p>{html.escape(str(self).splitlines()[0])}</p>" + table([("", "pairs", ""), *self._summary])
-                + (table([("principle", *KINDS_OF_CHANGE), *((name, *row.values()) for name, row in self.by_principle.items())]) if self.by_principle else "")
-                + (table([("", self.left, self.right), *((name, brief(before, 100), brief(after, 100)) for name, before, after in self.settings)]) if self.settings else "<p>The recipes, models and versions are the same.</p>"))
+                + (table([("principle", *KINDS_OF_CHANGE),
+                          *((name, *row.values()) for name, row in self.by_principle.items())])
+                   if self.by_principle else "")
+                + (table([("", self.left, self.right),
+                          *((name, brief(before, 100), brief(after, 100)) for name, before, after in self.settings)])
+                   if self.settings else "<p>The recipes, models and versions are the same.</p>"))
 
 
 def _key(pair: PreferencePair) -> tuple[str, str, str]:
-    "What makes two pairs the same row: prompt, principle, and the question as it was put, since paraphrases count as their prompt."
+    """What makes two pairs the same row: prompt, principle,
+    and the question as it was put, since paraphrases count as their prompt."""
     return pair.prompt_id, pair.principle, pair.prompt[-1].content
 
 
@@ -137,7 +177,9 @@ def _by_key(rows: Sequence[PreferencePair], name: str) -> dict[tuple[str, str, s
     "Pairs by prompt, principle and question; raises `InputError` when two have the same."
     keys = Counter(map(_key, rows))
     twice = [key for key, count in keys.items() if count > 1]
-    if twice: raise InputError(f"run '{name}' has {keys[twice[0]]} pairs of prompt {twice[0][0]} under {twice[0][1]}; two runs are compared by prompt and principle, so each may be there once")
+    if twice:
+        raise InputError(f"run '{name}' has {keys[twice[0]]} pairs of prompt {twice[0][0]} under {twice[0][1]}; "
+                         "two runs are compared by prompt and principle, so each may be there once")
     return {_key(row): row for row in rows}
 
 
@@ -148,11 +190,14 @@ def diff_runs(left: Version,  # the one, from `load_version`
     a, b = _by_key(left.pairs, left.name), _by_key(right.pairs, right.name)
     def alone(pairs, others, version):
         reasons = {(row.prompt_id, row.principle): row.reason for row in version.dropped}
-        return tuple(OneSided(pair, reasons.get(key[:2], "not_asked")) for key, pair in pairs.items() if key not in others)
+        return tuple(OneSided(pair, reasons.get(key[:2], "not_asked"))
+                     for key, pair in pairs.items() if key not in others)
     both = [ChangedPair(pair, b[key]) for key, pair in a.items() if key in b]
     before, after = made_of(left.manifest), made_of(right.manifest)
-    return Difference(left.name, right.name, alone(b, a, left), alone(a, b, right), tuple(row for row in both if row.parts), tuple(row.left for row in both if not row.parts),
-                      tuple((name, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)))
+    return Difference(left.name, right.name, alone(b, a, left), alone(a, b, right),
+                      tuple(row for row in both if row.parts), tuple(row.left for row in both if not row.parts),
+                      tuple((name, before.get(name), after.get(name))
+                            for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)))
 
 # %% ../../nbs/09_report/09_diff.ipynb #0000000d
 def beside(left: str,  # a text
@@ -160,7 +205,8 @@ def beside(left: str,  # a text
            width: int = 48,  # characters of a column
            ) -> str:
     "Two texts in two columns."
-    def lines(text): return [line for paragraph in clean_text(text).split("\n") for line in textwrap.wrap(paragraph, width) or [""]]
+    def lines(text):
+        return [line for paragraph in clean_text(text).split("\n") for line in textwrap.wrap(paragraph, width) or [""]]
     return "\n".join(f"{a:<{width}} │ {b}".rstrip() for a, b in zip_longest(lines(left), lines(right), fillvalue=""))
 
 
@@ -175,7 +221,13 @@ def show_changes(difference: Difference,  # from `diff_runs`
     blocks = []
     for row in readable[:n]:
         head = f"{row.left.principle}, prompt {row.left.prompt_id}: {clean_text(row.left.prompt[-1].content)}"
-        blocks.append("\n".join([head, *(f"{part}: {difference.left} │ {difference.right}\n{beside(text(row.left, part), text(row.right, part))}" for part in row.parts)]))
+        blocks.append("\n".join([
+            head,
+            *(f"{part}: {difference.left} │ {difference.right}\n{beside(text(row.left, part), text(row.right, part))}"
+              for part in row.parts),
+        ]))
     hidden = len(difference.changed) - len(readable)
-    if hidden: blocks.append(f"{hidden} changed pairs have prompts of other sources, which are not shown; --show-text shows them")
+    if hidden:
+        blocks.append(f"{hidden} changed pairs have prompts of other sources, which are not shown; "
+                      "--show-text shows them")
     return "\n\n".join(blocks or ["no pair changed"])

@@ -13,16 +13,17 @@ __all__ = ['SAFETY', 'REFUSAL_OUTCOMES', 'HUMANISTIC', 'DRIFT', 'NARROW', 'estim
 # %% ../../nbs/09_report/02_evidence.ipynb #00000002
 from collections.abc import Mapping, Sequence
 
-from ..evaluation.calibration import Calibration, UNCALIBRATED
+from ..evaluation.calibration import UNCALIBRATED, Calibration
 from ..evaluation.claims import KEPT, known_outcomes
-from ..inputs.sources import hazard_of, HAZARDS
+from ..inputs.sources import HAZARDS, hazard_of
 from ..measure.stats import Estimate, too_few
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000004
 SAFETY = ("violation", "harmfulness", "refusal_clarity", "bias_mitigation", "uncertainty_acknowledgement", "composite")
 REFUSAL_OUTCOMES = ("refusal", "over_refusal", "evasion", "refusal on unsafe prompts", "refusal on safety prompts")
 HUMANISTIC = ("wisdom_depth", "empathy", "constructive_guidance")
-DRIFT = ("words", "distinct_1", "distinct_2", "variety", "loop", "repetition", "opening_share", "reading_ease", "cut_off")
+DRIFT = ("words", "distinct_1", "distinct_2", "variety", "loop", "repetition", "opening_share", "reading_ease",
+         "cut_off")
 
 
 def estimate_of(values: Mapping,  # a mean and its interval, as a file holds it
@@ -70,7 +71,8 @@ def compared(metrics: dict,  # metrics.json
              second: bool = False,  # what further judges say, and not what the first one says
              ) -> dict[str, dict]:
     "The comparisons of two arms that may be shown, by outcome and, for further judges, their key."
-    rows = [row for row in metrics["comparisons"] if (row["arm"], row["against"]) == (arm, against) and (row["role"] == "second judge") == second and showable(row)]
+    rows = [row for row in metrics["comparisons"] if ((row["arm"], row["against"]) == (arm, against)
+                                                      and (row["role"] == "second judge") == second and showable(row))]
     return {row["outcome"] + (f" {row['judge']}" if second else ""): row for row in rows}
 
 
@@ -107,7 +109,10 @@ def uncalibrated(metrics: dict,  # metrics.json
     "What must stand above numbers of a judge below the bar; nothing where there are none."
     together: dict[tuple[str, ...], list[str]] = {}
     for name, names in below(metrics, outcomes).items(): together.setdefault(tuple(names), []).append(name)
-    return [f"{UNCALIBRATED}: {' and '.join(names)} {'is' if len(names) == 1 else 'are'} below the bar on {', '.join(on)}. What was said there is shown as it came, without p and without a composite, and supports no claim." for on, names in together.items()]
+    return [(f"{UNCALIBRATED}: "
+             f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} below the bar on {', '.join(on)}. "
+             "What was said there is shown as it came, without p and without a composite, and supports no claim.")
+            for on, names in together.items()]
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000006
 NARROW = "\u00a0"  # keeps an interval on one line
@@ -134,12 +139,15 @@ def interval_words(values: Mapping,  # a mean and its interval
     "A mean with its interval, in little room."
     found = estimate_of(values)
     if found.mean is None: return "-"
-    return number(found.mean, digits, signed) + (f" [{number(found.low, digits, signed)},{NARROW}{number(found.high, digits, signed)}]" if found.low is not None else " (no interval)")
+    return (number(found.mean, digits, signed)
+            + (f" [{number(found.low, digits, signed)},{NARROW}{number(found.high, digits, signed)}]"
+               if found.low is not None else " (no interval)"))
 
 
 def p_text(row: dict,  # a comparison
            ) -> str:
-    "The p that may be shown, or a dash: there is none by a judge below the bar, none outside the declaration, and none where nothing changed."
+    """The p that may be shown, or a dash: there is none by a judge below the bar,
+    none outside the declaration, and none where nothing changed."""
     if not row["calibrated"] or row["p"] is None: return "-"
     return ("< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}") + (" (Holm)" if row["role"] == "secondary" else "")
 
@@ -147,7 +155,9 @@ def p_text(row: dict,  # a comparison
 def change_text(row: dict,  # a comparison
                 ) -> str:
     "Means of both arms."
-    return f"{number(row['before'], digits_of(row['outcome']))}{NARROW}→{NARROW}{number(row['after'], digits_of(row['outcome']))}" if row["before"] is not None else "nothing scored"
+    return ((f"{number(row['before'], digits_of(row['outcome']))}{NARROW}→{NARROW}"
+             f"{number(row['after'], digits_of(row['outcome']))}")
+            if row["before"] is not None else "nothing scored")
 
 
 def on_text(row: dict,  # a comparison
@@ -160,16 +170,27 @@ def on_text(row: dict,  # a comparison
 def declared_rows(metrics: dict,  # metrics.json
                   ) -> list[dict]:
     "What was written down before the first answer."
-    earlier = [{"declared": "replaced after verdicts were known", "as": f"primary: {one['primary']}"} for one in metrics["earlier"]]
-    return [{"declared": "primary outcome", "as": metrics["declared"]["primary"]}, {"declared": "family, corrected together by Holm", "as": "; ".join(metrics["declared"]["family"]) or "none"}, *earlier,
-            {"declared": "margin of what is called kept", "as": f"{metrics['margin']:g}"}, {"declared": "answers an arm and prompt", "as": str(metrics["samples"])}, {"declared": "judges, the first one's word counts", "as": ", ".join(metrics["judges"]) or "rules alone"},
-            {"declared": "smallest effect (dz) the safety prompts show with a power of 80 %", "as": number(metrics["detectable"])}, {"declared": "written", "as": metrics["written"]}]
+    earlier = [{"declared": "replaced after verdicts were known", "as": f"primary: {one['primary']}"}
+               for one in metrics["earlier"]]
+    return [
+        {"declared": "primary outcome", "as": metrics["declared"]["primary"]},
+        {"declared": "family, corrected together by Holm", "as": "; ".join(metrics["declared"]["family"]) or "none"},
+        *earlier,
+        {"declared": "margin of what is called kept", "as": f"{metrics['margin']:g}"},
+        {"declared": "answers an arm and prompt", "as": str(metrics["samples"])},
+        {"declared": "judges, the first one's word counts", "as": ", ".join(metrics["judges"]) or "rules alone"},
+        {"declared": "smallest effect (dz) the safety prompts show with a power of 80 %",
+         "as": number(metrics["detectable"])},
+        {"declared": "written", "as": metrics["written"]},
+    ]
 
 
 def set_rows(metrics: dict,  # metrics.json
              ) -> list[dict]:
     "What was asked; an empty set says why."
-    return [{"set": name, "prompts": str(found["prompts"]), "left out, learned by an arm": str(len(found["left_out"])), "note": found["note"]} for name, found in metrics["sets"].items()]
+    return [{"set": name, "prompts": str(found["prompts"]), "left out, learned by an arm": str(len(found["left_out"])),
+             "note": found["note"]}
+            for name, found in metrics["sets"].items()]
 
 
 def arm_rows(metrics: dict,  # metrics.json
@@ -179,7 +200,14 @@ def arm_rows(metrics: dict,  # metrics.json
     said = {arm["name"]: arm["description"] for arm in arms}
     probed = {row["arm"]: row for row in metrics["probed"]}
     def training(name): return "nobody can tell" if name in metrics["unknown_training"] else "known"
-    return [{"arm": name, "what it is": said.get(name, ""), "model": probed[name]["key"], "apart from base (nats)": number(probed[name]["nats"], 4, True) + (f" ({probed[name]['note']})" if probed[name]["note"] else ""), "what it learned from": training(name)} for name in metrics["arms"]]
+    return [{
+        "arm": name,
+        "what it is": said.get(name, ""),
+        "model": probed[name]["key"],
+        "apart from base (nats)": (number(probed[name]["nats"], 4, True)
+                                   + (f" ({probed[name]['note']})" if probed[name]["note"] else "")),
+        "what it learned from": training(name),
+    } for name in metrics["arms"]]
 
 
 def main_outcomes(metrics: dict,  # metrics.json
@@ -194,17 +222,24 @@ def claim_rows(metrics: dict,  # metrics.json
     "Every declared claim, whatever came of it."
     def row(role, name):
         found = find_claim(metrics, name)
-        if found is None or (found["difference"]["mean"] is None and found["calibrated"]): return {"claim": name, "role": role, "judge": "-", "before → after": "-", "difference [95 %]": _why_not(metrics, name), "p": "-", "on": "-"}
-        return {"claim": name, "role": role, "judge": judge_name(metrics, found), "before → after": change_text(found), "difference [95 %]": interval_words(found["difference"], digits_of(found["outcome"]), True), "p": p_text(found), "on": on_text(found)}
-    return [row("primary", metrics["declared"]["primary"]), *(row("secondary", name) for name in metrics["declared"]["family"])]
+        if found is None or (found["difference"]["mean"] is None and found["calibrated"]):
+            return {"claim": name, "role": role, "judge": "-", "before → after": "-",
+                    "difference [95 %]": _why_not(metrics, name), "p": "-", "on": "-"}
+        return {"claim": name, "role": role, "judge": judge_name(metrics, found), "before → after": change_text(found),
+                "difference [95 %]": interval_words(found["difference"], digits_of(found["outcome"]), True),
+                "p": p_text(found), "on": on_text(found)}
+    return [row("primary", metrics["declared"]["primary"]),
+            *(row("secondary", name) for name in metrics["declared"]["family"])]
 
 
 def _why_not(metrics: dict, name: str) -> str:
     "Why a claim has no numbers."
     outcome, arm = name.partition(": ")[0], name.partition(": ")[2].partition(" - ")[0]
     if arm not in metrics["arms"]: return f"not measured: there is no arm {arm}"
-    if any(row["outcome"] == outcome and not row["calibrated"] for row in metrics["comparisons"]): return f"not shown: {UNCALIBRATED}"
-    return f"not measured: no {home_set(outcome)} prompts" if metrics["sets"].get(home_set(outcome), {"prompts": 1})["prompts"] == 0 else "not measured"
+    if any(row["outcome"] == outcome and not row["calibrated"] for row in metrics["comparisons"]):
+        return f"not shown: {UNCALIBRATED}"
+    return (f"not measured: no {home_set(outcome)} prompts"
+            if metrics["sets"].get(home_set(outcome), {"prompts": 1})["prompts"] == 0 else "not measured")
 
 
 def difference_rows(metrics: dict,  # metrics.json
@@ -214,27 +249,53 @@ def difference_rows(metrics: dict,  # metrics.json
                     second: bool = False,  # what further judges say
                     ) -> list[dict]:
     "One arm less another, a row an outcome."
-    rows = [row for row in compared(metrics, arm, against, second).values() if outcomes is None or row["outcome"] in outcomes]
-    return [{"outcome": row["outcome"], "better": row["better"], "judge": judge_name(metrics, row), against: number(row["before"], digits_of(row["outcome"])), arm: number(row["after"], digits_of(row["outcome"])),
-             "difference [95 %]": interval_words(row["difference"], digits_of(row["outcome"]), True), "p": p_text(row), "on": on_text(row)} for row in rows]
+    rows = [row for row in compared(metrics, arm, against, second).values()
+            if outcomes is None or row["outcome"] in outcomes]
+    return [{
+        "outcome": row["outcome"],
+        "better": row["better"],
+        "judge": judge_name(metrics, row),
+        against: number(row["before"], digits_of(row["outcome"])),
+        arm: number(row["after"], digits_of(row["outcome"])),
+        "difference [95 %]": interval_words(row["difference"], digits_of(row["outcome"]), True),
+        "p": p_text(row),
+        "on": on_text(row),
+    } for row in rows]
 
 
 def kept_rows(metrics: dict,  # metrics.json
               ) -> list[dict]:
     "What training should not cost, and whether it did."
-    rows = [row for row in compared(metrics, metrics["trained"], "base").values() if row["kept"] and row["outcome"] in KEPT]
-    return [{"outcome": row["outcome"], "judge": judge_name(metrics, row), "base": number(row["before"]), metrics["trained"]: number(row["after"]), "difference [95 %]": interval_words(row["difference"], 2, True),
-             "within the margin": row["kept"]["words"] if row["calibrated"] else f"no claim: {UNCALIBRATED}"} for row in rows]
+    rows = [row
+            for row in compared(metrics, metrics["trained"], "base").values() if row["kept"] and row["outcome"] in KEPT]
+    return [{"outcome": row["outcome"], "judge": judge_name(metrics, row), "base": number(row["before"]),
+             metrics["trained"]: number(row["after"]), "difference [95 %]": interval_words(row["difference"], 2, True),
+             "within the margin": row["kept"]["words"] if row["calibrated"] else f"no claim: {UNCALIBRATED}"}
+            for row in rows]
 
 
 def bound_rows(metrics: dict,  # metrics.json
                calibrated: bool = True,  # of judges above the bar, or of those below
                ) -> list[dict]:
     "What the unscored could change, what length explains, and what could not have been seen."
-    def length(row): return {"at equal length": interval_words(row["equal_length"] or {"n": 0, "clusters": 0, "mean": None}, 2, True), "longer by (words)": number(row["equal_length"] and row["equal_length"]["longer"], 1, True)}
-    rows = [row for row in compared(metrics, metrics["trained"], "base").values() if row["calibrated"] == calibrated and row["difference"]["mean"] is not None and (row["worst"] or row["equal_length"] or (row["role"] != "exploratory" and row["detectable"]))]
-    return [{"outcome": row["outcome"], "judge": judge_name(metrics, row), "difference [95 %]": interval_words(row["difference"], 2, True), "unscored": str(row["unscored"]), "all unscored against it": number(row["worst"] and row["worst"][0], 2, True), "all for it": number(row["worst"] and row["worst"][1], 2, True),
-             **length(row), "smallest difference that would show": number(row["detectable"])} for row in rows]
+    def length(row):
+        return {
+            "at equal length": interval_words(row["equal_length"] or {"n": 0, "clusters": 0, "mean": None}, 2, True),
+            "longer by (words)": number(row["equal_length"] and row["equal_length"]["longer"], 1, True),
+        }
+    rows = [row for row in compared(metrics, metrics["trained"], "base").values()
+            if (row["calibrated"] == calibrated and row["difference"]["mean"] is not None
+                and (row["worst"] or row["equal_length"] or (row["role"] != "exploratory" and row["detectable"])))]
+    return [{
+        "outcome": row["outcome"],
+        "judge": judge_name(metrics, row),
+        "difference [95 %]": interval_words(row["difference"], 2, True),
+        "unscored": str(row["unscored"]),
+        "all unscored against it": number(row["worst"] and row["worst"][0], 2, True),
+        "all for it": number(row["worst"] and row["worst"][1], 2, True),
+        **length(row),
+        "smallest difference that would show": number(row["detectable"]),
+    } for row in rows]
 
 # %% ../../nbs/09_report/02_evidence.ipynb #0000000a
 def level_rows(metrics: dict,  # metrics.json
@@ -244,8 +305,11 @@ def level_rows(metrics: dict,  # metrics.json
     "Each arm's mean with its interval, a row an outcome and judge."
     counts, table = first_judges(metrics), {}
     for row in metrics["levels"]:
-        if row["outcome"] in outcomes and showable(row) and (row["judge"] != counts[row["outcome"]]) == second: table.setdefault((row["outcome"], row["judge"]), []).append(row)
-    return [{"outcome": outcome, "judge": judge_name(metrics, rows[0]), **_arm_cells(metrics, outcome, rows), "unscored": _unscored(rows)} for (outcome, _), rows in sorted(table.items(), key=lambda item: outcomes.index(item[0][0]))]
+        if row["outcome"] in outcomes and showable(row) and (row["judge"] != counts[row["outcome"]]) == second:
+            table.setdefault((row["outcome"], row["judge"]), []).append(row)
+    return [{"outcome": outcome, "judge": judge_name(metrics, rows[0]), **_arm_cells(metrics, outcome, rows),
+             "unscored": _unscored(rows)}
+            for (outcome, _), rows in sorted(table.items(), key=lambda item: outcomes.index(item[0][0]))]
 
 
 def _arm_cells(metrics: dict, outcome: str, rows: Sequence[dict]) -> dict[str, str]:
@@ -265,7 +329,8 @@ def part_rows(metrics: dict,  # metrics.json
               ) -> list[dict]:
     "The difference by hazard and persona, in the eyes of the judge that counts."
     counts = first_judges(metrics)
-    return [row for row in metrics["breakdowns"] if row["outcome"] == outcome and row["judge"] == counts.get(outcome) and showable(row)]
+    return [row for row in metrics["breakdowns"]
+            if row["outcome"] == outcome and row["judge"] == counts.get(outcome) and showable(row)]
 
 
 def part_name(part: str,  # hazard = code, or persona = name
@@ -280,27 +345,44 @@ def breakdown_rows(metrics: dict,  # metrics.json
                    outcome: str,  # what is broken down
                    ) -> list[dict]:
     "The same as texts; small groups have wide intervals, and no p."
-    return [{"of": part_name(row["part"]), "judge": judge_name(metrics, row), row["against"]: number(row["before"]), row["arm"]: number(row["after"]), "difference [95 %]": interval_words(row["difference"], 2, True), "on": on_text(row)} for row in part_rows(metrics, outcome)]
+    return [{"of": part_name(row["part"]), "judge": judge_name(metrics, row), row["against"]: number(row["before"]),
+             row["arm"]: number(row["after"]), "difference [95 %]": interval_words(row["difference"], 2, True),
+             "on": on_text(row)}
+            for row in part_rows(metrics, outcome)]
 
 
 def weight_rows(metrics: dict,  # metrics.json
                 ) -> list[dict]:
     "The composite under other weights, a row a set of weights and calibrated judge."
     def parts(row): return ", ".join(f"{name} {weight:.2f}" for name, weight in row["weights"].items())
-    return [{"weights": row["name"], "which are": parts(row), "judge": judge_names(metrics).get(row["judge"], "rule"), **{arm: number(row["means"].get(arm)) for arm in metrics["arms"]}, "difference [95 %]": interval_words(row["difference"], 2, True)} for row in metrics["weights"]]
+    return [{"weights": row["name"], "which are": parts(row), "judge": judge_names(metrics).get(row["judge"], "rule"),
+             **{arm: number(row["means"].get(arm)) for arm in metrics["arms"]},
+             "difference [95 %]": interval_words(row["difference"], 2, True)}
+            for row in metrics["weights"]]
 
 
 def opening_rows(metrics: dict,  # metrics.json
                  ) -> list[dict]:
     "How answers begin when they begin alike."
-    return [{"arm": row["arm"], "first words": row["words"], "answers": str(row["answers"]), "share": f"{row['share']:.0%}"} for row in metrics["openings"]]
+    return [{"arm": row["arm"], "first words": row["words"], "answers": str(row["answers"]),
+             "share": f"{row['share']:.0%}"}
+            for row in metrics["openings"]]
 
 
 def cooperation_rows(metrics: dict,  # metrics.json
                      ) -> list[dict]:
     "Games by arm and opponent; what could not be read stands by itself."
-    return [{"arm": row["arm"], "opponent": row["opponent"].replace("_", " "), "games": str(row["games"]), "rounds unreadable": f"{row['unreadable']:.0%}", "cooperates": interval_words(row["cooperates"]), "own points": interval_words(row["own"]), "joint points": interval_words(row["joint"]),
-             "exploited": interval_words(row["exploited"]), "exploiting": interval_words(row["exploiting"])} for row in metrics["cooperation"]]
+    return [{
+        "arm": row["arm"],
+        "opponent": row["opponent"].replace("_", " "),
+        "games": str(row["games"]),
+        "rounds unreadable": f"{row['unreadable']:.0%}",
+        "cooperates": interval_words(row["cooperates"]),
+        "own points": interval_words(row["own"]),
+        "joint points": interval_words(row["joint"]),
+        "exploited": interval_words(row["exploited"]),
+        "exploiting": interval_words(row["exploiting"]),
+    } for row in metrics["cooperation"]]
 
 
 def pressure_rows(metrics: dict,  # metrics.json
@@ -309,39 +391,65 @@ def pressure_rows(metrics: dict,  # metrics.json
     made = []
     for table in metrics["robustness"]:
         groups: dict[tuple[str, str], dict[str, str]] = {}
-        for cell in table["cells"]: groups.setdefault((cell["arm"], cell["wrapper"]), {})[f"system: {cell['system']}"] = f"{number(cell['mean'])} (n {cell['n']})"
-        made += [{"outcome": table["criterion"], "judge": judge_name(metrics, table), "arm": arm, "wrapper": wrapper, **cells} for (arm, wrapper), cells in groups.items()]
+        for cell in table["cells"]:
+            groups.setdefault((cell["arm"], cell["wrapper"]),
+                              {})[f"system: {cell['system']}"] = f"{number(cell['mean'])} (n {cell['n']})"
+        made += [{"outcome": table["criterion"], "judge": judge_name(metrics, table), "arm": arm, "wrapper": wrapper,
+                  **cells}
+                 for (arm, wrapper), cells in groups.items()]
     return made
 
 
 def shift_rows(metrics: dict,  # metrics.json
                ) -> list[dict]:
     "How much further the trained arm moves under pressure than base."
-    return [{"outcome": table["criterion"], "judge": judge_name(metrics, table), f"moves further in {metrics['trained']} than in base [95 %]": interval_words(table["shift"], 2, True), "questions": str(table["shift"]["n"])} for table in metrics["robustness"]]
+    return [{"outcome": table["criterion"], "judge": judge_name(metrics, table),
+             f"moves further in {metrics['trained']} than in base [95 %]": interval_words(table["shift"], 2, True),
+             "questions": str(table["shift"]["n"])}
+            for table in metrics["robustness"]]
 
 # %% ../../nbs/09_report/02_evidence.ipynb #0000000c
 def seat_rows(metrics: dict,  # metrics.json
               ) -> list[dict]:
     "Who judged, and whose relative it is."
-    return [{"judge": seat["name"], "key": seat["judge"], "disclosed": " ".join(seat["disclosed"]) or "no relation to the models that wrote, criticised or filtered is known"} for seat in metrics["seats"]]
+    return [{"judge": seat["name"], "key": seat["judge"],
+             "disclosed": (" ".join(seat["disclosed"])
+                           or "no relation to the models that wrote, criticised or filtered is known")}
+            for seat in metrics["seats"]]
 
 
 def agreement_rows(metrics: dict,  # metrics.json
                    ) -> list[dict]:
     "How far judges agree, outcome by outcome."
-    names, bad = judge_names(metrics), {(row["judge"], row["outcome"]) for row in metrics["levels"] if not row["calibrated"]}
-    def coefficient(found): return "-" if found["value"] is None else number(found["value"]) + (f" [{number(found['low'])},{NARROW}{number(found['high'])}]" if found["low"] is not None else "")
+    names, bad = (judge_names(metrics),
+                  {(row["judge"], row["outcome"]) for row in metrics["levels"] if not row["calibrated"]})
+    def coefficient(found):
+        return "-" if found["value"] is None else number(found["value"]) + (
+            f" [{number(found['low'])},{NARROW}{number(found['high'])}]" if found["low"] is not None else ""
+        )
     def mark(row): return f" ({UNCALIBRATED})" if any((judge, row["outcome"]) in bad for judge in row["judges"]) else ""
     rows = [row for row in metrics["agreement"] if row["outcome"] != "composite" or not mark(row)]
     def same(found): return "-" if found["same"] is None else f"{found['same']:.0%}"
-    return [{"outcome": row["outcome"], "judges": " and ".join(names.get(judge, judge) for judge in row["judges"]) + mark(row), "the same": same(row["kappa"]), "kappa (quadratic)": coefficient(row["kappa"]), "AC1": coefficient(row["ac1"]), "alpha": coefficient(row["alpha"]),
-             "answers": f"{row['kappa']['units']}" + (f", {row['kappa']['unpaired']} without both" if row["kappa"]["unpaired"] else "")} for row in rows]
+    return [{
+        "outcome": row["outcome"],
+        "judges": " and ".join(names.get(judge, judge) for judge in row["judges"]) + mark(row),
+        "the same": same(row["kappa"]),
+        "kappa (quadratic)": coefficient(row["kappa"]),
+        "AC1": coefficient(row["ac1"]),
+        "alpha": coefficient(row["alpha"]),
+        "answers": (f"{row['kappa']['units']}"
+                    + (f", {row['kappa']['unpaired']} without both" if row["kappa"]["unpaired"] else "")),
+    } for row in rows]
 
 
 def people_rows(metrics: dict,  # metrics.json
                 ) -> list[dict]:
     "Each judge beside people who reviewed pairs."
-    return [{"judge": judge_names(metrics).get(row["judge"], row["judge"]), row["measure"]: number(row["value"]) + (f" [{number(row['low'])},{NARROW}{number(row['high'])}]" if row["low"] is not None else ""), "pairs": str(row["units"])} for row in metrics["humans"]]
+    return [{"judge": judge_names(metrics).get(row["judge"], row["judge"]),
+             row["measure"]: number(row["value"]) + (f" [{number(row['low'])},{NARROW}{number(row['high'])}]"
+                                                     if row["low"] is not None else ""),
+             "pairs": str(row["units"])}
+            for row in metrics["humans"]]
 
 
 def judge_calibrations(metrics: dict,  # metrics.json

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture, quiet_axes
-from .evidence import compared, drawable, estimate_of, first_judges, main_outcomes, number, part_name, part_rows
+from .evidence import compared, drawable, estimate_of, first_judges, main_outcomes, number
+from .evidence import part_name, part_rows
 
 # %% ../../nbs/09_report/03_figures.ipynb #00000004
 def _look(metrics: dict, arm: str) -> tuple[str, str]:
@@ -25,15 +26,19 @@ def _mark(axes, row: dict, key: str, at: float, colour: str, marker: str, uprigh
     found = estimate_of(row[key])
     if not drawable(row[key]): return
     def turned(values, places): return (places, values) if upright else (values, places)
-    if found.low is not None: axes.plot(*turned([found.low, found.high], [at, at]), color=colour, linewidth=1.4, linestyle="-" if row["calibrated"] else ":")
-    axes.plot(*turned([found.mean], [at]), marker, color=colour, markerfacecolor=colour if row["calibrated"] else "white", markersize=5)
+    if found.low is not None:
+        axes.plot(*turned([found.low, found.high], [at, at]), color=colour, linewidth=1.4,
+                  linestyle="-" if row["calibrated"] else ":")
+    axes.plot(*turned([found.mean], [at]), marker, color=colour,
+              markerfacecolor=colour if row["calibrated"] else "white", markersize=5)
 
 
 def legend_handles(looks: dict[str, tuple[str, str]],  # by name: colour and marker
                    ) -> list:
     "The legend's entries."
     from matplotlib.lines import Line2D
-    return [Line2D([], [], color=colour, marker=marker, label=name.replace("$", r"\$")) for name, (colour, marker) in looks.items()]
+    return [Line2D([], [], color=colour, marker=marker, label=name.replace("$", r"\$"))
+            for name, (colour, marker) in looks.items()]
 
 
 def _rows_of(axes, labels: Sequence[str]) -> None:
@@ -50,16 +55,23 @@ def forest(found: dict[str, dict[str, dict]],  # by arm or run: its comparisons 
            words: str,  # what the differences are to
            ):
     "Differences with their intervals, a group an outcome; what rests on too little is named below."
-    def measured(outcome): return any(outcome in rows and drawable(rows[outcome]["difference"]) for rows in found.values())
-    missing, outcomes, labels = [name for name in outcomes if not measured(name)], [name for name in outcomes if measured(name)], []
+    def measured(outcome):
+        return any(outcome in rows and drawable(rows[outcome]["difference"]) for rows in found.values())
+    missing, outcomes, labels = ([name for name in outcomes if not measured(name)],
+                                 [name for name in outcomes if measured(name)], [])
     figure, axes = quiet_axes(height=1.2 + len(outcomes) * (0.16 + 0.13 * len(found)))
     for y, outcome in enumerate(outcomes):
         for i, (name, rows) in enumerate(found.items()):
-            if outcome in rows: _mark(axes, rows[outcome], "difference", y + (i - (len(found) - 1) / 2) * 0.7 / len(found), *looks[name])
+            if outcome in rows:
+                _mark(axes, rows[outcome], "difference", y + (i - (len(found) - 1) / 2) * 0.7 / len(found),
+                      *looks[name])
         better = next(rows[outcome]["better"] for rows in found.values() if outcome in rows)
         labels.append(outcome.replace("_", " ") + ("" if better == "neither" else f"\n({better} is better)"))
     _rows_of(axes, labels)
-    axes.set_xlabel(f"difference to {words} (line: 95 % interval; hollow and dotted: uncalibrated judge)" + ("\n" + textwrap.fill(f"too few numbers to draw: {', '.join(missing)}".replace("_", " "), 90) if missing else ""), fontsize=8)
+    axes.set_xlabel((f"difference to {words} (line: 95 % interval; hollow and dotted: uncalibrated judge)"
+                     + ("\n" + textwrap.fill(f"too few numbers to draw: {', '.join(missing)}".replace("_", " "), 90)
+                        if missing else "")),
+                    fontsize=8)
     figure.legend(handles=legend_handles(looks), loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return figure
 
@@ -68,7 +80,8 @@ def forest_figure(metrics: dict,  # metrics.json
                   ):
     "Main outcomes of every arm less base."
     arms = [arm for arm in metrics["arms"] if arm != "base"]
-    return forest({arm: compared(metrics, arm, "base") for arm in arms}, main_outcomes(metrics), {arm: _look(metrics, arm) for arm in arms}, "base")
+    return forest({arm: compared(metrics, arm, "base") for arm in arms}, main_outcomes(metrics),
+                  {arm: _look(metrics, arm) for arm in arms}, "base")
 
 
 def parts_figure(metrics: dict,  # metrics.json
@@ -79,7 +92,8 @@ def parts_figure(metrics: dict,  # metrics.json
     figure, axes = quiet_axes(height=0.8 + 0.24 * len(rows))
     for y, row in enumerate(rows): _mark(axes, row, "difference", y, *_look(metrics, row["arm"]))
     _rows_of(axes, [f"{part_name(row['part'])}, n {row['difference']['n']}".replace("$", r"\$") for row in rows])
-    axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0]['arm']} − {rows[0]['against']} (line: 95 % interval)", fontsize=8)
+    axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0]['arm']} − {rows[0]['against']} (line: 95 % interval)",
+                    fontsize=8)
     return figure
 
 
@@ -90,11 +104,14 @@ def principles_figure(metrics: dict,  # metrics.json
     figure, axes = quiet_axes(height=2.8)
     for i, arm in enumerate(metrics["arms"]):
         for row in metrics["levels"]:
-            if row["arm"] == arm and row["outcome"] in PRINCIPLES and row["judge"] == counts[row["outcome"]]: _mark(axes, row, "mean", PRINCIPLES.index(row["outcome"]) + (i - (len(metrics["arms"]) - 1) / 2) * 0.15, *_look(metrics, arm), upright=True)
+            if row["arm"] == arm and row["outcome"] in PRINCIPLES and row["judge"] == counts[row["outcome"]]:
+                _mark(axes, row, "mean", PRINCIPLES.index(row["outcome"]) + (i - (len(metrics["arms"]) - 1) / 2) * 0.15,
+                      *_look(metrics, arm), upright=True)
     axes.set_xticks(range(len(PRINCIPLES)), [name.replace("_", " ") for name in PRINCIPLES], fontsize=9)
     axes.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(PRINCIPLES) - 0.5))
     axes.set_ylabel("share of sub-questions met", fontsize=8)
-    figure.legend(handles=legend_handles({arm: _look(metrics, arm) for arm in metrics["arms"]}), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(handles=legend_handles({arm: _look(metrics, arm) for arm in metrics["arms"]}),
+                  loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
@@ -110,19 +127,22 @@ def pressure_figure(table: dict,  # one entry of metrics["robustness"]
                     title: str = "",  # what is drawn, and who said it
                     ):
     "A panel an arm: the outcome under every wrapper and system prompt; darker is more."
-    arms, wrappers, systems = (list(dict.fromkeys(cell[key] for cell in table["cells"])) for key in ("arm", "wrapper", "system"))
+    arms, wrappers, systems = (list(dict.fromkeys(cell[key] for cell in table["cells"]))
+                               for key in ("arm", "wrapper", "system"))
     means = {(cell["arm"], cell["wrapper"], cell["system"]): cell["mean"] for cell in table["cells"]}
     lines = -(-len(arms) // 2)
     figure = picture(7.0, (0.26 * len(wrappers) + 0.75) * lines)
     panels = figure.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).flat
     for arm, axes in zip(arms, panels):
         grid = [[means.get((arm, wrapper, system)) for system in systems] for wrapper in wrappers]
-        axes.imshow([[float("nan") if value is None else value for value in row] for row in grid], cmap="Blues" if table["calibrated"] else "Greys", vmin=0, vmax=1.3, aspect="auto")
+        axes.imshow([[float("nan") if value is None else value for value in row] for row in grid],
+                    cmap="Blues" if table["calibrated"] else "Greys", vmin=0, vmax=1.3, aspect="auto")
         for y, row in enumerate(grid):
             for x, value in enumerate(row): axes.text(x, y, number(value), ha="center", va="center", fontsize=7)
         axes.set_title(arm, fontsize=8, loc="left", parse_math=False)
         axes.set_yticks(range(len(wrappers)), [name.replace("_", " ") for name in wrappers], fontsize=7)
-        axes.set_xticks(range(len(systems)), [name.replace("-", "-\n") if len(name) > 13 else name for name in systems], fontsize=7)
+        axes.set_xticks(range(len(systems)), [name.replace("-", "-\n") if len(name) > 13 else name for name in systems],
+                        fontsize=7)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     for axes in list(panels): axes.set_visible(False)

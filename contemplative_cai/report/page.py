@@ -131,21 +131,26 @@ def page_html(page: Page,  # what to show
 def plain(text: Any,  # a cell, a sentence
           ) -> str:
     "The text on one line, without anything that Markdown or HTML would act on."
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;").replace("](", "]\\(").replace("`", "'")
+    return html.escape(" ".join(str(text).split()),
+                       quote=False).replace("|", "&#124;").replace("](", "]\\(").replace("`", "'")
 
 
 def markdown_table(rows: Sequence[dict[str, Any]],  # column to text
                    ) -> str:
     "Rows as a Markdown table; the columns are the first row's."
     def line(cells): return "| " + " | ".join(cells) + " |"
-    return "\n".join([line(map(plain, rows[0])), line("---" for _ in rows[0]), *(line(map(plain, row.values())) for row in rows)]) if rows else ""
+    return ("\n".join([line(map(plain, rows[0])), line("---" for _ in rows[0]),
+                       *(line(map(plain, row.values())) for row in rows)])
+            if rows else "")
 
 
 def _part(part: Table | Plot | Texts, folder: str) -> list[str]:
     "A part as paragraphs of Markdown; answers stay out of it."
-    if isinstance(part, Plot): return [f"![{plain(part.alt)}]({folder}/{part.name}.png)", f"from `{plain(part.source)}`"]
+    if isinstance(part, Plot):
+        return [f"![{plain(part.alt)}]({folder}/{part.name}.png)", f"from `{plain(part.source)}`"]
     if isinstance(part, Texts) or not part.rows: return []
-    return [*([f"### {plain(part.title)}"] if part.title else []), *([plain(part.note)] if part.note else []), markdown_table(part.rows), *([f"from `{plain(part.source)}`"] if part.source else [])]
+    return [*([f"### {plain(part.title)}"] if part.title else []), *([plain(part.note)] if part.note else []),
+            markdown_table(part.rows), *([f"from `{plain(part.source)}`"] if part.source else [])]
 
 
 def page_markdown(page: Page,  # what to show
@@ -153,11 +158,14 @@ def page_markdown(page: Page,  # what to show
                   ) -> str:
     "The page as Markdown, without the answers."
     said = [f"# {plain(page.title)}", plain(page.lead)]
-    if page.cards: said.append(markdown_table([{"": card.what, " ": card.number, "  ": card.basis, "from": card.source} for card in page.cards]))
+    if page.cards:
+        said.append(markdown_table([{"": card.what, " ": card.number, "  ": card.basis, "from": card.source}
+                                    for card in page.cards]))
     said += [*map(plain, page.words)]
     if page.limits: said += [f"**{plain(page.caveat)}**", "\n".join(f"- {plain(line)}" for line in page.limits)]
     for section in page.sections:
-        said += [f"## {plain(section.title)}", *map(plain, section.words), *(f"**{plain(line)}**" for line in section.notices)]
+        said += [f"## {plain(section.title)}", *map(plain, section.words),
+                 *(f"**{plain(line)}**" for line in section.notices)]
         for part in section.parts: said += _part(part, folder)
     return "\n\n".join([*said, plain(page.foot)]) + "\n"
 
@@ -167,7 +175,8 @@ def write_page(page: Page,  # what to show
                folder: str = "figures",  # of the plots, beside both
                ) -> Path:
     "Write HTML, Markdown and figures; returns the HTML file."
-    images = {part.name: png(part.figure) for section in page.sections for part in section.parts if isinstance(part, Plot)}
+    images = {part.name: png(part.figure)
+              for section in page.sections for part in section.parts if isinstance(part, Plot)}
     place.parent.mkdir(parents=True, exist_ok=True)
     if images: (place.parent / folder).mkdir(exist_ok=True)
     for name, content in images.items(): (place.parent / folder / f"{name}.png").write_bytes(content)

@@ -18,7 +18,7 @@ from ..inputs.sources import own_prompts
 from ..measure.duplicates import MATCH_KINDS
 from ..pairs.health import Health, health, health_figure, health_table, health_words
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
-from .page import Page, Plot, PageSection, Table, Texts, write_page
+from .page import Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections
 from .summary import collect, headline, learned, limits, training_words, what_was_done
 from ..training.curves import panel_figure
@@ -36,8 +36,12 @@ def leakage_table(facts: dict,  # from `collect`
                   ) -> list[dict]:
     "What was compared with what, and how many texts were in both, one row a pair of sets."
     def shown_row(row):
-        if row["held_out_prompts"] is None: return {"held out": row["held_out"], "learned": row["learned"], "compared": "not on this machine", **dict.fromkeys(MATCH_KINDS, "-"), "allowed": "-"}
-        return {"held out": row["held_out"], "learned": row["learned"], "compared": f"{row['held_out_prompts']:,} x {row['learned_prompts']:,}", **{kind: row[kind] for kind in MATCH_KINDS}, "allowed": row["allowed"]}
+        if row["held_out_prompts"] is None:
+            return {"held out": row["held_out"], "learned": row["learned"], "compared": "not on this machine",
+                    **dict.fromkeys(MATCH_KINDS, "-"), "allowed": "-"}
+        return {"held out": row["held_out"], "learned": row["learned"],
+                "compared": f"{row['held_out_prompts']:,} x {row['learned_prompts']:,}",
+                **{kind: row[kind] for kind in MATCH_KINDS}, "allowed": row["allowed"]}
     return [shown_row(row) for row in facts["leakage"]]
 
 # %% ../../nbs/09_report/06_report.ipynb #00000006
@@ -56,11 +60,27 @@ def provenance(facts: dict,  # from `collect`
     manifest, recipe = facts["manifest"], facts["manifest"].get("recipe", {})
     usual = Recipe().model_dump(mode="json")
     changed = {key: value for key, value in recipe.items() if key in usual and value != usual[key]}
-    rows = [("model", manifest.get("model")), ("constitution", manifest.get("constitution")), ("prompt set", prompt_set(manifest)), ("template", manifest.get("template")), ("seed", manifest.get("seed")),
-            ("recipe", f"{manifest.get('recipe_name', '')}: " + ", ".join(f"{key} {value}" for key, value in changed.items())), ("commit", manifest.get("surroundings", {}).get("commit")),
-            ("versions", ", ".join(f"{name} {number}" for name, number in manifest.get("surroundings", {}).get("versions", {}).items())),
-            ("split", f"by {facts['split'].by}: {len(facts['split'].train)} prompts to train, {len(facts['split'].validation)} to validate, {len(facts['split'].test)} to test" + (f"; held out: {', '.join(facts['split'].held_out)}" if facts["split"].held_out else ""))]
-    if facts["ledger"]: rows.append(("cost", "; ".join(f"{stage}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in entry.items() if value) for stage, entry in facts["ledger"].items())))
+    rows = [
+        ("model", manifest.get("model")),
+        ("constitution", manifest.get("constitution")),
+        ("prompt set", prompt_set(manifest)),
+        ("template", manifest.get("template")),
+        ("seed", manifest.get("seed")),
+        ("recipe",
+         f"{manifest.get('recipe_name', '')}: " + ", ".join(f"{key} {value}" for key, value in changed.items())),
+        ("commit", manifest.get("surroundings", {}).get("commit")),
+        ("versions", ", ".join(f"{name} {number}"
+                               for name, number in manifest.get("surroundings", {}).get("versions", {}).items())),
+        ("split",
+         ((f"by {facts['split'].by}: {len(facts['split'].train)} prompts to train, "
+           f"{len(facts['split'].validation)} to validate, {len(facts['split'].test)} to test")
+          + (f"; held out: {', '.join(facts['split'].held_out)}" if facts["split"].held_out else ""))),
+    ]
+    if facts["ledger"]:
+        rows.append(("cost", "; ".join(
+            f"{stage}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in entry.items() if value)
+            for stage, entry in facts["ledger"].items()
+        )))
     return [(name, str(value)) for name, value in rows if value is not None]
 
 # %% ../../nbs/09_report/06_report.ipynb #00000008
@@ -74,8 +94,13 @@ def side_by_side(facts: dict,  # from `collect`
     prompts, rows = own_prompts(), {}
     for answer in facts["answers"]:
         own = answer.prompt_id in prompts
-        row = rows.setdefault(answer.prompt_id, {"id": answer.prompt_id, "source": answer.source, "own": own, "question": prompts[answer.prompt_id].text if own else f"prompt {answer.prompt_id} ({answer.source})", "answers": []})
-        row["answers"].append((answer.arm if answer.sample == 0 else f"{answer.arm}, sample {answer.sample + 1}", _said(answer) if own or show_text else HIDDEN))
+        row = rows.setdefault(answer.prompt_id, {
+            "id": answer.prompt_id, "source": answer.source, "own": own,
+            "question": prompts[answer.prompt_id].text if own else f"prompt {answer.prompt_id} ({answer.source})",
+            "answers": []
+        })
+        row["answers"].append((answer.arm if answer.sample == 0 else f"{answer.arm}, sample {answer.sample + 1}",
+                               _said(answer) if own or show_text else HIDDEN))
     return list(rows.values())
 
 
@@ -89,11 +114,16 @@ def answers_section(facts: dict,  # from `collect`
                     ) -> PageSection | None:
     "Answers side by side; None where there are none."
     rows = [row for row in side_by_side(facts, show_text) if row["id"] not in wrapped]
-    shown_rows, hidden = [row for row in rows if row["own"] or show_text], [row["source"] for row in rows if not row["own"]]
+    shown_rows, hidden = ([row for row in rows if row["own"] or show_text],
+                          [row["source"] for row in rows if not row["own"]])
     if not rows: return None
     counts = ", ".join(f"{hidden.count(source)} of {source}" for source in dict.fromkeys(hidden))
-    said = [f"Answers to prompts of other sources ({counts}) are left out here, as some were written to elicit harm; `ccai report {facts['run']} --show-text` shows them."] if hidden and not show_text else []
-    return PageSection("Answers side by side", ["Written by models, from answers.jsonl; click a question to read. Wrapped questions are left out.", *said], [Texts(row["question"], row["answers"]) for row in shown_rows])
+    said = ([f"Answers to prompts of other sources ({counts}) are left out here, as some were written to elicit harm; "
+             f"`ccai report {facts['run']} --show-text` shows them."]
+            if hidden and not show_text else [])
+    return PageSection("Answers side by side", [
+        "Written by models, from answers.jsonl; click a question to read. Wrapped questions are left out.", *said
+    ], [Texts(row["question"], row["answers"]) for row in shown_rows])
 
 # %% ../../nbs/09_report/06_report.ipynb #0000000a
 TITLE = "Contemplative constitutional AI"
@@ -103,22 +133,46 @@ def data_sections(facts: dict,  # from `collect`
                   found: Health,  # from `health`
                   ) -> list[PageSection]:
     "From prompts to pairs, and what the pairs give away."
-    def counts(title, table): return [{title: name.replace("_", " "), **{reason.replace("_", " "): count for reason, count in row.items()}} for name, row in table.items()]
-    stages = [{"stage": row["stage"].replace("_", " "), "lost": row["lost"], "left": row["left"]} for row in waterfall(facts["kept"], facts["dropped"])]
-    words = ["Each prompt is answered once and revised under each principle. A row is kept as it is or dropped for the first reason that applies; texts of dropped rows are in dropped.jsonl."]
-    line = PageSection("From prompts to pairs", words, [Plot("waterfall", waterfall_figure(facts), "waterfall of rows", "pairs.jsonl, dropped.jsonl"), Table("Every stage", stages, "pairs.jsonl, dropped.jsonl", folded=True), *(Table(f"By {title}", counts(title, table), "pairs.jsonl, dropped.jsonl") for title, table in losses_tables(facts).items())])
-    parts = [Table("", [{"": line} for line in health_words(found)], "health.json"), Plot("health", health_figure(found), "length ratios, accuracy of rules that understand nothing, most frequent openings", "health.json"), Table("Figures of health", health_table(found), "health.json")]
-    return [line, PageSection("Health of the data set", ["What could be learned from the kept pairs without understanding them. Rules are fitted and tried on different prompts; intervals are 95 %, by prompt."], parts)]
+    def counts(title, table):
+        return [{title: name.replace("_", " "), **{reason.replace("_", " "): count for reason, count in row.items()}}
+                for name, row in table.items()]
+    stages = [{"stage": row["stage"].replace("_", " "), "lost": row["lost"], "left": row["left"]}
+              for row in waterfall(facts["kept"], facts["dropped"])]
+    words = ["Each prompt is answered once and revised under each principle. A row is kept as it is or dropped for the "
+             "first reason that applies; texts of dropped rows are in dropped.jsonl."]
+    line = PageSection("From prompts to pairs", words, [
+        Plot("waterfall", waterfall_figure(facts), "waterfall of rows", "pairs.jsonl, dropped.jsonl"),
+        Table("Every stage", stages, "pairs.jsonl, dropped.jsonl", folded=True),
+        *(Table(f"By {title}", counts(title, table), "pairs.jsonl, dropped.jsonl")
+          for title, table in losses_tables(facts).items()),
+    ])
+    parts = [Table("", [{"": line} for line in health_words(found)], "health.json"),
+             Plot("health", health_figure(found),
+                  "length ratios, accuracy of rules that understand nothing, most frequent openings", "health.json"),
+             Table("Figures of health", health_table(found), "health.json")]
+    return [line, PageSection("Health of the data set",
+                              ["What could be learned from the kept pairs without understanding them. "
+                               "Rules are fitted and tried on different prompts; intervals are 95 %, by prompt."],
+                              parts)]
 
 
 def training_sections(facts: dict,  # from `collect`
                       ) -> list[PageSection]:
     "The curves, and unseen pairs; those there are."
     made = []
-    if any("loss" in row for row in facts["steps"]): made.append(PageSection("Training", [training_words(facts)], [Plot("training", panel_figure(facts["steps"], facts["findings"]), "training curves", f"{facts['stage']}/metrics.jsonl")], [f"{found.kind}: {found.sentence}." for found in facts["findings"]]))
+    if any("loss" in row for row in facts["steps"]):
+        made.append(PageSection("Training", [training_words(facts)], [Plot(
+            "training", panel_figure(facts["steps"], facts["findings"]), "training curves",
+            f"{facts['stage']}/metrics.jsonl"
+        )], [f"{found.kind}: {found.sentence}." for found in facts["findings"]]))
     if facts["preference"] and facts["preference"]["reward"]["mean"] is not None:
-        words = ["Pairs whose prompts were never trained on, scored in float32. If rules that understand nothing do as well as the model, the accuracy says that revisions look different, not that they are better."]
-        made.append(PageSection("Unseen pairs", words, [Plot("preferences", preference_figure(facts), "held-out preference accuracy", f"{facts['stage']}/preference.json"), Table("", preference_table(facts), f"{facts['stage']}/preference.json")]))
+        words = ["Pairs whose prompts were never trained on, scored in float32. If rules that understand nothing do as "
+                 "well as the model, the accuracy says that revisions look different, not that they are better."]
+        made.append(PageSection("Unseen pairs", words, [
+            Plot("preferences", preference_figure(facts), "held-out preference accuracy",
+                 f"{facts['stage']}/preference.json"),
+            Table("", preference_table(facts), f"{facts['stage']}/preference.json"),
+        ]))
     return made
 
 
@@ -126,9 +180,15 @@ def made_of_sections(facts: dict,  # from `collect`
                      ) -> list[PageSection]:
     "Leaks, and what the run was made of."
     allowed = ", ".join(facts["manifest"].get("recipe", {}).get("allowed_leaks") or [])
-    words = ["Texts that are learned from compared with texts that are tested on or should stay untouched: the same text, the same up to case and spacing, in long runs of words, or nearly the same. A hit that is not allowed by name stops the run."]
-    leaks = [PageSection("Leaks", [*words, *([f"Allowed by name: {allowed}."] if allowed else [])], [Table("", leakage_table(facts), "leakage.json")])] if facts["leakage"] else []
-    return [*leaks, PageSection("What it was made of", [], [Table("", [{"what": name, "which": value} for name, value in provenance(facts)], "run.json, split.json, ledger.json")])]
+    words = ["Texts that are learned from compared with texts that are tested on or should stay untouched: "
+             "the same text, the same up to case and spacing, in long runs of words, or nearly the same. "
+             "A hit that is not allowed by name stops the run."]
+    leaks = ([PageSection("Leaks", [*words, *([f"Allowed by name: {allowed}."] if allowed else [])],
+                          [Table("", leakage_table(facts), "leakage.json")])]
+             if facts["leakage"] else [])
+    return [*leaks, PageSection("What it was made of", [], [Table(
+        "", [{"what": name, "which": value} for name, value in provenance(facts)], "run.json, split.json, ledger.json"
+    )])]
 
 
 def report_page(facts: dict,  # from `collect`
@@ -139,17 +199,23 @@ def report_page(facts: dict,  # from `collect`
     "The whole report: the evaluation first, where there is one."
     metrics = facts["metrics"]
     answers = answers_section(facts, wrapped, show_text)
-    sections = [*(evaluation_sections(metrics, facts["calibrations"], facts["arms"]) if metrics else []), *training_sections(facts), *data_sections(facts, found), *([answers] if answers else []), *made_of_sections(facts)]
-    foot = f"Rebuilt from the run folder with: ccai report {facts['run']}. Nothing here was computed anew but the counts of pairs; every number is in the file named below it."
-    return Page(f"{TITLE}: run {facts['run']}", what_was_done(facts), headline(facts), [learned(facts)], limits(facts), sections, foot)
+    sections = [*(evaluation_sections(metrics, facts["calibrations"], facts["arms"]) if metrics else []),
+                *training_sections(facts), *data_sections(facts, found), *([answers] if answers else []),
+                *made_of_sections(facts)]
+    foot = (f"Rebuilt from the run folder with: ccai report {facts['run']}. "
+            "Nothing here was computed anew but the counts of pairs; every number is in the file named below it.")
+    return Page(f"{TITLE}: run {facts['run']}", what_was_done(facts), headline(facts), [learned(facts)], limits(facts),
+                sections, foot)
 
 
 def write_report(run: Run,  # a run with at least generated pairs
                  show_text: bool = False,  # show texts of sources that are not the project's own
                  ) -> Path:
-    "Write `report.html`, `report.md`, `figures/`, `health.json` and `headline.json` from what lies in the run folder; returns the HTML file."
+    """Write `report.html`, `report.md`, `figures/`,
+    `health.json` and `headline.json` from what lies in the run folder; returns the HTML file."""
     facts = collect(run)
-    found, wrapped = health(facts["kept"]), {item.prompt_id for item in read_rows(run.path("items.jsonl"), Item) if item.set == "robustness"}
+    found, wrapped = (health(facts["kept"]),
+                      {item.prompt_id for item in read_rows(run.path("items.jsonl"), Item) if item.set == "robustness"})
     write_json(run.path("health.json"), found.model_dump(mode="json"))
     write_json(run.path("headline.json"), [list(row) for row in headline(facts)])
     return write_page(report_page(facts, found, wrapped, show_text), run.path("report.html"))

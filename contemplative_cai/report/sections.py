@@ -10,37 +10,94 @@ __all__ = ['LEVELS', 'declaration_section', 'claims_section', 'safety_section', 
 from collections.abc import Sequence
 
 from ..evaluation.calibration import Calibration, calibration_figure, calibration_rows
-from ..evaluation.games import cooperation_picture, Played
+from ..evaluation.games import Played, cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .evidence import agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows, compared, cooperation_rows, declared_rows, difference_rows, drawable, DRIFT, first_judges, HUMANISTIC, judge_calibrations, judge_name, kept_rows, level_rows, number, opening_rows, part_rows, people_rows, pressure_rows, REFUSAL_OUTCOMES, SAFETY, seat_rows, set_rows, shift_rows, uncalibrated, weight_rows
+from contemplative_cai.report.evidence import (
+    DRIFT,
+    HUMANISTIC,
+    REFUSAL_OUTCOMES,
+    SAFETY,
+    agreement_rows,
+    arm_rows,
+    bound_rows,
+    breakdown_rows,
+    claim_rows,
+    compared,
+    cooperation_rows,
+    declared_rows,
+    difference_rows,
+    drawable,
+    first_judges,
+    judge_calibrations,
+    judge_name,
+    kept_rows,
+    level_rows,
+    number,
+    opening_rows,
+    part_rows,
+    people_rows,
+    pressure_rows,
+    seat_rows,
+    set_rows,
+    shift_rows,
+    uncalibrated,
+    weight_rows,
+)
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
-from .page import Plot, PageSection, Table
+from .page import PageSection, Plot, Table
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000004
 def declaration_section(metrics: dict,  # metrics.json
                         arms: Sequence[dict],  # arms.json
                         ) -> PageSection:
     "What was written down before the first answer: claims, prompts, arms."
-    words = ["Written down before any arm answered; the primary outcome is tested by itself, the family is corrected together, everything else is exploratory and has no p."]
-    notices = [f"The declaration was changed after verdicts were known: the primary claim was '{one['primary']}' before." for one in metrics["earlier"]]
-    notices += [f"Nobody can tell what the arm {name} was trained on; it may have seen these prompts." for name in metrics["unknown_training"]]
-    return PageSection("Declared", words, [Table("", declared_rows(metrics), "evaluation.json, metrics.json: declared, earlier, margin, samples, judges, detectable"), Table("Prompts", set_rows(metrics), "metrics.json: sets; which prompt is where: items.jsonl"),
-                                       Table("Arms", arm_rows(metrics, arms), "arms.json; metrics.json: probed, unknown_training")], notices)
+    words = ["Written down before any arm answered; the primary outcome is tested by itself, "
+             "the family is corrected together, everything else is exploratory and has no p."]
+    notices = [
+        f"The declaration was changed after verdicts were known: the primary claim was '{one['primary']}' before."
+        for one in metrics["earlier"]
+    ]
+    notices += [f"Nobody can tell what the arm {name} was trained on; it may have seen these prompts."
+                for name in metrics["unknown_training"]]
+    return PageSection("Declared", words, [
+        Table("", declared_rows(metrics),
+              "evaluation.json, metrics.json: declared, earlier, margin, samples, judges, detectable"),
+        Table("Prompts", set_rows(metrics), "metrics.json: sets; which prompt is where: items.jsonl"),
+        Table("Arms", arm_rows(metrics, arms), "arms.json; metrics.json: probed, unknown_training"),
+    ], notices)
 
 
 def claims_section(metrics: dict,  # metrics.json
                    ) -> PageSection:
     "The declared claims, what was kept, and what could turn them."
     trained, source = metrics["trained"], "metrics.json: comparisons"
-    words = [f"All arms answered the same prompts with the same seeds. A difference is the second arm less the first, paired by prompt, near duplicates taken as one; intervals are 95 %. {trained} is the trained arm, and prompted its real opponent."]
+    words = ["All arms answered the same prompts with the same seeds. "
+             "A difference is the second arm less the first, paired by prompt, near duplicates taken as one; "
+             f"intervals are 95 %. {trained} is the trained arm, and prompted its real opponent."]
     shown = [name for name in dict.fromkeys(row["outcome"] for row in metrics["comparisons"]) if name not in DRIFT]
     others = [(arm, "base") for arm in metrics["arms"] if arm not in ("base", trained)]
-    more = [Table(f"{arm} less {against}, every outcome", difference_rows(metrics, arm, against, shown), source, folded=True) for arm, against in [(trained, "base"), *((trained, arm) for arm, _ in others), *others]]
-    seconds = Table(f"{trained} less base in the eyes of further judges", difference_rows(metrics, trained, "base", second=True), f"{source} (role second judge)", folded=True)
-    parts = [Plot("forest", forest_figure(metrics), "differences of all arms to base in the main outcomes, with 95 % intervals", source), Table("Declared claims", claim_rows(metrics), f"{source} (role, p)"), Table("Kept within the margin", kept_rows(metrics), f"{source} (kept)", f"Over-refusal and helpfulness are called kept where the loss against base is below {metrics['margin']:g} by a one-sided 97.5 % bound."),
-             Table("What could turn it", bound_rows(metrics), f"{source} (worst, equal_length, detectable)", "Means of the difference if every unscored answer had spoken against the trained arm, or for it; and the difference expected between answers of equal length, with how many words longer the trained arm's are."),
-             Table("What could turn it, by judges below the bar", bound_rows(metrics, False), f"{source} (worst, equal_length, detectable)", "They support no claim that could turn.", True), *more, seconds]
-    return PageSection("Claims", words, parts, uncalibrated(metrics, [row["outcome"] for row in compared(metrics, trained, "base").values()]))
+    more = [Table(f"{arm} less {against}, every outcome", difference_rows(metrics, arm, against, shown), source,
+                  folded=True)
+            for arm, against in [(trained, "base"), *((trained, arm) for arm, _ in others), *others]]
+    seconds = Table(f"{trained} less base in the eyes of further judges",
+                    difference_rows(metrics, trained, "base", second=True), f"{source} (role second judge)",
+                    folded=True)
+    parts = [Plot("forest", forest_figure(metrics),
+                  "differences of all arms to base in the main outcomes, with 95 % intervals", source),
+             Table("Declared claims", claim_rows(metrics), f"{source} (role, p)"),
+             Table("Kept within the margin", kept_rows(metrics), f"{source} (kept)",
+                   ("Over-refusal and helpfulness are called kept where the loss against base is below "
+                    f"{metrics['margin']:g} by a one-sided 97.5 % bound.")),
+             Table("What could turn it", bound_rows(metrics), f"{source} (worst, equal_length, detectable)",
+                   ("Means of the difference if every unscored answer had spoken against the trained arm, or for it; "
+                    "and the difference expected between answers of equal length, "
+                    "with how many words longer the trained arm's are.")),
+             Table("What could turn it, by judges below the bar", bound_rows(metrics, False),
+                   f"{source} (worst, equal_length, detectable)", "They support no claim that could turn.", True),
+             *more,
+             seconds]
+    return PageSection("Claims", words, parts,
+                       uncalibrated(metrics, [row["outcome"] for row in compared(metrics, trained, "base").values()]))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000006
 LEVELS = "metrics.json: levels"
@@ -48,65 +105,123 @@ LEVELS = "metrics.json: levels"
 
 def _levels(metrics: dict, title: str, outcomes: Sequence[str], note: str = "") -> list[Table]:
     "What the first judge says, and folded away what further ones say."
-    return [Table(title, level_rows(metrics, outcomes), LEVELS, note), Table(f"{title}, by further judges", level_rows(metrics, outcomes, second=True), LEVELS, folded=True)]
+    return [Table(title, level_rows(metrics, outcomes), LEVELS, note),
+            Table(f"{title}, by further judges", level_rows(metrics, outcomes, second=True), LEVELS, folded=True)]
 
 
 def safety_section(metrics: dict,  # metrics.json
                    ) -> PageSection:
     "Violations with over-refusal beside them, by hazard and persona, and the composite with its weights."
-    judges = {judge_name(metrics, row) for row in metrics["levels"] if row["outcome"] == "violation" and row["judge"] == first_judges(metrics)["violation"]}
-    words = [f"violation is the share of violating answers on the DEMO set by judge {', '.join(judges)}. The number is unofficial: no grade, and not comparable with any leaderboard."] if judges else [f"No safety prompts were answered: {metrics['sets']['safety']['note'] or 'none were drawn'}."] if not metrics["sets"]["safety"]["prompts"] else ["No judge looked at the answers to the safety prompts."]
-    broken = [name for name in dict.fromkeys(row["outcome"] for row in metrics["breakdowns"]) if part_rows(metrics, name)]
-    first = next((name for name in (metrics["declared"]["primary"].partition(": ")[0], "violation") if name in broken and any(drawable(row["difference"]) for row in part_rows(metrics, name))), None)
-    drawn = [Plot("hazards", parts_figure(metrics, first), f"difference in {first} by hazard and persona, with 95 % intervals", "metrics.json: breakdowns")] if first else []
-    folded = [Table(f"{name.replace('_', ' ')} by hazard and persona", breakdown_rows(metrics, name), "metrics.json: breakdowns", "Small groups: wide intervals and no p.", True) for name in broken]
-    weights = Table("The composite under other weights", weight_rows(metrics), "metrics.json: weights", "A weighted mean of four criteria, on answers where all four have a score; given only by judges above the bar on all of them.", True)
-    return PageSection("Safety and over-refusal", words, [*_levels(metrics, "Safety", SAFETY), *_levels(metrics, "Over-refusal and refusal", REFUSAL_OUTCOMES, "refusal is counted by rule on prompts that are safe to answer, where lower is better; on unsafe ones higher is better."), *drawn, *folded, weights], uncalibrated(metrics, [*SAFETY, *REFUSAL_OUTCOMES]))
+    judges = {judge_name(metrics, row) for row in metrics["levels"]
+              if row["outcome"] == "violation" and row["judge"] == first_judges(metrics)["violation"]}
+    words = ([f"violation is the share of violating answers on the DEMO set by judge {', '.join(judges)}. "
+              "The number is unofficial: no grade, and not comparable with any leaderboard."]
+             if judges
+             else [f"No safety prompts were answered: {metrics['sets']['safety']['note'] or 'none were drawn'}."]
+             if not metrics["sets"]["safety"]["prompts"] else ["No judge looked at the answers to the safety prompts."])
+    broken = [name
+              for name in dict.fromkeys(row["outcome"] for row in metrics["breakdowns"]) if part_rows(metrics, name)]
+    first = next((name for name in (metrics["declared"]["primary"].partition(": ")[0], "violation")
+                  if name in broken and any(drawable(row["difference"]) for row in part_rows(metrics, name))),
+                 None)
+    drawn = ([Plot("hazards", parts_figure(metrics, first),
+                   f"difference in {first} by hazard and persona, with 95 % intervals", "metrics.json: breakdowns")]
+             if first else [])
+    folded = [Table(f"{name.replace('_', ' ')} by hazard and persona", breakdown_rows(metrics, name),
+                    "metrics.json: breakdowns", "Small groups: wide intervals and no p.", True)
+              for name in broken]
+    weights = Table("The composite under other weights", weight_rows(metrics), "metrics.json: weights",
+                    ("A weighted mean of four criteria, on answers where all four have a score; "
+                     "given only by judges above the bar on all of them."),
+                    True)
+    return PageSection("Safety and over-refusal", words, [
+        *_levels(metrics, "Safety", SAFETY),
+        *_levels(metrics, "Over-refusal and refusal", REFUSAL_OUTCOMES,
+                 ("refusal is counted by rule on prompts that are safe to answer, where lower is better; "
+                  "on unsafe ones higher is better.")),
+        *drawn,
+        *folded,
+        weights,
+    ], uncalibrated(metrics, [*SAFETY, *REFUSAL_OUTCOMES]))
 
 
 def principles_section(metrics: dict,  # metrics.json
                        ) -> PageSection:
     "Each principle, judged without seeing its vocabulary, and the rate of that vocabulary beside."
-    words = ["Each principle is asked for in four checkable questions. The judge sees the answers with the principles' own vocabulary masked, so that naming a principle is not taken for following it; how often its words appear stands beside (vocabulary, words in a hundred)."]
-    drawn = [Plot("principles", principles_figure(metrics), "share of sub-questions met by principle and arm, with 95 % intervals", LEVELS)] if any(row["outcome"] in PRINCIPLES and drawable(row["mean"]) for row in metrics["levels"]) else []
-    return PageSection("Principles", words, [*drawn, *_levels(metrics, "Share of sub-questions met", [*PRINCIPLES, "vocabulary"])], uncalibrated(metrics, PRINCIPLES))
+    words = ["Each principle is asked for in four checkable questions. The judge sees the answers with "
+             "the principles' own vocabulary masked, so that naming a principle is not taken for following it; "
+             "how often its words appear stands beside (vocabulary, words in a hundred)."]
+    drawn = ([Plot("principles", principles_figure(metrics),
+                   "share of sub-questions met by principle and arm, with 95 % intervals", LEVELS)]
+             if any(row["outcome"] in PRINCIPLES and drawable(row["mean"]) for row in metrics["levels"]) else [])
+    return PageSection("Principles", words,
+                       [*drawn, *_levels(metrics, "Share of sub-questions met", [*PRINCIPLES, "vocabulary"])],
+                       uncalibrated(metrics, PRINCIPLES))
 
 
 def humanistic_section(metrics: dict,  # metrics.json
                        ) -> PageSection:
     "Wisdom, empathy and guidance, which are never added to safety."
-    return PageSection("Wisdom, empathy, guidance", ["Judged on the same answers as the principles (no 0, partly 0.5, yes 1); never added to safety, and no part of the composite."], _levels(metrics, "Mean", HUMANISTIC), uncalibrated(metrics, HUMANISTIC))
+    return PageSection("Wisdom, empathy, guidance", [
+        "Judged on the same answers as the principles (no 0, partly 0.5, yes 1); "
+        "never added to safety, and no part of the composite."
+    ], _levels(metrics, "Mean", HUMANISTIC), uncalibrated(metrics, HUMANISTIC))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000008
 def pressure_section(metrics: dict,  # metrics.json
                      ) -> PageSection:
     "The matrix of wrappers and system prompts."
-    words = ["The same questions bare and in each wrapper, under each system prompt. They show whether an arm's behaviour depends on the wording, and are no measure of what a determined attacker can do."]
+    words = ["The same questions bare and in each wrapper, under each system prompt. They show whether an arm's "
+             "behaviour depends on the wording, and are no measure of what a determined attacker can do."]
     note = metrics["sets"]["robustness"]["note"]
     def title(table): return f"{table['criterion']} by {judge_name(metrics, table)}"
     values = [{cell["mean"] for cell in table["cells"]} - {None} for table in metrics["robustness"]]
-    words += [f"{title(table)}: {number(found.pop()) if found else 'no score'} in every cell, so nothing is drawn." for table, found in zip(metrics["robustness"], map(set, values)) if len(found) < 2]
+    words += [f"{title(table)}: {number(found.pop()) if found else 'no score'} in every cell, so nothing is drawn."
+              for table, found in zip(metrics["robustness"], map(set, values)) if len(found) < 2]
     first = first_judges(metrics)
-    drawn = [Plot(f"pressure-{i}", pressure_figure(table, title(table)), f"{title(table)} under every wrapper and system prompt, a panel an arm", f"metrics.json: robustness[{i}].cells") for i, table in enumerate(metrics["robustness"]) if len(values[i]) > 1 and table["judge"] == first.get(table["criterion"], table["judge"])]
-    notices = [line for line in uncalibrated(metrics, [table["criterion"] for table in metrics["robustness"]]) if not all(table["calibrated"] for table in metrics["robustness"])]
-    return PageSection("Under pressure", [*words, *([f"Asked: {note}."] if note else [])], [Table("Shift", shift_rows(metrics), "metrics.json: robustness[].shift", "From bare to wrapped, without a system prompt."), *drawn, Table("All cells", pressure_rows(metrics), "metrics.json: robustness[].cells", folded=True)], notices)
+    drawn = [Plot(f"pressure-{i}", pressure_figure(table, title(table)),
+                  f"{title(table)} under every wrapper and system prompt, a panel an arm",
+                  f"metrics.json: robustness[{i}].cells")
+             for i, table in enumerate(metrics["robustness"])
+             if len(values[i]) > 1 and table["judge"] == first.get(table["criterion"], table["judge"])]
+    notices = [line for line in uncalibrated(metrics, [table["criterion"] for table in metrics["robustness"]])
+               if not all(table["calibrated"] for table in metrics["robustness"])]
+    return PageSection("Under pressure", [*words, *([f"Asked: {note}."] if note else [])], [
+        Table("Shift", shift_rows(metrics), "metrics.json: robustness[].shift",
+              "From bare to wrapped, without a system prompt."),
+        *drawn, Table("All cells", pressure_rows(metrics), "metrics.json: robustness[].cells", folded=True)
+    ], notices)
 
 
 def games_section(metrics: dict,  # metrics.json
                   ) -> PageSection:
     "The prisoner's dilemma: own and joint points, exploitation, and what could not be read."
     rows = [Played(**row) for row in metrics["cooperation"]]
-    words = ["The iterated prisoner's dilemma, ten rounds a game. Points are a scored round's (3 each for cooperation, 5 and 0 where one defects, 1 each where both do); exploited is the share of rounds in which the arm cooperated and the other did not. A move that could not be read counts for nothing but itself."]
-    drawn = [Plot("cooperation", cooperation_picture(rows), "share of rounds in which each arm cooperates, by opponent, with 95 % intervals", "metrics.json: cooperation")] if any(row.cooperates.mean is not None for row in rows) else []
+    words = ["The iterated prisoner's dilemma, ten rounds a game. Points are a scored round's (3 each for cooperation, "
+             "5 and 0 where one defects, 1 each where both do); exploited is the share of rounds in which the arm "
+             "cooperated and the other did not. A move that could not be read counts for nothing but itself."]
+    drawn = ([Plot("cooperation", cooperation_picture(rows),
+                   "share of rounds in which each arm cooperates, by opponent, with 95 % intervals",
+                   "metrics.json: cooperation")]
+             if any(row.cooperates.mean is not None for row in rows) else [])
     unread = [] if drawn or not rows else ["No move of any arm could be read, so there is nothing to draw."]
-    return PageSection("Cooperation", [*words, *unread], [*drawn, Table("All games", cooperation_rows(metrics), "metrics.json: cooperation; rounds in games.jsonl", folded=True)])
+    return PageSection("Cooperation", [*words, *unread], [*drawn, Table(
+        "All games", cooperation_rows(metrics), "metrics.json: cooperation; rounds in games.jsonl", folded=True
+    )])
 
 
 def style_section(metrics: dict,  # metrics.json
                   ) -> PageSection:
     "What may drift while nobody looks."
-    return PageSection("Style", ["How answers are written, by rule, on all prompts but the wrapped ones: length, distinct words and pairs of words, repetition, alike openings, reading ease. None of it says whether an answer is good."],
-                   [Table("Style", level_rows(metrics, DRIFT), LEVELS), Table(f"{metrics['trained']} less base", difference_rows(metrics, metrics["trained"], "base", DRIFT), "metrics.json: comparisons", folded=True), Table("Openings that occur more than once", opening_rows(metrics), "metrics.json: openings", folded=True)])
+    return PageSection(
+        "Style",
+        ["How answers are written, by rule, on all prompts but the wrapped ones: length, distinct words and pairs of "
+         "words, repetition, alike openings, reading ease. None of it says whether an answer is good."],
+        [Table("Style", level_rows(metrics, DRIFT), LEVELS),
+         Table(f"{metrics['trained']} less base", difference_rows(metrics, metrics["trained"], "base", DRIFT),
+               "metrics.json: comparisons", folded=True),
+         Table("Openings that occur more than once", opening_rows(metrics), "metrics.json: openings", folded=True)],
+    )
 
 # %% ../../nbs/09_report/05_sections.ipynb #0000000a
 def judges_section(metrics: dict,  # metrics.json
@@ -114,14 +229,30 @@ def judges_section(metrics: dict,  # metrics.json
                    ) -> PageSection:
     "How good the judges are, on answers whose quality is known, and how far they agree."
     shown, names = judge_calibrations(metrics, calibrations), {seat["judge"]: seat["name"] for seat in metrics["seats"]}
-    words = ["Each judge was measured on labelled answers before it was asked, criterion by criterion, both as the question stands and turned round. Below the bar its numbers support no claim."]
+    words = ["Each judge was measured on labelled answers before it was asked, criterion by criterion, "
+             "both as the question stands and turned round. Below the bar its numbers support no claim."]
     def measured(one): return any(row.auc_direct.value is not None for row in one.criteria)
-    figures = [Plot(f"calibration-{i}", titled(calibration_figure(one), f"judge {name}"), f"AUC of judge {name} by criterion, with 95 % intervals, against the bar", f"calibration.json, judge {name}") for i, (name, one) in enumerate(shown.items()) if name in names.values() and measured(one)]
-    words += [f"Judge {name} said nothing that could be read on the labelled answers, so there is nothing to draw." for name, one in shown.items() if name in names.values() and not measured(one)]
-    tables = [Table(f"Calibration: {name}", calibration_rows(one), "calibration.json", folded=True) for name, one in shown.items()]
-    parts = [Table(f"Calibration: {names.get(one.judge, one.judge)}, rubric {one.rubric.partition('@')[0]}, every question", calibration_rows(one), "calibration.json", folded=True) for one in calibrations if one.rubric.startswith("contemplative")]
-    agreement = [Table("Agreement between judges", agreement_rows(metrics), "metrics.json: agreement", "On the answers that both scored; AC1 does not fall apart when nearly all verdicts are the same.")]
-    return PageSection("Judges", words, [Table("", seat_rows(metrics), "metrics.json: seats"), *figures, *tables, *parts, *agreement, Table("Beside people", people_rows(metrics), "metrics.json: humans; reviews/")])
+    figures = [Plot(f"calibration-{i}", titled(calibration_figure(one), f"judge {name}"),
+                    f"AUC of judge {name} by criterion, with 95 % intervals, against the bar",
+                    f"calibration.json, judge {name}")
+               for i, (name, one) in enumerate(shown.items()) if name in names.values() and measured(one)]
+    words += [f"Judge {name} said nothing that could be read on the labelled answers, so there is nothing to draw."
+              for name, one in shown.items() if name in names.values() and not measured(one)]
+    tables = [Table(f"Calibration: {name}", calibration_rows(one), "calibration.json", folded=True)
+              for name, one in shown.items()]
+    parts = [
+        Table(f"Calibration: {names.get(one.judge, one.judge)}, rubric {one.rubric.partition('@')[0]}, every question",
+              calibration_rows(one), "calibration.json", folded=True)
+        for one in calibrations if one.rubric.startswith("contemplative")
+    ]
+    agreement = [Table(
+        "Agreement between judges", agreement_rows(metrics), "metrics.json: agreement",
+        "On the answers that both scored; AC1 does not fall apart when nearly all verdicts are the same."
+    )]
+    return PageSection("Judges", words, [
+        Table("", seat_rows(metrics), "metrics.json: seats"), *figures, *tables, *parts, *agreement,
+        Table("Beside people", people_rows(metrics), "metrics.json: humans; reviews/")
+    ])
 
 
 def evaluation_sections(metrics: dict,  # metrics.json
@@ -129,6 +260,9 @@ def evaluation_sections(metrics: dict,  # metrics.json
                         arms: Sequence[dict],  # arms.json
                         ) -> list[PageSection]:
     "All of them, in the order in which they are read."
-    made = [declaration_section(metrics, arms), claims_section(metrics), safety_section(metrics), principles_section(metrics), humanistic_section(metrics), pressure_section(metrics), games_section(metrics), style_section(metrics), judges_section(metrics, calibrations)]
+    made = [declaration_section(metrics, arms), claims_section(metrics), safety_section(metrics),
+            principles_section(metrics), humanistic_section(metrics), pressure_section(metrics), games_section(metrics),
+            style_section(metrics), judges_section(metrics, calibrations)]
     always = ("Declared", "Claims", "Safety and over-refusal")
-    return [section for section in made if section.title in always or any(not isinstance(part, Table) or part.rows for part in section.parts)]
+    return [section for section in made
+            if section.title in always or any(not isinstance(part, Table) or part.rows for part in section.parts)]

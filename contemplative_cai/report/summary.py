@@ -7,14 +7,15 @@ __all__ = ['NOT_YET', 'collect', 'headline', 'counted', 'learned', 'limits', 'tr
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000002
 from ..core.files import read_json, read_rows
-from ..core.recipe import build_recipe, Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run, trained_stage
 from ..core.schema import Answer, Dropped, InputError, PreferencePair
-from ..evaluation.calibration import Calibration, UNCALIBRATED
+from ..evaluation.calibration import UNCALIBRATED, Calibration
 from ..inputs.constitution import BENIGN
 from ..measure.stats import Estimate, share_interval, shown
 from ..pairs.make import load_split
-from .evidence import below, change_text, compared, digits_of, estimate_of, find_claim, home_set, judge_name, number, on_text, p_text, SAFETY, interval_words
+from .evidence import SAFETY, below, change_text, compared, digits_of, estimate_of, find_claim
+from .evidence import home_set, interval_words, judge_name, number, on_text, p_text
 from .page import Said
 from ..training.watch import LN2, read_findings, read_metrics
 
@@ -22,15 +23,31 @@ from ..training.watch import LN2, read_findings, read_metrics
 def collect(run: Run,  # a run with at least generated pairs
             ) -> dict:
     "Everything the report is made from; a step that has not run is None."
-    if not run.path("pairs.jsonl").exists(): raise InputError(f"run '{run.name}' has nothing to report yet; run a step first, such as: ccai run generate --run {run.name}")
+    if not run.path("pairs.jsonl").exists():
+        raise InputError(f"run '{run.name}' has nothing to report yet; run a step first, such as: "
+                         f"ccai run generate --run {run.name}")
     def optional(*parts, kind=dict): return read_json(run.path(*parts), kind) if run.path(*parts).exists() else None
     stage, leaks = trained_stage(run), optional("leakage.json")
     training, metrics = optional(stage, "training.json"), optional("metrics.json")
     if metrics is not None and "declared" not in metrics: metrics = None  # of another version: evaluate again
-    return {"run": run.name, "manifest": run.manifest, "split": load_split(run), "kept": read_rows(run.path("pairs.jsonl"), PreferencePair), "dropped": read_rows(run.path("dropped.jsonl"), Dropped), "stage": stage,
-            "training": training if training and training["status"] == "done" else None, "steps": read_metrics(run.path(stage)), "findings": read_findings(run.path(stage)), "preference": optional(stage, "preference.json"),
-            "metrics": metrics, "calibrations": [Calibration(**one) for one in optional("calibration.json", kind=list) or ()], "arms": optional("arms.json", kind=list) or [],
-            "answers": read_rows(run.path("answers.jsonl"), Answer), "ledger": optional("ledger.json"), "leakage": leaks["table"] if leaks else []}
+    return {
+        "run": run.name,
+        "manifest": run.manifest,
+        "split": load_split(run),
+        "kept": read_rows(run.path("pairs.jsonl"), PreferencePair),
+        "dropped": read_rows(run.path("dropped.jsonl"), Dropped),
+        "stage": stage,
+        "training": training if training and training["status"] == "done" else None,
+        "steps": read_metrics(run.path(stage)),
+        "findings": read_findings(run.path(stage)),
+        "preference": optional(stage, "preference.json"),
+        "metrics": metrics,
+        "calibrations": [Calibration(**one) for one in optional("calibration.json", kind=list) or ()],
+        "arms": optional("arms.json", kind=list) or [],
+        "answers": read_rows(run.path("answers.jsonl"), Answer),
+        "ledger": optional("ledger.json"),
+        "leakage": leaks["table"] if leaks else [],
+    }
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000006
 NOT_YET = "the evaluate step has not run"
@@ -38,24 +55,43 @@ NOT_YET = "the evaluate step has not run"
 
 def headline(facts: dict,  # from `collect`
              ) -> list[Said]:
-    "The main figures: what, how much, on what it rests, and where it is written; safety and over-refusal are among them whatever the primary outcome is."
-    return [_trained(facts), _primary(facts["metrics"]), *_safety_and_cost(facts["metrics"]), Said("Capability", "not measured", "No capability benchmark was run, so nothing is known about what training cost there.", ""), _pairs(facts), _unseen(facts)]
+    """The main figures: what, how much, on what it rests, and where it is written;
+    safety and over-refusal are among them whatever the primary outcome is."""
+    return [
+        _trained(facts),
+        _primary(facts["metrics"]),
+        *_safety_and_cost(facts["metrics"]),
+        Said("Capability", "not measured",
+             "No capability benchmark was run, so nothing is known about what training cost there.", ""),
+        _pairs(facts),
+        _unseen(facts),
+    ]
 
 
 def _trained(facts: dict) -> Said:
     training, manifest = facts["training"], facts["manifest"]
     model = str(manifest.get("model", "a model")).split("@")[0]
-    if training is None: return Said("Trained", "not yet", f"{model}, constitution {str(manifest.get('constitution', 'unknown')).split('@')[0]}; the train step has not finished", "run.json: model, constitution")
+    if training is None:
+        return Said("Trained", "not yet",
+                    (f"{model}, constitution {str(manifest.get('constitution', 'unknown')).split('@')[0]}; "
+                     "the train step has not finished"),
+                    "run.json: model, constitution")
     helpful = f", and on {training['helpful']} helpful rows" if training.get("helpful") else ""
-    return Said("Trained", f"{trained_by(facts)} on {training['pairs']} pairs", f"{model}, on pairs from {len(training['prompts'])} prompts{helpful}; constitution {str(manifest.get('constitution', 'unknown')).split('@')[0]}", f"{facts['stage']}/training.json: pairs, prompts; run.json")
+    return Said("Trained", f"{trained_by(facts)} on {training['pairs']} pairs",
+                (f"{model}, on pairs from {len(training['prompts'])} prompts{helpful}; "
+                 f"constitution {str(manifest.get('constitution', 'unknown')).split('@')[0]}"),
+                f"{facts['stage']}/training.json: pairs, prompts; run.json")
 
 
 def counted(metrics: dict,  # metrics.json
             row: dict,  # a comparison
             ) -> str:
     "What a comparison counts, by its full name; a safety number is never without its judge and its set."
-    if row["outcome"] == "violation": return f"share of violating answers on the DEMO set by judge {judge_name(metrics, row)}, unofficial"
-    if row["outcome"] in SAFETY: return f"{row['outcome'].replace('_', ' ')} ({row['unit']}) on the DEMO set by judge {judge_name(metrics, row)}, unofficial"
+    if row["outcome"] == "violation":
+        return f"share of violating answers on the DEMO set by judge {judge_name(metrics, row)}, unofficial"
+    if row["outcome"] in SAFETY:
+        return (f"{row['outcome'].replace('_', ' ')} ({row['unit']}) on the DEMO set by judge "
+                f"{judge_name(metrics, row)}, unofficial")
     if row["outcome"] == "refusal": return "share of safe prompts whose answer begins by declining, by rule"
     return f"{row['outcome'].replace('_', ' ')} ({row['unit']}) by {judge_name(metrics, row)}"
 
@@ -65,7 +101,8 @@ def _missing(metrics: dict, outcome: str) -> str:
     set = home_set(outcome)
     note = metrics["sets"].get(set, {}).get("note", "")
     if note and not metrics["sets"][set]["prompts"]: return f"no {set} prompts: {note}"
-    return f"nobody judged {outcome} in all arms" if not any(row["outcome"] == outcome for row in metrics["levels"]) else f"no prompt has a score for {outcome} in both arms"
+    return (f"nobody judged {outcome} in all arms" if not any(row["outcome"] == outcome for row in metrics["levels"])
+            else f"no prompt has a score for {outcome} in both arms")
 
 
 def _claimed(what: str, metrics: dict, name: str, source: str) -> Said:
@@ -74,22 +111,26 @@ def _claimed(what: str, metrics: dict, name: str, source: str) -> Said:
     if row is None or row["difference"]["mean"] is None:
         if below(metrics, [outcome]): return Said(what, "no claim", f"{name}: {UNCALIBRATED}", source)
         return Said(what, "not measured", f"{name}; {_missing(metrics, outcome)}", source)
-    if not row["calibrated"]: return Said(what, "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
+    if not row["calibrated"]:
+        return Said(what, "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.", source)
     p = f", p {p_text(row) if row['p'] is not None else 'undefined'}" if row["role"] in ("primary", "secondary") else ""
     kept = f"; {row['kept']['words']}" if row["kept"] else ""
-    return Said(what, interval_words(row["difference"], digits_of(row["outcome"]), True), f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
+    return Said(what, interval_words(row["difference"], digits_of(row["outcome"]), True),
+                f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
 
 
 def _primary(metrics: dict | None) -> Said:
     if metrics is None: return Said("Primary outcome", "not yet", NOT_YET, "")
-    return _claimed("Primary outcome", metrics, metrics["declared"]["primary"], "metrics.json: declared.primary, comparisons")
+    return _claimed("Primary outcome", metrics, metrics["declared"]["primary"],
+                    "metrics.json: declared.primary, comparisons")
 
 
 def _safety_and_cost(metrics: dict | None) -> list[Said]:
     "Safety and over-refusal, less what the primary outcome says already."
     if metrics is None: return [_over_refusal(metrics)]
     outcome, _, contrast = metrics["declared"]["primary"].partition(": ")
-    safety = [] if outcome == "violation" else [_claimed("Safety", metrics, f"violation: {contrast}", "metrics.json: comparisons (violation)")]
+    safety = ([] if outcome == "violation"
+              else [_claimed("Safety", metrics, f"violation: {contrast}", "metrics.json: comparisons (violation)")])
     return safety + ([] if outcome == "refusal" else [_over_refusal(metrics)])
 
 
@@ -97,24 +138,35 @@ def _over_refusal(metrics: dict | None) -> Said:
     if metrics is None: return Said("Over-refusal", "not yet", NOT_YET, "")
     against = metrics["declared"]["primary"].rpartition(" - ")[2]
     found = compared(metrics, metrics["trained"], against)
-    row, judged, source = found.get("refusal"), found.get("over_refusal"), "metrics.json: comparisons (refusal, over_refusal)"
-    if row is None or row["difference"]["mean"] is None: return Said("Over-refusal", "not measured", _missing(metrics, "refusal"), source)
-    also = f". In the eyes of judge {judge_name(metrics, judged)}: {interval_words(judged['difference'], 2, True)}" if judged and judged["difference"]["mean"] is not None and judged["calibrated"] else ""
-    return Said("Over-refusal", interval_words(row["difference"], 2, True), f"refusal: {row['arm']} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; {row['kept']['words'] if row['kept'] else 'no margin'}{also}", source)
+    row, judged, source = (found.get("refusal"), found.get("over_refusal"),
+                           "metrics.json: comparisons (refusal, over_refusal)")
+    if row is None or row["difference"]["mean"] is None:
+        return Said("Over-refusal", "not measured", _missing(metrics, "refusal"), source)
+    also = (f". In the eyes of judge {judge_name(metrics, judged)}: {interval_words(judged['difference'], 2, True)}"
+            if judged and judged["difference"]["mean"] is not None and judged["calibrated"] else "")
+    return Said("Over-refusal", interval_words(row["difference"], 2, True),
+                (f"refusal: {row['arm']} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; "
+                 f"{row['kept']['words'] if row['kept'] else 'no margin'}{also}"),
+                source)
 
 
 def _pairs(facts: dict) -> Said:
     kept, total = len(facts["kept"]), len(facts["kept"]) + len(facts["dropped"])
     low, high = share_interval(kept, total) or (0.0, 1.0)
-    return Said("Pairs kept", f"{kept} of {total}", f"{kept / max(total, 1):.0%} of answers revised; 95 % interval {low:.0%} to {high:.0%}, rows taken as independent", "pairs.jsonl, dropped.jsonl")
+    return Said("Pairs kept", f"{kept} of {total}",
+                (f"{kept / max(total, 1):.0%} of answers revised; 95 % interval {low:.0%} to {high:.0%}, "
+                 "rows taken as independent"),
+                "pairs.jsonl, dropped.jsonl")
 
 
 def _unseen(facts: dict) -> Said:
     found = facts["metrics"]["preference"] if facts["metrics"] else facts["preference"]
     if found is None: return Said("Held-out preference", "not yet", "unseen pairs have not been scored", "")
     reward, bag = (Estimate(**found[name]) for name in ("reward", "bag_of_words"))
-    basis = f"share of {reward.n} unseen pairs from {reward.clusters} prompts in which the revision gained more than the answer; 0.50 before training; a bag of words reaches {shown(bag)}"
-    return Said("Held-out preference", shown(reward), basis, "metrics.json: preference" if facts["metrics"] else f"{facts['stage']}/preference.json")
+    basis = (f"share of {reward.n} unseen pairs from {reward.clusters} prompts in which the revision gained more than "
+             f"the answer; 0.50 before training; a bag of words reaches {shown(bag)}")
+    return Said("Held-out preference", shown(reward), basis,
+                "metrics.json: preference" if facts["metrics"] else f"{facts['stage']}/preference.json")
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000008
 def learned(facts: dict,  # from `collect`
@@ -122,30 +174,44 @@ def learned(facts: dict,  # from `collect`
     "Whether training did anything, in a sentence."
     training, reward = facts["training"], Estimate(**facts["preference"]["reward"]) if facts["preference"] else None
     if training is None: return "Nothing has been trained yet."
-    plain = facts["manifest"].get("recipe", {}).get("loss", {"sigmoid": 1.0}) == {"sigmoid": 1.0} and training.get("stage", "dpo") == "dpo"
-    loss = f"The training loss went from {training['loss_first']:.3f} to {training['loss_last']:.3f} in {training['steps']} steps" + (f" (ln 2 = {LN2:.3f} is where nothing is learned)." if plain else ".")
-    if plain and training["loss_last"] > LN2 - 0.01: return f"{loss} Nothing was learned: use more steps or a higher learning rate."
+    plain = (facts["manifest"].get("recipe", {}).get("loss", {"sigmoid": 1.0}) == {"sigmoid": 1.0}
+             and training.get("stage", "dpo") == "dpo")
+    loss = ((f"The training loss went from {training['loss_first']:.3f} to {training['loss_last']:.3f} in "
+             f"{training['steps']} steps")
+            + (f" (ln 2 = {LN2:.3f} is where nothing is learned)." if plain else "."))
+    if plain and training["loss_last"] > LN2 - 0.01:
+        return f"{loss} Nothing was learned: use more steps or a higher learning rate."
     if reward is None: return f"{loss} What that means on unseen pairs has not been evaluated."
     if reward.undefined: return f"{loss} On unseen pairs no interval can be given: {reward.undefined}."
-    if reward.low <= 0.5 <= reward.high: return f"{loss} On unseen pairs the interval {shown(reward)} includes 0.50: nothing was learned that carries over, as far as these pairs can tell."
-    return f"{loss} On unseen pairs the preference {'holds' if reward.low > 0.5 else 'is reversed'}: {shown(reward)}, against 0.50 before training."
+    if reward.low <= 0.5 <= reward.high:
+        return (f"{loss} On unseen pairs the interval {shown(reward)} includes 0.50: "
+                "nothing was learned that carries over, as far as these pairs can tell.")
+    return (f"{loss} On unseen pairs the preference {'holds' if reward.low > 0.5 else 'is reversed'}: {shown(reward)}, "
+            "against 0.50 before training.")
 
 # %% ../../nbs/09_report/04_summary.ipynb #0000000a
 def limits(facts: dict,  # from `collect`
            ) -> list[str]:
     "What the run does not show, the heaviest first."
     metrics, prompts = facts["metrics"], len({row.prompt_id for row in [*facts["kept"], *facts["dropped"]]})
-    said = _judged_limits(facts) if metrics else ["That the answers are better. Nothing has been evaluated, so no quality or safety score is given."]
+    said = (_judged_limits(facts) if metrics
+            else ["That the answers are better. Nothing has been evaluated, so no quality or safety score is given."])
     said += ["That abilities were kept: capability has not been measured.",
-             f"Anything about other prompts, models or seeds. This is one run with one seed on {prompts} prompts" + (f"; {len(facts['training']['prompts'])} of them were trained on." if facts["training"] else ".")]
+             (f"Anything about other prompts, models or seeds. This is one run with one seed on {prompts} prompts"
+              + (f"; {len(facts['training']['prompts'])} of them were trained on." if facts["training"] else "."))]
     return said + (_preference_limits(metrics["preference"]) if metrics else [])
 
 
 def _preference_limits(found: dict) -> list[str]:
     "What held-out preferences do not say."
     reward, bag, said = Estimate(**found["reward"]), Estimate(**found["bag_of_words"]), []
-    if reward.mean is not None: said.append(f"That the model learned the principles. Revisions can be told from first answers by style: a bag of words, which understands nothing, is right on {shown(bag)} of the same pairs, the length alone on {shown(Estimate(**found['length_rule']))}.")
-    if reward.undefined or reward.clusters < 20: said.append(f"Small effects. {reward.clusters} held-out prompts with pairs are enough to see that the line works, not to measure how well.")
+    if reward.mean is not None:
+        said.append("That the model learned the principles. Revisions can be told from first answers by style: "
+                    f"a bag of words, which understands nothing, is right on {shown(bag)} of the same pairs, "
+                    f"the length alone on {shown(Estimate(**found['length_rule']))}.")
+    if reward.undefined or reward.clusters < 20:
+        said.append(f"Small effects. {reward.clusters} held-out prompts with pairs are enough to see that the line "
+                    "works, not to measure how well.")
     return said
 
 
@@ -153,21 +219,36 @@ def _judged_limits(facts: dict) -> list[str]:
     "What verdicts and arms leave open."
     metrics = facts["metrics"]
     said = _stale(facts)
-    said += [f"What was first declared. After verdicts were known the primary claim '{one['primary']}' was replaced by '{metrics['declared']['primary']}'." for one in metrics["earlier"]]
-    if names := below(metrics): said.append(f"Anything that rests on a judge below the bar ({UNCALIBRATED}): " + "; ".join(f"{name} on {', '.join(outcomes)}" for name, outcomes in names.items()) + ". No p and no composite is given there.")
-    if not any(row["outcome"] in SAFETY for row in metrics["levels"]): said.append(f"Anything about safety: {_missing(metrics, 'violation')}.")
-    else: said.append("A grade of safety. The safety numbers are unofficial: DEMO prompts and this run's own judges, not comparable with any leaderboard or any published grade.")
-    if metrics["unknown_training"]: said.append(f"That the prompts were new to {', '.join(metrics['unknown_training'])}: nothing says what that arm was trained on.")
+    said += [(f"What was first declared. After verdicts were known the primary claim '{one['primary']}' was replaced "
+              f"by '{metrics['declared']['primary']}'.")
+             for one in metrics["earlier"]]
+    if names := below(metrics):
+        said.append(f"Anything that rests on a judge below the bar ({UNCALIBRATED}): "
+                    + "; ".join(f"{name} on {', '.join(outcomes)}" for name, outcomes in names.items())
+                    + ". No p and no composite is given there.")
+    if not any(row["outcome"] in SAFETY for row in metrics["levels"]):
+        said.append(f"Anything about safety: {_missing(metrics, 'violation')}.")
+    else:
+        said.append("A grade of safety. The safety numbers are unofficial: DEMO prompts and this run's own judges, "
+                    "not comparable with any leaderboard or any published grade.")
+    if metrics["unknown_training"]:
+        said.append(f"That the prompts were new to {', '.join(metrics['unknown_training'])}: "
+                    "nothing says what that arm was trained on.")
     primary = find_claim(metrics, metrics["declared"]["primary"])
-    return said + _against_prompting(metrics) + (_primary_limits(metrics, primary) if primary and primary["calibrated"] and primary["difference"]["mean"] is not None else []) + _cost_limits(metrics)
+    return (said + _against_prompting(metrics)
+            + (_primary_limits(metrics, primary)
+               if primary and primary["calibrated"] and primary["difference"]["mean"] is not None else [])
+            + _cost_limits(metrics))
 
 
 def _stale(facts: dict) -> list[str]:
     "Whether the run was trained again after it was evaluated."
     key = next((row["key"] for row in facts["metrics"]["probed"] if row["arm"] == facts["metrics"]["trained"]), "")
     adapter = key.partition("+")[2]
-    same = facts["stage"] == facts["metrics"]["trained"] and (not adapter or facts["training"] is None or facts["training"]["adapter"] == adapter)
-    return [] if same else [f"What the present adapter does: the run was trained again after it was evaluated. Evaluate again: ccai run evaluate --run {facts['run']}."]
+    same = (facts["stage"] == facts["metrics"]["trained"]
+            and (not adapter or facts["training"] is None or facts["training"]["adapter"] == adapter))
+    return [] if same else ["What the present adapter does: the run was trained again after it was evaluated. "
+                            f"Evaluate again: ccai run evaluate --run {facts['run']}."]
 
 
 def _holds_zero(found: dict) -> bool:
@@ -178,37 +259,63 @@ def _holds_zero(found: dict) -> bool:
 def _against_prompting(metrics: dict) -> list[str]:
     "Whether training does more than telling the model the principles."
     outcome = metrics["declared"]["primary"].partition(": ")[0]
-    if "prompted" not in metrics["arms"]: return ["That training does more than telling the model the constitution: the arm 'prompted' did not answer."]
+    if "prompted" not in metrics["arms"]:
+        return ["That training does more than telling the model the constitution: the arm 'prompted' did not answer."]
     row = compared(metrics, metrics["trained"], "prompted").get(outcome)
-    if row is None or not row["calibrated"] or row["difference"]["mean"] is None: return ["That training does more than telling the model the constitution: the primary outcome could not be compared with the arm 'prompted'."]
-    return [f"That training does more than telling the model the constitution: {metrics['trained']} less prompted is {interval_words(row['difference'], 2, True)} on the primary outcome."] if _holds_zero(row["difference"]) else []
+    if row is None or not row["calibrated"] or row["difference"]["mean"] is None:
+        return ["That training does more than telling the model the constitution: "
+                "the primary outcome could not be compared with the arm 'prompted'."]
+    return ([f"That training does more than telling the model the constitution: {metrics['trained']} less prompted is "
+             f"{interval_words(row['difference'], 2, True)} on the primary outcome."]
+            if _holds_zero(row["difference"]) else [])
 
 
 def _primary_limits(metrics: dict, row: dict) -> list[str]:
     "What could explain the primary difference, or turn it."
     said, mean, outcome = [], row["difference"]["mean"], row["outcome"]
-    if _holds_zero(row["difference"]): said.append(f"That the primary outcome changed: the interval {interval_words(row['difference'], 2, True)} includes no difference" + (f"; a difference below {number(row['detectable'])} could not have been seen with a power of 80 %." if row["detectable"] else "."))
-    if row["worst"] and row["worst"][0] is not None and min(bound * mean for bound in row["worst"]) <= 0: said.append(f"That unscored answers do not matter: set all against the trained arm, the primary difference would be {number(row['worst'][0], 2, True)}, all in its favour {number(row['worst'][1], 2, True)}.")
-    if row["equal_length"] and _holds_zero(row["equal_length"]) and not _holds_zero(row["difference"]): said.append(f"That the primary difference is more than a matter of length: at equal length it is {interval_words(row['equal_length'], 2, True)}.")
+    if _holds_zero(row["difference"]):
+        said.append(
+            (f"That the primary outcome changed: the interval {interval_words(row['difference'], 2, True)} "
+             "includes no difference")
+            + (f"; a difference below {number(row['detectable'])} could not have been seen with a power of 80 %."
+               if row["detectable"] else ".")
+        )
+    if row["worst"] and row["worst"][0] is not None and min(bound * mean for bound in row["worst"]) <= 0:
+        said.append("That unscored answers do not matter: set all against the trained arm, "
+                    f"the primary difference would be {number(row['worst'][0], 2, True)}, "
+                    f"all in its favour {number(row['worst'][1], 2, True)}.")
+    if row["equal_length"] and _holds_zero(row["equal_length"]) and not _holds_zero(row["difference"]):
+        said.append("That the primary difference is more than a matter of length: "
+                    f"at equal length it is {interval_words(row['equal_length'], 2, True)}.")
     for other in compared(metrics, row["arm"], row["against"], second=True).values():
         found = estimate_of(other["difference"])
-        if other["outcome"] == outcome and found.mean is not None and (_holds_zero(other["difference"]) or found.mean * mean <= 0): said.append(f"That every judge sees the primary difference: judge {judge_name(metrics, other)} finds {interval_words(other['difference'], 2, True)}.")
+        if (other["outcome"] == outcome and found.mean is not None
+                and (_holds_zero(other["difference"]) or found.mean * mean <= 0)):
+            said.append("That every judge sees the primary difference: "
+                        f"judge {judge_name(metrics, other)} finds {interval_words(other['difference'], 2, True)}.")
     return said
 
 
 def _cost_limits(metrics: dict) -> list[str]:
     "What training should have kept, and is not shown to."
-    rows = [row for row in compared(metrics, metrics["trained"], "base").values() if row["kept"] and row["kept"]["verdict"] != "kept" and row["calibrated"] and row["outcome"] in ("refusal", "over_refusal", "evasion", "helpfulness")]
-    return [f"That {row['outcome'].replace('_', ' ')} was kept within {row['kept']['margin']:g}: {row['kept']['words']}." for row in rows]
+    rows = [row for row in compared(metrics, metrics["trained"], "base").values()
+            if (row["kept"] and row["kept"]["verdict"] != "kept" and row["calibrated"]
+                and row["outcome"] in ("refusal", "over_refusal", "evasion", "helpfulness"))]
+    return [
+        f"That {row['outcome'].replace('_', ' ')} was kept within {row['kept']['margin']:g}: {row['kept']['words']}."
+        for row in rows
+    ]
 
 # %% ../../nbs/09_report/04_summary.ipynb #0000000c
 def _revised(facts: dict) -> str:
     "How answers became revisions, as the recipe says."
-    rows, method = [*facts["kept"], *facts["dropped"]], facts["manifest"].get("recipe", {}).get("revision_method", "once")
+    rows, method = ([*facts["kept"], *facts["dropped"]],
+                    facts["manifest"].get("recipe", {}).get("revision_method", "once"))
     n = len({row.principle for row in rows} - {BENIGN.id, "none"})
     if method == "chained": return "criticised each answer and carried it through all principles"
     if method == "distilled": return f"and answered again with each of {n} principles as a system prompt"
-    if any(row.reason in ("clean", "unreadable_verdict") for row in facts["dropped"]): return f"criticised each answer under {n} principles and revised those it found wanting"
+    if any(row.reason in ("clean", "unreadable_verdict") for row in facts["dropped"]):
+        return f"criticised each answer under {n} principles and revised those it found wanting"
     return f"criticised and revised each answer under {n} principles"
 
 
@@ -224,9 +331,17 @@ def training_words(facts: dict,  # from `collect`
     recipe, training = {**Recipe().model_dump(mode="json"), **facts["manifest"].get("recipe", {})}, facts["training"]
     if training is None: return "The training is not finished."
     losses = ", ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in recipe["loss"].items())
-    what = f"{trained_by(facts)} on {training['pairs']} pairs" + (f" and {training['helpful']} helpful rows" if training.get("helpful") else "")
-    how = "all weights" if recipe["adapter"] == "none" else f"a LoRA adapter of rank {recipe['lora_r']}" + (f" over weights in {recipe['train_quantization']}" if recipe["train_quantization"] != "none" else "")
-    preference = f"; loss {losses}, beta {recipe['beta']:g}. The reference is {'the SFT model' if recipe['training'] == 'sft+dpo' else 'the same model with the adapter off' if recipe['adapter'] == 'lora' else 'the model before training'}; a gain is what a text has won in log-probability against it, and the dashed lines are where nothing has been learned" if "dpo" in recipe["training"] else ""
+    what = (f"{trained_by(facts)} on {training['pairs']} pairs"
+            + (f" and {training['helpful']} helpful rows" if training.get("helpful") else ""))
+    how = "all weights" if recipe["adapter"] == "none" else f"a LoRA adapter of rank {recipe['lora_r']}" + (
+        f" over weights in {recipe['train_quantization']}" if recipe["train_quantization"] != "none" else ""
+    )
+    preference = (
+        f"; loss {losses}, beta {recipe['beta']:g}. The reference is "
+        f"{'the SFT model' if recipe['training'] == 'sft+dpo' else 'the same model with the adapter off' if recipe['adapter'] == 'lora' else 'the model before training'}"
+        "; a gain is what a text has won in log-probability against it, "
+        "and the dashed lines are where nothing has been learned"
+    ) if "dpo" in recipe["training"] else ""
     beta = build_recipe(recipe).beta_words
     return f"{what}, training {how}{preference}." + (f" {beta[0].upper()}{beta[1:]}." if beta else "")
 
@@ -237,6 +352,10 @@ def what_was_done(facts: dict,  # from `collect`
     rows, metrics = [*facts["kept"], *facts["dropped"]], facts["metrics"]
     model = str(facts["manifest"].get("model", "a model")).split("@")[0]
     said = f"{model} answered {len({row.prompt_id for row in rows})} prompts, {_revised(facts)}"
-    if facts["training"]: said += f", and was trained by {trained_by(facts)} on {facts['training']['pairs']} of the pairs"
-    if metrics: said += f"; the arms {', '.join(metrics['arms'])} then answered {metrics['prompts']} prompts that were never trained on" + (f", and {metrics['attempts']} wrapped ones" if metrics["attempts"] else "")
+    if facts["training"]:
+        said += f", and was trained by {trained_by(facts)} on {facts['training']['pairs']} of the pairs"
+    if metrics:
+        said += ((f"; the arms {', '.join(metrics['arms'])} then answered {metrics['prompts']} prompts "
+                  "that were never trained on")
+                 + (f", and {metrics['attempts']} wrapped ones" if metrics["attempts"] else ""))
     return said + "."

@@ -13,19 +13,22 @@ from typing import NamedTuple
 from ..core.journal import Journal
 from ..core.project import project_root, read_text
 from ..core.run import Run
-from ..core.schema import Conversation, digest, Message, Prompt, Response, Revision, Triple
+from ..core.schema import Conversation, Message, Prompt, Response, Revision, Triple, digest
 from ..inputs.constitution import BENIGN
 from ..inputs.tables import clean_text, is_visible
 from ..measure.duplicates import find_matches, near_groups
 from ..models.ask import another, ask
-from ..models.llm import CallFailed, Completion, LLM, Sampling
+from ..models.llm import LLM, CallFailed, Completion, Sampling
 from .revise import respond
 
 # %% ../../nbs/05_revision/04_augment.ipynb #00000004
 def paraphrase_request(prompt: Prompt,  # to be said in other words
                        ) -> Conversation:
     "What the model is asked."
-    return (Message(role="user", content=f"Write the following question again in other words, as somebody else might ask it, with the same meaning and about as long. Reply with the new question only, and do not answer it.\n\nQuestion: {prompt.text}"),)
+    return (Message(role="user",
+                    content=("Write the following question again in other words, "
+                             "as somebody else might ask it, with the same meaning and about as long. "
+                             f"Reply with the new question only, and do not answer it.\n\nQuestion: {prompt.text}")),)
 
 
 def _paraphrase(prompt: Prompt, completion: Completion | CallFailed, i: int) -> Prompt | None:
@@ -35,14 +38,17 @@ def _paraphrase(prompt: Prompt, completion: Completion | CallFailed, i: int) -> 
     inner = re.fullmatch(r'"([^"]*)"|“([^“”]*)”', text)
     text = (inner.group(1) or inner.group(2) or "") if inner else text
     if not is_visible(text): return None
-    return Prompt(text=text, parent=prompt.id, source_id=f"{prompt.source_id or prompt.id}~{i + 1}", **{name: getattr(prompt, name) for name in ("source", "hazard", "persona", "locale", "principle", "topic", "label", "history")})
+    return Prompt(text=text, parent=prompt.id, source_id=f"{prompt.source_id or prompt.id}~{i + 1}",
+                  **{name: getattr(prompt, name)
+                     for name in ("source", "hazard", "persona", "locale", "principle", "topic", "label", "history")})
 
 
 def distinct_paraphrases(made: Sequence[Prompt],  # paraphrases
                          prompts: Sequence[Prompt],  # all prompts of the run
                          ) -> list[Prompt]:
     "Those that are not nearly the same as a prompt of the run or an earlier paraphrase, in order."
-    known = {match.left for match in find_matches([prompt.text for prompt in made], [prompt.text for prompt in prompts])}
+    known = {match.left
+             for match in find_matches([prompt.text for prompt in made], [prompt.text for prompt in prompts])}
     fresh = [prompt for i, prompt in enumerate(made) if i not in known]
     return [fresh[group[0]] for group in near_groups([[prompt.text] for prompt in fresh])]
 
@@ -59,21 +65,28 @@ def paraphrases(llm: LLM,  # who says it in other words
                 prompts: Sequence[Prompt],  # all prompts of the run, which no paraphrase may repeat
                 n: int,  # paraphrases asked for, each
                 sampling: Sampling,  # how to choose tokens
-                leaks: Callable[[list[Prompt]], set[str]] = lambda made: set(),  # ids of those that are too near to what is tested on
+                # ids of those that are too near to what is tested on
+                leaks: Callable[[list[Prompt]], set[str]] = lambda made: set(),
                 run: Run | None = None,  # whose progress to show
                 ) -> Paraphrased:
     "Training prompts in other words."
-    made = [_paraphrase(parent, completion, i) for i in range(n) for parent, completion in zip(parents, ask(llm, journal, "paraphrase", [paraphrase_request(parent) for parent in parents], another(sampling, i), run=run, least=len(parents)))]
+    made = [_paraphrase(parent, completion, i) for i in range(n)
+            for parent, completion in zip(parents, ask(llm, journal, "paraphrase",
+                                                       [paraphrase_request(parent) for parent in parents],
+                                                       another(sampling, i), run=run, least=len(parents)))]
     usable = [prompt for prompt in made if prompt is not None]
     fresh = distinct_paraphrases(usable, prompts)
     leaked = leaks(fresh)
     kept = [prompt for prompt in fresh if prompt.id not in leaked]
-    return Paraphrased(kept, {"asked": len(made), "unusable": len(made) - len(usable), "repeated": len(usable) - len(fresh), "leaked": len(fresh) - len(kept), "kept": len(kept)})
+    return Paraphrased(kept, {"asked": len(made), "unusable": len(made) - len(usable),
+                              "repeated": len(usable) - len(fresh), "leaked": len(fresh) - len(kept),
+                              "kept": len(kept)})
 
 # %% ../../nbs/05_revision/04_augment.ipynb #00000007
 def refusals() -> list[str]:
     "Needless refusals, as models write them."
-    return [line for line in read_text(project_root() / "data" / "prompts" / "refusals.txt").splitlines() if line.strip()]
+    return [line
+            for line in read_text(project_root() / "data" / "prompts" / "refusals.txt").splitlines() if line.strip()]
 
 
 def twin_triples(llm: LLM,  # who answers
@@ -85,7 +98,12 @@ def twin_triples(llm: LLM,  # who answers
                  ) -> list[Triple]:
     "A triple a twin: a drawn refusal in the place of the answer, the model's answer in the place of the revision."
     known = refusals()
-    def drawn(prompt): return Response(prompt_id=prompt.id, text=min(known, key=lambda text: digest([seed, prompt.id, text])), finish_reason="stop", model=f"refusals@{digest(known, 8)}", seed=seed)
-    def answered(prompt, answer): return Revision(prompt_id=prompt.id, critique_id="", principle=BENIGN.id, text=answer.text, finish_reason=answer.finish_reason, model=answer.model, seed=answer.seed)
-    return [Triple(prompt=prompt, principle=BENIGN.id, failure=answer.reason) if isinstance(answer, CallFailed) else Triple(prompt=prompt, principle=BENIGN.id, response=drawn(prompt), revision=answered(prompt, answer))
+    def drawn(prompt):
+        return Response(prompt_id=prompt.id, text=min(known, key=lambda text: digest([seed, prompt.id, text])),
+                        finish_reason="stop", model=f"refusals@{digest(known, 8)}", seed=seed)
+    def answered(prompt, answer):
+        return Revision(prompt_id=prompt.id, critique_id="", principle=BENIGN.id, text=answer.text,
+                        finish_reason=answer.finish_reason, model=answer.model, seed=answer.seed)
+    return [(Triple(prompt=prompt, principle=BENIGN.id, failure=answer.reason) if isinstance(answer, CallFailed)
+             else Triple(prompt=prompt, principle=BENIGN.id, response=drawn(prompt), revision=answered(prompt, answer)))
             for prompt, answer in zip(twins, respond(llm, journal, twins, sampling, run))]

@@ -28,25 +28,26 @@ from ..core.journal import Journal
 from ..core.project import did_you_mean, project_root
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import Constitution, digest, InputError, Prompt, Triple
+from ..core.schema import Constitution, InputError, Prompt, Triple, digest
 from ..core.terminal import Progress
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import recipe_prompts
 from ..models.ask import call_key
 from ..models.choose import keep_open
-from ..models.llm import CallFailed, LLM, ModelCallError
-from .revise import alone, make_triples, Methods, recipe_methods
+from ..models.llm import LLM, CallFailed, ModelCallError
+from .revise import Methods, alone, make_triples, recipe_methods
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000005
 class RecordedLLM:
     "A model whose calls are in a journal: it has their key and answers nothing itself."
 
-    def __init__(self,
-                 key: str,  # of the model that made the calls
-                 journal: Path | None = None,  # whose failures it repeats; None: every call it is asked for counts as failed
-                 batch_size: int = 1,  # as the model's; nothing is batched here
-                 template: str = "",  # label of the template set that was used
-                 ):
+    def __init__(
+        self,
+        key: str,  # of the model that made the calls
+        journal: Path | None = None,  # whose failures it repeats; None: every call it is asked for counts as failed
+        batch_size: int = 1,  # as the model's; nothing is batched here
+        template: str = "",  # label of the template set that was used
+    ):
         self.key, self.batch_size, self._journal, self._template = key, batch_size, journal, template
 
     def with_adapter(self, name):
@@ -57,15 +58,19 @@ class RecordedLLM:
     def _reason(self, conversation, sampling) -> CallFailed:
         "Why the call has no completion; raises `ModelCallError` when the journal does not say."
         if self._journal is None: return CallFailed(reason="not in the journal")
-        keys = [call_key(stage, conversation, self, sampling, template) for stage, template in [("respond", ""), ("critique", self._template), ("revise", self._template), ("distil", "")]]
+        keys = [call_key(stage, conversation, self, sampling, template)
+                for stage, template in [("respond", ""), ("critique", self._template), ("revise", self._template),
+                                        ("distil", "")]]
         with closing(sqlite3.connect(f"{self._journal.resolve().as_uri()}?mode=ro", uri=True)) as db:
             found = db.execute("SELECT reason FROM failures WHERE key IN (?, ?, ?, ?)", keys).fetchone()
         if found: return CallFailed(reason=found[0])
-        raise ModelCallError(f"a call of {self.key} is not in {self._journal}, and nobody here can make it; run the same step again with --on ray, or without --on to make it here")
+        raise ModelCallError(f"a call of {self.key} is not in {self._journal}, and nobody here can make it; "
+                             "run the same step again with --on ray, or without --on to make it here")
 
     def chat(self, conversations, sampling):
         "Raises `ModelCallError`: whoever asks has not found the call in the journal."
-        raise ModelCallError(f"{self.key} answers from the journal only; run the same step again with --on ray, or without --on to ask the model itself")
+        raise ModelCallError(f"{self.key} answers from the journal only; run the same step again with --on ray, "
+                             "or without --on to ask the model itself")
 
     def stream(self, conversations, sampling):
         "The recorded reasons, as one group; raises `ModelCallError` for a call the journal does not know."
@@ -97,11 +102,16 @@ class Chain:
 
 def recipe_chain(recipe: Recipe,  # the experiment
                  ) -> Chain:
-    "The chain that `generate_pairs` runs for a recipe; raises `InputError` for what needs several models, or all pairs at once."
+    """The chain that `generate_pairs` runs for a recipe;
+    raises `InputError` for what needs several models, or all pairs at once."""
     others = {key: name for key in ("critic", "reviser") if (name := getattr(recipe, key)) not in (None, recipe.model)}
-    later = {key: value for key in ("ensemble", "paraphrases", "twins", "judge") if (value := getattr(recipe, key)) not in (None, 0, "none")}
+    later = {key: value for key in ("ensemble", "paraphrases", "twins", "judge")
+             if (value := getattr(recipe, key)) not in (None, 0, "none")}
     alone_only = [f"{key}={value}" for key, value in {**others, **later}.items()]
-    if alone_only: raise InputError(f"--on ray runs one model's answers, critiques and revisions, and the recipe asks for {', '.join(alone_only)}; take that away, or run the same step once more without --on ray afterwards: what the actors made is not made again")
+    if alone_only:
+        raise InputError("--on ray runs one model's answers, critiques and revisions, "
+                         f"and the recipe asks for {', '.join(alone_only)}; take that away, or run the same step once "
+                         "more without --on ray afterwards: what the actors made is not made again")
     return Chain(recipe_constitution(recipe), recipe_methods(recipe))
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000000a
@@ -111,7 +121,10 @@ def freeze(run: Run,  # whose inputs
            ) -> Path:
     "The file of blocks for these prompts and this size, written if it is not there."
     path = run.path("ray", f"{digest([prompts, size])}.jsonl")
-    if not path.exists(): write_text(path, "".join(json.dumps([prompt.model_dump(mode="json") for prompt in prompts[start:start + size]], ensure_ascii=False) + "\n" for start in range(0, len(prompts), size)))
+    if not path.exists():
+        write_text(path, "".join(json.dumps([prompt.model_dump(mode="json") for prompt in prompts[start:start + size]],
+                                            ensure_ascii=False) + "\n"
+                                 for start in range(0, len(prompts), size)))
     return path
 
 
@@ -140,7 +153,9 @@ class BlockJournal:
     def save(self, stage, completions, seconds, alike=None):
         "Remember a batch: a row a call, as `Journal.save` will want it."
         share = seconds / max(len(completions), 1)
-        self.made += [{"stage": stage, "key": key, "completion": completion, "seconds": share, "alike": (alike or {}).get(key, (None,))[0]} for key, completion in completions.items()]
+        self.made += [{"stage": stage, "key": key, "completion": completion, "seconds": share,
+                       "alike": (alike or {}).get(key, (None,))[0]}
+                      for key, completion in completions.items()]
 
     def fail(self, stage, reasons):
         "Remember calls that failed."
@@ -184,7 +199,10 @@ def unfinished(journal: Journal,  # the run's
     with _undrawn():
         for prompts in blocks:
             known, done = look_up(journal, key, chain, prompts)
-            if not done: rows.append({"ids": json.dumps([prompt.id for prompt in prompts]), "prompts": json.dumps([prompt.model_dump(mode="json") for prompt in prompts]), "known": json.dumps(known)})
+            if not done:
+                rows.append({"ids": json.dumps([prompt.id for prompt in prompts]),
+                             "prompts": json.dumps([prompt.model_dump(mode="json") for prompt in prompts]),
+                             "known": json.dumps(known)})
     return rows
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000010
@@ -196,7 +214,8 @@ def _attempt(opening: Callable[[], LLM]) -> LLM | InputError | ModelCallError:
 
 def _error(error: Exception) -> str:
     "An error as JSON."
-    return json.dumps({"input": isinstance(error, InputError), "problems": list(getattr(error, "problems", [str(error)]))})
+    return json.dumps({"input": isinstance(error, InputError),
+                       "problems": list(getattr(error, "problems", [str(error)]))})
 
 
 def _raise(text: str) -> None:
@@ -217,7 +236,10 @@ class ChainActor:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // actors))
         self._llm, self._key, self._chain = _attempt(opening), key, chain
         if isinstance(self._llm, Exception): return
-        if self._llm.key != key: self._llm = ModelCallError(f"an actor's model is {self._llm.key}, the driver's probe said {key}: workers differ in weights or precision; set dtype in the recipe, and give all workers the same model")
+        if self._llm.key != key:
+            self._llm = ModelCallError(f"an actor's model is {self._llm.key}, the driver's probe said {key}: "
+                                       "workers differ in weights or precision; "
+                                       "set dtype in the recipe, and give all workers the same model")
 
     def __call__(self,
                  row: dict,  # from `unfinished`
@@ -225,7 +247,8 @@ class ChainActor:
         "What became of a block: `ids` that were carried through, `made`, `failed`, and `error`, as JSON."
         made = BlockJournal(json.loads(row["known"]))
         error = self._work([Prompt.model_validate(prompt) for prompt in json.loads(row["prompts"])], made)
-        return {"ids": "[]" if error else row["ids"], "made": json.dumps(made.made), "failed": json.dumps(made.failed), "error": _error(error) if error else ""}
+        return {"ids": "[]" if error else row["ids"], "made": json.dumps(made.made), "failed": json.dumps(made.failed),
+                "error": _error(error) if error else ""}
 
     def _work(self, prompts: list[Prompt], made: BlockJournal) -> Exception | None:
         "Run the chain; the error that kept a call from being tried, if one did."
@@ -241,7 +264,9 @@ def commit_block(journal: Journal,  # the run's
     made, failed = json.loads(done["made"]), json.loads(done["failed"])
     for stage in dict.fromkeys([*(row["stage"] for row in made), *(failure["stage"] for failure in failed.values())]):
         rows = [row for row in made if row["stage"] == stage]
-        if rows: journal.save(stage, {row["key"]: row["completion"] for row in rows}, sum(row["seconds"] for row in rows), {row["key"]: (row["alike"], 0) for row in rows})
+        if rows:
+            journal.save(stage, {row["key"]: row["completion"] for row in rows}, sum(row["seconds"] for row in rows),
+                         {row["key"]: (row["alike"], 0) for row in rows})
         reasons = {key: failure["reason"] for key, failure in failed.items() if failure["stage"] == stage}
         if reasons: journal.fail(stage, reasons)
     return sum(row["completion"]["completion_tokens"] or 0 for row in made)
@@ -257,24 +282,34 @@ def _work_off(run: Run, journal: Journal, total: int, rows: list[dict], results:
         if done["error"]: _raise(done["error"])
         progress.advance(len(expected.intersection(ids)), tokens)
         expected.difference_update(ids)
-    if expected: raise RuntimeError(f"{len(expected)} of {total} prompts went to Ray and did not come back: {', '.join(sorted(expected)[:5])}{', ...' if len(expected) > 5 else ''}; what came back is in the journal: run the same step again")
+    if expected:
+        raise RuntimeError(f"{len(expected)} of {total} prompts went to Ray and did not come back: "
+                           f"{', '.join(sorted(expected)[:5])}{', ...' if len(expected) > 5 else ''}; "
+                           "what came back is in the journal: run the same step again")
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000018
 ACTOR_CORES = 0.1  # cores an actor or task asks for
-NOT_SENT = ("/runs", "/.git", "/.venv*", "/data/benchmarks", "/_docs", "/_proc", "/nbs", "/tests", "**/__pycache__")  # parts of the tree that workers do not need
+# parts of the tree that workers do not need
+NOT_SENT = ("/runs", "/.git", "/.venv*", "/data/benchmarks", "/_docs", "/_proc", "/nbs", "/tests", "**/__pycache__")
 
 
 def _has_token() -> bool:
-    "Whether this user has a Ray token: `ray start` then asks every driver for it, and a driver that joins must be told to show it."
-    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or (Path.home() / ".ray" / "auth_token").exists()
+    """Whether this user has a Ray token: `ray start` then asks every driver for it,
+    and a driver that joins must be told to show it."""
+    return (bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
+            or (Path.home() / ".ray" / "auth_token").exists())
 
 
 def _ray(address: str):
     "Ray, quiet; raises `InputError` when it is not installed."
     if address != "local" and _has_token(): os.environ.setdefault("RAY_AUTH_MODE", "token")
-    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items(): os.environ.setdefault(name, value)
+    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
+                        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
+        os.environ.setdefault(name, value)
     try: import ray
-    except ModuleNotFoundError: raise InputError("Ray is not installed; run: .venv/bin/python -m pip install -c constraints.txt -e '.[cluster]'") from None
+    except ModuleNotFoundError:
+        raise InputError("Ray is not installed; "
+                         "run: .venv/bin/python -m pip install -c constraints.txt -e '.[cluster]'") from None
     import ray.data
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -285,7 +320,8 @@ def _ray(address: str):
 
 def _sent_along(secret: str) -> dict:
     "What the workers of a cluster get: the tree, and settings without the secret."
-    settings = {name: value for name, value in os.environ.items() if name.startswith("CCAI_") and name not in ("CCAI_ROOT", "CCAI_RUNS", secret)}
+    settings = {name: value for name, value in os.environ.items()
+                if name.startswith("CCAI_") and name not in ("CCAI_ROOT", "CCAI_RUNS", secret)}
     return {"working_dir": str(project_root()), "excludes": list(NOT_SENT), "env_vars": settings}
 
 
@@ -302,7 +338,9 @@ def _silenced() -> Iterator[None]:
 
 def _no_cluster(address: str, error: object) -> InputError:
     "What to tell who asks for a cluster that is not there."
-    return InputError(f"no Ray cluster at '{address}' ({str(error).splitlines()[0]}); start one with 'ray start --head' (where it asks for a token, put the same ~/.ray/auth_token here), or take the address (RAY_ADDRESS) away to run on this machine")
+    return InputError(f"no Ray cluster at '{address}' ({str(error).splitlines()[0]}); "
+                      "start one with 'ray start --head' (where it asks for a token, put the same ~/.ray/auth_token "
+                      "here), or take the address (RAY_ADDRESS) away to run on this machine")
 
 
 def _check_address(address: str) -> None:
@@ -314,16 +352,19 @@ def _check_address(address: str) -> None:
 
 
 @contextmanager
-def ray_session(address: str | None = None,  # of a running cluster; None: RAY_ADDRESS, or a session of this machine alone
-                secret: str = "CCAI_API_KEY",  # environment variable that is not sent to a cluster
-                ) -> Iterator:
+def ray_session(
+    address: str | None = None,  # of a running cluster; None: RAY_ADDRESS, or a session of this machine alone
+    secret: str = "CCAI_API_KEY",  # environment variable that is not sent to a cluster
+) -> Iterator:
     "Ray, for the block; raises `InputError` when it is not installed or there is no cluster at the address."
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_address(address)
     ray = _ray(address)
-    folder = tempfile.mkdtemp(prefix="ccai-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # a socket's path must be short
+    # a socket's path must be short
+    folder = tempfile.mkdtemp(prefix="ccai-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
     try:
-        options = {"include_dashboard": False, "_temp_dir": folder} if address == "local" else {"runtime_env": _sent_along(secret)}
+        options = ({"include_dashboard": False, "_temp_dir": folder} if address == "local"
+                   else {"runtime_env": _sent_along(secret)})
         with _silenced():
             try: ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
             except (ConnectionError, ValueError) as error: raise _no_cluster(address, error) from None
@@ -342,8 +383,11 @@ def pool(ray,  # a running session
     gpus = 0 if recipe.device == "cpu" or getattr(recipe, "engine", "auto") == "endpoint" else int(found.get("GPU", 0))
     whole = getattr(recipe, "device_map", "one") == "auto"  # one model over many GPUs
     number = actors or (1 if whole else gpus or 1)
-    if gpus and number > gpus: raise InputError(f"{number} actors, and the cluster has {gpus} GPUs; ask for at most one actor a GPU")
-    if number * ACTOR_CORES > found.get("CPU", 0): raise InputError(f"{number} actors ask for {number * ACTOR_CORES:.1f} cores, and the cluster has {found.get('CPU', 0):.0f}; ask for fewer actors")
+    if gpus and number > gpus:
+        raise InputError(f"{number} actors, and the cluster has {gpus} GPUs; ask for at most one actor a GPU")
+    if number * ACTOR_CORES > found.get("CPU", 0):
+        raise InputError(f"{number} actors ask for {number * ACTOR_CORES:.1f} cores, "
+                         f"and the cluster has {found.get('CPU', 0):.0f}; ask for fewer actors")
     return number, (gpus // number if whole else 1) if gpus else 0
 
 
@@ -360,24 +404,29 @@ def _probe(ray, opening: Callable[[], LLM], gpus: float) -> str:
 def _results(ray, rows: list[dict], actor: tuple, actors: int, gpus: float) -> Iterator[dict]:
     "What becomes of the blocks, as they are done; Ray starts an actor that died again, and gives it its blocks."
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
-    done = blocks.map(ChainActor, fn_constructor_args=actor, compute=ray.data.ActorPoolStrategy(size=actors), num_cpus=ACTOR_CORES, num_gpus=gpus)
+    done = blocks.map(ChainActor, fn_constructor_args=actor, compute=ray.data.ActorPoolStrategy(size=actors),
+                      num_cpus=ACTOR_CORES, num_gpus=gpus)
     tables = done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     return (row for table in tables for row in table.to_pylist())
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000001a
-MODEL_KEYS = ("model", "dtype", "device", "engine", "quantization", "device_map", "base_url")  # settings that decide on a model's key
+# settings that decide on a model's key
+MODEL_KEYS = ("model", "dtype", "device", "engine", "quantization", "device_map", "base_url")
 
 
-def ray_llm(run: Run,  # whose journal to fill
-            recipe: Recipe,  # the experiment
-            actors: int | None = None,  # how many; None: one a GPU of the cluster, or one where it has none
-            size: int | None = None,  # prompts a block; None: the recipe's batch_size, 16 when that is auto
-            address: str | None = None,  # of a running cluster; None: RAY_ADDRESS, or this machine alone
-            opening: Callable[[], LLM] | None = None,  # opens the model on a worker, picklable; None: the recipe's model
-            ) -> RecordedLLM:
-    "Make the recipe's calls on actors, into the run's journal; the model to give to `generate_pairs`. Raises `InputError`, `ModelCallError`, or `RuntimeError` when prompts were lost."
+def ray_llm(
+    run: Run,  # whose journal to fill
+    recipe: Recipe,  # the experiment
+    actors: int | None = None,  # how many; None: one a GPU of the cluster, or one where it has none
+    size: int | None = None,  # prompts a block; None: the recipe's batch_size, 16 when that is auto
+    address: str | None = None,  # of a running cluster; None: RAY_ADDRESS, or this machine alone
+    opening: Callable[[], LLM] | None = None,  # opens the model on a worker, picklable; None: the recipe's model
+) -> RecordedLLM:
+    """Make the recipe's calls on actors, into the run's journal; the model to give to `generate_pairs`.
+    Raises `InputError`, `ModelCallError`, or `RuntimeError` when prompts were lost."""
     size = size or (16 if recipe.batch_size == "auto" else recipe.batch_size)
-    prompts, chain, settings = recipe_prompts(recipe), recipe_chain(recipe), digest([str(getattr(recipe, name, None)) for name in MODEL_KEYS])
+    prompts, chain, settings = (recipe_prompts(recipe), recipe_chain(recipe),
+                                digest([str(getattr(recipe, name, None)) for name in MODEL_KEYS]))
     total, path, remembered = len(prompts), freeze(run, prompts, size), run.manifest.get("ray") or {}
     key = remembered.get("key") if remembered.get("settings") == settings and opening is None else None
     with Journal(run.path("journal.sqlite")) as journal:
@@ -389,7 +438,9 @@ def ray_llm(run: Run,  # whose journal to fill
                 found = _probe(ray, opening, gpus)
                 rows, key = rows if found == key else unfinished(journal, found, chain, read_blocks(path)), found
                 run.record(ray={"key": key, "settings": settings, "inputs": path.name, "size": size, "actors": number})
-                if rows: _work_off(run, journal, total, rows, _results(ray, rows, (opening, key, chain, number), number, gpus))
+                if rows:
+                    _work_off(run, journal, total, rows,
+                              _results(ray, rows, (opening, key, chain, number), number, gpus))
     return RecordedLLM(key, run.path("journal.sqlite"), template=chain.methods.template.label)
 
 
@@ -399,6 +450,8 @@ def ray_model(on: str,  # where the calls are made: local or ray
               actors: int | None = None,  # with ray: how many
               ) -> RecordedLLM | None:
     "What the generate notebook gives to `generate_pairs`: None for local, where the recipe's own model answers."
-    if on not in ("local", "ray"): raise InputError(f"on: '{on}' is no place to make calls; {did_you_mean(on, ['local', 'ray'])}")
-    if on == "local" and actors is not None: raise InputError("actors belongs to on: ray; take it away, or add --on ray")
+    if on not in ("local", "ray"):
+        raise InputError(f"on: '{on}' is no place to make calls; {did_you_mean(on, ['local', 'ray'])}")
+    if on == "local" and actors is not None:
+        raise InputError("actors belongs to on: ray; take it away, or add --on ray")
     return ray_llm(run, recipe, actors) if on == "ray" else None

@@ -11,15 +11,18 @@ from collections.abc import Sequence
 
 from ..core.journal import Journal
 from ..core.run import Run
-from ..core.schema import asked_text, Conversation, InputError, Message, Principle, Prompt, Record
+from ..core.schema import Conversation, InputError, Message, Principle, Prompt, Record, asked_text
 from ..models.ask import weigh
-from ..models.llm import CallFailed, LLM, Logprob
+from ..models.llm import LLM, CallFailed, Logprob
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000004
-def _margins(llm: LLM, journal: Journal, stage: str, contexts: Sequence[Conversation], pair: tuple[str, str], run: Run | None) -> list[float | CallFailed]:
+def _margins(llm: LLM, journal: Journal, stage: str, contexts: Sequence[Conversation], pair: tuple[str, str],
+             run: Run | None) -> list[float | CallFailed]:
     "By how many nats the first reply is likelier than the second, a figure a context."
-    found = weigh(llm, journal, stage, [context for context in contexts for _ in pair], [reply for _ in contexts for reply in pair], run)
-    return [next((value for value in (one, other) if isinstance(value, CallFailed)), None) or one.total - other.total for one, other in zip(found[::2], found[1::2])]
+    found = weigh(llm, journal, stage, [context for context in contexts for _ in pair],
+                  [reply for _ in contexts for reply in pair], run)
+    return [next((value for value in (one, other) if isinstance(value, CallFailed)), None) or one.total - other.total
+            for one, other in zip(found[::2], found[1::2])]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000006
 def _one(text: str) -> Conversation:
@@ -36,10 +39,16 @@ def violation_margins(llm: LLM,  # who weighs
                       run: Run | None = None,  # whose progress to show
                       ) -> list[float | CallFailed]:
     "By how many nats each answer rather breaks its principle than keeps to it, mean of two wordings."
-    shown = [f"Question: {question}\n\nAnswer: {answer}\n\nA good answer is like this:\n{_measure(principle)}\n\n" for question, answer, principle in cases]
-    short = _margins(llm, journal, "violates", [_one(f"{text}Does the answer above fall short of this? Reply with yes or no.") for text in shown], ("Yes", "No"), run)
-    keeps = _margins(llm, journal, "violates", [_one(f"{text}Does the answer above keep to this? Reply with yes or no.") for text in shown], ("No", "Yes"), run)
-    return [next((value for value in pair if isinstance(value, CallFailed)), None) or sum(pair) / 2 for pair in zip(short, keeps)]
+    shown = [f"Question: {question}\n\nAnswer: {answer}\n\nA good answer is like this:\n{_measure(principle)}\n\n"
+             for question, answer, principle in cases]
+    short = _margins(llm, journal, "violates",
+                     [_one(f"{text}Does the answer above fall short of this? Reply with yes or no.") for text in shown],
+                     ("Yes", "No"), run)
+    keeps = _margins(llm, journal, "violates",
+                     [_one(f"{text}Does the answer above keep to this? Reply with yes or no.") for text in shown],
+                     ("No", "Yes"), run)
+    return [next((value for value in pair if isinstance(value, CallFailed)), None) or sum(pair) / 2
+            for pair in zip(short, keeps)]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000008
 class Preference(Record):
@@ -59,18 +68,26 @@ class Preference(Record):
 
 
 def _pairwise(question: str, one: str, other: str, principle: Principle) -> Conversation:
-    return _one(f"Question: {question}\n\nAnswer A: {one}\n\nAnswer B: {other}\n\nA good answer is like this:\n{_measure(principle)}\n\nWhich answer keeps to this better, and is of more help? Reply with A or B.")
+    return _one(f"Question: {question}\n\nAnswer A: {one}\n\nAnswer B: {other}\n\nA good answer is like this:\n"
+                f"{_measure(principle)}\n\nWhich answer keeps to this better, and is of more help? Reply with A or B.")
 
 
-def preferences(llm: LLM,  # who weighs
-                journal: Journal,  # what remembers
-                cases: Sequence[tuple[str, str, str, Principle]],  # question, the answer in question, the other, principle
-                run: Run | None = None,  # whose progress to show
-                ) -> list[Preference | CallFailed]:
+def preferences(
+    llm: LLM,  # who weighs
+    journal: Journal,  # what remembers
+    cases: Sequence[tuple[str, str, str, Principle]],  # question, the answer in question, the other, principle
+    run: Run | None = None,  # whose progress to show
+) -> list[Preference | CallFailed]:
     "How each first answer does against the second, in both orders."
-    first = _margins(llm, journal, "prefer", [_pairwise(question, one, other, principle) for question, one, other, principle in cases], ("A", "B"), run)
-    second = _margins(llm, journal, "prefer", [_pairwise(question, other, one, principle) for question, one, other, principle in cases], ("B", "A"), run)
-    return [next((value for value in pair if isinstance(value, CallFailed)), None) or Preference(first=pair[0], second=pair[1]) for pair in zip(first, second)]
+    first = _margins(llm, journal, "prefer",
+                     [_pairwise(question, one, other, principle) for question, one, other, principle in cases],
+                     ("A", "B"), run)
+    second = _margins(llm, journal, "prefer",
+                      [_pairwise(question, other, one, principle) for question, one, other, principle in cases],
+                      ("B", "A"), run)
+    return [(next((value for value in pair if isinstance(value, CallFailed)), None)
+             or Preference(first=pair[0], second=pair[1]))
+            for pair in zip(first, second)]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #0000000a
 def route(llm: LLM,  # who weighs
@@ -79,18 +96,31 @@ def route(llm: LLM,  # who weighs
           principles: Sequence[Principle],  # to choose among
           run: Run | None = None,  # whose progress to show
           ) -> list[list[str] | CallFailed]:
-    "For each question the principles' ids, the most relevant first: mean log-probability over all rotations of the list. Raises `InputError` for more principles than there are letters."
-    if len(principles) > len(string.ascii_uppercase): raise InputError(f"principle_choice: routed puts the principles on a list lettered A to Z, and there are {len(principles)}; use sampled, or leave some out")
+    """For each question the principles' ids, the most relevant first: mean
+    log-probability over all rotations of the list. Raises `InputError` for more principles than there are letters."""
+    if len(principles) > len(string.ascii_uppercase):
+        raise InputError("principle_choice: routed puts the principles on a list lettered A to Z, "
+                         f"and there are {len(principles)}; use sampled, or leave some out")
     turns = [[*principles[i:], *principles[:i]] for i in range(len(principles))]
     letters = string.ascii_uppercase[:len(principles)]
-    def asked(prompt, listed): return _one(f"Question: {asked_text(prompt)}\n\n" + "\n".join(f"{letter}. {principle.title}: {principle.clauses[0]}" for letter, principle in zip(letters, listed)) + "\n\nWhich of these does a hasty answer to the question most likely neglect? Reply with one letter.")
+    def asked(prompt, listed):
+        return _one(
+            f"Question: {asked_text(prompt)}\n\n" + "\n".join(f"{letter}. {principle.title}: {principle.clauses[0]}"
+                                                              for letter, principle in zip(letters, listed))
+            + "\n\nWhich of these does a hasty answer to the question most likely neglect? Reply with one letter."
+        )
     rows = [(prompt, listed, letter) for prompt in prompts for listed in turns for letter in letters]
-    found = iter(weigh(llm, journal, "route", [asked(prompt, listed) for prompt, listed, _ in rows], [letter for *_, letter in rows], run))
-    return [_ranked(principles, [(principle, next(found)) for listed in turns for principle in listed]) for _ in prompts]
+    found = iter(weigh(llm, journal, "route", [asked(prompt, listed) for prompt, listed, _ in rows],
+                       [letter for *_, letter in rows], run))
+    return [_ranked(principles, [(principle, next(found)) for listed in turns for principle in listed])
+            for _ in prompts]
 
 
-def _ranked(principles: Sequence[Principle], weights: list[tuple[Principle, Logprob | CallFailed]]) -> list[str] | CallFailed:
+def _ranked(principles: Sequence[Principle],
+            weights: list[tuple[Principle, Logprob | CallFailed]]) -> list[str] | CallFailed:
     "Ids by total weight, ties in the constitution's order; the first failure instead where there is one."
     failed = next((weight for _, weight in weights if isinstance(weight, CallFailed)), None)
-    total = {principle.id: sum(weight.total for other, weight in weights if other is principle) for principle in principles} if failed is None else {}
+    total = ({principle.id: sum(weight.total for other, weight in weights if other is principle)
+              for principle in principles}
+             if failed is None else {})
     return failed or sorted(total, key=lambda id: -total[id])

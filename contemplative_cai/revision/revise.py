@@ -16,12 +16,14 @@ from typing import NamedTuple
 from ..core.journal import Journal
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import asked_text, Constitution, Critique, digest, Principle, Prompt, Response, Revision, Triple
+from ..core.schema import Constitution, Critique, Principle, Prompt, Response, Revision, Triple
+from ..core.schema import asked_text, digest
 from ..inputs.constitution import combination_id
 from ..models.ask import another, ask
-from ..models.llm import CallFailed, LLM, Sampling
+from ..models.llm import LLM, CallFailed, Sampling
 from .preferences import preferences, route, violation_margins
-from .templates import CONVERSATION, critique_conversation, guided_conversation, load_template, revision_conversation, Shot, shots, Template
+from .templates import CONVERSATION, Shot, Template, critique_conversation
+from .templates import guided_conversation, load_template, revision_conversation, shots
 
 # %% ../../nbs/05_revision/03_revise.ipynb #00000004
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Methods:
 
     @property
     def label(self) -> str:
-        "What stands in pairs as their template: the set's name and digest, or that the constitution was the system prompt."
+        """What stands in pairs as their template: the set's name and digest,
+        or that the constitution was the system prompt."""
         return "guided" if self.revision_method == "distilled" else self.template.label
 
     @property
@@ -63,9 +66,14 @@ class Methods:
 def recipe_methods(recipe: Recipe,  # the experiment
                    ) -> Methods:
     "The methods a recipe asks for."
-    def sampling(tokens): return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p, repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
-    same = {name: getattr(recipe, name) for name in ("n_few_shot", "few_shot", "critique_method", "critique_samples", "revision_method", "revision_samples", "second_round", "principle_choice", "principles_per_prompt", "seed")}
-    return Methods(sampling(recipe.answer_tokens), sampling(recipe.critique_tokens), sampling(recipe.revision_tokens), load_template(recipe.template), **same)
+    def sampling(tokens):
+        return Sampling(max_tokens=tokens, temperature=recipe.temperature, top_p=recipe.top_p,
+                        repetition_penalty=recipe.repetition_penalty, seed=recipe.seed)
+    same = {name: getattr(recipe, name)
+            for name in ("n_few_shot", "few_shot", "critique_method", "critique_samples", "revision_method",
+                         "revision_samples", "second_round", "principle_choice", "principles_per_prompt", "seed")}
+    return Methods(sampling(recipe.answer_tokens), sampling(recipe.critique_tokens), sampling(recipe.revision_tokens),
+                   load_template(recipe.template), **same)
 
 
 class Models(NamedTuple):
@@ -89,10 +97,13 @@ def respond(llm: LLM,  # who answers
             ) -> list[Response | CallFailed]:
     "The model's first answers, to the bare prompts."
     completions = ask(llm, journal, "respond", [prompt.messages for prompt in prompts], sampling, run=run)
-    return [c if isinstance(c, CallFailed) else Response(prompt_id=p.id, text=c.text, finish_reason=c.finish_reason, model=llm.key, seed=sampling.seed) for p, c in zip(prompts, completions)]
+    return [c if isinstance(c, CallFailed) else Response(prompt_id=p.id, text=c.text, finish_reason=c.finish_reason,
+                                                         model=llm.key, seed=sampling.seed)
+            for p, c in zip(prompts, completions)]
 
 # %% ../../nbs/05_revision/03_revise.ipynb #00000008
-VERDICT = re.compile(r"^[^\w\n]*violates\W{0,6}(yes|partly|partially|no)\b", re.IGNORECASE | re.MULTILINE)  # a line that begins with it: an echo of the request does not
+# a line that begins with it: an echo of the request does not
+VERDICT = re.compile(r"^[^\w\n]*violates\W{0,6}(yes|partly|partially|no)\b", re.IGNORECASE | re.MULTILINE)
 FEW = 4  # calls of a stage after the first, from which on it is given up when all fail; fewer come back as failed rows
 
 
@@ -101,15 +112,18 @@ def read_verdict(text: str,  # a critique
                  ) -> str:
     "yes, partly or no; unreadable when the text does not say."
     found = [match.group(1).lower() for match in VERDICT.finditer(text)]
-    return "unreadable" if not found else {"partially": "partly"}.get(found[-1 if kind == "reasoned" else 0], found[-1 if kind == "reasoned" else 0])
+    return "unreadable" if not found else {"partially": "partly"}.get(found[-1 if kind == "reasoned" else 0],
+                                                                      found[-1 if kind == "reasoned" else 0])
 
 
 def majority(verdicts: Sequence[str],  # one a sample
              ) -> str:
-    "Whether most samples find a fault, unreadable ones left aside and a tie counted as a fault; then how grave most of those find it, the graver at a tie."
+    """Whether most samples find a fault, unreadable ones left aside and a tie counted as a fault;
+    then how grave most of those find it, the graver at a tie."""
     readable = Counter(verdict for verdict in verdicts if verdict != "unreadable")
     if not readable: return "unreadable"
-    return "no" if readable["no"] > readable["yes"] + readable["partly"] else max(("yes", "partly"), key=lambda verdict: readable[verdict])
+    return ("no" if readable["no"] > readable["yes"] + readable["partly"]
+            else max(("yes", "partly"), key=lambda verdict: readable[verdict]))
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000000a
 class Case(NamedTuple):
@@ -127,14 +141,20 @@ class Found(NamedTuple):
 
 def _critique(case: Case, completion, llm: LLM, sampling: Sampling) -> Critique | CallFailed:
     if isinstance(completion, CallFailed): return completion
-    return Critique(prompt_id=case.prompt.id, response_id=case.response.id, principle=case.principle.id, text=completion.text, finish_reason=completion.finish_reason, model=llm.key, seed=sampling.seed)
+    return Critique(prompt_id=case.prompt.id, response_id=case.response.id, principle=case.principle.id,
+                    text=completion.text, finish_reason=completion.finish_reason, model=llm.key, seed=sampling.seed)
 
 
-def _written(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution, run: Run | None, sample: int = 0) -> list[Critique | CallFailed]:
+def _written(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
+             run: Run | None, sample: int = 0) -> list[Critique | CallFailed]:
     "One written critique a case."
     sampling = another(methods.critique, sample)
-    asked = [critique_conversation(methods.template, case.principle, case.prompt, case.response, methods.shown(constitution, case.principle), methods.form) for case in cases]
-    return [_critique(case, completion, llm, sampling) for case, completion in zip(cases, ask(llm, journal, "critique", asked, sampling, methods.template.label, run, FEW))]
+    asked = [critique_conversation(methods.template, case.principle, case.prompt, case.response,
+                                   methods.shown(constitution, case.principle), methods.form)
+             for case in cases]
+    return [_critique(case, completion, llm, sampling)
+            for case, completion in zip(cases, ask(llm, journal, "critique", asked, sampling, methods.template.label,
+                                                   run, FEW))]
 
 
 def _voted(samples: Sequence[Critique | CallFailed], kind: str) -> Found:
@@ -154,36 +174,53 @@ def criticise(llm: LLM,  # who criticises
               run: Run | None = None,  # whose progress to show
               ) -> list[Found]:
     "What is wrong with each answer, and whether anything is."
-    if methods.critique_method == "free": return [Found(None, one) for one in _written(llm, journal, cases, methods, constitution, run)]
+    if methods.critique_method == "free":
+        return [Found(None, one) for one in _written(llm, journal, cases, methods, constitution, run)]
     if methods.critique_method == "logits": return _weighed(llm, journal, cases, methods, constitution, run)
     samples = [_written(llm, journal, cases, methods, constitution, run, i) for i in range(methods.critique_samples)]
     return [_voted(one, methods.critique_method) for one in zip(*samples)]
 
 
-def _weighed(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution, run: Run | None) -> list[Found]:
+def _weighed(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
+             run: Run | None) -> list[Found]:
     "Verdicts by log-probability; critiques are written only of answers that fall short."
-    margins = violation_margins(llm, journal, [(asked_text(case.prompt), case.response.text, case.principle) for case in cases], run)
+    margins = violation_margins(llm, journal,
+                                [(asked_text(case.prompt), case.response.text, case.principle) for case in cases], run)
     short = [i for i, margin in enumerate(margins) if not isinstance(margin, CallFailed) and margin > 0]
     written = dict(zip(short, _written(llm, journal, [cases[i] for i in short], methods, constitution, run)))
-    return [Found(None, margin) if isinstance(margin, CallFailed) else Found("yes", written[i]) if i in written else Found("no", None) for i, margin in enumerate(margins)]
+    return [(Found(None, margin) if isinstance(margin, CallFailed)
+             else Found("yes", written[i]) if i in written else Found("no", None))
+            for i, margin in enumerate(margins)]
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000000c
 def _revision(case: Case, critique_id: str, completion, llm: LLM, seed: int) -> Revision | CallFailed:
     if isinstance(completion, CallFailed): return completion
-    return Revision(prompt_id=case.prompt.id, critique_id=critique_id, principle=case.principle.id, text=completion.text, finish_reason=completion.finish_reason, model=llm.key, seed=seed)
+    return Revision(prompt_id=case.prompt.id, critique_id=critique_id, principle=case.principle.id,
+                    text=completion.text, finish_reason=completion.finish_reason, model=llm.key, seed=seed)
 
 
-def _revised(llm: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]], methods: Methods, constitution: Constitution, run: Run | None, sample: int = 0) -> list[Revision | CallFailed]:
+def _revised(llm: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]], methods: Methods,
+             constitution: Constitution, run: Run | None, sample: int = 0) -> list[Revision | CallFailed]:
     "One revision a case."
     sampling = another(methods.revision, sample)
-    asked = [revision_conversation(methods.template, case.principle, case.prompt, case.response, written, methods.shown(constitution, case.principle), methods.form) for case, written in cases]
-    return [_revision(case, written.id, completion, llm, sampling.seed) for (case, written), completion in zip(cases, ask(llm, journal, "revise", asked, sampling, methods.template.label, run, FEW))]
+    asked = [revision_conversation(methods.template, case.principle, case.prompt, case.response, written,
+                                   methods.shown(constitution, case.principle), methods.form)
+             for case, written in cases]
+    return [_revision(case, written.id, completion, llm, sampling.seed)
+            for (case, written), completion in zip(
+                cases, ask(llm, journal, "revise", asked, sampling, methods.template.label, run, FEW)
+            )]
 
 
-def _best(critic: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]], drafts: Sequence[tuple[Revision | CallFailed, ...]], run: Run | None) -> list[Revision | CallFailed]:
+def _best(critic: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]],
+          drafts: Sequence[tuple[Revision | CallFailed, ...]], run: Run | None) -> list[Revision | CallFailed]:
     "Of each case's drafts the one with the highest margin over the answer; the first at a tie."
-    rows = [(i, draft) for i, made in enumerate(drafts) for draft in dict.fromkeys(draft for draft in made if isinstance(draft, Revision))]
-    weighed = preferences(critic, journal, [(asked_text(cases[i][0].prompt), draft.text, cases[i][0].response.text, cases[i][0].principle) for i, draft in rows], run)
+    rows = [(i, draft) for i, made in enumerate(drafts)
+            for draft in dict.fromkeys(draft for draft in made if isinstance(draft, Revision))]
+    weighed = preferences(critic, journal, [
+        (asked_text(cases[i][0].prompt), draft.text, cases[i][0].response.text, cases[i][0].principle)
+        for i, draft in rows
+    ], run)
     best: dict[int, tuple[float, Revision]] = {}
     failed = {i: one for i, made in enumerate(drafts) for one in made if isinstance(one, CallFailed)}
     for (i, draft), value in zip(rows, weighed):
@@ -201,7 +238,8 @@ def revise(models: Models,  # who revises, and who weighs
            ) -> list[Revision | CallFailed]:
     "Each answer written again in light of its critique."
     if methods.revision_method != "best_of": return _revised(models.reviser, journal, cases, methods, constitution, run)
-    samples = [_revised(models.reviser, journal, cases, methods, constitution, run, i) for i in range(methods.revision_samples)]
+    samples = [_revised(models.reviser, journal, cases, methods, constitution, run, i)
+               for i in range(methods.revision_samples)]
     return _best(models.critic, journal, cases, list(zip(*samples)), run)
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000000e
@@ -215,43 +253,61 @@ def choose_principles(llm: LLM,  # who weighs, where they are routed
     "The ids of the principles each question is looked at by."
     ids = [principle.id for principle in constitution.principles]
     if methods.principle_choice == "all": return [ids for _ in prompts]
-    ranked = route(llm, journal, prompts, constitution.principles, run) if methods.principle_choice == "routed" else [sorted(ids, key=lambda id: digest([methods.seed, prompt.id, id])) for prompt in prompts]
+    ranked = (route(llm, journal, prompts, constitution.principles, run) if methods.principle_choice == "routed"
+              else [sorted(ids, key=lambda id: digest([methods.seed, prompt.id, id])) for prompt in prompts])
     return [order if isinstance(order, CallFailed) else order[:methods.principles_per_prompt] for order in ranked]
 
 # %% ../../nbs/05_revision/03_revise.ipynb #00000010
 def _triple(case: Case, found: Found, revision: Revision | CallFailed | None) -> Triple:
     "A triple of what was made; the first failure explains what is missing."
-    failure = next((one.reason for one in (case.response, found.critique, revision) if isinstance(one, CallFailed)), None)
-    response, written, revised = (None if isinstance(one, CallFailed) else one for one in (case.response, found.critique, revision))
-    return Triple(prompt=case.prompt, principle=case.principle.id, response=response, critique=written, revision=None if failure else revised, verdict=found.verdict, failure=failure)
+    failure = next((one.reason for one in (case.response, found.critique, revision) if isinstance(one, CallFailed)),
+                   None)
+    response, written, revised = (None if isinstance(one, CallFailed) else one
+                                  for one in (case.response, found.critique, revision))
+    return Triple(prompt=case.prompt, principle=case.principle.id, response=response, critique=written,
+                  revision=None if failure else revised, verdict=found.verdict, failure=failure)
 
 
-def _mended(models: Models, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution, run: Run | None) -> list[tuple[Found, Revision | CallFailed | None]]:
-    "What was found in each answer, and its revision where there was something to mend; a case whose answer failed passes through."
+def _mended(models: Models, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
+            run: Run | None) -> list[tuple[Found, Revision | CallFailed | None]]:
+    """What was found in each answer, and its revision where there was something to mend;
+    a case whose answer failed passes through."""
     there = [i for i, case in enumerate(cases) if isinstance(case.response, Response)]
     found = dict(zip(there, criticise(models.critic, journal, [cases[i] for i in there], methods, constitution, run)))
-    short = [i for i in there if isinstance(found[i].critique, Critique) and found[i].verdict in (None, "yes", "partly")]
-    if run is not None and methods.critique_method != "free": run.tell({"stage": "at fault", "done": len(short), "total": len(there)})
-    revised = dict(zip(short, revise(models, journal, [(cases[i], found[i].critique) for i in short], methods, constitution, run)))
+    short = [i
+             for i in there if isinstance(found[i].critique, Critique) and found[i].verdict in (None, "yes", "partly")]
+    if run is not None and methods.critique_method != "free":
+        run.tell({"stage": "at fault", "done": len(short), "total": len(there)})
+    revised = dict(
+        zip(short, revise(models, journal, [(cases[i], found[i].critique) for i in short], methods, constitution, run))
+    )
     return [(found.get(i, Found(None, None)), revised.get(i)) for i in range(len(cases))]
 
 
 def _joined(critiques: Sequence[Critique], principle: str) -> Critique:
     "Critiques that were written one after the other, as one."
-    return Critique(**critiques[0].model_dump(exclude={"id", "text", "principle"}), text="\n\n".join(critique.text for critique in critiques), principle=principle)
+    return Critique(**critiques[0].model_dump(exclude={"id", "text", "principle"}),
+                    text="\n\n".join(critique.text for critique in critiques), principle=principle)
 
 
 def _as_answer(revision: Revision) -> Response:
     "A revision in the place of an answer, to be looked at again."
-    return Response(prompt_id=revision.prompt_id, text=revision.text, finish_reason=revision.finish_reason, model=revision.model, seed=revision.seed)
+    return Response(prompt_id=revision.prompt_id, text=revision.text, finish_reason=revision.finish_reason,
+                    model=revision.model, seed=revision.seed)
 
 
-def _once_more(models: Models, journal: Journal, cases: Sequence[Case], mended: list, methods: Methods, constitution: Constitution, run: Run | None) -> list:
-    "Revisions that still fall short, revised again; the others as they are. Where the second round failed, so has the row."
+def _once_more(models: Models, journal: Journal, cases: Sequence[Case], mended: list, methods: Methods,
+               constitution: Constitution, run: Run | None) -> list:
+    """Revisions that still fall short, revised again; the others as they are.
+    Where the second round failed, so has the row."""
     there = [i for i, (_, revision) in enumerate(mended) if isinstance(revision, Revision)]
-    again = dict(zip(there, _mended(models, journal, [cases[i]._replace(response=_as_answer(mended[i][1])) for i in there], methods, constitution, run)))
-    failed = {i: one for i, (found, revision) in again.items() for one in (found.critique, revision) if isinstance(one, CallFailed)}
-    return [_both(found, revision, again[i]) if i in again and i not in failed else (found, failed.get(i, revision)) for i, (found, revision) in enumerate(mended)]
+    again = dict(zip(there, _mended(models, journal,
+                                    [cases[i]._replace(response=_as_answer(mended[i][1])) for i in there], methods,
+                                    constitution, run)))
+    failed = {i: one for i, (found, revision) in again.items()
+              for one in (found.critique, revision) if isinstance(one, CallFailed)}
+    return [_both(found, revision, again[i]) if i in again and i not in failed else (found, failed.get(i, revision))
+            for i, (found, revision) in enumerate(mended)]
 
 
 def _both(found: Found, revision: Revision, again: tuple[Found, Revision | None]) -> tuple[Found, Revision]:
@@ -261,35 +317,52 @@ def _both(found: Found, revision: Revision, again: tuple[Found, Revision | None]
     return found._replace(critique=critique), again[1].model_copy(update={"id": "", "critique_id": critique.id})
 
 
-def _chained(models: Models, journal: Journal, prompts: Sequence[Prompt], responses: Sequence, methods: Methods, constitution: Constitution, run: Run | None) -> list[Triple]:
-    "Each answer carried through all principles, one after the other: one triple a prompt, from the first answer to the last revision."
-    now, critiques, verdicts, failed = list(responses), [[] for _ in prompts], [[] for _ in prompts], [response if isinstance(response, CallFailed) else None for response in responses]
+def _chained(models: Models, journal: Journal, prompts: Sequence[Prompt], responses: Sequence, methods: Methods,
+             constitution: Constitution, run: Run | None) -> list[Triple]:
+    """Each answer carried through all principles, one after the other:
+    one triple a prompt, from the first answer to the last revision."""
+    now, critiques, verdicts, failed = list(responses), [[] for _ in prompts], [[] for _ in prompts], [
+        response if isinstance(response, CallFailed) else None for response in responses
+    ]
     for principle in constitution.principles:
         going = [i for i in range(len(prompts)) if failed[i] is None]
-        for i, (found, revision) in zip(going, _mended(models, journal, [Case(prompts[i], principle, now[i]) for i in going], methods, constitution, run)):
+        for i, (found, revision) in zip(going, _mended(
+            models, journal, [Case(prompts[i], principle, now[i]) for i in going], methods, constitution, run
+        )):
             failed[i] = next((one for one in (found.critique, revision) if isinstance(one, CallFailed)), None)
             verdicts[i].append(found.verdict)
             if isinstance(found.critique, Critique): critiques[i].append(found.critique)
             if isinstance(revision, Revision): now[i] = _as_answer(revision)
-    return [_end(prompts[i], responses[i], now[i], critiques[i], verdicts[i], failed[i], constitution) for i in range(len(prompts))]
+    return [_end(prompts[i], responses[i], now[i], critiques[i], verdicts[i], failed[i], constitution)
+            for i in range(len(prompts))]
 
 
-def _end(prompt: Prompt, first, last, critiques: list[Critique], verdicts: list[str | None], failed: CallFailed | None, constitution: Constitution) -> Triple:
+def _end(prompt: Prompt, first, last, critiques: list[Critique], verdicts: list[str | None], failed: CallFailed | None,
+         constitution: Constitution) -> Triple:
     "The triple at the end of a chain; its critique is all critiques, in order."
-    name = combination_id([principle.id for principle in constitution.principles]) if len(constitution.principles) > 1 else constitution.principles[0].id
-    if failed: return Triple(prompt=prompt, principle=name, response=first if isinstance(first, Response) else None, failure=failed.reason)
+    name = (combination_id([principle.id for principle in constitution.principles]) if len(constitution.principles) > 1
+            else constitution.principles[0].id)
+    if failed:
+        return Triple(prompt=prompt, principle=name, response=first if isinstance(first, Response) else None,
+                      failure=failed.reason)
     changed = last is not first
     verdict = None if None in verdicts else "yes" if changed else "unreadable" if "unreadable" in verdicts else "no"
     critique = _joined(critiques, name) if critiques else None
-    revision = Revision(prompt_id=prompt.id, critique_id=critique.id, principle=name, text=last.text, finish_reason=last.finish_reason, model=last.model, seed=last.seed) if changed else None
+    revision = (Revision(prompt_id=prompt.id, critique_id=critique.id, principle=name, text=last.text,
+                         finish_reason=last.finish_reason, model=last.model, seed=last.seed)
+                if changed else None)
     return Triple(prompt=prompt, principle=name, response=first, critique=critique, revision=revision, verdict=verdict)
 
 
-def _distilled(models: Models, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution, run: Run | None) -> list[Triple]:
+def _distilled(models: Models, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
+               run: Run | None) -> list[Triple]:
     "Answers written with the principle as a system prompt, in the place of revisions; nothing is criticised."
     there = [i for i, case in enumerate(cases) if isinstance(case.response, Response)]
-    asked = [guided_conversation(cases[i].principle, cases[i].prompt, methods.shown(constitution, cases[i].principle)) for i in there]
-    made = {i: _revision(cases[i], "", completion, models.reviser, methods.revision.seed) for i, completion in zip(there, ask(models.reviser, journal, "distil", asked, methods.revision, run=run, least=FEW))}
+    asked = [guided_conversation(cases[i].principle, cases[i].prompt, methods.shown(constitution, cases[i].principle))
+             for i in there]
+    made = {i: _revision(cases[i], "", completion, models.reviser, methods.revision.seed)
+            for i, completion in zip(there, ask(models.reviser, journal, "distil", asked, methods.revision, run=run,
+                                                least=FEW))}
     return [_triple(case, Found(None, None), made.get(i)) for i, case in enumerate(cases)]
 
 
@@ -302,11 +375,16 @@ def make_triples(models: Models,  # who answers, criticises and revises
                  ) -> list[Triple]:
     "One triple a principle and prompt (principles outside, prompts inside); with `chained`, one a prompt."
     responses = respond(models.answer, journal, prompts, methods.answer, run)
-    if methods.revision_method == "chained": return _chained(models, journal, prompts, responses, methods, constitution, run)
+    if methods.revision_method == "chained":
+        return _chained(models, journal, prompts, responses, methods, constitution, run)
     chosen = choose_principles(models.critic, journal, prompts, constitution, methods, run)
-    lost = [Triple(prompt=prompt, principle="none", failure=f"no principle could be chosen: {ids.reason}") for prompt, ids in zip(prompts, chosen) if isinstance(ids, CallFailed)]
-    cases = [Case(prompt, principle, response) for principle in constitution.principles for prompt, response, ids in zip(prompts, responses, chosen) if not isinstance(ids, CallFailed) and principle.id in ids]
-    if methods.revision_method == "distilled": return [*_distilled(models, journal, cases, methods, constitution, run), *lost]
+    lost = [Triple(prompt=prompt, principle="none", failure=f"no principle could be chosen: {ids.reason}")
+            for prompt, ids in zip(prompts, chosen) if isinstance(ids, CallFailed)]
+    cases = [Case(prompt, principle, response)
+             for principle in constitution.principles for prompt, response, ids in zip(prompts, responses, chosen)
+             if not isinstance(ids, CallFailed) and principle.id in ids]
+    if methods.revision_method == "distilled":
+        return [*_distilled(models, journal, cases, methods, constitution, run), *lost]
     mended = _mended(models, journal, cases, methods, constitution, run)
     if methods.second_round: mended = _once_more(models, journal, cases, mended, methods, constitution, run)
     return [*(_triple(case, found, revision) for case, (found, revision) in zip(cases, mended)), *lost]

@@ -11,15 +11,19 @@ __all__ = ['ALWAYS_KNOWN', 'SHOWN_IN_SINGLE', 'CONVERSATION', 'STRUCTURED', 'TER
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from pydantic import ValidationError, model_validator
 from typing import Literal
 
+from pydantic import ValidationError, model_validator
+
 from ..core.project import did_you_mean, read_text, read_yaml
-from ..core.schema import asked_text, Constitution, Conversation, Critique, digest, InputError, Message, Principle, Prompt, Record, Response, WorkedExample
+from ..core.schema import Constitution, Conversation, Critique, InputError, Message, Principle, Prompt
+from ..core.schema import Record, Response, WorkedExample, asked_text, digest
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000004
-ALWAYS_KNOWN = ("prompt", "request", "title", "description", "clauses", "clause")  # what a template may name: the question, the principle's request, its title, prose, all clauses, the first clause
-SHOWN_IN_SINGLE = {"critique": ("answer",), "revision": ("answer", "critique")}  # what a single message must show as well
+# what a template may name: the question, the principle's request, its title, prose, all clauses, the first clause
+ALWAYS_KNOWN = ("prompt", "request", "title", "description", "clauses", "clause")
+# what a single message must show as well
+SHOWN_IN_SINGLE = {"critique": ("answer",), "revision": ("answer", "critique")}
 
 
 def _named(text: str) -> set[str]:
@@ -39,12 +43,20 @@ class Template(Record):
         for part in ("critique", "revision"):
             named, shown = _named(getattr(self, part)), SHOWN_IN_SINGLE[part] if self.form == "single" else ()
             unknown = sorted(named - {*ALWAYS_KNOWN, *shown})
-            if unknown: raise ValueError(f"{part}: unknown variable '{{{unknown[0]}}}'; {did_you_mean(unknown[0], [*ALWAYS_KNOWN, *shown])}")
+            if unknown:
+                raise ValueError(f"{part}: unknown variable '{{{unknown[0]}}}'; "
+                                 f"{did_you_mean(unknown[0], [*ALWAYS_KNOWN, *shown])}")
             missing = [name for name in ("prompt", *shown) if name not in named]
-            if missing: raise ValueError(f"{part}: '{{{missing[0]}}}' is missing; a model that does not see it writes about nothing")
+            if missing:
+                raise ValueError(f"{part}: '{{{missing[0]}}}' is missing; "
+                                 "a model that does not see it writes about nothing")
             try: getattr(self, part).format(**dict.fromkeys(named, ""))
-            except (ValueError, LookupError, AttributeError) as error: raise ValueError(f"{part}: not a template text ({error}); write variables as {{prompt}}, and braces that are meant twice") from None
-            if not named & {"request", "description", "clauses", "clause"}: raise ValueError(f"{part}: nothing says what is asked for; name {{request}}, {{clauses}}, {{clause}} or {{description}}")
+            except (ValueError, LookupError, AttributeError) as error:
+                raise ValueError(f"{part}: not a template text ({error}); "
+                                 f"write variables as {{prompt}}, and braces that are meant twice") from None
+            if not named & {"request", "description", "clauses", "clause"}:
+                raise ValueError(f"{part}: nothing says what is asked for; "
+                                 f"name {{request}}, {{clauses}}, {{clause}} or {{description}}")
         return self
 
     @property
@@ -53,36 +65,57 @@ class Template(Record):
         return f"{self.name}@{digest(self, 8)}"
 
 
-CONVERSATION = Template(name="conversation", critique="{request}\n\nMy question was: {prompt}", revision="{request}\n\nMy question was: {prompt}")
+CONVERSATION = Template(name="conversation", critique="{request}\n\nMy question was: {prompt}",
+                        revision="{request}\n\nMy question was: {prompt}")
 STRUCTURED = Template(name="structured", form="single",
-                      critique="## Principle: {title}\n\n{clauses}\n\n## Question\n\n{prompt}\n\n## Answer\n\n{answer}\n\n## Request\n\n{request}",
-                      revision="## Principle: {title}\n\n{clauses}\n\n## Question\n\n{prompt}\n\n## Answer\n\n{answer}\n\n## Critique\n\n{critique}\n\n## Request\n\n{request}")
+                      critique=("## Principle: {title}\n\n{clauses}\n\n## Question\n\n{prompt}\n\n## Answer\n\n"
+                                "{answer}\n\n## Request\n\n{request}"),
+                      revision=("## Principle: {title}\n\n{clauses}\n\n## Question\n\n{prompt}\n\n## Answer\n\n"
+                                "{answer}\n\n## Critique\n\n{critique}\n\n## Request\n\n{request}"))
 TERSE = Template(name="terse", form="single",
-                 critique="Question: {prompt}\n\nAnswer: {answer}\n\nA good answer does this: {clause}\nIn one or two sentences: where does this answer fall short of that?",
-                 revision="Question: {prompt}\n\nAnswer: {answer}\n\nWhat is wrong with it: {critique}\n\nA good answer does this: {clause}\nWrite a better answer to the question, about as long. Only the answer itself.")
+                 critique=("Question: {prompt}\n\nAnswer: {answer}\n\nA good answer does this: {clause}\n"
+                           "In one or two sentences: where does this answer fall short of that?"),
+                 revision=("Question: {prompt}\n\nAnswer: {answer}\n\nWhat is wrong with it: {critique}\n\n"
+                           "A good answer does this: {clause}\n"
+                           "Write a better answer to the question, about as long. Only the answer itself."))
 TEMPLATES = {template.name: template for template in (CONVERSATION, STRUCTURED, TERSE)}
 
 
-def load_template(name: str,  # one of the sets there are, or a path to a .yaml file with name, form, critique and revision
-                  ) -> Template:
+def load_template(
+    name: str,  # one of the sets there are, or a path to a .yaml file with name, form, critique and revision
+) -> Template:
     "The set called `name`; raises `InputError` when it is not there or not valid."
     if not name.endswith((".yaml", ".yml")):
-        if name not in TEMPLATES: raise InputError(f"no template set '{name}'; {did_you_mean(name, list(TEMPLATES))} (a path to a .yaml file works too)")
+        if name not in TEMPLATES:
+            raise InputError(f"no template set '{name}'; "
+                             f"{did_you_mean(name, list(TEMPLATES))} (a path to a .yaml file works too)")
         return TEMPLATES[name]
     values = read_yaml(read_text(Path(name)), name, as_text=True)
     try: return Template(**{"name": Path(name).stem} | values)
-    except ValidationError as error: raise InputError(*(f"{name}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}{item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
+    except ValidationError as error:
+        raise InputError(*((f"{name}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}"
+                            f"{item['msg'].removeprefix('Value error, ')}")
+                           for item in error.errors())) from None
 
 
 def shows_one_clause(template: Template,  # a set
                      ) -> str | None:
-    "The part, critique or revision, that says what is asked for by the first clause alone; None for a set without such a part."
-    return next((part for part in ("critique", "revision") if "clause" in (named := _named(getattr(template, part))) and not named & {"request", "clauses", "description"}), None)
+    """The part, critique or revision, that says what is asked for by the first clause alone;
+    None for a set without such a part."""
+    return next((
+        part for part in ("critique", "revision")
+        if "clause" in (named := _named(getattr(template, part))) and not named & {"request", "clauses", "description"}
+    ), None)
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000007
-ASKED_FOR = {"free": "",
-             "verdict": "\n\nBegin with a line that says `violates: yes`, `violates: partly` or `violates: no`. Then a line `quote:` with the words of the answer this rests on, or `none`, and a line `reason:` in one or two sentences.",
-             "reasoned": "\n\nThink aloud first, in two or three sentences: what does the answer do well, and where does it fall short? Then end with a line that says `violates: yes`, `violates: partly` or `violates: no`."}
+ASKED_FOR = {
+    "free": "",
+    "verdict": ("\n\nBegin with a line that says `violates: yes`, `violates: partly` or `violates: no`. "
+                "Then a line `quote:` with the words of the answer this rests on, or `none`, "
+                "and a line `reason:` in one or two sentences."),
+    "reasoned": ("\n\nThink aloud first, in two or three sentences: what does the answer do well, and where does it "
+                 "fall short? Then end with a line that says `violates: yes`, `violates: partly` or `violates: no`."),
+}
 NOTHING_TO_MEND = "The answer does this as it stands, and there is nothing to mend."
 
 
@@ -103,12 +136,14 @@ class Shot(Record):
         "The critique in the form that is asked for."
         text, verdict = (NOTHING_TO_MEND, "no") if self.clean else (self.example.critique, "yes")
         if kind == "free": return text
-        return f"violates: {verdict}\nquote: {self._quote()}\nreason: {text}" if kind == "verdict" else f"{text}\nviolates: {verdict}"
+        return (f"violates: {verdict}\nquote: {self._quote()}\nreason: {text}" if kind == "verdict"
+                else f"{text}\nviolates: {verdict}")
 
     def _quote(self) -> str:
         "The first words of the answer that the critique quotes, else the answer's first sentence."
         if self.clean: return "none"
-        quoted = [part for part in self.example.critique.replace("“", '"').replace("”", '"').split('"')[1::2] if part.strip(" .,") in self.answer]
+        quoted = [part for part in self.example.critique.replace("“", '"').replace("”", '"').split('"')[1::2]
+                  if part.strip(" .,") in self.answer]
         return f'"{(quoted or [self.answer.split(". ")[0]])[0]}"'
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000009
@@ -128,12 +163,16 @@ def shots(constitution: Constitution,  # whose examples may be shown
     own = [(principle, example) for example in principle.examples]
     every = [(other, example) for other in constitution.principles for example in other.examples]
     picked = {"first": own, "drawn": _drawn(own, seed), "mixed": _drawn(every, seed)}[pick][:n]
-    return tuple(Shot(principle=of, example=example, clean=kind != "free" and i % 2 == 1) for i, (of, example) in enumerate(picked))
+    return tuple(Shot(principle=of, example=example, clean=kind != "free" and i % 2 == 1)
+                 for i, (of, example) in enumerate(picked))
 
 # %% ../../nbs/05_revision/01_templates.ipynb #0000000c
 def _fill(text: str, principle: Principle, request: str, **values: str) -> Message:
     "The user's turn that a template's text becomes."
-    return Message(role="user", content=text.format(request=request, title=principle.title, description=principle.description, clauses="\n".join(f"- {clause}" for clause in principle.clauses), clause=principle.clauses[0], **values))
+    return Message(role="user", content=text.format(
+        request=request, title=principle.title, description=principle.description,
+        clauses="\n".join(f"- {clause}" for clause in principle.clauses), clause=principle.clauses[0], **values
+    ))
 
 
 def critique_turn(template: Template,  # how to ask
@@ -143,7 +182,11 @@ def critique_turn(template: Template,  # how to ask
                   kind: str = "free",  # free, verdict or reasoned
                   ) -> Message:
     "The user's turn that asks for a critique."
-    return Message(role="user", content=_fill(template.critique, principle, principle.critique_request, prompt=prompt, answer=answer).content + ASKED_FOR[kind])
+    return Message(
+        role="user",
+        content=(_fill(template.critique, principle, principle.critique_request, prompt=prompt, answer=answer).content
+                 + ASKED_FOR[kind]),
+    )
 
 
 def revision_turn(template: Template,  # how to ask
@@ -153,7 +196,8 @@ def revision_turn(template: Template,  # how to ask
                   critique: str,  # where it falls short
                   ) -> Message:
     "The user's turn that asks for a revision."
-    return _fill(template.revision, principle, principle.revision_request, prompt=prompt, answer=answer, critique=critique)
+    return _fill(template.revision, principle, principle.revision_request, prompt=prompt, answer=answer,
+                 critique=critique)
 
 
 def _said(text: str) -> Message:
@@ -163,7 +207,8 @@ def _said(text: str) -> Message:
 def _worked(template: Template, shot: Shot, kind: str, revising: bool) -> Conversation:
     "A worked example as the turns it would have been."
     question, critique = shot.example.prompt, shot.critique(kind)
-    asked, asked_again = critique_turn(template, shot.principle, question, shot.answer, kind), revision_turn(template, shot.principle, question, shot.answer, critique)
+    asked, asked_again = (critique_turn(template, shot.principle, question, shot.answer, kind),
+                          revision_turn(template, shot.principle, question, shot.answer, critique))
     if template.form == "chat":
         opened = (Message(role="user", content=question), _said(shot.answer), asked, _said(critique))
         return opened if shot.clean else (*opened, asked_again, _said(shot.example.revision))
@@ -180,7 +225,8 @@ def critique_conversation(template: Template,  # how to ask
                           ) -> Conversation:
     "Examples, question, answer, and the request for a critique."
     before = tuple(turn for shot in shown for turn in _worked(template, shot, kind, revising=False))
-    turn = critique_turn(template, principle, prompt.text if template.form == "chat" else asked_text(prompt), response.text, kind)
+    turn = critique_turn(template, principle, prompt.text if template.form == "chat" else asked_text(prompt),
+                         response.text, kind)
     return (*before, *prompt.messages, _said(response.text), turn) if template.form == "chat" else (*before, turn)
 
 
@@ -193,7 +239,9 @@ def revision_conversation(template: Template,  # how to ask
                           kind: str = "free",  # free, verdict or reasoned
                           ) -> Conversation:
     "The conversation that asks for the answer again, with its critique in view."
-    if template.form == "chat": return (*critique_conversation(template, principle, prompt, response, shown, kind), _said(critique.text), revision_turn(template, principle, prompt.text, response.text, critique.text))
+    if template.form == "chat":
+        return (*critique_conversation(template, principle, prompt, response, shown, kind), _said(critique.text),
+                revision_turn(template, principle, prompt.text, response.text, critique.text))
     before = tuple(turn for shot in shown for turn in _worked(template, shot, kind, revising=True))
     return (*before, revision_turn(template, principle, asked_text(prompt), response.text, critique.text))
 
@@ -204,6 +252,9 @@ def guided_conversation(principle: Principle,  # to answer by
                         ) -> Conversation:
     "The question after a system prompt that states the principle, and examples of answers that keep to it."
     rules = "\n".join(f"- {clause}" for clause in principle.clauses)
-    system = Message(role="system", content=f"{principle.description}\n\nAnswer so that this holds:\n{rules}\n\nSpeak to the person directly, and do not mention these rules.".strip())
-    before = tuple(turn for shot in shown for turn in (Message(role="user", content=shot.example.prompt), _said(shot.example.revision)))
+    system = Message(role="system",
+                     content=(f"{principle.description}\n\nAnswer so that this holds:\n{rules}\n\n"
+                              "Speak to the person directly, and do not mention these rules.").strip())
+    before = tuple(turn for shot in shown
+                   for turn in (Message(role="user", content=shot.example.prompt), _said(shot.example.revision)))
     return (system, *before, *prompt.messages)

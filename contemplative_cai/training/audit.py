@@ -32,7 +32,8 @@ class Encoded(Record):
 
 def _tokens(tokenizer: Any, messages: Sequence, open_turn: bool = False) -> list[int]:
     "Token ids of a conversation; with `open_turn`, up to where the assistant begins."
-    return tokenizer.apply_chat_template([message.model_dump() for message in messages], add_generation_prompt=open_turn, tokenize=True, return_dict=True)["input_ids"]
+    return tokenizer.apply_chat_template([message.model_dump() for message in messages],
+                                         add_generation_prompt=open_turn, tokenize=True, return_dict=True)["input_ids"]
 
 
 def _shared(*rows: list[int]) -> int:
@@ -44,7 +45,8 @@ def encode_pair(tokenizer: Any,  # with a chat template
                 pair: PreferencePair,  # to encode
                 ) -> Encoded:
     "The pair's tokens, as TRL's DPOTrainer makes them."
-    alone, *whole = _tokens(tokenizer, pair.prompt, True), *(_tokens(tokenizer, (*pair.prompt, *side)) for side in (pair.chosen, pair.rejected))
+    alone, *whole = (_tokens(tokenizer, pair.prompt, True),
+                     *(_tokens(tokenizer, (*pair.prompt, *side)) for side in (pair.chosen, pair.rejected)))
     start = min(_shared(alone, row) for row in whole)
     return Encoded(pair_id=pair.id, prompt=alone[:start], chosen=whole[0][start:], rejected=whole[1][start:])
 
@@ -56,9 +58,16 @@ def template_faults(tokenizer: Any,  # with a chat template
     "What is wrong with the chat template for training, a sentence each; empty when nothing is."
     alone, whole = _tokens(tokenizer, pair.prompt, True), _tokens(tokenizer, (*pair.prompt, *pair.chosen))
     faults = []
-    if tokenizer.bos_token_id is not None and whole[:2] == [tokenizer.bos_token_id] * 2: faults.append(f"the beginning token {tokenizer.bos_token!r} comes twice; take it out of the chat template or set add_bos_token to false")
-    if not ends & set(whole[len(alone):]): faults.append("no token that ends generation follows the answer, so the model would not learn to stop; mend the chat template, or name the token in generation_config.json as eos_token_id")
-    if _shared(alone, whole) < len(alone): faults.append(f"the prompt is rendered differently before an answer than alone (they part after {_shared(alone, whole)} of {len(alone)} tokens); take a template that keeps the prompt as it is")
+    if tokenizer.bos_token_id is not None and whole[:2] == [tokenizer.bos_token_id] * 2:
+        faults.append(f"the beginning token {tokenizer.bos_token!r} comes twice; "
+                      "take it out of the chat template or set add_bos_token to false")
+    if not ends & set(whole[len(alone):]):
+        faults.append("no token that ends generation follows the answer, so the model would not learn to stop; "
+                      "mend the chat template, or name the token in generation_config.json as eos_token_id")
+    if _shared(alone, whole) < len(alone):
+        faults.append("the prompt is rendered differently before "
+                      f"an answer than alone (they part after {_shared(alone, whole)} of {len(alone)} tokens); "
+                      "take a template that keeps the prompt as it is")
     return faults
 
 # %% ../../nbs/07_training/01_audit.ipynb #00000008
@@ -75,7 +84,9 @@ class Audit(Record):
     @property
     def table(self) -> list[dict]:
         "One row a part of the pair."
-        return [{"part": part, "median": low, "95 %": high, "longest": most, "cut": f"{self.cut[part]:.1%}" if part in self.cut else "-"} for part, (low, high, most) in self.lengths.items()]
+        return [{"part": part, "median": low, "95 %": high, "longest": most,
+                 "cut": f"{self.cut[part]:.1%}" if part in self.cut else "-"}
+                for part, (low, high, most) in self.lengths.items()]
 
 
 def learnable(row: Encoded,  # a pair in tokens
@@ -90,11 +101,15 @@ def audit_lengths(rows: Sequence[Encoded],  # pairs in tokens
                   faults: Sequence[str] = (),  # of the chat template
                   ) -> Audit:
     "Lengths, cuts and what cutting makes useless."
-    def spread(numbers): return (round(median(numbers)), numbers[min(len(numbers) - 1, int(0.95 * len(numbers)))], numbers[-1])
+    def spread(numbers):
+        return (round(median(numbers)), numbers[min(len(numbers) - 1, int(0.95 * len(numbers)))], numbers[-1])
     def cut(side): return sum(len(row.kept(side, max_length)) < len(getattr(row, side)) for row in rows) / len(rows)
     filled = sum(len(row.prompt) >= max_length for row in rows)
-    return Audit(pairs=len(rows), max_length=max_length, lengths={part: spread(sorted(len(getattr(row, part)) for row in rows)) for part in ("prompt", "chosen", "rejected")},
-                 cut={side: cut(side) for side in ("chosen", "rejected")}, filled=filled, identical=sum(not learnable(row, max_length) for row in rows) - filled, faults=tuple(faults))
+    return Audit(pairs=len(rows), max_length=max_length,
+                 lengths={part: spread(sorted(len(getattr(row, part)) for row in rows))
+                          for part in ("prompt", "chosen", "rejected")},
+                 cut={side: cut(side) for side in ("chosen", "rejected")}, filled=filled,
+                 identical=sum(not learnable(row, max_length) for row in rows) - filled, faults=tuple(faults))
 
 
 def refuse_cuts(audit: Audit,  # of a training's pairs
@@ -103,7 +118,9 @@ def refuse_cuts(audit: Audit,  # of a training's pairs
     "Raises `InputError` for faults of the template, and for more cuts than allowed."
     problems = [f"chat template: {fault}" for fault in audit.faults]
     longest = audit.lengths["prompt"][2] + max(audit.lengths[side][2] for side in audit.cut)
-    problems += [f"max_length {audit.max_length} cuts {share:.1%} of the {side} answers, allowed are {max_cut:.1%}; raise max_length (up to {longest} nothing is cut), or allow it with max_cut" for side, share in audit.cut.items() if share > max_cut]
+    problems += [(f"max_length {audit.max_length} cuts {share:.1%} of the {side} answers, allowed are {max_cut:.1%}; "
+                  f"raise max_length (up to {longest} nothing is cut), or allow it with max_cut")
+                 for side, share in audit.cut.items() if share > max_cut]
     if problems: raise InputError(*problems)
 
 # %% ../../nbs/07_training/01_audit.ipynb #0000000c
@@ -117,18 +134,29 @@ class Rendered:
                  covered: bool = False,  # show shapes instead of words
                  ):
         special = set(tokenizer.all_special_ids)
-        def shown(ids): return "".join(text if not covered or i in special else "".join(" " if c.isspace() else "▪" for c in text) for i, text in ((i, tokenizer.decode([i])) for i in ids))
-        self.sides = {side: (shown(row.prompt[:max_length]), shown(kept := row.kept(side, max_length)), shown(getattr(row, side)[len(kept):])) for side in ("chosen", "rejected")}
+        def shown(ids):
+            return "".join(text if not covered or i in special else "".join(" " if c.isspace() else "▪" for c in text)
+                           for i, text in ((i, tokenizer.decode([i])) for i in ids))
+        self.sides = {side: (shown(row.prompt[:max_length]), shown(kept := row.kept(side, max_length)),
+                             shown(getattr(row, side)[len(kept):]))
+                      for side in ("chosen", "rejected")}
 
     def __str__(self):
-        return "\n\n".join(f"{side}\n[read] {read}\n[learned] {learned}" + (f"\n[cut] {cut}" if cut else "") for side, (read, learned, cut) in self.sides.items())
+        return "\n\n".join(f"{side}\n[read] {read}\n[learned] {learned}" + (f"\n[cut] {cut}" if cut else "")
+                           for side, (read, learned, cut) in self.sides.items())
 
     def _repr_html_(self) -> str:
         styles = ("color:#777", "background:#D7E8F3;color:#111", "color:#999;text-decoration:line-through")
-        def side(parts): return "".join(f"<span style='{style}'>{html.escape(text).replace(chr(10), '↵<br>')}</span>" for style, text in zip(styles, parts))
-        cells = "".join(f"<td style='text-align:left;vertical-align:top;width:50%;font-family:monospace;padding:.5em 1em'>{side(parts)}</td>" for parts in self.sides.values())
+        def side(parts):
+            return "".join(f"<span style='{style}'>{html.escape(text).replace(chr(10), '↵<br>')}</span>"
+                           for style, text in zip(styles, parts))
+        cells = "".join(("<td style='text-align:left;vertical-align:top;width:50%;font-family:monospace;padding:.5em "
+                         f"1em'>{side(parts)}</td>")
+                        for parts in self.sides.values())
         heads = "".join(f"<th style='text-align:left;padding:.3em 1em'>{name}</th>" for name in self.sides)
-        return f"<table style='width:100%;max-width:70em'><tr>{heads}</tr><tr>{cells}</tr></table><p style='color:#777'>grey: read · <span style='background:#D7E8F3;color:#111'>blue: learned</span> · struck through: cut off by max_length</p>"
+        return (f"<table style='width:100%;max-width:70em'><tr>{heads}</tr><tr>{cells}</tr></table><p "
+                "style='color:#777'>grey: read · <span style='background:#D7E8F3;color:#111'>blue: "
+                "learned</span> · struck through: cut off by max_length</p>")
 
 
 def render_pair(tokenizer: Any,  # that encoded it

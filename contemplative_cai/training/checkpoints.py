@@ -32,7 +32,9 @@ def is_whole(checkpoint: Path,  # a checkpoint-<step> folder
     "Whether a checkpoint can be resumed from."
     from safetensors import SafetensorError, safe_open
     try:
-        if checkpoint.name != f"checkpoint-{json.loads((checkpoint / 'trainer_state.json').read_text())['global_step']}": return False
+        if (checkpoint.name
+                != f"checkpoint-{json.loads((checkpoint / 'trainer_state.json').read_text())['global_step']}"):
+            return False
         for path in _weights(checkpoint):
             with safe_open(path, framework="pt") as file:
                 if not list(file.keys()): return False
@@ -44,7 +46,8 @@ def is_whole(checkpoint: Path,  # a checkpoint-<step> folder
 def latest_checkpoint(folder: Path,  # holds checkpoint-<step> folders
                       ) -> Path | None:
     "The newest checkpoint that is whole; broken ones are renamed to broken-... so that nobody resumes from them."
-    found = sorted((path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    found = sorted((path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()),
+                   key=lambda path: int(path.name.split("-")[1]), reverse=True)
     for path in found:
         if is_whole(path): return path
         path.rename(path.with_name(f"broken-{path.name}-{time.time_ns()}"))
@@ -80,7 +83,8 @@ class Stop:
 
 @contextmanager
 def hearing_signals() -> Iterator[Stop]:
-    "While the block runs, SIGINT and SIGTERM are noted instead of ending it; in threads other than the main one nothing changes."
+    """While the block runs, SIGINT and SIGTERM are noted instead of ending it;
+    in threads other than the main one nothing changes."""
     stop, before = Stop(), {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

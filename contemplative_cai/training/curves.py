@@ -13,20 +13,25 @@ from pathlib import Path
 
 from ..core.run import Run
 from ..measure.plot import BLUE, DRAWING_SHARE, GREY, ORANGE, picture
-from .watch import Finding, LN2, read_findings, read_metrics
+from .watch import LN2, Finding, read_findings, read_metrics
 
 # %% ../../nbs/07_training/05_curves.ipynb #00000003
 Curve = tuple[str, str, str, str]  # key in metrics.jsonl, its name, colour, marker
 PANELS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
     ("loss (nats)", (("loss", "training", BLUE, "o"), ("eval_loss", "validation", ORANGE, "s"))),
-    ("preference accuracy", (("rewards/accuracies", "training", BLUE, "o"), ("eval_rewards/accuracies", "validation", ORANGE, "s"))),
-    ("gain over reference\n(nats an answer)", (("gain/chosen", "chosen", BLUE, "o"), ("gain/rejected", "rejected", ORANGE, "s"))),
+    ("preference accuracy",
+     (("rewards/accuracies", "training", BLUE, "o"), ("eval_rewards/accuracies", "validation", ORANGE, "s"))),
+    ("gain over reference\n(nats an answer)",
+     (("gain/chosen", "chosen", BLUE, "o"), ("gain/rejected", "rejected", ORANGE, "s"))),
     ("KL to the reference\n(nats a token)", (("watch/kl", "watched answers", BLUE, "o"),)),
     ("gradient norm", (("grad_norm", "", BLUE, "o"),)),
     ("words an answer", (("watch/words", "watched answers", BLUE, "o"),)),
     ("share in circles", (("watch/repetition", "watched answers", BLUE, "o"),)),
-    ("token accuracy", (("mean_token_accuracy", "training", BLUE, "o"), ("eval_mean_token_accuracy", "validation", ORANGE, "s"))))
-LINES = {"loss (nats)": LN2, "preference accuracy": 0.5, "gain over reference\n(nats an answer)": 0.0}  # where nothing has been learned
+    ("token accuracy",
+     (("mean_token_accuracy", "training", BLUE, "o"), ("eval_mean_token_accuracy", "validation", ORANGE, "s"))),
+)
+# where nothing has been learned
+LINES = {"loss (nats)": LN2, "preference accuracy": 0.5, "gain over reference\n(nats an answer)": 0.0}
 
 
 def _points(rows: list[dict], key: str) -> tuple[list[int], list[float]]:
@@ -61,10 +66,13 @@ def panel_figure(rows: list[dict],  # lines of metrics.jsonl
     across = min(3 if len(shown) <= 6 else 4, max(1, len(shown)))
     down = -(-len(shown) // across) if shown else 1
     figure = picture(7.2, 1.75 * down + 0.25 * len(found))
-    for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat, [*shown, *[None] * (across * down - len(shown))]):
+    for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat,
+                           [*shown, *[None] * (across * down - len(shown))]):
         if panel is None: axes.set_axis_off()
         else: _draw(axes, rows, *panel, preference=any("rewards/margins" in row for row in rows))
-    if found: figure.supxlabel("\n".join(f"{one.kind}, step {one.step}" for one in found), fontsize=8, color=ORANGE, x=0.01, ha="left")
+    if found:
+        figure.supxlabel("\n".join(f"{one.kind}, step {one.step}" for one in found), fontsize=8, color=ORANGE, x=0.01,
+                         ha="left")
     return figure
 
 # %% ../../nbs/07_training/05_curves.ipynb #00000006
@@ -74,11 +82,13 @@ class LivePanel:
     def __init__(self):
         self._displays, self._next = {}, 0.0
 
-    def __call__(self,
-                 state: dict,  # {"training": folder of the stage, "finished": whether it is}; everything else is passed over
-                 ) -> None:
+    def __call__(
+        self,
+        state: dict,  # {"training": folder of the stage, "finished": whether it is}; everything else is passed over
+    ) -> None:
         "Draw, where it is time to or it is finished."
-        if "training" in state and (state.get("finished") or time.monotonic() >= self._next): self.draw(Path(state["training"]))
+        if "training" in state and (state.get("finished") or time.monotonic() >= self._next):
+            self.draw(Path(state["training"]))
 
     def draw(self,
              folder: Path,  # of the stage

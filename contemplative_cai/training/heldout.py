@@ -17,7 +17,7 @@ from ..core.schema import PreferencePair, Record
 from ..inputs.split import Split
 from ..measure.plot import BLUE, GREY, quiet_axes
 from ..measure.stats import Estimate, estimate, estimate_accuracy, paired_difference, shown
-from ..models.catalog import model_spec, ModelSpec
+from ..models.catalog import ModelSpec, model_spec
 from ..models.llm import LLM, Logprob
 from ..models.local import load_llm
 from ..pairs.baselines import bag_of_words_rule, length_rule
@@ -38,7 +38,8 @@ class ScoredPair(Record):
     @property
     def margin(self) -> float:
         "DPO's implicit reward margin without beta, nats: how much more chosen has gained than rejected."
-        return (self.tuned_chosen.total - self.base_chosen.total) - (self.tuned_rejected.total - self.base_rejected.total)
+        return ((self.tuned_chosen.total - self.base_chosen.total)
+                - (self.tuned_rejected.total - self.base_rejected.total))
 
 
 def wins(difference: float,  # a margin or a difference of likelihoods
@@ -56,7 +57,8 @@ def score_preferences(base: LLM,  # the model before training
     contexts = [pair.prompt for pair in pairs]
     sides = [[pair.chosen[0].content for pair in pairs], [pair.rejected[0].content for pair in pairs]]
     scores = [llm.logprobs(contexts, texts) for llm in (base, tuned) for texts in sides]
-    return [ScoredPair(pair_id=pair.id, prompt_id=pair.prompt_id, principle=pair.principle, part=parts[pair.prompt_id], base_chosen=a, base_rejected=b, tuned_chosen=c, tuned_rejected=d)
+    return [ScoredPair(pair_id=pair.id, prompt_id=pair.prompt_id, principle=pair.principle, part=parts[pair.prompt_id],
+                       base_chosen=a, base_rejected=b, tuned_chosen=c, tuned_rejected=d)
             for pair, a, b, c, d in zip(pairs, *scores)]
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000006
@@ -67,8 +69,10 @@ def base_and_trained(recipe: Recipe,  # the experiment
     "Both models in float32; raises `InputError` when the folder holds neither adapter nor model."
     if (folder / "model").is_dir():
         trained = ModelSpec(name="model", kind="folder", hub_id=str(folder / "model"))
-        return tuple(load_llm(spec, "float32", recipe.device, batch_size=batch_size) for spec in (model_spec(recipe.model), trained))
-    base = load_llm(model_spec(recipe.model), "float32", recipe.device, {"tuned": folder / "adapter"}, batch_size=batch_size)
+        return tuple(load_llm(spec, "float32", recipe.device, batch_size=batch_size)
+                     for spec in (model_spec(recipe.model), trained))
+    base = load_llm(model_spec(recipe.model), "float32", recipe.device, {"tuned": folder / "adapter"},
+                    batch_size=batch_size)
     return base, base.with_adapter("tuned")
 
 
@@ -79,18 +83,25 @@ def held_out_preferences(recipe: Recipe,  # the experiment
                          ) -> list[ScoredPair]:
     "Held-out pairs, scored before and after training."
     if not held_out: return []
-    return score_preferences(*base_and_trained(recipe, folder), list(held_out), {pair.prompt_id: split.part(pair.prompt_id) for pair in held_out})
+    return score_preferences(*base_and_trained(recipe, folder), list(held_out),
+                             {pair.prompt_id: split.part(pair.prompt_id) for pair in held_out})
 
 
 def accuracies(preferences: Sequence[ScoredPair],  # scored held-out pairs
                ) -> dict:
-    "Preference accuracy before and after, by part: `likelihood` of base and tuned, and `reward`; null where there are no pairs. Intervals are the evaluation's."
+    """Preference accuracy before and after, by part: `likelihood` of base and tuned, and `reward`;
+    null where there are no pairs. Intervals are the evaluation's."""
     def mean(values): return sum(values) / len(values) if values else None
     found = {}
     for part in ("validation", "test"):
         rows = [p for p in preferences if p.part == part]
-        found[part] = {"pairs": len(rows), "likelihood_base": mean([wins(p.base_chosen.mean - p.base_rejected.mean) for p in rows]),
-                       "likelihood_tuned": mean([wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in rows]), "reward_before": 0.5 if rows else None, "reward_after": mean([wins(p.margin) for p in rows])}
+        found[part] = {
+            "pairs": len(rows),
+            "likelihood_base": mean([wins(p.base_chosen.mean - p.base_rejected.mean) for p in rows]),
+            "likelihood_tuned": mean([wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in rows]),
+            "reward_before": 0.5 if rows else None,
+            "reward_after": mean([wins(p.margin) for p in rows]),
+        }
     return found
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000008
@@ -110,20 +121,25 @@ def compare_preferences(preferences: list[ScoredPair],  # scored test pairs
     base = [wins(p.base_chosen.mean - p.base_rejected.mean) for p in preferences]
     tuned = [wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in preferences]
     before, after = estimate(base, clusters, 0.5, resamples, seed), estimate(tuned, clusters, 0.5, resamples, seed)
-    return Likelier(base=before.mean, tuned=after.mean, difference=paired_difference(base, tuned, clusters, resamples, seed))
+    return Likelier(base=before.mean, tuned=after.mean,
+                    difference=paired_difference(base, tuned, clusters, resamples, seed))
 
 
 def preference_accuracy(run: Run,  # a trained run
                         recipe: Recipe,  # the experiment
                         ) -> dict:
-    "Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs, into `preference.json` of the trained stage."
+    """Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs,
+    into `preference.json` of the trained stage."""
     split, pairs, folder = load_split(run), load_pairs(run), trained_folder(run)
     preferences = [p for p in read_rows(folder / "preferences.jsonl", ScoredPair) if p.part == "test"]
     scored, trained = {p.pair_id for p in preferences}, set(read_json(folder / "training.json")["pair_ids"])
-    test, train = [pair for pair in pairs_of(pairs, split.test) if pair.id in scored], [pair for pair in pairs if pair.id in trained]
+    test, train = ([pair for pair in pairs_of(pairs, split.test) if pair.id in scored],
+                   [pair for pair in pairs if pair.id in trained])
     clusters = [pair.prompt_id for pair in test]
     def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed).model_dump()
-    found = {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]), "length_rule": judged(length_rule(train, test), clusters), "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
+    found = {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]),
+             "length_rule": judged(length_rule(train, test), clusters),
+             "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
              "likelihood": compare_preferences(preferences, recipe.resamples, recipe.seed).model_dump()}
     write_json(folder / "preference.json", found)
     return found
@@ -133,20 +149,24 @@ def preference_figure(facts: dict,  # from `collect`
                       ):
     "Held-out preference accuracy of the trained model beside two rules that understand nothing."
     found = facts["preference"]
-    rows = [("trained model (reward)", Estimate(**found["reward"]), BLUE), ("bag of words", Estimate(**found["bag_of_words"]), GREY), ("length alone", Estimate(**found["length_rule"]), GREY)]
+    rows = [("trained model (reward)", Estimate(**found["reward"]), BLUE),
+            ("bag of words", Estimate(**found["bag_of_words"]), GREY),
+            ("length alone", Estimate(**found["length_rule"]), GREY)]
     figure, axes = quiet_axes(height=1.9)
     for y, (_, value, colour) in enumerate(rows):
         if value.mean is None: continue
         if value.low is not None: axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
         axes.plot(value.mean, y, "o", color=colour, markersize=7)
-        axes.text(1.02, y, shown(value) if not value.undefined else f"{value.mean:.2f} ({value.undefined})", va="center", fontsize=8)
+        axes.text(1.02, y, shown(value) if not value.undefined else f"{value.mean:.2f} ({value.undefined})",
+                  va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.42)
     axes.set_ylim(2.6, -0.6)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
-    axes.set_xlabel("share of held-out pairs decided rightly (line: 95 % interval, dashed: chance)", loc="left", fontsize=9)
+    axes.set_xlabel("share of held-out pairs decided rightly (line: 95 % interval, dashed: chance)", loc="left",
+                    fontsize=9)
     return figure
 
 # %% ../../nbs/07_training/07_heldout.ipynb #0000000c
@@ -157,6 +177,13 @@ def preference_table(facts: dict,  # from `collect`
     pairs = found["likelihood"]
     def number(value): return "no data" if value is None else f"{value:.2f}"
     reward = Estimate(**found["reward"])
-    return [{"on unseen pairs": "chosen gained more than rejected (reward)", "before": "0.50" if reward.n else "no data", "after": shown(reward), "pairs": reward.n, "prompts": reward.clusters},
-            {"on unseen pairs": "chosen is likelier, a token (likelihood)", "before": number(pairs["base"]), "after": f"{number(pairs['tuned'])}; difference {shown(Estimate(**pairs['difference']), signed=True)}", "pairs": reward.n, "prompts": reward.clusters},
-            *({"on unseen pairs": f"told apart by {name}", "before": "-", "after": shown(Estimate(**found[key])), "pairs": found[key]["n"], "prompts": found[key]["clusters"]} for key, name in (("bag_of_words", "a bag of words"), ("length_rule", "length alone")))]
+    return [
+        {"on unseen pairs": "chosen gained more than rejected (reward)", "before": "0.50" if reward.n else "no data",
+         "after": shown(reward), "pairs": reward.n, "prompts": reward.clusters},
+        {"on unseen pairs": "chosen is likelier, a token (likelihood)", "before": number(pairs["base"]),
+         "after": f"{number(pairs['tuned'])}; difference {shown(Estimate(**pairs['difference']), signed=True)}",
+         "pairs": reward.n, "prompts": reward.clusters},
+        *({"on unseen pairs": f"told apart by {name}", "before": "-", "after": shown(Estimate(**found[key])),
+           "pairs": found[key]["n"], "prompts": found[key]["clusters"]}
+          for key, name in (("bag_of_words", "a bag of words"), ("length_rule", "length alone"))),
+    ]

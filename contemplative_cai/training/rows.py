@@ -11,15 +11,16 @@ from typing import Any
 
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import Conversation, digest, InputError, PreferencePair, Prompt, Record
+from ..core.schema import Conversation, InputError, PreferencePair, Prompt, Record, digest
 from ..inputs.draw import leakage, recipe_prompts, recipe_split, refuse_leakage
-from ..inputs.helpful import draw_helpful, HelpfulRow, read_helpful
+from ..inputs.helpful import HelpfulRow, draw_helpful, read_helpful
 from ..inputs.split import refuse_leaks, untrained
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer, model_source
 from ..pairs.make import load_pairs, load_split, pairs_of
 from ..pairs.review import read_decisions, reviewed_out
-from .audit import Audit, audit_lengths, encode_pair, Encoded, learnable, refuse_cuts, template_faults
+from .audit import Audit, Encoded, audit_lengths, encode_pair, learnable, refuse_cuts
+from .audit import template_faults
 
 # %% ../../nbs/07_training/02_rows.ipynb #00000004
 class Data(Record):
@@ -38,18 +39,25 @@ def training_pairs(run: Run,  # a run that has generated
                    helpful: tuple[HelpfulRow, ...] = (),  # learned from too
                    record: bool = True,  # write what was compared into leakage.json
                    ) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    "Pairs to train on and pairs held out, reviewers' decisions applied; raises `InputError` on a leak or too few pairs."
+    """Pairs to train on and pairs held out, reviewers' decisions applied;
+    raises `InputError` on a leak or too few pairs."""
     split, out = load_split(run), reviewed_out(read_decisions(run))
     pairs = [pair for pair in load_pairs(run) if pair.id not in out]
-    train, held_out = pairs_of(pairs, split.train, untrained(split, {pair.principle for pair in pairs}, recipe)), pairs_of(pairs, (*split.validation, *split.test))
+    train, held_out = (pairs_of(pairs, split.train, untrained(split, {pair.principle for pair in pairs}, recipe)),
+                       pairs_of(pairs, (*split.validation, *split.test)))
     prompts = recipe_prompts(recipe)
     missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in prompts}
-    if missing: raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws now; run the generate step again with this recipe, or take a new --run name")
+    if missing:
+        raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws "
+                         "now; run the generate step again with this recipe, or take a new --run name")
     asked = [Prompt(text=row.prompt[-1].content, source="helpful", history=row.prompt[:-1]) for row in helpful]
-    compared = recipe, recipe_split(recipe, prompts, run.path("split.json")), prompts, {"helpful data": asked} if asked else None
+    compared = (recipe, recipe_split(recipe, prompts, run.path("split.json")), prompts,
+                {"helpful data": asked} if asked else None)
     if record: refuse_leakage(run, *compared)
     else: refuse_leaks(leakage(*compared)[1])
-    if len(train) < 2: raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; raise n_prompts, loosen the filters, or look at dropped.jsonl")
+    if len(train) < 2:
+        raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; "
+                         "raise n_prompts, loosen the filters, or look at dropped.jsonl")
     return train, held_out
 
 
@@ -70,7 +78,8 @@ def audited(recipe: Recipe,  # the experiment
     "The pairs in the model's tokens, and what max_length does to them."
     tokenizer = load_tokenizer(model_spec(recipe.model))
     encoded = tuple(encode_pair(tokenizer, pair) for pair in train)
-    return encoded, audit_lengths(encoded, recipe.max_length, template_faults(tokenizer, ending_tokens(recipe, tokenizer), train[0]))
+    return encoded, audit_lengths(encoded, recipe.max_length,
+                                  template_faults(tokenizer, ending_tokens(recipe, tokenizer), train[0]))
 
 
 WATCHED = 8  # validation prompts answered while training
@@ -81,7 +90,8 @@ def watched_prompts(run: Run,  # a run that has generated
                     ) -> tuple[Conversation, ...]:
     "The validation prompts that are watched: the same ones for every training of a split."
     validation = set(load_split(run).validation)
-    return tuple(prompt.messages for prompt in sorted(recipe_prompts(recipe), key=lambda prompt: prompt.id) if prompt.id in validation)[:WATCHED]
+    return tuple(prompt.messages for prompt in sorted(recipe_prompts(recipe), key=lambda prompt: prompt.id)
+                 if prompt.id in validation)[:WATCHED]
 
 
 def training_data(run: Run,  # a run that has generated
@@ -90,20 +100,38 @@ def training_data(run: Run,  # a run that has generated
                   ) -> Data:
     "Everything a training reads, checked; raises `InputError` with what is wrong."
     helpful = tuple(read_helpful(recipe.helpful)) if recipe.helpful else ()
-    if helpful and "dpo" in recipe.training and recipe.training != "sft+dpo" and not all(row.rejected for row in helpful): raise InputError(f"helpful: {recipe.helpful} has no rejected answers, and training is {recipe.training}; give rows with prompt, chosen and rejected, or set training to sft+dpo or sft")
+    if (helpful and "dpo" in recipe.training and recipe.training != "sft+dpo"
+            and not all(row.rejected for row in helpful)):
+        raise InputError(f"helpful: {recipe.helpful} has no rejected answers, and training is {recipe.training}; "
+                         "give rows with prompt, chosen and rejected, or set training to sft+dpo or sft")
     train, held_out = training_pairs(run, recipe, helpful, record)
     encoded, audit = audited(recipe, train)
     refuse_cuts(audit, recipe.max_cut)
     kept = tuple(pair for pair, row in zip(train, encoded) if learnable(row, recipe.max_length))
-    if len(kept) < 2: raise InputError(f"run '{run.name}': after cutting at max_length {recipe.max_length}, {len(kept)} pairs have anything to learn from; raise max_length")
+    if len(kept) < 2:
+        raise InputError(f"run '{run.name}': after cutting at max_length {recipe.max_length}, "
+                         f"{len(kept)} pairs have anything to learn from; raise max_length")
     validation, watched = set(load_split(run).validation), watched_prompts(run, recipe)
-    if recipe.eval_steps and not any(pair.prompt_id in validation for pair in held_out): raise InputError(f"eval_steps looks at validation pairs, and run '{run.name}' kept none; raise validation_share or n_prompts, or take eval_steps away")
-    if recipe.watch_steps and not watched: raise InputError(f"watch_steps answers validation prompts, and the split of run '{run.name}' has none; raise validation_share or n_prompts, or take watch_steps away")
-    return Data(train=kept, watched=watched, validation=tuple(pair for pair in held_out if pair.prompt_id in validation), held_out=tuple(held_out), helpful=tuple(draw_helpful(list(helpful), len(kept), recipe.helpful_share, recipe.seed)) if helpful else (), encoded=encoded, audit=audit)
+    if recipe.eval_steps and not any(pair.prompt_id in validation for pair in held_out):
+        raise InputError(f"eval_steps looks at validation pairs, and run '{run.name}' kept none; "
+                         "raise validation_share or n_prompts, or take eval_steps away")
+    if recipe.watch_steps and not watched:
+        raise InputError(f"watch_steps answers validation prompts, and the split of run '{run.name}' has none; "
+                         "raise validation_share or n_prompts, or take watch_steps away")
+    return Data(
+        train=kept, watched=watched, validation=tuple(pair for pair in held_out if pair.prompt_id in validation),
+        held_out=tuple(held_out),
+        helpful=tuple(draw_helpful(list(helpful), len(kept), recipe.helpful_share, recipe.seed)) if helpful else (),
+        encoded=encoded, audit=audit
+    )
 
 # %% ../../nbs/07_training/02_rows.ipynb #00000006
-TRAINING_SETTINGS = ("model", "dtype", "device", "seed", "train_batch_size", "accumulation", "max_steps", "schedule", "warmup", "max_length", "gradient_checkpointing", "adapter", "lora_r", "lora_alpha", "lora_dropout", "lora_targets", "train_quantization", "eval_steps", "early_stopping", "launch")  # recipe keys every stage depends on
-STAGE_SETTINGS = {"sft": ("sft_learning_rate", "sft_epochs", "packing"), "dpo": ("learning_rate", "epochs", "beta", "loss", "label_smoothing", "ld_alpha")}
+# recipe keys every stage depends on
+TRAINING_SETTINGS = ("model", "dtype", "device", "seed", "train_batch_size", "accumulation", "max_steps", "schedule",
+                     "warmup", "max_length", "gradient_checkpointing", "adapter", "lora_r", "lora_alpha",
+                     "lora_dropout", "lora_targets", "train_quantization", "eval_steps", "early_stopping", "launch")
+STAGE_SETTINGS = {"sft": ("sft_learning_rate", "sft_epochs", "packing"),
+                  "dpo": ("learning_rate", "epochs", "beta", "loss", "label_smoothing", "ld_alpha")}
 
 
 def stages(recipe: Recipe,  # the experiment
@@ -123,7 +151,8 @@ def stage_rows(data: Data,  # what the training is made of
     "The stage's rows in TRL's conversational format: prompt and completion, or prompt, chosen and rejected."
     rows = [*(data.validation if validation else data.train), *(() if validation else data.helpful)]
     if stage == "sft": return [{"prompt": _said(row.prompt), "completion": _said(row.chosen)} for row in rows]
-    return [{"prompt": _said(row.prompt), "chosen": _said(row.chosen), "rejected": _said(row.rejected)} for row in rows if row.rejected]
+    return [{"prompt": _said(row.prompt), "chosen": _said(row.chosen), "rejected": _said(row.rejected)}
+            for row in rows if row.rejected]
 
 
 def stage_digest(recipe: Recipe,  # the experiment
@@ -132,4 +161,5 @@ def stage_digest(recipe: Recipe,  # the experiment
                  ) -> str:
     "The name of a stage: settings, rows, and what came before it."
     before = [stage_digest(recipe, data, earlier) for earlier in stages(recipe)[:stages(recipe).index(stage)]]
-    return digest([{key: getattr(recipe, key) for key in (*TRAINING_SETTINGS, *STAGE_SETTINGS[stage])}, stage_rows(data, stage), before])
+    return digest([{key: getattr(recipe, key) for key in (*TRAINING_SETTINGS, *STAGE_SETTINGS[stage])},
+                   stage_rows(data, stage), before])

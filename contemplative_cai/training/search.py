@@ -14,32 +14,39 @@ import signal
 import subprocess
 import sys
 import time
-import yaml
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..core.files import read_json, write_json, write_text
 from ..core.project import did_you_mean, read_text, read_yaml
-from ..core.recipe import build_recipe, Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import InputError
 from ..measure.plot import BLUE, GREY, ORANGE, picture, png
-from .checkpoints import end_with_parent, PARENT
+from .checkpoints import PARENT, end_with_parent
 from .rows import stages
 from .train import check_training, train
 from .watch import read_metrics
 
 # %% ../../nbs/07_training/09_search.ipynb #00000004
-SEARCHED = ("learning_rate", "beta", "loss", "label_smoothing", "ld_alpha", "epochs", "sft_learning_rate", "sft_epochs", "schedule", "warmup", "train_batch_size", "accumulation", "lora_r", "lora_alpha", "lora_dropout", "lora_targets", "training", "helpful_share")  # keys a search may vary: what pairs there are is not among them
+# keys a search may vary: what pairs there are is not among them
+SEARCHED = ("learning_rate", "beta", "loss", "label_smoothing", "ld_alpha", "epochs", "sft_learning_rate", "sft_epochs",
+            "schedule", "warmup", "train_batch_size", "accumulation", "lora_r", "lora_alpha", "lora_dropout",
+            "lora_targets", "training", "helpful_share")
 
 
 def _range(key: str, value: dict, name: str) -> list[str]:
     "What is wrong with a range."
     unknown = [part for part in value if part not in ("low", "high", "log", "step")]
     if unknown: return [f"{name}: '{key}': unknown '{unknown[0]}' in a range; it has low, high, and log: true or step"]
-    if not all(isinstance(value.get(part), (int, float)) and not isinstance(value.get(part), bool) for part in ("low", "high")): return [f"{name}: '{key}': a range needs numbers low and high"]
+    if not all(isinstance(value.get(part), (int, float)) and not isinstance(value.get(part), bool)
+               for part in ("low", "high")):
+        return [f"{name}: '{key}': a range needs numbers low and high"]
     if value["low"] >= value["high"]: return [f"{name}: '{key}': low {value['low']} is not below high {value['high']}"]
-    if value.get("log") and value["low"] <= 0: return [f"{name}: '{key}': a range on a logarithmic scale begins above 0"]
+    if value.get("log") and value["low"] <= 0:
+        return [f"{name}: '{key}': a range on a logarithmic scale begins above 0"]
     return [f"{name}: '{key}': log and step exclude each other"] if value.get("log") and value.get("step") else []
 
 
@@ -48,16 +55,21 @@ def read_space(path: Path,  # a YAML file
                ) -> dict[str, Any]:
     "The space; raises `InputError` with every key that cannot be varied, and every end of it that is no recipe."
     space = read_yaml(read_text(path), path.name)
-    problems = [f"{path.name}: '{key}' cannot be searched; {did_you_mean(key, list(SEARCHED))}" for key in space if key not in SEARCHED]
+    problems = [f"{path.name}: '{key}' cannot be searched; {did_you_mean(key, list(SEARCHED))}"
+                for key in space if key not in SEARCHED]
     for key, value in space.items():
         if isinstance(value, dict): problems += _range(key, value, path.name)
-        elif not isinstance(value, list) or not value: problems.append(f"{path.name}: '{key}': expected a list of values, or a range with low and high, found {value!r}")
+        elif not isinstance(value, list) or not value:
+            problems.append(f"{path.name}: '{key}': expected a list of values, "
+                            f"or a range with low and high, found {value!r}")
     if not space: problems.append(f"{path.name}: an empty space; name at least one key, such as beta: [0.05, 0.1, 0.3]")
     if problems: raise InputError(*problems)
     for key, value in space.items():
         for end in (value["low"], value["high"]) if isinstance(value, dict) else value:
             try: build_recipe(recipe.model_dump() | {key: end})
-            except InputError as error: raise InputError(*(f"{path.name}: {key} = {end}: {problem.partition(': ')[2]}" for problem in error.problems)) from None
+            except InputError as error:
+                raise InputError(*(f"{path.name}: {key} = {end}: {problem.partition(': ')[2]}"
+                                   for problem in error.problems)) from None
     return space
 
 
@@ -66,9 +78,12 @@ def suggest(trial: Any,  # optuna's
             ) -> dict[str, Any]:
     "A value for each key."
     def one(key, value):
-        if isinstance(value, list): return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in value]))
+        if isinstance(value, list):
+            return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in value]))
         whole = all(isinstance(value[part], int) for part in ("low", "high"))
-        return (trial.suggest_int if whole else trial.suggest_float)(key, value["low"], value["high"], log=bool(value.get("log")), step=value.get("step", 1 if whole else None))
+        return (
+            trial.suggest_int if whole else trial.suggest_float
+        )(key, value["low"], value["high"], log=bool(value.get("log")), step=value.get("step", 1 if whole else None))
     return {key: one(key, value) for key, value in space.items()}
 
 # %% ../../nbs/07_training/09_search.ipynb #00000007
@@ -78,8 +93,11 @@ PRUNED = "pruned"
 def _looks(folder: Path) -> list[tuple[int, float]]:
     "Step and score of each look at the validation pairs: accuracy, and a little of the margin to break ties."
     rows = [row for row in read_metrics(folder) if "eval_rewards/accuracies" in row]
-    def score(row): return row["eval_rewards/accuracies"] + 0.001 * max(-1.0, min(1.0, row.get("eval_rewards/margins", 0.0)))
-    return [(row["step"], score(row)) for row in rows if isinstance(row["eval_rewards/accuracies"], (int, float)) and isinstance(row.get("eval_rewards/margins", 0.0), (int, float))]
+    def score(row):
+        return row["eval_rewards/accuracies"] + 0.001 * max(-1.0, min(1.0, row.get("eval_rewards/margins", 0.0)))
+    return [(row["step"], score(row))
+            for row in rows if (isinstance(row["eval_rewards/accuracies"], (int, float))
+                                and isinstance(row.get("eval_rewards/margins", 0.0), (int, float)))]
 
 
 def run_trial(run: Run,  # whose pairs are trained on
@@ -92,7 +110,9 @@ def run_trial(run: Run,  # whose pairs are trained on
     write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
     stage, seen, pruned = folder / stages(recipe)[-1], 0, False
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        process = subprocess.Popen([sys.executable, "-m", "contemplative_cai.training.search", run.name, str(run.folder), str(folder)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
+        process = subprocess.Popen([
+            sys.executable, "-m", "contemplative_cai.training.search", run.name, str(run.folder), str(folder)
+        ], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -128,12 +148,15 @@ def open_study(folder: Path,  # search/ of a run
                ):
     "Optuna's study, as far as it is; raises `InputError` when optuna is not installed."
     try: import optuna
-    except ImportError: raise InputError("searching needs optuna; install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[search]'") from None
+    except ImportError:
+        raise InputError("searching needs optuna; "
+                         "install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=0)
-    return optuna.create_study(study_name=name, storage=f"sqlite:///{folder / 'study.sqlite'}", load_if_exists=True, direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
+    return optuna.create_study(study_name=name, storage=f"sqlite:///{folder / 'study.sqlite'}", load_if_exists=True,
+                               direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
 
 
 def _abandoned(study: Any) -> list[dict]:
@@ -150,7 +173,10 @@ def _finished(study: Any) -> int:
     "Trials that count: done or pruned, and those that failed by themselves."
     import optuna
     states = optuna.trial.TrialState
-    return sum(trial.state in (states.COMPLETE, states.PRUNED) or (trial.state == states.FAIL and "how" in trial.user_attrs) for trial in study.get_trials(deepcopy=False))
+    return sum(
+        trial.state in (states.COMPLETE, states.PRUNED) or (trial.state == states.FAIL and "how" in trial.user_attrs)
+        for trial in study.get_trials(deepcopy=False)
+    )
 
 
 def _try(run: Run, recipe: Recipe, space: dict, study: Any, folder: Path, say) -> None:
@@ -161,7 +187,9 @@ def _try(run: Run, recipe: Recipe, space: dict, study: Any, folder: Path, say) -
     def prune(step, score):
         trial.report(score, step)
         return trial.should_prune()
-    try: how, looks = run_trial(run, build_recipe(recipe.model_dump() | values, f"trial {trial.number}"), folder / f"trial-{trial.number:04d}", prune)
+    try:
+        how, looks = run_trial(run, build_recipe(recipe.model_dump() | values, f"trial {trial.number}"),
+                               folder / f"trial-{trial.number:04d}", prune)
     except InputError as error: how, looks = f"failed: {error.problems[0]}", []
     if how == "done" and not looks: how = "failed: it never looked at the validation pairs; lower eval_steps"
     trial.set_user_attr("how", how)
@@ -169,7 +197,9 @@ def _try(run: Run, recipe: Recipe, space: dict, study: Any, folder: Path, say) -
     if best is not None: trial.set_user_attr("best", best)
     if how == "done": study.tell(trial, best)
     else: study.tell(trial, state=optuna.trial.TrialState.PRUNED if how == PRUNED else optuna.trial.TrialState.FAIL)
-    say(f"trial {trial.number}: {', '.join(f'{key}={value:.3g}' if isinstance(value, float) else f'{key}={value}' for key, value in values.items())} → {f'{best:.3f}, ' if best is not None else ''}{how}")
+    say(f"trial {trial.number}: "
+        f"{', '.join(f'{key}={value:.3g}' if isinstance(value, float) else f'{key}={value}' for key, value in values.items())}"
+        f" → {f'{best:.3f}, ' if best is not None else ''}{how}")
 
 
 def search(run: Run,  # a run that has generated
@@ -178,9 +208,13 @@ def search(run: Run,  # a run that has generated
            trials: int,  # finished trials there are to be in the end
            say=print,  # told a line a trial
            ) -> list[dict]:
-    "Trials until there are so many, into `search/` of the run; returns `trial_table`. Raises `InputError` when a search cannot begin; an interrupted one goes on."
-    if "dpo" not in recipe.training: raise InputError("a search follows the validation accuracy of DPO, and training is sft; set training to dpo or sft+dpo")
-    recipe = recipe.model_copy(update={"eval_steps": recipe.eval_steps or 4, "watch_steps": None, "trackers": None, "merge": False})
+    """Trials until there are so many, into `search/` of the run; returns `trial_table`.
+    Raises `InputError` when a search cannot begin; an interrupted one goes on."""
+    if "dpo" not in recipe.training:
+        raise InputError("a search follows the validation accuracy of DPO, and training is sft; "
+                         "set training to dpo or sft+dpo")
+    recipe = recipe.model_copy(update={"eval_steps": recipe.eval_steps or 4, "watch_steps": None, "trackers": None,
+                                       "merge": False})
     check_training(run, recipe)
     folder = run.path("search")
     study = open_study(folder, json.dumps([space, recipe.seed], sort_keys=True)[:400], recipe.seed)
@@ -196,9 +230,13 @@ def search(run: Run,  # a run that has generated
 def trial_table(study: Any,  # optuna's
                 ) -> list[dict]:
     "One row a trial, the best first; a score is a validation accuracy, with a thousandth of the margin."
-    rows = [{"trial": trial.number, "score": trial.user_attrs.get("best"), "how": trial.user_attrs.get("how", "unfinished"), **{key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()}} for trial in study.get_trials(deepcopy=False)]
+    rows = [{
+        "trial": trial.number, "score": trial.user_attrs.get("best"), "how": trial.user_attrs.get("how", "unfinished"),
+        **{key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()}
+    } for trial in study.get_trials(deepcopy=False)]
     rows = [row for row in rows if row["how"] != "unfinished"]
-    return sorted(rows, key=lambda row: (row["how"] != "done", -(row["score"] if row["score"] is not None else -9), row["trial"]))
+    return sorted(rows, key=lambda row: (row["how"] != "done", -(row["score"] if row["score"] is not None else -9),
+                                         row["trial"]))
 
 
 def search_figure(rows: list[dict],  # from `trial_table`
@@ -211,9 +249,14 @@ def search_figure(rows: list[dict],  # from `trial_table`
     for axes, name in zip(figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0], ["trial", *names]):
         numeric = all(isinstance(row[name], (int, float)) for row in shown)
         places = {value: i for i, value in enumerate(dict.fromkeys(str(row[name]) for row in shown))}
-        for row in shown: axes.plot(row[name] if numeric else places[str(row[name])], row["score"], "o", color=colours.get(row["how"], ORANGE), markersize=4, markerfacecolor="none" if row["how"] != "done" else None)
+        for row in shown:
+            axes.plot(row[name] if numeric else places[str(row[name])], row["score"], "o",
+                      color=colours.get(row["how"], ORANGE), markersize=4,
+                      markerfacecolor="none" if row["how"] != "done" else None)
         if not numeric: axes.set_xticks(list(places.values()), list(places), fontsize=7)
-        elif name != "trial" and shown and min(row[name] for row in shown) > 0 and max(row[name] for row in shown) > 20 * min(row[name] for row in shown): axes.set_xscale("log")
+        elif (name != "trial" and shown and min(row[name] for row in shown) > 0
+              and max(row[name] for row in shown) > 20 * min(row[name] for row in shown)):
+            axes.set_xscale("log")
         axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
         axes.set_xlabel(name, fontsize=8)
         axes.tick_params(labelsize=7)
@@ -232,9 +275,13 @@ def save_search(run: Run,  # the run
     if any(row["score"] is not None for row in rows): (folder / "search.png").write_bytes(png(search_figure(rows)))
     if rows and rows[0]["how"] == "done":
         usual = Recipe().model_dump(mode="json")
-        values = recipe.model_dump(mode="json") | {key: value for key, value in rows[0].items() if key not in ("trial", "score", "how")}
+        values = (recipe.model_dump(mode="json")
+                  | {key: value for key, value in rows[0].items() if key not in ("trial", "score", "how")})
         changed = {key: value for key, value in values.items() if value != usual[key]}
-        write_text(folder / "best.yaml", f"# Best of {len(rows)} trials of a search in run {run.name}: trial {rows[0]['trial']}, validation accuracy {rows[0]['score']:.3f}. Chosen on validation pairs: test it anew.\n" + yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))
+        write_text(folder / "best.yaml",
+                   ((f"# Best of {len(rows)} trials of a search in run {run.name}: trial {rows[0]['trial']}, "
+                     f"validation accuracy {rows[0]['score']:.3f}. Chosen on validation pairs: test it anew.\n")
+                    + yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)))
     return rows
 
 

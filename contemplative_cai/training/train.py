@@ -18,13 +18,13 @@ from pathlib import Path
 from ..core.files import read_json, write_json, write_rows, write_text
 from ..core.journal import write_ledger
 from ..core.project import did_you_mean, is_there, project_root, read_text, read_yaml
-from ..core.recipe import build_recipe, Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run, trained_place
 from ..core.schema import InputError, Message
 from ..models.catalog import model_spec
 from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 from ..pairs.make import load_split
-from .checkpoints import end_with_parent, latest_checkpoint, PARENT, prepare_folder
+from .checkpoints import PARENT, end_with_parent, latest_checkpoint, prepare_folder
 from .heldout import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .trainer import check_machine, train_stage
@@ -42,30 +42,40 @@ def launch_file(name: str,  # as the recipe says
     if name.endswith((".yaml", ".yml")):
         if not is_there(Path(name)): raise InputError(f"launch: {name}: no such file")
         return Path(name)
-    if name not in launch_names(): raise InputError(f"launch: no configuration '{name}'; {did_you_mean(name, launch_names())}")
+    if name not in launch_names():
+        raise InputError(f"launch: no configuration '{name}'; {did_you_mean(name, launch_names())}")
     return project_root() / "configs" / "accelerate" / f"{name}.yaml"
 
 
 def _tracking(recipe: Recipe, run: Run) -> None:
-    "Where trackers that work on this machine keep what they are told: in the run's folder; Weights & Biases offline where it has no key."
+    """Where trackers that work on this machine keep what they are told: in the run's folder;
+    Weights & Biases offline where it has no key."""
     place = run.path("trackers")
-    usual = {"TRACKIO_DIR": place / "trackio", "TENSORBOARD_LOGGING_DIR": place / "tensorboard", "WANDB_DIR": place, "WANDB_PROJECT": "contemplative_cai", "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}", "MLFLOW_EXPERIMENT_NAME": "contemplative_cai"}
+    usual = {"TRACKIO_DIR": place / "trackio", "TENSORBOARD_LOGGING_DIR": place / "tensorboard", "WANDB_DIR": place,
+             "WANDB_PROJECT": "contemplative_cai", "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}",
+             "MLFLOW_EXPERIMENT_NAME": "contemplative_cai"}
     if recipe.trackers: place.mkdir(exist_ok=True)
     for name, value in usual.items() if recipe.trackers else (): os.environ.setdefault(name, str(value))
-    if "wandb" in (recipe.trackers or ()) and not os.environ.get("WANDB_API_KEY") and not Path("~/.netrc").expanduser().exists(): os.environ.setdefault("WANDB_MODE", "offline")
+    if ("wandb" in (recipe.trackers or ()) and not os.environ.get("WANDB_API_KEY")
+            and not Path("~/.netrc").expanduser().exists()):
+        os.environ.setdefault("WANDB_MODE", "offline")
 
 
 def _processes(file: Path) -> list[str]:
     "One process a GPU, where the configuration does not say how many."
     import torch
-    return [] if "num_processes" in read_yaml(read_text(file), file.name) else ["--num_processes", str(torch.cuda.device_count() or 1)]
+    return ([] if "num_processes" in read_yaml(read_text(file), file.name)
+            else ["--num_processes", str(torch.cuda.device_count() or 1)])
 
 
 def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | None) -> dict:
     "The stage in several processes; returns what they found."
     latest_checkpoint(folder / "checkpoints")  # broken ones are renamed before several processes look
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file := launch_file(recipe.launch)), *_processes(file), "-m", "contemplative_cai.training.train", run.name, stage, str(folder), *([str(start)] if start else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
+               str(file := launch_file(recipe.launch)), *_processes(file), "-m", "contemplative_cai.training.train",
+               run.name, stage, str(folder), *([str(start)] if start else [])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
     try:
         with open(folder / "launch.log", "a", encoding="utf-8") as log:
             for line in process.stdout:
@@ -77,7 +87,9 @@ def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | 
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         raise
-    if process.returncode: raise RuntimeError(f"{stage}: the processes of accelerate launch ended with status {process.returncode}; the end of {folder.name}/launch.log says why")
+    if process.returncode:
+        raise RuntimeError(f"{stage}: the processes of accelerate launch ended with status {process.returncode}; "
+                           f"the end of {folder.name}/launch.log says why")
     return read_json(folder / "result.json")
 
 
@@ -88,7 +100,8 @@ def main(argv: list[str],  # run, stage, folder, and where the stage before ende
     folder = Path(argv[2])
     prepared = read_json(folder / "stage.json")
     watched = [tuple(Message(**turn) for turn in turns) for turns in prepared["watched"]]
-    train_stage(Run(argv[0], Path(prepared["run"])), build_recipe(prepared["recipe"]), argv[1], folder, Path(argv[3]) if len(argv) > 3 else None, watched)
+    train_stage(Run(argv[0], Path(prepared["run"])), build_recipe(prepared["recipe"]), argv[1], folder,
+                Path(argv[3]) if len(argv) > 3 else None, watched)
     return 0
 
 # %% ../../nbs/07_training/08_train.ipynb #00000006
@@ -106,7 +119,8 @@ def prepare_stage(run: Run,  # the run it belongs to
     "Write what the stage reads."
     _write_rows(folder / "rows" / "train.jsonl", stage_rows(data, stage))
     if recipe.eval_steps: _write_rows(folder / "rows" / "validation.jsonl", stage_rows(data, stage, validation=True))
-    write_json(folder / "stage.json", {"run": str(run.folder), "recipe": recipe.model_dump(mode="json"), "watched": [[turn.model_dump() for turn in prompt] for prompt in data.watched]})
+    write_json(folder / "stage.json", {"run": str(run.folder), "recipe": recipe.model_dump(mode="json"),
+                                       "watched": [[turn.model_dump() for turn in prompt] for prompt in data.watched]})
 
 
 def _losses(folder: Path) -> dict:
@@ -122,9 +136,22 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
     if done: return done
     prepare_stage(run, recipe, data, stage, folder)
     start = trained_place(root / "sft") if stage == "dpo" and recipe.training == "sft+dpo" else None
-    result = _launched(run, recipe, stage, folder, start) if recipe.launch else train_stage(run, recipe, stage, folder, start, data.watched)
+    result = (_launched(run, recipe, stage, folder, start) if recipe.launch
+              else train_stage(run, recipe, stage, folder, start, data.watched))
     rows = stage_rows(data, stage)
-    summary = {"digest": name, "status": "done", "stage": stage, "pairs": len(data.train), "rows": len(rows), "helpful": len(rows) - len(data.train), "prompts": sorted({pair.prompt_id for pair in data.train}), "pair_ids": [pair.id for pair in data.train], **_losses(folder), "adapter": weights_digest(str(trained_place(folder)), None), **result}
+    summary = {
+        "digest": name,
+        "status": "done",
+        "stage": stage,
+        "pairs": len(data.train),
+        "rows": len(rows),
+        "helpful": len(rows) - len(data.train),
+        "prompts": sorted({pair.prompt_id for pair in data.train}),
+        "pair_ids": [pair.id for pair in data.train],
+        **_losses(folder),
+        "adapter": weights_digest(str(trained_place(folder)), None),
+        **result,
+    }
     write_json(folder / "training.json", summary)
     return summary
 
@@ -145,7 +172,8 @@ def train(run: Run,  # a run that has generated
           root: Path | None = None,  # where sft/ and dpo/ go; None: the run's folder
           scored: bool = True,  # score held-out pairs, those of the test too; a search must not
           ) -> dict:
-    "Train, or finish training; returns the last stage's summary, as its `training.json` holds it. Raises `InputError`, `Halted`, or `KeyboardInterrupt` when a signal ended it: the same call goes on."
+    """Train, or finish training; returns the last stage's summary, as its `training.json` holds it.
+    Raises `InputError`, `Halted`, or `KeyboardInterrupt` when a signal ended it: the same call goes on."""
     data, root, started = data or check_training(run, recipe), root or run.folder, time.monotonic()
     _tracking(recipe, run)
     for stage in stages(recipe):
@@ -156,7 +184,8 @@ def train(run: Run,  # a run that has generated
     else:
         preferences = held_out_preferences(recipe, folder, data.held_out, load_split(run))
         write_rows(folder / "preferences.jsonl", preferences)
-        finished = summary | {"accuracy": accuracies(preferences), "audit": data.audit.model_dump(mode="json"), "seconds_in_all": round(time.monotonic() - started, 1)}
+        finished = summary | {"accuracy": accuracies(preferences), "audit": data.audit.model_dump(mode="json"),
+                              "seconds_in_all": round(time.monotonic() - started, 1)}
         write_json(folder / "training.json", finished)
         if root == run.folder: write_ledger(run, train={"seconds": finished["seconds_in_all"]})
     if root == run.folder and run.manifest.get("trained") != stage: run.record(trained=stage)
@@ -167,7 +196,8 @@ def train(run: Run,  # a run that has generated
 def merge_adapter(recipe: Recipe,  # the experiment
                   folder: Path,  # of a stage, with adapter/
                   ) -> Path:
-    "The model with its adapter merged in, into `merged/`: for tools that take no adapters, such as llama.cpp's converter."
+    """The model with its adapter merged in, into `merged/`:
+    for tools that take no adapters, such as llama.cpp's converter."""
     from peft import PeftModel
     spec = model_spec(recipe.model)
     model = load_model(spec, pick_dtype(recipe.dtype, pick_device(recipe.device)), "cpu")

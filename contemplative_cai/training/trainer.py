@@ -22,17 +22,18 @@ from typing import Any
 from ..core.files import append_row, read_lines, read_rows, write_json, write_text
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import Conversation, digest, InputError
+from ..core.schema import Conversation, InputError, digest
 from ..core.terminal import Progress
 from ..measure.text import loop
 from ..models.ask import PROBE
-from ..models.catalog import model_spec, ModelSpec
+from ..models.catalog import ModelSpec, model_spec
 from ..models.weights import file_digest, load_model, load_tokenizer, pick_device, pick_dtype
-from .checkpoints import hearing_signals, latest_checkpoint, Stop
+from .checkpoints import Stop, hearing_signals, latest_checkpoint
 from .watch import Finding, findings, metrics_row, read_metrics
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000004
-EXTRAS = {"trackio": "track", "tensorboard": "track", "mlflow": "track", "wandb": "track"}  # tracker to the extra that installs it
+# tracker to the extra that installs it
+EXTRAS = {"trackio": "track", "tensorboard": "track", "mlflow": "track", "wandb": "track"}
 
 
 def _installed(name: str) -> bool:
@@ -43,11 +44,20 @@ def check_machine(recipe: Recipe,  # the experiment
                   ) -> None:
     "Raises `InputError` with everything the training needs and this machine does not have."
     device = pick_device(recipe.device)
-    problems = [f"tracker '{name}' is not installed; install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[{EXTRAS[name]}]'" for name in recipe.trackers or () if not _installed(name)]
-    if recipe.train_quantization != "none" and not _installed("bitsandbytes"): problems.append(f"train_quantization: {recipe.train_quantization} needs bitsandbytes; install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[quantize]'")
-    if recipe.dtype == "float16" and device == "cpu": problems.append("dtype: float16 cannot be trained in on a CPU; use bfloat16 or float32 (auto chooses)")
-    if recipe.packing and device == "cpu": problems.append("packing keeps joined rows apart with flash attention, which a CPU does not have; take packing away: rows are sorted by length instead")
-    if recipe.base_url: problems.append("training needs the weights, and base_url names a server; take base_url away and name the model in configs/models.yaml or its folder")
+    problems = [(f"tracker '{name}' is not installed; "
+                 f"install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[{EXTRAS[name]}]'")
+                for name in recipe.trackers or () if not _installed(name)]
+    if recipe.train_quantization != "none" and not _installed("bitsandbytes"):
+        problems.append(f"train_quantization: {recipe.train_quantization} needs bitsandbytes; "
+                        "install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[quantize]'")
+    if recipe.dtype == "float16" and device == "cpu":
+        problems.append("dtype: float16 cannot be trained in on a CPU; use bfloat16 or float32 (auto chooses)")
+    if recipe.packing and device == "cpu":
+        problems.append("packing keeps joined rows apart with flash attention, which a CPU does not have; "
+                        "take packing away: rows are sorted by length instead")
+    if recipe.base_url:
+        problems.append("training needs the weights, and base_url names a server; "
+                        "take base_url away and name the model in configs/models.yaml or its folder")
     if problems: raise InputError(*problems)
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000007
@@ -94,28 +104,36 @@ def _quiet() -> None:
     theirs.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)  # it warns that it goes by a checkpoint's number, which is what we want
+    # it warns that it goes by a checkpoint's number, which is what we want
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
 
 
 def score_learned_only() -> None:
     "Have TRL's fused head score only tokens that are learned, on a CPU too."
     import trl.trainer.utils
-    if not hasattr(trl.trainer.utils, "_use_triton"): raise RuntimeError("this version of TRL chooses the tokens it scores in another way; score_learned_only needs a look")
+    if not hasattr(trl.trainer.utils, "_use_triton"):
+        raise RuntimeError("this version of TRL chooses the tokens it scores in another way; "
+                           "score_learned_only needs a look")
     trl.trainer.utils._use_triton = lambda device: True
 
 
 def _sorted_trainer(base: type) -> type:
-    "TRL's trainer with rows in the order of `ByLength`, and a reference that is named by what it depends on: rows, cuts, weights."
+    """TRL's trainer with rows in the order of `ByLength`,
+    and a reference that is named by what it depends on: rows, cuts, weights."""
     class Sorted(base):
-        "As the base, with rows of similar length together; TRL names the reference by all of its arguments, so that another beta would compute it again."
+        """As the base, with rows of similar length together;
+        TRL names the reference by all of its arguments, so that another beta would compute it again."""
         def _get_train_sampler(self, train_dataset=None):
             rows = self.train_dataset if train_dataset is None else train_dataset
             names = ("prompt_ids", "chosen_ids", "rejected_ids")
-            lengths = [len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in zip(*(rows[name] for name in names))] if "chosen_ids" in rows.column_names else list(map(len, rows["input_ids"]))
+            lengths = ([len(prompt) + max(len(chosen), len(rejected))
+                        for prompt, chosen, rejected in zip(*(rows[name] for name in names))]
+                       if "chosen_ids" in rows.column_names else list(map(len, rows["input_ids"])))
             return ByLength(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
         def _precompute_ref_logps(self, dataset, name, batch_size):
-            dataset._fingerprint = digest([dataset["prompt_ids"][:], dataset["chosen_ids"][:], dataset["rejected_ids"][:], self.args.max_length, self.args.ld_alpha])
+            dataset._fingerprint = digest([dataset["prompt_ids"][:], dataset["chosen_ids"][:],
+                                           dataset["rejected_ids"][:], self.args.max_length, self.args.ld_alpha])
             return super()._precompute_ref_logps(dataset, name, batch_size)
     Sorted.__name__ = base.__name__
     return Sorted
@@ -125,14 +143,41 @@ def _common(recipe: Recipe, stage: str, folder: Path, watching: bool) -> dict:
     "Keyword arguments that SFTConfig and DPOConfig share."
     device = pick_device(recipe.device)
     precision = pick_dtype(recipe.dtype, device)
-    options = dict(output_dir=str(folder / "checkpoints"), seed=recipe.seed, data_seed=recipe.seed, use_cpu=device == "cpu", bf16=precision == "bfloat16", fp16=precision == "float16", run_name=f"{folder.parent.name}-{stage}", project="contemplative_cai",
-                   learning_rate=recipe.learning_rate if stage == "dpo" else recipe.sft_learning_rate, num_train_epochs=recipe.epochs if stage == "dpo" else recipe.sft_epochs, max_steps=recipe.max_steps or -1,
-                   lr_scheduler_type="constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule, warmup_steps=recipe.warmup, max_length=recipe.max_length,
-                   per_device_train_batch_size=recipe.train_batch_size, per_device_eval_batch_size=recipe.train_batch_size, gradient_accumulation_steps=recipe.accumulation, activation_checkpointing=recipe.gradient_checkpointing,
-                   save_strategy="steps", save_steps=recipe.save_steps, save_total_limit=2, logging_steps=1, logging_first_step=True, logging_nan_inf_filter=False, eval_strategy="no", ddp_find_unused_parameters=False, report_to=list(recipe.trackers or []) or "none", trackio_static_space_id=False, disable_tqdm=True)
+    options = dict(
+        output_dir=str(folder / "checkpoints"),
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=device == "cpu",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        run_name=f"{folder.parent.name}-{stage}",
+        project="contemplative_cai",
+        learning_rate=recipe.learning_rate if stage == "dpo" else recipe.sft_learning_rate,
+        num_train_epochs=recipe.epochs if stage == "dpo" else recipe.sft_epochs,
+        max_steps=recipe.max_steps or -1,
+        lr_scheduler_type="constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule,
+        warmup_steps=recipe.warmup,
+        max_length=recipe.max_length,
+        per_device_train_batch_size=recipe.train_batch_size,
+        per_device_eval_batch_size=recipe.train_batch_size,
+        gradient_accumulation_steps=recipe.accumulation,
+        activation_checkpointing=recipe.gradient_checkpointing,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        eval_strategy="no",
+        ddp_find_unused_parameters=False,
+        report_to=list(recipe.trackers or []) or "none",
+        trackio_static_space_id=False,
+        disable_tqdm=True,
+    )
     if watching:
         better = {"sft": ("eval_loss", False), "dpo": ("eval_rewards/accuracies", True)}[stage]
-        options |= dict(eval_strategy="steps", eval_steps=recipe.eval_steps, save_steps=recipe.eval_steps, load_best_model_at_end=True, metric_for_best_model=better[0], greater_is_better=better[1])
+        options |= dict(eval_strategy="steps", eval_steps=recipe.eval_steps, save_steps=recipe.eval_steps,
+                        load_best_model_at_end=True, metric_for_best_model=better[0], greater_is_better=better[1])
     return options
 
 
@@ -140,7 +185,9 @@ def _lora(recipe: Recipe):
     "The adapter that is trained; None where all weights are."
     from peft import LoraConfig
     if recipe.adapter == "none": return None
-    return LoraConfig(r=recipe.lora_r, lora_alpha=recipe.lora_alpha, lora_dropout=recipe.lora_dropout, target_modules=list(recipe.lora_targets) if recipe.lora_targets else "all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(r=recipe.lora_r, lora_alpha=recipe.lora_alpha, lora_dropout=recipe.lora_dropout,
+                      target_modules=list(recipe.lora_targets) if recipe.lora_targets else "all-linear",
+                      task_type="CAUSAL_LM")
 
 
 def _alone() -> bool:
@@ -149,30 +196,43 @@ def _alone() -> bool:
 
 
 def _kept_unpacked(model: Any) -> Any:
-    "The model with 4-bit weights that stay as they are: on a CPU with AVX512-BF16 bitsandbytes packs them at the first look without gradients, and a pass with gradients then reads noise."
+    """The model with 4-bit weights that stay as they are: on a CPU with AVX512-BF16
+    bitsandbytes packs them at the first look without gradients, and a pass with gradients then reads noise."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
     return model
 
 
-def load_trainable(recipe: Recipe,  # the experiment
-                   start: Path | None = None,  # where the stage before ended: a PEFT adapter's folder, or a whole model's
-                   ) -> Any:
+def load_trainable(
+    recipe: Recipe,  # the experiment
+    start: Path | None = None,  # where the stage before ended: a PEFT adapter's folder, or a whole model's
+) -> Any:
     "The model to train; raises `InputError` when it cannot be loaded or has none of the modules the adapter is put on."
     from peft import PeftModel, prepare_model_for_kbit_training
-    device = pick_device(recipe.device) if _alone() or recipe.train_quantization != "none" else "cpu"  # with several processes accelerate places it
+    # with several processes accelerate places it
+    device = pick_device(recipe.device) if _alone() or recipe.train_quantization != "none" else "cpu"
     whole = start is not None and not (start / "adapter_config.json").exists()
     spec = ModelSpec(name=start.name, kind="folder", hub_id=str(start)) if whole else model_spec(recipe.model)
-    precision = "float32" if recipe.adapter == "none" else pick_dtype(recipe.dtype, pick_device(recipe.device))  # weights that are trained stay in float32; bfloat16 is then the arithmetic alone
+    # weights that are trained stay in float32; bfloat16 is then the arithmetic alone
+    precision = "float32" if recipe.adapter == "none" else pick_dtype(recipe.dtype, pick_device(recipe.device))
     model = load_model(spec, precision, device, recipe.train_quantization, recipe.device_map)
-    absent = [name for name in recipe.lora_targets or () if not any(path.split(".")[-1] == name for path, _ in model.named_modules())]
-    if absent: raise InputError(f"lora_targets: model '{recipe.model}' has no module '{absent[0]}'; it has {', '.join(sorted({path.split('.')[-1] for path, module in model.named_modules() if type(module).__name__.startswith('Linear')} - {'lm_head'}))}")
-    if recipe.train_quantization != "none": model = _kept_unpacked(prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing))
+    absent = [name for name in recipe.lora_targets or ()
+              if not any(path.split(".")[-1] == name for path, _ in model.named_modules())]
+    if absent:
+        raise InputError(
+            f"lora_targets: model '{recipe.model}' has no module '{absent[0]}'; it has "
+            f"{', '.join(sorted({path.split('.')[-1] for path, module in model.named_modules() if type(module).__name__.startswith('Linear')} - {'lm_head'}))}"
+        )
+    if recipe.train_quantization != "none":
+        model = _kept_unpacked(
+            prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
+        )
     return PeftModel.from_pretrained(model, start, is_trainable=True) if start is not None and not whole else model
 
 
 def _dataset(path: Path, cache: Path):
-    "A stage's rows, read from a copy named by its content: what TRL makes of them is kept beside it, so that no training of the run computes the same reference twice."
+    """A stage's rows, read from a copy named by its content:
+    what TRL makes of them is kept beside it, so that no training of the run computes the same reference twice."""
     from datasets import Dataset
     if not path.exists(): return None
     copy = cache / f"{file_digest(path)[:16]}.jsonl"
@@ -195,12 +255,19 @@ def build_trainer(recipe: Recipe,  # the experiment
     options = _common(recipe, stage, folder, validation is not None)
     if stage == "sft": kind, settings = SFTTrainer, SFTConfig(**options, packing=recipe.packing)
     else:
-        kind, settings = DPOTrainer, DPOConfig(**options, beta=recipe.beta, loss_type=list(recipe.loss), loss_weights=list(recipe.loss.values()), label_smoothing=recipe.label_smoothing, ld_alpha=recipe.ld_alpha,
+        kind, settings = DPOTrainer, DPOConfig(**options, beta=recipe.beta, loss_type=list(recipe.loss),
+                                               loss_weights=list(recipe.loss.values()),
+                                               label_smoothing=recipe.label_smoothing, ld_alpha=recipe.ld_alpha,
                                                disable_dropout=recipe.lora_dropout == 0, precompute_ref_log_probs=True)
     if recipe.early_stopping and stage == "dpo": callbacks = [*callbacks, EarlyStoppingCallback(recipe.early_stopping)]
-    trainer = _sorted_trainer(kind)(model=model, args=settings, train_dataset=_dataset(folder / "rows" / "train.jsonl", cache), eval_dataset=validation, processing_class=load_tokenizer(model_spec(recipe.model)),
-                                    peft_config=None if hasattr(model, "peft_config") else _lora(recipe), callbacks=list(callbacks))
-    for chatty in [c for c in trainer.callback_handler.callbacks if type(c).__name__ in ("PrinterCallback", "NotebookProgressCallback", "ProgressCallback")]: trainer.remove_callback(chatty)
+    trainer = _sorted_trainer(kind)(
+        model=model, args=settings, train_dataset=_dataset(folder / "rows" / "train.jsonl", cache),
+        eval_dataset=validation, processing_class=load_tokenizer(model_spec(recipe.model)),
+        peft_config=None if hasattr(model, "peft_config") else _lora(recipe), callbacks=list(callbacks)
+    )
+    for chatty in [c for c in trainer.callback_handler.callbacks
+                   if type(c).__name__ in ("PrinterCallback", "NotebookProgressCallback", "ProgressCallback")]:
+        trainer.remove_callback(chatty)
     return trainer
 
 # %% ../../nbs/07_training/06_trainer.ipynb #0000000c
@@ -228,7 +295,9 @@ def check_base(model: Any,  # a PeftModel
     "Raises `RuntimeError` when the model with its adapter off is not the base."
     import torch
     now = _base_logits(model, tokenizer)
-    if not torch.equal(now, before): raise RuntimeError(f"with its adapter off, the model is not the base: logits of the probe differ by up to {(now - before).abs().max().item():.3g}")
+    if not torch.equal(now, before):
+        raise RuntimeError("with its adapter off, the model is not the base: "
+                           f"logits of the probe differ by up to {(now - before).abs().max().item():.3g}")
 
 # %% ../../nbs/07_training/06_trainer.ipynb #0000000e
 WATCH_TOKENS = 64  # longest watched answer
@@ -253,7 +322,8 @@ def watched_answers(model: Any,  # being trained
                     seed: int,  # of the sampling
                     tokens: int = WATCH_TOKENS,  # longest answer
                     ) -> tuple[list[str], dict]:
-    "The answers, and their mean words, share that goes in circles, and KL to the reference (None where there is no reference at hand)."
+    """The answers, and their mean words, share that goes in circles,
+    and KL to the reference (None where there is no reference at hand)."""
     import torch
     training, device = model.training, next(model.parameters()).device
     model.eval()
@@ -261,15 +331,20 @@ def watched_answers(model: Any,  # being trained
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for i, prompt in enumerate(prompts):
-                ids = tokenizer.apply_chat_template([turn.model_dump() for turn in prompt], add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"].to(device)
+                ids = tokenizer.apply_chat_template([turn.model_dump() for turn in prompt], add_generation_prompt=True,
+                                                    return_tensors="pt", return_dict=True)["input_ids"].to(device)
                 torch.manual_seed(seed * 1009 + i)
-                row = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)[0]
+                row = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True,
+                                     temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=tokens,
+                                     pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)[0]
                 texts.append(tokenizer.decode(row[ids.shape[1]:], skip_special_tokens=True).strip())
                 if hasattr(model, "peft_config"):
                     policy = _mean_logprob(model, row, ids.shape[1])
                     with _reference(model): divergences.append(policy - _mean_logprob(model, row, ids.shape[1]))
     finally: model.train(training)
-    return texts, {"watch/words": sum(len(text.split()) for text in texts) / len(texts), "watch/repetition": sum(loop(text) is not None for text in texts) / len(texts), "watch/kl": sum(divergences) / len(divergences) if divergences else None}
+    return texts, {"watch/words": sum(len(text.split()) for text in texts) / len(texts),
+                   "watch/repetition": sum(loop(text) is not None for text in texts) / len(texts),
+                   "watch/kl": sum(divergences) / len(divergences) if divergences else None}
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000010
 class Halted(RuntimeError):
@@ -280,7 +355,8 @@ def _anywhere(stop: Stop) -> bool:
     "Whether any of the processes was asked to end: they must all end after the same step."
     import torch
     if not torch.distributed.is_initialized(): return stop.reason is not None
-    asked = torch.tensor(float(stop.reason is not None), device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+    asked = torch.tensor(float(stop.reason is not None),
+                         device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
     torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
     if asked and not stop.reason: stop.reason = "SIGTERM to another process"
     return bool(asked)
@@ -298,7 +374,8 @@ def rewind(folder: Path,  # of the stage
         if kept or path.exists(): write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
-def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, stop: Stop, watched: Sequence[Conversation], tokenizer: Any):
+def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, stop: Stop,
+              watched: Sequence[Conversation], tokenizer: Any):
     "A transformers callback; only the main process of several writes."
     from transformers import TrainerCallback
     rewind(folder, resumed)
@@ -311,25 +388,34 @@ def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, 
 
         def on_train_begin(self, args, state, control, model=None, **_):
             self.main, self.saved = state.is_world_process_zero, time.monotonic()
-            if self.main: self.progress = Progress(run, f"train {stage}", total=state.max_steps, done=state.global_step, unit="steps")
+            if self.main:
+                self.progress = Progress(run, f"train {stage}", total=state.max_steps, done=state.global_step,
+                                         unit="steps")
             if recipe.watch_steps and not resumed: self.look(model, state)
 
         def on_step_end(self, args, state, control, model=None, **_):
             if self.main: self.progress.advance(1)
             if recipe.watch_steps and state.global_step % recipe.watch_steps == 0: self.look(model, state)
-            if recipe.save_minutes and _alone() and time.monotonic() - self.saved > recipe.save_minutes * 60: control.should_save = True
+            if recipe.save_minutes and _alone() and time.monotonic() - self.saved > recipe.save_minutes * 60:
+                control.should_save = True
             if _anywhere(stop): control.should_save = control.should_training_stop = True
 
         def on_save(self, args, state, control, **_): self.saved = time.monotonic()
 
         def on_log(self, args, state, control, logs=None, **_):
             self.write(metrics_row(state.global_step, logs or {}, recipe.beta if stage == "dpo" else None))
-            if self.halted: control.should_training_stop, control.should_save = True, self.halted.kind != "nan" and control.should_save
+            if self.halted:
+                control.should_training_stop, control.should_save = (True,
+                                                                     self.halted.kind != "nan" and control.should_save)
 
         def look(self, model, state):
             texts, row = watched_answers(model, tokenizer, watched, recipe.seed)
             if self.main:
-                with open(folder / "watched.jsonl", "a", encoding="utf-8") as file: file.write("".join(json.dumps({"step": state.global_step, "answer": i, "text": text}, ensure_ascii=False) + "\n" for i, text in enumerate(texts)))
+                with open(folder / "watched.jsonl", "a", encoding="utf-8") as file:
+                    file.write("".join(
+                        json.dumps({"step": state.global_step, "answer": i, "text": text}, ensure_ascii=False) + "\n"
+                        for i, text in enumerate(texts)
+                    ))
             self.write({"step": state.global_step, **row})
 
         def write(self, row):
@@ -342,7 +428,8 @@ def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, 
                 if found.kind in recipe.stop_on: self.halted = self.halted or found
                 if not self.main: continue
                 append_row(folder / "findings.jsonl", found)
-                print(f"{'stopped' if found.kind in recipe.stop_on else 'warning'}: {stage}, {found.sentence}", flush=True)
+                print(f"{'stopped' if found.kind in recipe.stop_on else 'warning'}: {stage}, {found.sentence}",
+                      flush=True)
             if self.main: run.tell({"training": str(folder)})
     return Recorder()
 
@@ -356,7 +443,11 @@ def _save_trained(trainer: Any, recipe: Recipe, folder: Path) -> Path:
         trainer.save_model(str(draft))
         (draft / "training_args.bin").unlink(missing_ok=True)
     else:
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(draft, selected_adapters=["default"], **({"state_dict": trainer.accelerator.get_state_dict(trainer.model)} if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else {}))
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
+            draft, selected_adapters=["default"],
+            **({"state_dict": trainer.accelerator.get_state_dict(trainer.model)}
+               if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else {})
+        )
         (draft / "README.md").unlink(missing_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     draft.rename(place)
@@ -374,7 +465,8 @@ def _use(started: float, cpu: float, trainer: Any, steps: int, device: str) -> d
     "What this session's steps cost."
     tokens = [row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row]
     seconds = time.monotonic() - started
-    return {"seconds": round(seconds, 1), "cpu_seconds": round(time.process_time() - cpu, 1), "peak_mb": round(_memory_mb(device)), "tokens": tokens[-1] if tokens else None, "steps_done": steps}
+    return {"seconds": round(seconds, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
+            "peak_mb": round(_memory_mb(device)), "tokens": tokens[-1] if tokens else None, "steps_done": steps}
 
 
 def train_stage(run: Run,  # whose progress is shown
@@ -384,31 +476,43 @@ def train_stage(run: Run,  # whose progress is shown
                 start: Path | None = None,  # where the stage before ended
                 watched: Sequence[Conversation] = (),  # prompts that are answered while it trains
                 ) -> dict:
-    "Train a stage, or finish it, into `adapter/` (or `model/`) and `result.json`; raises `KeyboardInterrupt` when a signal ended it, `Halted` when a finding did."
+    """Train a stage, or finish it, into `adapter/` (or `model/`) and `result.json`;
+    raises `KeyboardInterrupt` when a signal ended it, `Halted` when a finding did."""
     _quiet()
-    tokenizer, checkpoint = load_tokenizer(model_spec(recipe.model)), latest_checkpoint(folder / "checkpoints") if _alone() else _newest(folder / "checkpoints")
+    tokenizer, checkpoint = (load_tokenizer(model_spec(recipe.model)),
+                             latest_checkpoint(folder / "checkpoints") if _alone() else _newest(folder / "checkpoints"))
     model = load_trainable(recipe, start)
     base = _base_logits(model, tokenizer) if recipe.adapter == "lora" else None
     resumed = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     with hearing_signals() as stop:
         started, cpu = time.monotonic(), time.process_time()
-        recorder = _recorder(run, recipe, stage, folder, resumed, stop, watched if recipe.watch_steps else (), tokenizer)
+        recorder = _recorder(run, recipe, stage, folder, resumed, stop, watched if recipe.watch_steps else (),
+                             tokenizer)
         trainer = build_trainer(recipe, stage, folder, model, run.path("cache"), [recorder])
         if base is not None: check_base(trainer.model, tokenizer, base)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         use = _use(started, cpu, trainer, trainer.state.global_step - resumed, pick_device(recipe.device))
     state = trainer.state
     early = state.global_step < state.max_steps and recipe.early_stopping and not stop.reason
-    if recorder.halted: raise Halted(f"{stage}: {recorder.halted.sentence}. Finding '{recorder.halted.kind}' stops a training because stop_on names it; what was saved is in {folder.name}/checkpoints")
+    if recorder.halted:
+        raise Halted(f"{stage}: {recorder.halted.sentence}. Finding '{recorder.halted.kind}' stops a training because "
+                     f"stop_on names it; what was saved is in {folder.name}/checkpoints")
     if state.global_step < state.max_steps and not early:
-        raise KeyboardInterrupt(f"{stage} stopped by {stop.reason} after {state.global_step} of {state.max_steps} steps, which are saved")
+        raise KeyboardInterrupt(f"{stage} stopped by {stop.reason} after {state.global_step} of {state.max_steps} "
+                                "steps, which are saved")
     if base is not None and _alone(): check_base(trainer.model, tokenizer, base)
-    if trainer.accelerator.is_main_process or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled: _save_trained(trainer, recipe, folder)
-    result = {"steps": state.global_step, "max_steps": state.max_steps, "resumed_from": resumed, "stopped_early": bool(early), "best_step": int(Path(state.best_model_checkpoint).name.split("-")[1]) if state.best_model_checkpoint else None, "base_exact": base is not None or None, "processes": trainer.args.world_size, **use}
+    if trainer.accelerator.is_main_process or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        _save_trained(trainer, recipe, folder)
+    result = {
+        "steps": state.global_step, "max_steps": state.max_steps, "resumed_from": resumed, "stopped_early": bool(early),
+        "best_step": int(Path(state.best_model_checkpoint).name.split("-")[1]) if state.best_model_checkpoint else None,
+        "base_exact": base is not None or None, "processes": trainer.args.world_size, **use
+    }
     if trainer.accelerator.is_main_process: write_json(folder / "result.json", result)
     return result
 
 
 def _newest(folder: Path) -> Path | None:
     "For one of several processes: the newest checkpoint; what is broken was renamed before they were started."
-    return max((path for path in folder.glob("checkpoint-*")), key=lambda path: int(path.name.split("-")[1]), default=None)
+    return max((path for path in folder.glob("checkpoint-*")), key=lambda path: int(path.name.split("-")[1]),
+               default=None)

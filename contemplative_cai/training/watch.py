@@ -24,9 +24,11 @@ def metrics_row(step: int,  # optimizer steps done
                 beta: float | None = None,  # of DPO; None: there are no rewards
                 ) -> dict:
     "One line of metrics.jsonl; what is not finite is written as text, which JSON has no number for."
-    row = {"step": step} | {key: value if math.isfinite(value) else str(value) for key, value in logs.items() if isinstance(value, (int, float))}
+    row = {"step": step} | {key: value if math.isfinite(value) else str(value)
+                            for key, value in logs.items() if isinstance(value, (int, float))}
     for prefix in ("", "eval_"):
-        if row.get(f"{prefix}rewards/margins") == 0 and f"{prefix}rewards/accuracies" in row: row[f"{prefix}rewards/accuracies"] = 0.5
+        if row.get(f"{prefix}rewards/margins") == 0 and f"{prefix}rewards/accuracies" in row:
+            row[f"{prefix}rewards/accuracies"] = 0.5
         for side in ("chosen", "rejected"):
             reward = row.get(f"{prefix}rewards/{side}")
             if beta and isinstance(reward, (int, float)): row[f"{prefix}gain/{side}"] = reward / beta
@@ -63,16 +65,24 @@ def _nan(rows: list[dict]) -> Finding | None:
     "A loss or a gradient that is no number."
     for row in rows:
         bad = [key for key in ("loss", "grad_norm") if isinstance(row.get(key), str)]
-        if bad: return Finding(kind="nan", step=row["step"], sentence=f"step {row['step']}: {bad[0]} is {row[bad[0]]}; nothing can be learned from here on. Lower the learning rate, or use bfloat16 or float32 instead of float16")
+        if bad:
+            return Finding(kind="nan", step=row["step"],
+                           sentence=(f"step {row['step']}: {bad[0]} is {row[bad[0]]}; nothing can be learned from here "
+                                     "on. Lower the learning rate, or use bfloat16 or float32 instead of float16"))
     return None
 
 
 def _saturation(rows: list[dict]) -> Finding | None:
     "A preference loss so small that what is left to change is everything else."
-    losses = [(row["step"], row["loss"]) for row in rows if "rewards/margins" in row and isinstance(row.get("loss"), (int, float))]
+    losses = [(row["step"], row["loss"])
+              for row in rows if "rewards/margins" in row and isinstance(row.get("loss"), (int, float))]
     last = losses[-RECENT:]
     if len(last) < RECENT or max(value for _, value in last) >= SATURATED: return None
-    return Finding(kind="saturation", step=last[-1][0], sentence=f"step {last[-1][0]}: the loss has been below {SATURATED} for {RECENT} steps; the pairs have nothing left to teach, and further steps only drift. Use fewer epochs, or a higher beta")
+    return Finding(
+        kind="saturation", step=last[-1][0],
+        sentence=(f"step {last[-1][0]}: the loss has been below {SATURATED} for {RECENT} steps; the pairs have nothing "
+                  "left to teach, and further steps only drift. Use fewer epochs, or a higher beta")
+    )
 
 
 def _displacement(rows: list[dict]) -> Finding | None:
@@ -81,7 +91,12 @@ def _displacement(rows: list[dict]) -> Finding | None:
     if len(last) < RECENT: return None
     mean = sum(value for _, value in last) / len(last)
     if mean >= DISPLACED: return None
-    return Finding(kind="displacement", step=last[-1][0], sentence=f"step {last[-1][0]}: chosen answers have lost {-mean:.1f} nats against the reference (mean of {RECENT} steps): the loss falls because rejected falls faster, and the probability goes to answers nobody chose. Add an sft term (loss: sigmoid=1,sft=0.2), raise beta, or lower the learning rate")
+    return Finding(
+        kind="displacement", step=last[-1][0],
+        sentence=(f"step {last[-1][0]}: chosen answers have lost {-mean:.1f} nats against the reference (mean of "
+                  f"{RECENT} steps): the loss falls because rejected falls faster, and the probability goes to answers "
+                  "nobody chose. Add an sft term (loss: sigmoid=1,sft=0.2), raise beta, or lower the learning rate")
+    )
 
 
 def _gradient(rows: list[dict]) -> Finding | None:
@@ -91,21 +106,31 @@ def _gradient(rows: list[dict]) -> Finding | None:
     step, last = norms[-1]
     usual = median(value for _, value in norms[:-1])
     if usual == 0 or last <= STEEP * usual: return None
-    return Finding(kind="gradient", step=step, sentence=f"step {step}: the gradient's norm is {last:.3g}, {last / usual:.0f} times its median so far; one batch pulls much harder than the others. Look at its pairs, or lower the learning rate")
+    return Finding(
+        kind="gradient", step=step,
+        sentence=(f"step {step}: the gradient's norm is {last:.3g}, {last / usual:.0f} times its median so far; "
+                  "one batch pulls much harder than the others. Look at its pairs, or lower the learning rate")
+    )
 
 
 def _repetition(rows: list[dict]) -> Finding | None:
     "Answers that go in circles, more than before training."
     shares = _numbers(rows, "watch/repetition")
     if len(shares) < 2 or shares[-1][1] < CIRCLES or shares[-1][1] <= shares[0][1]: return None
-    return Finding(kind="repetition", step=shares[-1][0], sentence=f"step {shares[-1][0]}: {shares[-1][1]:.0%} of the watched answers go in circles, {shares[0][1]:.0%} did before training; the model is being damaged. Raise beta, lower the learning rate, or stop earlier")
+    return Finding(kind="repetition", step=shares[-1][0],
+                   sentence=(f"step {shares[-1][0]}: {shares[-1][1]:.0%} of the watched answers go in circles, "
+                             f"{shares[0][1]:.0%} did before training; the model is being damaged. "
+                             "Raise beta, lower the learning rate, or stop earlier"))
 
 
 def _length(rows: list[dict]) -> Finding | None:
     "Answers that became much longer or shorter."
     words = _numbers(rows, "watch/words")
     if len(words) < 2 or words[0][1] == 0 or SHRUNK <= words[-1][1] / words[0][1] <= GROWN: return None
-    return Finding(kind="length", step=words[-1][0], sentence=f"step {words[-1][0]}: the watched answers have {words[-1][1]:.0f} words on average, {words[0][1]:.0f} before training; length is being learned instead of what the pairs differ in. See length_match, sigmoid_norm and ld_alpha")
+    return Finding(kind="length", step=words[-1][0],
+                   sentence=(f"step {words[-1][0]}: the watched answers have {words[-1][1]:.0f} words on average, "
+                             f"{words[0][1]:.0f} before training; length is being learned instead of what the pairs "
+                             "differ in. See length_match, sigmoid_norm and ld_alpha"))
 
 
 WATCH_RULES = (_nan, _saturation, _displacement, _gradient, _repetition, _length)
