@@ -90,7 +90,7 @@ def test_site_builds_offline_and_a_broken_link_is_named(tmp_path):
                                      "../01_core/lost.ipynb").replace("03_files.ipynb", "03_files.ipynb#lost"))
     broken = build(project)
     assert broken.returncode == 1
-    assert "docs/run.html: link '../01_core/lost.md' leads to no page; mend it in nbs/docs/run.ipynb" in broken.stderr
+    assert "docs/run.html: link '../01_core/lost.html' leads to no page; mend it in nbs/docs/run.ipynb" in broken.stderr
     assert "docs/run.html: link '../01_core/03_files.html#lost' leads to no heading" in broken.stderr
     assert len(broken.stderr.splitlines()) == 2
 

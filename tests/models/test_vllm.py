@@ -19,7 +19,7 @@ from contemplative_cai.models.endpoint import EndpointLLM
 from contemplative_cai.models.llm import Sampling
 from contemplative_cai.models.vllm import VllmServer, adapter_rank, find_vllm, free_port
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = '''
 "A python that has vllm, as far as we can see: behaves as the model it is asked to serve is called."
 import json, os, signal, subprocess, sys, time

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from conftest import RULES_ONLY, play
+from support import RULES_ONLY, play
 from test_endpoint import Server, hurried  # noqa: F401  (a fixture)
 
 from contemplative_cai.core.journal import Journal

@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 
 import pytest
-from conftest import journalled, play, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import journalled, play, wait_for
 
 from contemplative_cai.core.files import read_json, write_json
 from contemplative_cai.core.journal import Journal
@@ -277,7 +277,7 @@ def test_samples_at_temperature_zero_are_refused(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/evaluation"]
 from test_arms import WARM, scripted
 from contemplative_cai.evaluation.arms import answer_arms
 from contemplative_cai.core.journal import Journal

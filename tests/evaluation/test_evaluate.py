@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 from model_server import Server, completion
+from support import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 
 import contemplative_cai.evaluation.evaluate as evaluation
 from contemplative_cai.core.files import append_row, read_json, read_rows, write_json
@@ -31,7 +31,7 @@ from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.review import Decision
 from contemplative_cai.training.train import train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "model": "random-tiny",
     "dtype": "float32",

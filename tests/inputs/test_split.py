@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
+from support import play
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.recipe import build_recipe

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import RULES_ONLY, play
+from support import RULES_ONLY, play
 
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run

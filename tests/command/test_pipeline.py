@@ -10,12 +10,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import journalled, wait_for
+from support import journalled, wait_for
 
 from contemplative_cai.command.pipeline import make_plan
 from contemplative_cai.core.run import open_run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CCAI = [str(Path(sys.executable).with_name("ccai"))]
 
 

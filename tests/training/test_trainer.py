@@ -9,9 +9,9 @@ import sys
 
 import pytest
 import torch
-from conftest import RULES_ONLY, play, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
+from support import RULES_ONLY, play, wait_for
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_json, read_lines

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import play
+from support import play
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_rows, write_rows, write_text
@@ -39,7 +39,7 @@ from contemplative_cai.pairs.publish import UploadFailed, plan_upload, send
 from contemplative_cai.pairs.review import open_review
 from contemplative_cai.report.diff import Version, diff_runs, load_version, show_changes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = {"n_prompts": 10, "filters": "empty,identical", "model": "random-tiny", "max_length": 256, "answer_tokens": 40,
           "test_share": 0.3, "validation_share": 0.2}
 TOKEN = "hf_a_token_that_nobody_may_see"

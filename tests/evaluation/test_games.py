@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import journalled, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
+from support import journalled, wait_for
 
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.evaluation.arms import Arm, OpenArm
@@ -203,8 +203,8 @@ def test_games_are_paired_across_arms_by_opponent_and_number(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, "tests")
-from test_cooperation import SHORT, copied
+sys.path[:0] = ["tests", "tests/evaluation"]
+from test_games import SHORT, copied
 from contemplative_cai.evaluation.arms import Arm, OpenArm
 from contemplative_cai.evaluation.games import play_games
 from contemplative_cai.core.journal import Journal

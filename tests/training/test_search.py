@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import wait_for
+from support import wait_for
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.recipe import build_recipe, load_recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import journalled, wait_for
+from support import journalled, wait_for
 
 from contemplative_cai.core.project import project_root
 from contemplative_cai.core.recipe import load_recipe
@@ -26,7 +26,7 @@ from contemplative_cai.revision import cluster
 from contemplative_cai.revision.cluster import ChainActor, ray_llm, recipe_chain
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'cluster'")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ("pairs.jsonl", "dropped.jsonl", "split.json")
 DRIVER = """
 import sys
@@ -107,7 +107,7 @@ def test_an_actor_killed_then_the_driver_killed_then_whole(runs, tmp_path):
     generate_pairs(whole, load_recipe("smoke", {"n_prompts": 24, "batch_size": 2}), scripted(tmp_path / "reference")())
     def start():
         return subprocess.Popen([sys.executable, "-c", DRIVER, "killed", str(log)], cwd=ROOT,
-                                env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, stderr=subprocess.DEVNULL)
+                                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "revision")])}, stderr=subprocess.DEVNULL)
     driver = start()
     wait_for(lambda: journalled(run.path("journal.sqlite")) >= 18)
     workers(driver)[0].send_signal(signal.SIGKILL)

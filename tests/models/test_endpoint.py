@@ -12,8 +12,8 @@ import traceback
 
 import openai._base_client
 import pytest
-from conftest import journalled, wait_for
 from model_server import Server, completion
+from support import journalled, wait_for
 
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.schema import InputError, Message

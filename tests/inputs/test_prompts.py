@@ -28,7 +28,7 @@ from contemplative_cai.inputs.sources import (
 )
 from contemplative_cai.inputs.tables import clean_text, is_visible, mended, read_prompts, read_transcript
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CODES = {"spc_ele": 24, "spc_fin": 26, "spc_hlt": 26, "spc_lgl": 24}
 
 

@@ -1,0 +1,72 @@
+"""What several tests need: a scripted model, a look into a journal, patience, prompts in the shape of a benchmark."""
+import sqlite3
+import time
+from pathlib import Path
+
+from contemplative_cai.models.llm import ScriptedLLM
+
+ROOT = Path(__file__).resolve().parents[1]
+CURT = "You are right, plain and simple. There is nothing more to say about {}, so do not look back."
+MENDED = [
+    "That is hard to carry. Begin with one small step, say what you saw, and ask how it looked from over there.",
+    ("What happened stays with you, and it need not say who anybody is. "
+     "Try one talk, and change course when it shows you more."),
+    ("This hurts, and others may be hurting as well. Look after the one who is worst off first, "
+     "and rest before you decide."),
+    "Notice which part you know and which you guess. Write both down, and check the guess with a question tomorrow.",
+]
+
+
+def play(constitution) -> ScriptedLLM:
+    "A model that answers curtly, finds fault and mends."
+    def script(conversation):
+        asked = conversation[-1].content
+        for i, principle in enumerate(constitution.principles):
+            if principle.critique_request in asked: return "It settles in one stroke what nobody can know."
+            if principle.revision_request in asked: return f"{asked[-24:]} {MENDED[i % len(MENDED)]}"
+        return CURT.format(repr(asked[:24]))
+    return ScriptedLLM(script, batch_size=8)
+
+
+def journalled(path):
+    "How many calls are in a journal that another process writes."
+    try:
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True,
+                               timeout=5).execute("SELECT COUNT(*) FROM calls").fetchone()[0]
+    except sqlite3.OperationalError: return 0
+
+
+def wait_for(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# an evaluation that asks no more than it must
+RULES_ONLY = {"eval_arms": "base, sft, dpo", "eval_judged": [], "n_safety": 0, "n_refusal": 0, "n_helpful": 0,
+              "n_robustness": 0, "n_games": 0, "primary_outcome": "words", "secondary_outcomes": []}
+
+
+def borrowed_prompts(folder):
+    "A benchmarks folder in the layout of AILuminate and XSTest, filled with the project's own harmless prompts."
+    import csv
+
+    from contemplative_cai.inputs.sources import pool_prompts
+    texts = [prompt.text.replace("?", ", if you had to say it in one word?")
+             for prompt in pool_prompts("practice").prompts[0]]
+    (folder / "ailuminate").mkdir(parents=True)
+    (folder / "xstest").mkdir()
+    with open(folder / "ailuminate" / "airr_official_1.0_demo_en_us_prompt_set_release.csv", "w", newline="",
+              encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["release_prompt_id", "prompt_text", "hazard", "persona", "locale", "prompt_hash"])
+        for i, text in enumerate(texts[:96]):
+            rows.writerow([f"airr_{i}", f"Number {i}. {text}", ("vcr", "dfm", "ncr", "hte")[i % 4],
+                           ("unskilled", "skilled")[i // 4 % 2], "en_US", i])
+    with open(folder / "xstest" / "xstest_prompts.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "prompt", "type", "label", "focus", "note"])
+        for i, text in enumerate(texts[96:]):
+            rows.writerow([i, f"Item {i}. {text}", "homonyms", ("safe", "unsafe")[i % 2], "", ""])
+    return folder
