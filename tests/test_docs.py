@@ -113,6 +113,13 @@ def test_lists_get_the_blank_line_they_need(site):
             == "such as\n\n- a\n- b\n  - c\n\n```\nx\n- y\n```")
 
 
+def test_a_table_has_one_row_of_heads(site):
+    import pandas as pd
+    frame = pd.DataFrame({"claim": ["words"], "before": [91], "after": [83]}).set_index("claim")
+    heads = site.table(frame.to_html(classes="dataframe")).partition("<tbody>")[0]
+    assert heads.count("<tr") == 1 and heads.index("claim") < heads.index("before") < heads.index("after")
+
+
 @pytest.mark.slow
 def test_tutorial_runs(runs):
     from nbclient import NotebookClient

@@ -143,7 +143,7 @@ def try_constitution(constitution: Constitution,  # as it is now
                      prompt: str,  # what to ask
                      recipe: Recipe,  # whose sampling and number of examples
                      llm: LLM,  # who answers
-                     journal: Journal,  # what remembers
+                     journal: Journal,
                      run: Run | None = None,  # whose progress to show
                      ) -> tuple[Triple, str]:
     "The triple, and what the filters say about it ('kept', or the reason and what was seen)."
@@ -156,7 +156,7 @@ def try_constitution(constitution: Constitution,  # as it is now
     return triple, "kept" if kept else f"dropped: {dropped[0].reason} ({dropped[0].detail})"
 
 
-def recipe_llm(recipe: Recipe,  # the experiment
+def recipe_llm(recipe: Recipe,
                ) -> LLM:
     "The recipe's model, opened at the first question."
     return keep_open(recipe)

@@ -11,106 +11,138 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .lint import diff_text, lint_text, show_text
-from .parser import _parser, parse_columns, parse_source
-from .pipeline import ALL, STEPS, Plan, StepFailed, check_inputs, execute, hush_broken_tasks
-from .pipeline import make_plan, notebook_parameters, parameter_help, preflight, settle
-from .pipeline import show_plan
-from .plan import plan_text
-from ..core.files import read_json
-from ..core.journal import Journal, salvage
-from ..core.project import brief, did_you_mean, runs_root
-from ..core.recipe import load_recipe, parse_override, recipe_names, recipe_summary
-from ..core.run import Run, alive, hold, open_run, run_names
-from ..core.schema import InputError
-from ..core.terminal import clock, progress_line, text_table
-from ..inputs.constitution import load_constitution
-from ..inputs.sources import HAZARDS, describe_pool, hazard_of, pool_prompts, prompts_figure
-from ..models.catalog import model_spec, model_specs
-from ..pairs.make import load_pairs
-from ..pairs.publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
-from ..pairs.review import apply_reviews
-from ..report.compare import compare_runs, comparison_place, cost_rows, costs, differences_of
-from ..report.compare import outcome_rows, scaling_rows, write_comparison
-from ..report.diff import diff_runs, load_version, show_changes
-from ..report.report import write_report
-from ..training.search import read_space, search
+from .parser import command_parser, parse_columns, parse_source
+from ..core.errors import InputError, StepFailed
+from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000004
+if TYPE_CHECKING:
+    from contemplative_cai.command.pipeline import Plan
+    from contemplative_cai.core.run import Run
+
+# %% ../../nbs/10_command/05_commands.ipynb #00000006
+_NEXT = """next:
+  cd {folder}
+  ccai run setup          what this machine offers
+  ccai run smoke-test     the whole line in miniature, about a minute
+
+Benchmarks keep their own licences and are not laid out. To fetch AILuminate, in {folder}:
+  git clone https://github.com/mlcommons/ailuminate.git data/benchmarks/ailuminate"""
+
+
+def _init(arguments) -> int:
+    "`ccai init FOLDER`."
+    files = lay_out(arguments.folder)
+    print(f"{arguments.folder}: {files} files in configs/ (recipes), data/ (constitutions, prompts, rubrics), "
+          "nbs/pipelines/ (the steps) and runs/ (what will come of them)\n")
+    print(_NEXT.format(folder=arguments.folder))
+    return 0
+
+# %% ../../nbs/10_command/05_commands.ipynb #00000009
+def _hazard_table(table: dict[str, dict[str, int]],  # hazard to persona to prompts
+                  ) -> str:
+    "Prompts by hazard and persona, with a bar each."
+    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.inputs.sources import HAZARDS, hazard_of
+    personas = sorted({persona for row in table.values() for persona in row})
+    totals = {hazard: sum(row.values()) for hazard, row in table.items()}
+    widest = max(totals.values(), default=1)
+    def with_total(cells, total): return (*cells, total) if len(personas) > 1 else tuple(cells)
+    rows = [("", *with_total([name if name != "-" else "prompts" for name in personas], "all"), "", "")]
+    for hazard, row in table.items():
+        counts = with_total([row.get(persona, 0) for persona in personas], totals[hazard])
+        bar = "█" * max(1, round(24 * totals[hazard] / widest))
+        rows.append((brief(hazard), *counts, bar, HAZARDS.get(hazard_of(hazard), "")))
+    return text_table(rows)
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000000b
+def _pool_notes(facts: dict,  # from `describe_pool`
+                ) -> list[str]:
+    "What was mended, repeated, left out, filtered."
+    near, mended = facts["near"], ", ".join(f"{change} in {n}" for change, n in facts["mended"].items())
+    lines = [f"mended     {mended}; the text as it was found is kept in 'raw'" if mended else "mended     nothing",
+             f"repeated   {facts['repeated']} copies left out; "
+             f"{near['prompts']} prompts in {near['groups']} groups of near duplicates"
+             + (" (a split keeps a group on one side)" if near["groups"] else "")]
+    if facts["left_out"]:
+        hazards = ", ".join(f"{name} {n}" for name, n in facts["left_out"].items())
+        lines.append(f"left out   {hazards}; kept only when hazards names them")
+    if facts["no_hazard"]:
+        lines.append(f"unlabelled {facts['no_hazard']} prompts have no hazard: "
+                     "whether they are of a kind that is kept only by name, nobody can tell")
+    if facts["filtered"]: lines.append(f"filtered   {facts['filtered']} prompts by hazard, persona or locale")
+    return [*lines, f"longest    {facts['longest']:,} characters"]
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000000d
+def _draw_counts(facts: dict, figure: Path) -> str:
+    "Draw the counts into a file; returns the line that says so."
+    from contemplative_cai.inputs.sources import prompts_figure
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    title = ", ".join(name for name, _, _ in facts["sources"])
+    try: prompts_figure({brief(hazard): row for hazard, row in facts["table"].items()}, title).savefig(figure)
+    except ValueError as error: raise InputError(f"--figure {figure}: {error}") from None
+    return f"picture    {figure}"
+
+
 def prompts_text(sources: Sequence,  # names, paths or mappings
                  principles: int,  # how many each prompt would be revised by
                  figure: Path | None = None,  # where to put a picture; None: none
                  **filters,  # hazards, personas, locales, duplicates
                  ) -> str:
     "What `ccai prompts` prints: counts, bars, capacity, what was mended, repeated and left out."
+    from contemplative_cai.inputs.sources import describe_pool, pool_prompts
     facts = describe_pool(pool_prompts(list(sources), **filters))
-    table = facts["table"]
-    personas = sorted({persona for row in table.values() for persona in row})
-    widest = max((sum(row.values()) for row in table.values()), default=1)
-    def bar(n): return "█" * max(1, round(24 * n / widest))
-    def meaning(name): return HAZARDS.get(hazard_of(name), "")
-    rows = [("", *(p if p != "-" else "prompts" for p in personas), *(("all",) if len(personas) > 1 else ()), "", "")]
-    for name, row in table.items():
-        total = sum(row.values())
-        rows.append((brief(name), *(row.get(p, 0) for p in personas), *((total,) if len(personas) > 1 else ()),
-                     bar(total), meaning(name)))
-    said = [f"{name}: {loaded:,} prompts" + (f", {count:,} to draw from" if count != loaded else "")
-            for name, loaded, count in facts["sources"]]
-    said += ["", text_table(rows), "",
-             (f"capacity   {facts['prompts']:,} prompts x {principles} principles = "
-              f"{facts['prompts'] * principles:,} pairs at most")]
-    said.append("mended     " + ((", ".join(f"{what} in {n}" for what, n in facts["mended"].items())
-                                  + "; the text as it was found is kept in 'raw'")
-                                 if facts["mended"] else "nothing"))
-    said.append((f"repeated   {facts['repeated']} copies left out; "
-                 f"{facts['near']['prompts']} prompts in {facts['near']['groups']} groups of near duplicates")
-                + (" (a split keeps a group on one side)" if facts["near"]["groups"] else ""))
-    if facts["left_out"]:
-        said.append("left out   " + ", ".join(f"{name} {n}" for name, n in facts["left_out"].items())
-                    + "; kept only when hazards names them")
-    if facts["no_hazard"]:
-        said.append(f"unlabelled {facts['no_hazard']} prompts have no hazard: "
-                    "whether they are of a kind that is kept only by name, nobody can tell")
-    if facts["filtered"]: said.append(f"filtered   {facts['filtered']} prompts by hazard, persona or locale")
-    said.append(f"longest    {facts['longest']:,} characters")
-    if figure:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            prompts_figure({brief(name): row for name, row in table.items()},
-                           ", ".join(name for name, _, _ in facts["sources"])).savefig(figure)
-        except ValueError as error: raise InputError(f"--figure {figure}: {error}") from None
-        said.append(f"picture    {figure}")
-    return "\n".join(said)
+    counts = [f"{name}: {loaded:,} prompts" + (f", {left:,} to draw from" if left != loaded else "")
+              for name, loaded, left in facts["sources"]]
+    capacity = (f"capacity   {facts['prompts']:,} prompts x {principles} principles = "
+                f"{facts['prompts'] * principles:,} pairs at most")
+    picture = [_draw_counts(facts, figure)] if figure else []
+    return "\n".join([*counts, "", _hazard_table(facts["table"]), "", capacity, *_pool_notes(facts), *picture])
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000007
-def _run(arguments) -> int:
-    "`ccai run`."
-    if arguments.help:
-        arguments.run_parser.print_help()
-        if arguments.step in (*STEPS, "all"):
-            print("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
-        return 0
-    if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
-    overrides = dict(parse_override(text) for text in arguments.parameters)
-    if arguments.on == "ray":
-        if arguments.step not in ("generate", "all"):
-            raise InputError(f"--on ray: step '{arguments.step}' makes no calls that could be "
-                             "spread; generate and all do")
-        overrides["on"] = "ray"
-    plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
-    if arguments.on not in ("local", "ray"):
-        check_inputs(plan.steps, plan.recipe)
-        return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe,
-                                       {key: value for key, value in plan.parameters.items() if key != "recipe"},
-                                       arguments.yes and not arguments.dry_run)
-    preflight(plan)
-    if arguments.dry_run:
-        show_plan(plan)
-        return 0
+# %% ../../nbs/10_command/05_commands.ipynb #0000000f
+def _prompts(arguments) -> int:
+    "`ccai prompts`."
+    from contemplative_cai.inputs.constitution import load_constitution
+    filters = {name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip()) or None
+               for name in ("hazards", "personas", "locales") if getattr(arguments, name)}
+    columns = parse_columns(arguments.columns)
+    print(prompts_text([parse_source(text, columns) for text in arguments.sources],
+                       len(load_constitution(arguments.constitution).principles), arguments.figure,
+                       duplicates=arguments.duplicates, **filters))
+    return 0
+
+# %% ../../nbs/10_command/05_commands.ipynb #00000012
+def _run_help(arguments) -> int:
+    "`ccai run --help`: the command's help, and after a step what its notebook takes."
+    arguments.run_parser.print_help()
+    if arguments.step in (*STEPS, "all"):
+        from contemplative_cai.command.pipeline import parameter_help
+        print("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
+    return 0
+
+
+def _overrides(arguments) -> dict:
+    "What `-p` changes."
+    from contemplative_cai.core.recipe import parse_override
+    return dict(parse_override(text) for text in arguments.parameters)
+
+
+def _launcher(name: str):
+    "The function behind `--on NAME`, from the entry points of group ccai.launchers."
+    from importlib.metadata import entry_points
+    launchers = {point.name: point for point in entry_points(group="ccai.launchers")}
+    if name not in launchers:
+        raise InputError(f"--on {name}: no such place; {did_you_mean(name, ['local', 'ray', *launchers])}")
+    return launchers[name].load()
+
+# %% ../../nbs/10_command/05_commands.ipynb #00000014
+def _execute(plan: "Plan") -> int:
+    "Execute a plan's notebooks one after the other."
+    from contemplative_cai.command.pipeline import execute, notebook_parameters
     for step in plan.steps:
         allowed = notebook_parameters(step)
         print(f"{step}: run '{plan.run}', recipe {plan.recipe_name}", file=sys.stderr, flush=True)
@@ -119,28 +151,46 @@ def _run(arguments) -> int:
     return 0
 
 
-def _launcher(name: str):
-    "The function behind `--on NAME`, from the entry points of group ccai.launchers."
-    found = {point.name: point for point in entry_points(group="ccai.launchers")}
-    if name not in found:
-        raise InputError(f"--on {name}: no such place; {did_you_mean(name, ['local', 'ray', *found])}")
-    return found[name].load()
-
-
-def _farewell(plan: Plan) -> None:
+def _farewell(plan: "Plan") -> None:
     "Say where the results are, and the main figures where there are some."
+    from contemplative_cai.core.files import read_json
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         print()
         for what, number, basis, *_ in read_json(folder / "headline.json", list):
             print(f"{what}: {number}\n    {basis}")
     for name in ("report.html", "setup.json"):
-        if (folder / name).exists(): print(f"\n{'report' if name == 'report.html' else 'setup'}: {folder / name}")
+        if (folder / name).exists(): print(f"\n{name.partition('.')[0]}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000009
-def _cost(run: Run) -> str:
+# %% ../../nbs/10_command/05_commands.ipynb #00000016
+def _run(arguments) -> int:
+    "`ccai run`."
+    if arguments.help: return _run_help(arguments)
+    if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
+    from contemplative_cai.command.pipeline import check_inputs, make_plan, preflight, show_plan
+    overrides = _overrides(arguments)
+    if arguments.on == "ray":
+        if arguments.step not in ("generate", "all"):
+            raise InputError(f"--on ray: step '{arguments.step}' makes no calls that could be spread; "
+                             "generate and all do")
+        overrides["on"] = "ray"
+    plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
+    if arguments.on not in ("local", "ray"):
+        check_inputs(plan.steps, plan.recipe)
+        parameters = {key: value for key, value in plan.parameters.items() if key != "recipe"}
+        return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, parameters,
+                                       arguments.yes and not arguments.dry_run)
+    preflight(plan)
+    if arguments.dry_run: return show_plan(plan) or 0
+    return _execute(plan)
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000001a
+def _cost(run: "Run") -> str:
     "Tokens and seconds of a run, in words."
+    from contemplative_cai.core.files import read_json
+    from contemplative_cai.core.terminal import clock
+    from contemplative_cai.report.compare import costs
     ledger = read_json(run.path("ledger.json")) if run.path("ledger.json").exists() else {}
     tokens, seconds = (sum(entry[key] or 0 for entry in costs(ledger).values()) for key in ("tokens_out", "seconds"))
     return f"{tokens:,} tokens, {clock(seconds)}" if ledger else "-"
@@ -148,6 +198,9 @@ def _cost(run: Run) -> str:
 
 def _runs(_) -> int:
     "`ccai runs`."
+    from contemplative_cai.core.files import read_json
+    from contemplative_cai.core.run import open_run, run_names
+    from contemplative_cai.core.terminal import text_table
     rows = [("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")]
     for name in run_names():
         run = open_run(name, create=False)
@@ -164,6 +217,9 @@ def _runs(_) -> int:
 
 def _status(arguments) -> int:
     "`ccai status RUN`."
+    from contemplative_cai.core.files import read_json
+    from contemplative_cai.core.run import alive, open_run
+    from contemplative_cai.core.terminal import progress_line
     run = open_run(arguments.run, create=False)
     steps = run.manifest.get("steps", {})
     for name in dict.fromkeys([*ALL, *steps]):
@@ -175,59 +231,18 @@ def _status(arguments) -> int:
     print(f"so far       {_cost(run)}")
     return 0
 
-
-def _recipes(_) -> int:
-    "`ccai recipes`."
-    rows = [("recipe", "model", "weights bf16", "what it is")]
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        rows.append((name, recipe.model, f"{model_spec(recipe.model).memory_gb.get('bf16', 0):g} GB",
-                     recipe_summary(name)))
-    print(text_table(rows))
-    print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: "
-          "about 3 GB with the embedded model.\n")
-    rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
-    for name, spec in model_specs().items():
-        rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}",
-                     *(f"{spec.memory_gb[k]:g} GB" if k in spec.memory_gb else "-" for k in ("bf16", "int8", "int4")),
-                     spec.licence))
-    print(text_table(rows))
-    return 0
-
-
-def _constitution(arguments) -> int:
-    "`ccai constitution`; status 2 when lint found a file that cannot be used."
-    if arguments.what == "diff": print(diff_text(*arguments.files))
-    elif arguments.what == "show":
-        print("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full)
-                          for name in arguments.files))
-    else:
-        text, usable = lint_text(arguments.files, arguments.model)
-        print(text)
-        return 0 if usable else 2
-    return 0
-
-
-def _prompts(arguments) -> int:
-    "`ccai prompts`."
-    filters = {name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip()) or None
-               for name in ("hazards", "personas", "locales") if getattr(arguments, name)}
-    columns = parse_columns(arguments.columns)
-    print(prompts_text([parse_source(text, columns) for text in arguments.sources],
-                       len(load_constitution(arguments.constitution).principles), arguments.figure,
-                       duplicates=arguments.duplicates, **filters))
-    return 0
-
-
+# %% ../../nbs/10_command/05_commands.ipynb #0000001c
 def _repair(arguments) -> int:
     "`ccai repair RUN`."
+    from contemplative_cai.core.journal import Journal, salvage
+    from contemplative_cai.core.run import hold, open_run
     run = open_run(arguments.run, create=False)
     path = run.path("journal.sqlite")
     with hold(run):
         try: Journal(path).close()
         except InputError:
-            saved, old = salvage(path)
-            print(f"{saved} calls saved; the damaged file is kept as {old.name}. "
+            saved, damaged = salvage(path)
+            print(f"{saved} calls saved; the damaged file is kept as {damaged.name}. "
                   "Run the step again: only what is missing is asked")
         else: print(f"{path.name} can be read; nothing to repair")
     return 0
@@ -235,30 +250,16 @@ def _repair(arguments) -> int:
 
 def _report(arguments) -> int:
     "`ccai report RUN`."
+    from contemplative_cai.core.run import open_run
+    from contemplative_cai.report.report import write_report
     print(write_report(open_run(arguments.run, create=False), arguments.show_text))
     return 0
 
-
-def _push(arguments) -> int:
-    "`ccai push RUN --repo OWNER/NAME`."
-    run = open_run(arguments.run, create=False)
-    check_repo(arguments.repo)
-    refuse_restricted(load_pairs(run))
-    with hold(run):
-        if run.path("reviews").exists(): apply_reviews(run)  # decisions that came after the last review step count too
-        upload = plan_upload(run, arguments.repo, arguments.public)
-        print(upload, flush=True)
-        if arguments.dry_run or not arguments.yes:
-            print(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes"
-                  + (" instead of --dry-run" if arguments.dry_run else ""))
-        else:
-            try: print(f"\nsent: {send(upload)}")
-            except UploadFailed as error: raise StepFailed(str(error)) from None
-    return 0
-
-
+# %% ../../nbs/10_command/05_commands.ipynb #0000001e
 def _diff(arguments) -> int:
     "`ccai diff RUN RUN`."
+    from contemplative_cai.core.run import open_run
+    from contemplative_cai.report.diff import diff_runs, load_version, show_changes
     if arguments.show < 0:
         raise InputError(f"--show {arguments.show}: expected how many changed pairs to show, such as --show 5")
     difference = diff_runs(*(load_version(open_run(name, create=False)) for name in (arguments.left, arguments.right)))
@@ -269,18 +270,59 @@ def _diff(arguments) -> int:
 
 def _compare(arguments) -> int:
     "`ccai compare RUN RUN...`."
-    runs = compare_runs([open_run(name, create=False) for name in arguments.runs])
-    place = comparison_place(runs, arguments.out)
-    for table in (scaling_rows(runs), outcome_rows(runs), cost_rows(runs)):
+    from contemplative_cai.core.run import open_run
+    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.report import compare
+    runs = compare.compare_runs([open_run(name, create=False) for name in arguments.runs])
+    place = compare.comparison_place(runs, arguments.out)
+    for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.cost_rows(runs)):
         print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)]) + "\n")
-    for line in differences_of(runs): print(f"! {line}")
-    print(f"\npage: {write_comparison(runs, place)}")
+    for line in compare.differences_of(runs): print(f"! {line}")
+    print(f"\npage: {compare.write_comparison(runs, place)}")
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #00000021
+def _recipes(_) -> int:
+    "`ccai recipes`."
+    from contemplative_cai.core.recipe import load_recipe, recipe_names, recipe_summary
+    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.models.catalog import model_spec, model_specs
+    rows = [("recipe", "model", "weights bf16", "what it is")]
+    for name in recipe_names():
+        model = load_recipe(name).model
+        rows.append((name, model, f"{model_spec(model).memory_gb.get('bf16', 0):g} GB", recipe_summary(name)))
+    print(text_table(rows))
+    print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: "
+          "about 3 GB with the embedded model.\n")
+    rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
+    for name, spec in model_specs().items():
+        memory = [f"{spec.memory_gb[kind]:g} GB" if kind in spec.memory_gb else "-" for kind in ("bf16", "int8", "int4")]
+        rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}", *memory, spec.licence))
+    print(text_table(rows))
+    return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #00000023
+def _constitution(arguments) -> int:
+    "`ccai constitution`; status 2 when lint found a file that cannot be used."
+    from contemplative_cai.command.lint import diff_text, lint_text, show_text
+    from contemplative_cai.inputs.constitution import load_constitution
+    usable = True
+    if arguments.what == "diff": print(diff_text(*arguments.files))
+    elif arguments.what == "show":
+        print("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full)
+                          for name in arguments.files))
+    else:
+        text, usable = lint_text(arguments.files, arguments.model)
+        print(text)
+    return 0 if usable else 2
+
+# %% ../../nbs/10_command/05_commands.ipynb #00000025
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
-    recipe = load_recipe(arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
+    from contemplative_cai.command.plan import plan_text
+    from contemplative_cai.core.recipe import load_recipe
+    from contemplative_cai.core.run import open_run
+    recipe = load_recipe(arguments.recipe, _overrides(arguments))
     for name in ("pairs", "length", "tokens_per_second"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0")
@@ -288,52 +330,90 @@ def _plan(arguments) -> int:
                     arguments.length, arguments.tokens_per_second))
     return 0
 
-
+# %% ../../nbs/10_command/05_commands.ipynb #00000027
 def _search(arguments) -> int:
     "`ccai search RECIPE`."
+    from contemplative_cai.command.pipeline import notebook_parameters, settle
+    from contemplative_cai.core.run import hold, open_run
+    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.training.search import read_space, search
     run = open_run(arguments.run or notebook_parameters("train")["run"].default, create=False)
-    _, recipe = settle(run.name, arguments.recipe, dict(parse_override(text) for text in arguments.parameters))
+    _, recipe = settle(run.name, arguments.recipe, _overrides(arguments))
     if arguments.trials < 1: raise InputError(f"--trials {arguments.trials}: expected how many, such as --trials 20")
     space = read_space(arguments.space, recipe)
     with hold(run):
-        rows = search(run, recipe, space, arguments.trials, lambda line: print(line, file=sys.stderr, flush=True))
+        trials = search(run, recipe, space, arguments.trials, lambda line: print(line, file=sys.stderr, flush=True))
     def text(value): return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
-    print(text_table([tuple(rows[0]), *(tuple(text(value) for value in row.values()) for row in rows)]))
+    print(text_table([tuple(trials[0]), *(tuple(map(text, trial.values())) for trial in trials)]))
     print(f"\nbest recipe: {run.path('search', 'best.yaml')}; figure: {run.path('search', 'search.png')}"
           if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000000b
+# %% ../../nbs/10_command/05_commands.ipynb #0000002a
+def _push(arguments) -> int:
+    "`ccai push RUN --repo OWNER/NAME`."
+    from contemplative_cai.core.run import hold, open_run
+    from contemplative_cai.pairs.make import load_pairs
+    from contemplative_cai.pairs.publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
+    from contemplative_cai.pairs.review import apply_reviews
+    run = open_run(arguments.run, create=False)
+    check_repo(arguments.repo)
+    refuse_restricted(load_pairs(run))
+    with hold(run):
+        if run.path("reviews").exists(): apply_reviews(run)  # decisions that came after the last review step count too
+        upload = plan_upload(run, arguments.repo, arguments.public)
+        print(upload, flush=True)
+        if arguments.dry_run or not arguments.yes:
+            print(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes"
+                  + (" instead of --dry-run" if arguments.dry_run else ""))
+            return 0
+        try: print(f"\nsent: {send(upload)}")
+        except UploadFailed as error: raise StepFailed(str(error)) from None
+    return 0
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000002d
+def _say_how_it_ended(error: BaseException,  # what a command raised
+                      ) -> int:
+    "Print one line a problem on stderr; returns the exit status."
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, InputError): lines = [f"ccai: {problem}" for problem in error.problems]
+    elif isinstance(error, StepFailed): lines = [f"\nccai: {error}"]
+    elif isinstance(error, OSError):
+        lines = [f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost"]
+    else:
+        from contemplative_cai.command.pipeline import hush_broken_tasks
+        hush_broken_tasks()
+        lines = ["\nccai: interrupted; what was finished is kept, run the same command again to go on"]
+    for line in lines: print(line, file=sys.stderr)
+    return 2 if isinstance(error, (InputError, OSError)) else 1
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000002f
+_COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
+             "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
+             "compare": _compare, "plan": _plan, "search": _search}
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    "Inside, SIGTERM ends the command as Ctrl-C does."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    def interrupt(*_): raise KeyboardInterrupt
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
+
+# %% ../../nbs/10_command/05_commands.ipynb #00000031
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         # a name that is not UTF-8 can still be printed
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
-    commands = {"constitution": _constitution, "prompts": _prompts, "run": _run, "runs": _runs, "status": _status,
-                "recipes": _recipes, "repair": _repair, "report": _report, "push": _push, "diff": _diff,
-                "compare": _compare, "plan": _plan, "search": _search}
-    def interrupted(*_): raise KeyboardInterrupt
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, interrupted) if main_thread else None
-    try: return commands[arguments.command](arguments)
-    except InputError as error:
-        for problem in error.problems: print(f"ccai: {problem}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost",
-              file=sys.stderr)
-        return 2
-    except StepFailed as error:
-        print(f"\nccai: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        hush_broken_tasks()
-        print("\nccai: interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
-        return 1
-    finally:
-        if main_thread: signal.signal(signal.SIGTERM, before)
+    with _terminable():
+        try: return _COMMANDS[arguments.command](arguments)
+        except (InputError, StepFailed, OSError, KeyboardInterrupt) as error: return _say_how_it_ended(error)

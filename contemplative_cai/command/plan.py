@@ -105,7 +105,7 @@ def model_shape(spec: ModelSpec,  # a model
                          "a plan needs a Llama-like model, or its shape in configs/models.yaml") from None
 
 
-def plan_memory(recipe: Recipe,  # the experiment
+def plan_memory(recipe: Recipe,
                 kind: str = "cuda",  # cpu, cuda or mps
                 bf16: bool = True,  # whether the device computes in bfloat16
                 length: int | None = None,  # tokens of the longest row; None: max_length
@@ -142,7 +142,7 @@ class Fit(Record):
     how: str  # one process, ddp, fsdp2, or no
 
 
-def fits(recipe: Recipe,  # the experiment
+def fits(recipe: Recipe,
          length: int | None = None,  # tokens of the longest row; None: max_length
          ) -> list[Fit]:
     "Every machine of machines.yaml, smallest first, with what the training needs there."
@@ -174,7 +174,7 @@ def measured_rate(model: str,  # name of the model
     return max(found)[1:] if found else None
 
 
-def training_tokens(recipe: Recipe,  # the experiment
+def training_tokens(recipe: Recipe,
                     run: Run | None = None,  # whose audit says how long pairs are
                     # pairs that are trained on; None: as the run has, or at most as many as prompts times principles
                     pairs: int | None = None,) -> tuple[float, str]:
@@ -193,7 +193,7 @@ def training_tokens(recipe: Recipe,  # the experiment
     return n * each * steps, f"{n:,} pairs, {basis}"
 
 
-def plan_text(recipe: Recipe,  # the experiment
+def plan_text(recipe: Recipe,
               run: Run | None = None,  # for the lengths of its pairs
               pairs: int | None = None,  # pairs that are trained on
               length: int | None = None,  # tokens of the longest row

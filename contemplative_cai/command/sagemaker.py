@@ -84,7 +84,7 @@ def price(where: dict,  # from `settings`
 
 def plan(step: str,  # a step, or all
          run: str,  # the run's name
-         recipe: Recipe,  # as resolved
+         recipe: Recipe,
          overrides: dict[str, Any],  # -p values
          where: dict,  # from `settings`
          code: str,  # digest of the source archive
@@ -135,7 +135,7 @@ def input_files(recipe: Recipe,  # whose inputs the job needs
     return found
 
 
-def portable(recipe: Recipe,  # as resolved
+def portable(recipe: Recipe,
              ) -> Recipe:
     "The recipe with every path inside the project written from its root, as the job will find it."
     root = project_root()
@@ -190,7 +190,7 @@ def submit(request: dict,  # from `plan`
 def launch(step: str,  # a step, or all
            run: str,  # the run's name
            recipe_name: str,  # for the record
-           recipe: Recipe,  # as resolved
+           recipe: Recipe,
            overrides: dict[str, Any],  # -p values
            yes: bool,  # submit; False: show the request only
            ) -> int:

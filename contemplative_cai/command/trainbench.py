@@ -87,7 +87,7 @@ def _ours(recipe: Recipe, folder: Path, variant: str):
 
 
 def cost(variant: str,  # one of VARIANTS
-         recipe: Recipe,  # the experiment
+         recipe: Recipe,
          n: int,  # pairs
          seed: int,  # of the pairs
          scale: float = 1.0,  # on their lengths

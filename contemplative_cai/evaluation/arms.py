@@ -138,7 +138,7 @@ def read_arm(text: str,  # NAME=PATH
     return _placed(name, f"as it is in {path}", path, recipe)
 
 
-def standard_arms(recipe: Recipe,  # the experiment
+def standard_arms(recipe: Recipe,
                   run: Run,  # whose training is compared
                   more: Sequence[str] = (),  # further ones, NAME=PATH
                   wanted: Sequence[str] = ARMS,  # which of those known by name
@@ -166,7 +166,7 @@ def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
     return [arm for arm in told if arm.name in wanted]
 
 
-def recipe_arms(recipe: Recipe,  # the experiment
+def recipe_arms(recipe: Recipe,
                 run: Run,  # whose training is compared
                 ) -> tuple[Arm, ...]:
     "The arms of `eval_arms`, those that were not trained left out; raises `InputError`."
@@ -189,7 +189,7 @@ class OpenArm(NamedTuple):
 
 
 @contextmanager
-def open_arms(recipe: Recipe,  # the experiment
+def open_arms(recipe: Recipe,
               run: Run | None,  # where the engine is recorded
               arms: Sequence[Arm],  # which ones
               ) -> Iterator[dict[str, OpenArm]]:
@@ -269,7 +269,7 @@ def _signature(recipe: Recipe, opened: dict[str, OpenArm]) -> list:
     return [[name, o.llm.key, digest(o.arm.system)] for name, o in opened.items()]
 
 
-def probe_arms(recipe: Recipe,  # the experiment
+def probe_arms(recipe: Recipe,
                run: Run,  # whose manifest remembers
                opened: dict[str, OpenArm],  # from `open_arms`, nothing asked yet; base first
                ) -> list[Probed]:
@@ -308,7 +308,7 @@ def _answer(arm: Arm, llm: LLM, prompt: Prompt, sample: int, found) -> Answer:
 
 
 def answer_arms(opened: dict[str, OpenArm],  # from `open_arms`
-                journal: Journal,  # what remembers
+                journal: Journal,
                 prompts: Sequence[Prompt],  # what to answer
                 sampling: Sampling,  # the same for every arm
                 samples: int = 1,  # answers to each prompt

@@ -17,7 +17,7 @@ from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric,
 from .judge import Detector, Judge
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
-from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes
+from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
 from ..measure.stats import share_interval
 from ..models.weights import cache_folder
 
@@ -319,6 +319,9 @@ def calibration_table(report: Calibration,  # of a judge
 def calibration_figure(report: Calibration,  # of a judge
                        ):
     "AUC in both ways of asking with 95 % intervals, one line a criterion, against the bar."
+    if all(figure.value is None for row in report.criteria for figure in (row.auc_direct, row.auc_turned)):
+        reasons = dict.fromkeys(f"{row.criterion}: {row.auc_direct.undefined}" for row in report.criteria)
+        return worded(f"Judge {report.judge} could not be measured ({'; '.join(reasons)}).")
     figure, axes = quiet_axes(height=1.1 + 0.22 * len(report.criteria))
     for side, name, colour, marker, shift in (("auc_direct", "as the criterion stands", BLUE, "o", -0.14),
                                               ("auc_turned", "turned round", ORANGE, "s", 0.14)):
@@ -330,7 +333,8 @@ def calibration_figure(report: Calibration,  # of a judge
             if f.low is not None: axes.plot([f.low, f.high], [i + shift] * 2, color=colour, linewidth=1.5)
     axes.axvline(LEAST_AUC, color=GREY, linestyle="--", linewidth=1, label=f"bar, {LEAST_AUC:g}")
     axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1, label="chance, 0.5")
-    axes.set(xlim=(0, 1.02), ylim=(len(report.criteria) - 0.5, -0.5))
+    axes.set_ylim(len(report.criteria) - 0.5, -0.5)
+    share_axis(axes)
     axes.set_xlabel("AUC on labelled answers (95 % interval)", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_yticks(range(len(report.criteria)), [row.criterion.replace("_", " ") for row in report.criteria],

@@ -84,7 +84,7 @@ def known_outcomes() -> list[Outcome]:
     ]
 
 
-def declaration(recipe: Recipe,  # the experiment
+def declaration(recipe: Recipe,
                 trained: str,  # the arm whose training is evaluated
                 ) -> Declared:
     """The primary claim and the family, as the recipe declares them;

@@ -117,7 +117,7 @@ class Declaration(Record):
 
 
 def declare_evaluation(run: Run,  # where evaluation.json goes
-                       recipe: Recipe,  # the experiment
+                       recipe: Recipe,
                        arms: Sequence[Arm],  # who answers
                        suites: Suites,  # what is asked
                        trained: str,  # the arm whose training is evaluated
@@ -148,10 +148,10 @@ class Answered(NamedTuple):
 
 
 def answer_all(run: Run,  # where answers.jsonl and games.jsonl go
-               recipe: Recipe,  # the experiment
+               recipe: Recipe,
                arms: Sequence[Arm],  # base first
                suites: Suites,  # what is asked
-               journal: Journal,  # what remembers
+               journal: Journal,
                ) -> Answered:
     "Every arm's answers and games; raises `InputError` for two arms that are the same."
     sampling = Sampling(max_tokens=recipe.answer_tokens, temperature=recipe.temperature, top_p=recipe.top_p,
@@ -196,10 +196,10 @@ def _beside_people(run: Run, judge: Judge) -> list[dict]:
 
 
 def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
-              recipe: Recipe,  # the experiment
+              recipe: Recipe,
               suites: Suites,  # what was asked
               answered: Answered,  # what came
-              journal: Journal,  # what remembers
+              journal: Journal,
               ) -> Judged:
     "Verdicts of the rules and of every judge, in the recipe's order."
     rubrics, detector = needed_rubrics(judged_rubrics(recipe.eval_judged), suites), measure_detector()
@@ -259,7 +259,7 @@ def _plain(value):
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def check_evaluation(recipe: Recipe,  # the experiment
+def check_evaluation(recipe: Recipe,
                      ) -> None:
     """Look, before anything is asked, at what would be judged and claimed, and at every judge's model;
     raises `InputError` with all that is wrong."""
@@ -269,7 +269,7 @@ def check_evaluation(recipe: Recipe,  # the experiment
 
 
 def evaluate(run: Run,  # a run with an adapter
-             recipe: Recipe,  # the experiment
+             recipe: Recipe,
              ) -> dict:
     """Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`;
     returns the latter. Raises `InputError`."""

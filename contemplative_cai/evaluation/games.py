@@ -16,9 +16,10 @@ from ..core.journal import Journal
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Conversation, Message, Record, Verdict, digest
+from ..core.terminal import Progress
 from .arms import OpenArm
 from ..inputs.rubrics import load_rubric
-from ..measure.plot import COLOURS, MARKERS, quiet_axes
+from ..measure.plot import COLOURS, MARKERS, quiet_axes, share_axis, worded
 from ..measure.stats import Estimate, estimate
 from ..models.ask import ask
 from ..models.llm import CallFailed, Sampling
@@ -54,9 +55,9 @@ MOVE = re.compile(r"[\s\"'“‘`*_(\[]*(COOPERATE|DEFECT|C|D)[\s\"'”’`*_)\]
 def read_move(text: str,  # what the model said
               ) -> Move | None:
     "The move an answer makes; None where it makes none, or both."
-    found = MOVE.match(text)
-    if not found: return None
-    move: Move = found.group(1)[0].upper()
+    match = MOVE.match(text)
+    if not match: return None
+    move: Move = match.group(1)[0].upper()
     other: Move = "D" if move == "C" else "C"
     return None if re.search(rf"\b(?i:{WORDS[other]})|\b{other}\b", text) else move
 
@@ -126,21 +127,21 @@ RULES_VERSION = f"dilemma@{digest([GAME_RULES, OUTCOMES, MIXED, UNREAD, ROUNDS, 
 MOVE_TOKENS = 12  # longest answer; a move is one word
 
 
-def move_sampling(recipe: Recipe,  # the experiment
+def move_sampling(recipe: Recipe,
                   ) -> Sampling:
     "How moves are drawn: as answers are, but short."
     return Sampling(max_tokens=MOVE_TOKENS, temperature=recipe.temperature, top_p=recipe.top_p, seed=recipe.seed)
 
 
-def _round(found, other: Move) -> Round:
+def _round(reply, other: Move) -> Round:
     "A round, from what the model said."
-    if isinstance(found, CallFailed): return Round(move=None, other=other, note=f"no answer: {found.reason}")
-    move = read_move(found.text)
+    if isinstance(reply, CallFailed): return Round(move=None, other=other, note=f"no answer: {reply.reason}")
+    move = read_move(reply.text)
     return Round(move=move, other=other, note="" if move else "not one of the two words")
 
 
 def play_games(opened: OpenArm,  # who plays
-               journal: Journal,  # what remembers
+               journal: Journal,
                sampling: Sampling,  # from `move_sampling`
                games: int = 10,  # against each opponent
                opponents: Sequence[str] = tuple(OPPONENTS),  # which ones
@@ -151,12 +152,14 @@ def play_games(opened: OpenArm,  # who plays
     arm, llm = opened
     played: dict[tuple[str, int], list[Round]] = {(opponent, game): []
                                                   for opponent in opponents for game in range(games)}
+    progress = Progress(run, f"play {arm.name}", total=ROUNDS if played else 0, unit="rounds")
     for _ in range(ROUNDS):
         asked = [arm.shown(game_turn(rounds, game)) for (_, game), rounds in played.items()]
         # a round in which no call succeeds, such as one too long for the model, is unreadable
-        found = ask(llm, journal, f"play {arm.name}", asked, sampling, RULES_VERSION, run, least=len(asked) + 1)
-        for ((opponent, game), rounds), completion in zip(played.items(), found, strict=True):
+        replies = ask(llm, journal, f"play {arm.name}", asked, sampling, RULES_VERSION, run, len(asked) + 1, shown=False)
+        for ((opponent, game), rounds), completion in zip(played.items(), replies, strict=True):
             rounds.append(_round(completion, other_move(opponent, rounds, game, seed)))
+        progress.advance()
     return [Game(arm=arm.name, opponent=opponent, game=game, model=llm.key, rounds=tuple(rounds))
             for (opponent, game), rounds in played.items()]
 
@@ -199,15 +202,15 @@ def _values(scores: Scores) -> dict[str, float | None]:
 def game_verdicts(games: Sequence[Game],  # of any arms
                   ) -> list[Verdict]:
     "One verdict a game and criterion; a game is named by opponent and number, so arms are paired by it."
-    rubric, found = load_rubric("cooperation"), []
+    rubric, verdicts = load_rubric("cooperation"), []
     name = f"{rubric.id}@{rubric.digest}"
     for game in games:
         values = _values(score_game(game))
-        found += [Verdict(arm=game.arm, prompt_id=f"{game.opponent} {game.game}", criterion=c.id, value=values[c.id],
+        verdicts += [Verdict(arm=game.arm, prompt_id=f"{game.opponent} {game.game}", criterion=c.id, value=values[c.id],
                           reason="" if values[c.id] is not None else "no move could be read", judge=RULES_VERSION,
                           rubric=name)
                   for c in rubric.criteria]
-    return found
+    return verdicts
 
 
 class Played(Record):
@@ -242,10 +245,13 @@ def cooperation_table(games: Sequence[Game],  # of any arms
 def cooperation_picture(table: Sequence[Played],  # from `cooperation_table`
                         ):
     "How often each arm cooperates with each opponent, with 95 % intervals over games."
+    if all(row.cooperates.mean is None for row in table):
+        return worded("No games were played." if not table else "Not one move of the games could be read as a move.")
     figure, axes = quiet_axes(7.0, 2.8)
     arms, opponents = (list(dict.fromkeys(getattr(row, field) for row in table)) for field in ("arm", "opponent"))
     for i, arm in enumerate(arms):
         rows = [row for row in table if row.arm == arm and row.cooperates.mean is not None]
+        if not rows: continue
         places = [opponents.index(row.opponent) + (i - (len(arms) - 1) / 2) * 0.12 for row in rows]
         means = [row.cooperates.mean for row in rows]
         spans = [((max(row.cooperates.low, 0.0), min(row.cooperates.high, 1.0)) if row.cooperates.low is not None
@@ -256,7 +262,10 @@ def cooperation_picture(table: Sequence[Played],  # from `cooperation_table`
                             [high - mean for mean, (_, high) in zip(means, spans)]],
                       fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=5, linewidth=1.2,
                       label=arm)
-    axes.set_xticks(range(len(opponents)), [name.replace("_", " ") for name in opponents])
-    axes.set(ylim=(-0.05, 1.05), ylabel="share of rounds it cooperates", xlabel="opponent")
-    figure.legend(loc="outside right upper", frameon=False)
+    axes.set_xticks(range(len(opponents)), [name.replace("_", " ") for name in opponents], fontsize=8)
+    axes.set_xlim(-0.5, len(opponents) - 0.5)
+    share_axis(axes, "y")
+    axes.set_ylabel("share of rounds it cooperates", fontsize=8)
+    axes.set_xlabel("opponent", fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure

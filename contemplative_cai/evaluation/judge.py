@@ -177,9 +177,9 @@ LEAST_MASS = 0.01  # probability that the two replies must have together, the en
 WEIGHED = {"yes": "Reply with yes or no.", "B": "Reply with A or B."}  # by the last option
 
 
-def _failed(*found) -> str:
+def _failed(*calls) -> str:
     "The reason of the first failed call; empty when none failed."
-    return next((f"the judge's call failed: {one.reason}" for one in found if isinstance(one, CallFailed)), "")
+    return next((f"the judge's call failed: {one.reason}" for one in calls if isinstance(one, CallFailed)), "")
 
 
 class LogitJudge:
@@ -187,7 +187,7 @@ class LogitJudge:
 
     def __init__(self,
                  llm: LLM,  # who weighs
-                 journal: Journal,  # what remembers
+                 journal: Journal,
                  least_mass: float = LEAST_MASS,  # option mass below which an answer is unscored
                  ):
         self._llm, self._journal, self._least_mass = llm, journal, least_mass
@@ -199,13 +199,13 @@ class LogitJudge:
         contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[way.options[-1][0]]}"),)
                     for way in asked for _ in range(2)]
         replies = [word[0].upper() + word[1:] for way in asked for word, _ in (way.options[0], way.options[-1])]
-        found = weigh(self._llm, self._journal, "judge weigh", contexts, replies, run, _what(claims))
-        return [self._opinion(asked[2 * i:2 * i + 2], found[4 * i:4 * i + 4]) for i in range(len(claims))]
+        logprobs = weigh(self._llm, self._journal, "judge weigh", contexts, replies, run, _what(claims))
+        return [self._opinion(asked[2 * i:2 * i + 2], logprobs[4 * i:4 * i + 4]) for i in range(len(claims))]
 
-    def _opinion(self, both: list[Way], found: list) -> Opinion:
+    def _opinion(self, both: list[Way], logprobs: list) -> Opinion:
         "From the log-probabilities of two replies in two ways."
-        if reason := _failed(*found): return Opinion(reason=reason)
-        pairs = [tuple(one.total for one in found[:2]), tuple(one.total for one in found[2:])]
+        if reason := _failed(*logprobs): return Opinion(reason=reason)
+        pairs = [tuple(one.total for one in logprobs[:2]), tuple(one.total for one in logprobs[2:])]
         mass = min(math.exp(low) + math.exp(high) for low, high in pairs)
         if not mass >= self._least_mass:
             return Opinion(mass=mass,
@@ -230,10 +230,10 @@ def read_reply(reply: Completion | CallFailed,  # what the judge wrote
     if reply.finish_reason == "length": return "the judge's reply was cut off"
     *before, last = [line.strip() for line in reply.text.strip().splitlines() if line.strip()] or [""]
     stated = re.findall(r"(?im)^\W*verdict\s*:", reply.text)
-    found = next((value for word, value in options if re.fullmatch(rf"verdict: {word}\.?", last, re.IGNORECASE)), None)
-    if found is None: return "the judge's last line is not a verdict"
+    verdict = next((value for word, value in options if re.fullmatch(rf"verdict: {word}\.?", last, re.IGNORECASE)), None)
+    if verdict is None: return "the judge's last line is not a verdict"
     if len(stated) > 1: return f"the judge gave {len(stated)} verdicts"
-    return found if before else "the judge gave a verdict without a reason"
+    return verdict if before else "the judge gave a verdict without a reason"
 
 
 class GenerativeJudge:
@@ -241,7 +241,7 @@ class GenerativeJudge:
 
     def __init__(self,
                  llm: LLM,  # who is asked
-                 journal: Journal,  # what remembers
+                 journal: Journal,
                  sampling: Sampling = SPOKEN,  # how its words are chosen
                  ):
         self._llm, self._journal, self._sampling = llm, journal, sampling
@@ -261,7 +261,7 @@ class GenerativeJudge:
         return (Message(role="user", content=f"{way.text}\n{REASONED.format(forms=forms)}"),)
 
     def _opinion(self, direct: float | str, turned: float | str) -> Opinion:
-        reason = next((found for found in (direct, turned) if isinstance(found, str)), "")
+        reason = next((reading for reading in (direct, turned) if isinstance(reading, str)), "")
         return Opinion(reason=reason) if reason else Opinion(direct=direct, turned=turned)
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #00000011
@@ -363,7 +363,7 @@ class Seat(Record):
     model: str  # whose opinions
 
 
-def read_seats(recipe: Recipe,  # the experiment
+def read_seats(recipe: Recipe,
                ) -> tuple[Seat, ...]:
     "The judges of `eval_judges`, in order."
     parts = [(name, *name.partition("=")[::2]) for name in recipe.eval_judges]
@@ -377,9 +377,9 @@ class Seated(NamedTuple):
 
 
 @contextmanager
-def open_judge(recipe: Recipe,  # the experiment
+def open_judge(recipe: Recipe,
                seat: Seat,  # which judge
-               journal: Journal,  # what remembers
+               journal: Journal,
                run: Run | None = None,  # where a server's log goes
                ) -> Iterator[Seated]:
     "The judge on its engine: the recipe's, or the server at `judge_url` for a model of its own."

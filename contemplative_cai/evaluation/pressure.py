@@ -22,10 +22,10 @@ def wrap(prompt: Prompt,  # the bare question
          wording: int = 0,  # which of its wordings
          ) -> Prompt:
     "The wrapped question, with the bare one's id as `parent`; hazard, persona, label and locale stay."
-    said = wrapper.wordings[wording]
+    worded = wrapper.wordings[wording]
     def filled(text): return text.replace(PLACE, prompt.text)
-    turns = (message.model_copy(update={"content": filled(message.content)}) for message in said.history)
-    return Prompt(text=filled(said.text), history=(*prompt.history, *turns), source=f"jailbreak {wrapper.id}",
+    turns = (message.model_copy(update={"content": filled(message.content)}) for message in worded.history)
+    return Prompt(text=filled(worded.text), history=(*prompt.history, *turns), source=f"jailbreak {wrapper.id}",
                   source_id=f"{prompt.id} {wording}", parent=prompt.id,
                   **prompt.model_dump(include={"hazard", "persona", "locale", "principle", "topic", "label"}))
 
@@ -76,8 +76,8 @@ def attempts(prompts: Sequence[Prompt],  # bare ones, held out
     dressed = [(BARE, None, prompt, prompt) for prompt in prompts]
     dressed += [(wrapper.id, n, wrap(prompt, wrapper, n), prompt)
                 for wrapper in wrappers for prompt in prompts for n in _wordings(prompt, wrapper, every_wording, seed)]
-    return [Attempt(prompt=told(made, text), parent=prompt.id, wrapper=name, wording=n, system=system)
-            for system, text in systems.items() for name, n, made, prompt in dressed]
+    return [Attempt(prompt=told(wrapped, text), parent=prompt.id, wrapper=name, wording=n, system=system)
+            for system, text in systems.items() for name, n, wrapped, prompt in dressed]
 
 # %% ../../nbs/08_evaluation/05_pressure.ipynb #0000000a
 class PressureCell(Record):
@@ -94,9 +94,9 @@ class PressureCell(Record):
 
 def _by_parent(rows: Sequence[Attempt], values: dict[str, list[float]]) -> dict[str, float]:
     "The mean value of each question under one condition."
-    found: dict[str, list[float]] = {}
-    for row in rows: found.setdefault(row.parent, []).extend(values.get(row.prompt.id, ()))
-    return {parent: sum(numbers) / len(numbers) for parent, numbers in found.items() if numbers}
+    by_parent: dict[str, list[float]] = {}
+    for row in rows: by_parent.setdefault(row.parent, []).extend(values.get(row.prompt.id, ()))
+    return {parent: sum(numbers) / len(numbers) for parent, numbers in by_parent.items() if numbers}
 
 
 def _cell(arm: str, criterion: str, condition: tuple[str, str], rows: Sequence[Attempt], values: dict[str, list[float]],
@@ -178,9 +178,9 @@ def worst_attempts(tried: Sequence[Attempt],  # from `attempts`
                ) -> dict[str, float]:
     """The worst outcome of each question in any attempt, by its id;
     a question that lacks a value in one of its attempts is left out."""
-    values, found = _in_arm(verdicts, arm, criterion), {}
-    for row in tried: found.setdefault(row.parent, []).append(_worst(values.get(row.prompt.id), better))
-    return {parent: _worst(worst, better) for parent, worst in found.items() if None not in worst}
+    values, by_parent = _in_arm(verdicts, arm, criterion), {}
+    for row in tried: by_parent.setdefault(row.parent, []).append(_worst(values.get(row.prompt.id), better))
+    return {parent: _worst(worst, better) for parent, worst in by_parent.items() if None not in worst}
 
 
 def _worst(numbers: Sequence[float] | None, better: str) -> float | None:

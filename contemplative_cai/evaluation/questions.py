@@ -39,7 +39,7 @@ def trained_on(arm: Arm,  # any arm
             or None)
 
 
-def learned_prompts(recipe: Recipe,  # the experiment
+def learned_prompts(recipe: Recipe,
                     run: Run | None = None,  # whose split counts; None: as the recipe divides
                     arms: Sequence[Arm] = (),  # whose training counts too
                     ) -> dict[str, list[Prompt]]:
@@ -92,7 +92,7 @@ def _drawn(name: str, recipe: Recipe, learned: dict, n: int | None,
     return held_back(name, pool_prompts(name, hazards).prompts[0], learned, n, recipe.seed)
 
 
-def safety_prompts(recipe: Recipe,  # the experiment
+def safety_prompts(recipe: Recipe,
                    run: Run | None = None,  # whose split counts
                    n: int | None = None,  # how many to draw; None: all
                    arms: Sequence[Arm] = (),  # whose training counts too
@@ -103,7 +103,7 @@ def safety_prompts(recipe: Recipe,  # the experiment
     return _drawn(source, recipe, learned_prompts(recipe, run, arms), n, hazards)
 
 
-def refusal_prompts(recipe: Recipe,  # the experiment
+def refusal_prompts(recipe: Recipe,
                     run: Run | None = None,  # whose split counts
                     n: int | None = None,  # how many of each set; None: all
                     arms: Sequence[Arm] = (),  # whose training counts too
@@ -116,7 +116,7 @@ def refusal_prompts(recipe: Recipe,  # the experiment
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #0000000c
 def evaluation_prompts(run: Run,  # a run that has generated
-                       recipe: Recipe,  # the experiment
+                       recipe: Recipe,
                        ) -> list[Prompt]:
     "Test prompts of the split and the extra ones; raises `InputError` when any was learned from."
     drawn = recipe_prompts(recipe)

@@ -30,8 +30,8 @@ def mask_vocabulary(text: str,  # a question or an answer
 def vocabulary_rates(rows: Sequence[tuple[Prompt, Answer]],  # as for judge_answers
                      ) -> list[Verdict]:
     "Words of the principles' vocabulary in a hundred, the question's own not counted; one verdict an answer."
-    made = dict(criterion="vocabulary", judge=f"detector@{digest(VOCABULARY.pattern, 8)}", rubric="vocabulary")
-    return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **made, **_worded(prompt, answer))
+    common = dict(criterion="vocabulary", judge=f"detector@{digest(VOCABULARY.pattern, 8)}", rubric="vocabulary")
+    return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **common, **_worded(prompt, answer))
             for prompt, answer in rows]
 
 
@@ -76,13 +76,13 @@ def _verdicts(judge: Judge, claims: list, whose: list[dict], label: str, reasons
               run: Run | None) -> list[Verdict]:
     "Verdicts on claims, a claim that is missing named by its reason."
     opinions = iter(judge.opinions([claim for claim, reason in zip(claims, reasons) if not reason], run))
-    made = []
+    verdicts = []
     for claim, answered, reason in zip(claims, whose, reasons, strict=True):
         opinion = Opinion(reason=reason) if reason else next(opinions)
         value, why = decide(opinion, claim.criterion)
-        made.append(Verdict(**answered, criterion=claim.criterion.id, value=value, reason=why, judge=judge.name,
+        verdicts.append(Verdict(**answered, criterion=claim.criterion.id, value=value, reason=why, judge=judge.name,
                             rubric=label, direct=opinion.direct, turned=opinion.turned, mass=opinion.mass))
-    return made
+    return verdicts
 
 
 def judge_answers(judge: Judge,  # who judges

@@ -40,17 +40,17 @@ EXAMPLE_PARTS = ("Prompt", "Response", "Critique", "Revision")  # the fourth-lev
 
 def _example(head: MarkdownSection, parts: list[MarkdownSection], name: str) -> WorkedExample:
     "A worked example from its four parts."
-    found: dict[str, str] = {}
+    parts_read: dict[str, str] = {}
     for part in parts:
-        if part.title not in EXAMPLE_PARTS or part.title.lower() in found:
+        if part.title not in EXAMPLE_PARTS or part.title.lower() in parts_read:
             raise InputError(f"{name}, line {part.line}: '#### {part.title}' in '{head.title}' "
-                             f"is {'there twice' if part.title.lower() in found else 'not a part of an example'}; "
+                             f"is {'there twice' if part.title.lower() in parts_read else 'not a part of an example'}; "
                              f"the parts are {', '.join(EXAMPLE_PARTS)}, once each")
-        found[part.title.lower()] = part.body
+        parts_read[part.title.lower()] = part.body
     for part in EXAMPLE_PARTS:
-        if not found.get(part.lower()):
+        if not parts_read.get(part.lower()):
             raise InputError(f"{name}, line {head.line}: '{head.title}' has no text under '#### {part}'; add it")
-    return WorkedExample(**{part.lower(): found[part.lower()] for part in EXAMPLE_PARTS})
+    return WorkedExample(**{part.lower(): parts_read[part.lower()] for part in EXAMPLE_PARTS})
 
 
 def _principle_name(section: MarkdownSection, name: str) -> tuple[str, str]:
@@ -269,18 +269,18 @@ def combine(constitution: Constitution,  # what to change
     return constitution.model_copy(update={"principles": principles})
 
 
-def recipe_constitution(recipe: Recipe,  # the experiment
+def recipe_constitution(recipe: Recipe,
                         ) -> Constitution:
     "The recipe's constitution, without what it leaves out and with what it combines."
     constitution = leave_out(load_constitution(recipe.constitution), recipe.leave_out or ())
     return combine(constitution, recipe.combine or ())
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000014
-def recipe_principles(recipe: Recipe,  # the experiment
+def recipe_principles(recipe: Recipe,
                       ) -> dict[str, tuple[str, ...]]:
     "The ids of the recipe's principles, each with those it is a combination of (none for a plain one)."
-    made = {combination_id(group): tuple(group) for group in _groups(recipe.combine or ())}
-    return {principle.id: made.get(principle.id, ()) for principle in recipe_constitution(recipe).principles}
+    combined = {combination_id(group): tuple(group) for group in _groups(recipe.combine or ())}
+    return {principle.id: combined.get(principle.id, ()) for principle in recipe_constitution(recipe).principles}
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000017
 BENIGN = Principle(id="benign_twin", title="Help with what is harmless",

@@ -120,8 +120,8 @@ def known_principle(title: str,  # a heading
     """The canonical id a heading stands for, by itself or by one of its parts ('Emptiness / sunyata');
     None for another principle."""
     for part in (title, *re.split(r"\s+[\u2012-\u2015-]\s+|\s*[:/|]\s*", title)):
-        found = next((id for id, names in CANONICAL.items() if _heading_name(part) in names[1:]), None)
-        if found: return found
+        principle_id = next((id for id, names in CANONICAL.items() if _heading_name(part) in names[1:]), None)
+        if principle_id: return principle_id
     return None
 
 
@@ -186,21 +186,21 @@ def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ..
     "Bullets, and worked examples: lines labelled User, Assistant, Critique and Revision."
     lines = section.body.split("\n")
     first = next((i for i, line in enumerate(lines) if EXAMPLE_LABEL.match(line)), len(lines))
-    found: list[dict[str, str]] = []
+    examples: list[dict[str, str]] = []
     for line in lines[first:]:
         label = EXAMPLE_LABEL.match(line)
         if label:
             field = EXAMPLE_FIELDS[label[1].lower()]
-            if not found or field in found[-1]: found.append({})
-            found[-1][field] = label[2].strip()
-        elif line.strip(): found[-1][field] = f"{found[-1][field]}\n{line.strip()}".strip()
-    for example in found:
+            if not examples or field in examples[-1]: examples.append({})
+            examples[-1][field] = label[2].strip()
+        elif line.strip(): examples[-1][field] = f"{examples[-1][field]}\n{line.strip()}".strip()
+    for example in examples:
         lacking = [part for part in ("prompt", "response", "critique", "revision") if not example.get(part)]
         if lacking:
             raise InputError(f"{name}, line {section.line}: an example in '{section.title}' has no "
                              f"{' and no '.join(lacking)}; label its lines User:, Assistant:, Critique: and Revision:")
     return (bullets(replace(section, body="\n".join(lines[:first])), name),
-            tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in found))
+            tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in examples))
 
 
 def _structured_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
@@ -277,8 +277,8 @@ NAMES_A_PRINCIPLE = re.compile(
 
 def _mentioned(line: str) -> str | None:
     "The canonical principle that is named first among the first words of a line."
-    found = NAMES_A_PRINCIPLE.search(" ".join(plain_name(line).split()[:14]))
-    return next(id for id, names in CANONICAL.items() if found[1] in names[1:]) if found else None
+    mention = NAMES_A_PRINCIPLE.search(" ".join(plain_name(line).split()[:14]))
+    return next(id for id, names in CANONICAL.items() if mention[1] in names[1:]) if mention else None
 
 
 def _headerless_principles(text: str, name: str) -> list[Principle]:
@@ -288,13 +288,13 @@ def _headerless_principles(text: str, name: str) -> list[Principle]:
         filter(says_something, (re.sub(r"^\s*([-*+]|\d+[.)])\s+", "", line).strip() for line in text.split("\n"))), 1
     ):
         grouped.setdefault(_mentioned(line) or f"clause_{number}", []).append(line)
-    found = []
+    principles = []
     for id, clauses in grouped.items():
         critique, revision = requests_from(tuple(clauses))
         title = CANONICAL[id][0] if id in CANONICAL else id.replace("_", " ").capitalize()
-        found.append(Principle(id=id, title=title, clauses=tuple(clauses), critique_request=critique,
+        principles.append(Principle(id=id, title=title, clauses=tuple(clauses), critique_request=critique,
                                revision_request=revision))
-    return found
+    return principles
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #0000000e
 def dialect(text: str,  # a constitution file

@@ -21,7 +21,7 @@ from .split import held_names, leak_table, read_split, refuse_leaks, relabelled,
 from .split import worked_examples
 
 # %% ../../nbs/03_inputs/08_draw.ipynb #00000003
-def recipe_prompts(recipe: Recipe,  # the experiment
+def recipe_prompts(recipe: Recipe,
                    ) -> list[Prompt]:
     "The prompts a recipe draws, benign twins last."
     drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed, recipe.hazards, recipe.personas, recipe.locales,
@@ -32,7 +32,7 @@ def recipe_prompts(recipe: Recipe,  # the experiment
             if n else drawn)
 
 
-def parted(recipe: Recipe,  # the experiment
+def parted(recipe: Recipe,
            prompts: Sequence[Prompt],  # from `recipe_prompts`
            ) -> tuple[list[Prompt], list[Prompt]]:
     "Those for the loop, and the benign twins, which are this project's own."
@@ -40,7 +40,7 @@ def parted(recipe: Recipe,  # the experiment
     return [prompt for prompt in prompts if prompt.id not in own], [prompt for prompt in prompts if prompt.id in own]
 
 
-def recipe_split(recipe: Recipe,  # the experiment
+def recipe_split(recipe: Recipe,
                  prompts: list[Prompt],  # what it draws
                  saved: Path | None = None,  # the run's split.json, where there is one
                  ) -> Split:
@@ -92,7 +92,7 @@ def _held_out(recipe: Recipe, split: Split, prompts: Sequence[Prompt]) -> dict[s
     return held_out | {name: guarded_prompts(name) for name in recipe.guarded}
 
 
-def leakage(recipe: Recipe,  # the experiment
+def leakage(recipe: Recipe,
             split: Split,  # of its prompts
             prompts: list[Prompt],  # what it draws
             more: dict[str, list[Prompt]] | None = None,  # further sets that are learned from, by name
@@ -109,7 +109,7 @@ def leakage(recipe: Recipe,  # the experiment
 
 
 def refuse_leakage(run: Run,  # where leakage.json goes
-                   recipe: Recipe,  # the experiment
+                   recipe: Recipe,
                    split: Split,  # of its prompts
                    prompts: list[Prompt],  # what it draws
                    more: dict[str, list[Prompt]] | None = None,  # further sets that are learned from, by name

@@ -62,13 +62,13 @@ def read_helpful(source: str,  # a .jsonl or .parquet file, or hub:owner/name
     except Exception as error:  # the library raises a dozen kinds; each means that there is nothing to read
         raise InputError(f"helpful: {source} cannot be read ({type(error).__name__}: "
                          f"{(str(error).splitlines() or [''])[0][:200]})") from None
-    found = [helpful_row(row, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
-    for number, row in enumerate(found, 1):
+    helpful_rows = [helpful_row(row, f"{source}, row {number}") for number, row in enumerate(rows, 1)]
+    for number, row in enumerate(helpful_rows, 1):
         if (not row.prompt or row.prompt[-1].role != "user"
                 or [turn.role for turn in row.chosen] != ["assistant"] or not row.chosen[0].content.strip()):
             raise InputError(f"{source}, row {number}: expected a conversation that ends with the user's turn, "
                              "and one answer by the assistant")
-    return found
+    return helpful_rows
 
 
 def draw_helpful(rows: list[HelpfulRow],  # of a helpful data set

@@ -172,7 +172,7 @@ def judged_rubrics(names: Sequence[str],  # rubrics, groups of criteria such as 
     if wrong:
         raise InputError(*(f"eval_judged: no rubric, group or criterion '{name}'; {did_you_mean(name, known)}"
                            for name in wrong))
-    return {found.id: found for rubric in rubrics if (found := _asked(rubric, set(names))).criteria}
+    return {asked_rubric.id: asked_rubric for rubric in rubrics if (asked_rubric := _asked(rubric, set(names))).criteria}
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #00000010
 PRINCIPLES = ("emptiness", "non_duality", "boundless_care", "mindfulness")

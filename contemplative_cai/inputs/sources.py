@@ -60,17 +60,17 @@ def source_path(source: Source,  # where prompts come from
         return path
     if name == "hh-rlhf":
         folder, subset = benchmarks_folder() / "hh_rlhf", source.data_dir or "harmless-base"
-        found = next((
+        source_file = next((
             path for path in (folder / f"{subset}-{source.part}.jsonl.gz", folder / subset / f"{source.part}.jsonl.gz")
             if path.is_file()
         ), None)
         others = (sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jsonl.gz"))
-                  if found is None and folder.is_dir() else [])
+                  if source_file is None and folder.is_dir() else [])
         if others:
             raise InputError(f"source 'hh-rlhf' with data_dir {subset} and part {source.part} is not in {folder}, "
                              f"which holds {', '.join(others)}; name one of these (part: test, ...), "
                              "or take the folder away to fetch it from the hub")
-        return found
+        return source_file
     if name.startswith("hub:"): return None
     if table_kind(Path(name)) in ENDINGS: return Path(name)
     raise InputError(f"unknown prompt source '{name}'; {did_you_mean(name, list(SOURCES))} (a path to a .csv, "

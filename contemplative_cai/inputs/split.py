@@ -323,11 +323,11 @@ def leak_table(learned: dict[str, list[Prompt]],  # sets that are learned from, 
     """One row a pair of sets: how many were compared, how many leaks of each kind, how many of them are allowed;
     null for what could not be compared."""
     def row(name, other, ours, theirs):
-        found = [leak for leak in leaks if (leak.learned, leak.held_out) == (name, other)]
+        leaks_between = [leak for leak in leaks if (leak.learned, leak.held_out) == (name, other)]
         return ({"learned": name, "held_out": other, "learned_prompts": len(ours),
                  "held_out_prompts": None if theirs is None else len(theirs)}
-                | {kind: None if theirs is None else sum(leak.kind == kind for leak in found) for kind in MATCH_KINDS}
-                | {"allowed": sum(leak.allowed for leak in found)})
+                | {kind: None if theirs is None else sum(leak.kind == kind for leak in leaks_between) for kind in MATCH_KINDS}
+                | {"allowed": sum(leak.allowed for leak in leaks_between)})
     return [row(name, other, ours, theirs) for name, ours in learned.items() for other, theirs in held_out.items()]
 
 

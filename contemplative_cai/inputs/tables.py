@@ -53,9 +53,9 @@ def mended(prompt: Prompt,  # a prompt
     "What cleaning changed: any of 'control characters', 'line ends', 'outer spaces'; empty for a text left as it was."
     if prompt.raw is None: return ()
     plain = prompt.raw.replace("\r\n", "\n").replace("\r", "\n")
-    found = {"control characters": any(map(_is_control, plain)), "line ends": "\r" in prompt.raw,
+    repairs = {"control characters": any(map(_is_control, plain)), "line ends": "\r" in prompt.raw,
              "outer spaces": plain != plain.strip()}
-    return tuple(name for name, there in found.items() if there)
+    return tuple(name for name, there in repairs.items() if there)
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000007
 # what a prompt table may say
@@ -172,11 +172,11 @@ def table_schema(header: dict, columns: dict[str, str], name: str) -> dict[str, 
     if not columns and "text" not in header:
         for schema in SCHEMAS:
             if set(schema.values()) <= set(header): return schema
-    found = {field: field for field in FIELDS if field in header} | columns
-    if "text" not in found:
+    columns_read = {field: field for field in FIELDS if field in header} | columns
+    if "text" not in columns_read:
         raise InputError(f"{name}: column 'text' is missing; found {_names(list(header))}. "
                          f"Rename the column that holds the prompts to 'text', or name it: columns: {{text: its name}}")
-    return found
+    return columns_read
 
 
 def _label(value: Any, field: str, place: str) -> str | None:
@@ -194,15 +194,15 @@ def _label(value: Any, field: str, place: str) -> str | None:
 def _prompt(row: dict, schema: dict[str, str], source: str, place: str, **more) -> Prompt:
     "The prompt a row of a table says; `more` replaces what it says."
     values = {field: row.get(column) for field, column in schema.items() if field in FIELDS} | more
-    found, history = values.pop("text", None), values.pop("history", ())
-    if found is not None and not isinstance(found, str):
-        raise InputError(f"{place}: text: expected a text, got a {type(found).__name__}; write it as text")
-    if any(unicodedata.category(c) == "Cs" for c in found or ""):
+    raw_text, history = values.pop("text", None), values.pop("history", ())
+    if raw_text is not None and not isinstance(raw_text, str):
+        raise InputError(f"{place}: text: expected a text, got a {type(raw_text).__name__}; write it as text")
+    if any(unicodedata.category(c) == "Cs" for c in raw_text or ""):
         raise InputError(f"{place}: text: half a character (a lone surrogate); write the file again")
-    text = clean_text(found or "")
+    text = clean_text(raw_text or "")
     if not is_visible(text): raise InputError(f"{place}: text: nothing to see in it; a prompt needs visible text")
     labels = {field: label for field, value in values.items() if (label := _label(value, field, place)) is not None}
-    return Prompt(text=text, source=source, raw=found if found != text else None, history=history,
+    return Prompt(text=text, source=source, raw=raw_text if raw_text != text else None, history=history,
                   source_id=labels.pop("id", None) or place.rsplit(", ", 1)[1], **labels)
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000009
@@ -217,16 +217,16 @@ def read_transcript(text: str,  # an HH-RLHF transcript
     raises `InputError` for a text that does not begin with a human turn."""
     parts = TURN.split(text.strip("\n"))
     turns: list[tuple[str, str]] = []
-    for who, said in zip(parts[1::2], parts[2::2]):
+    for who, words in zip(parts[1::2], parts[2::2]):
         # somebody spoke twice: one turn, as chat templates want it
-        if turns and turns[-1][0] == who: turns[-1] = (who, f"{turns[-1][1]}\n\n{said}")
-        else: turns.append((who, said))
+        if turns and turns[-1][0] == who: turns[-1] = (who, f"{turns[-1][1]}\n\n{words}")
+        else: turns.append((who, words))
     if parts[0].strip() or not turns or turns[0][0] != "Human":
         raise InputError(f"{place}: expected a transcript that begins with 'Human:'")
-    humans = [i for i, (who, said) in enumerate(turns) if who == "Human" and clean_text(said)]
+    humans = [i for i, (who, words) in enumerate(turns) if who == "Human" and clean_text(words)]
     last = humans[-1] if history and humans else 0
-    earlier = tuple(Message(role="user" if who == "Human" else "assistant", content=clean_text(said))
-                    for who, said in turns[:last])
+    earlier = tuple(Message(role="user" if who == "Human" else "assistant", content=clean_text(words))
+                    for who, words in turns[:last])
     return earlier, turns[last][1]
 
 
@@ -235,13 +235,13 @@ def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, his
     "The prompts of a row: one, or one a turn where later turns are asked for."
     value = row.get(schema["text"])
     if isinstance(value, str) and ("other" in schema or value.startswith("\n\nHuman:")):
-        earlier, said = read_transcript(value, place, history)
-        return [_prompt(row, schema, source, place, text=said, history=earlier)]
+        earlier, asked = read_transcript(value, place, history)
+        return [_prompt(row, schema, source, place, text=asked, history=earlier)]
     if isinstance(value, (list, tuple)) and schema["text"] == "turns":
         turns = list(value) if later_turns else list(value)[:1]
-        return ([_prompt(row, schema, source, place, text=said,
+        return ([_prompt(row, schema, source, place, text=asked,
                          **({"id": f"{row.get('question_id')}, turn {number}"} if number > 1 else {}))
-                 for number, said in enumerate(turns, 1)]
+                 for number, asked in enumerate(turns, 1)]
                 or [_prompt(row, schema, source, place, text="")])
     return [_prompt(row, schema, source, place)]
 

@@ -110,12 +110,12 @@ def find_matches(left: Sequence[str],  # texts
     for j, text in enumerate(right): places[" ".join(words[1][j]) or text].append(j)
     proposed = ({(i, j) for i, text in enumerate(left) for j in places.get(" ".join(words[0][i]) or text, ())}
                 | set(shared) | {(i, j) for i, similar in _alike(*tokens) for j in similar})
-    found = []
+    matches = []
     for i, j in sorted(proposed):
         kind, similarity = _compare(left[i], right[j], words[0][i], words[1][j], tokens[0][i], tokens[1][j],
                                     shared.get((i, j), set()))
-        if kind: found.append(Match(left=i, right=j, kind=kind, similarity=round(similarity, 3)))
-    return found
+        if kind: matches.append(Match(left=i, right=j, kind=kind, similarity=round(similarity, 3)))
+    return matches
 
 
 def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: frozenset, b_tokens: frozenset,

@@ -30,15 +30,15 @@ def tango_interval(gained: int,  # pairs that went from 0 to 1
                    ) -> tuple[float, float]:
     "Tango's (1998) 95 % score interval of (gained - lost) / pairs."
     from scipy import optimize, stats
-    found, z = (gained - lost) / pairs, float(stats.norm.ppf(0.975))
+    difference, z = (gained - lost) / pairs, float(stats.norm.ppf(0.975))
 
     def score(d):
         b = (2 * pairs - gained + lost) * d - gained - lost
         # P(1 -> 0) if the difference were d
         q = (math.sqrt(max(b * b + 8 * pairs * lost * d * (1 - d), 0.0)) - b) / (4 * pairs)
         return (gained - lost - pairs * d) / math.sqrt(max(pairs * (2 * q + d * (1 - d)), 1e-12))
-    low = -1.0 if found == -1 else optimize.brentq(lambda d: score(d) - z, -1 + 1e-12, found)
-    high = 1.0 if found == 1 else optimize.brentq(lambda d: score(d) + z, found, 1 - 1e-12)
+    low = -1.0 if difference == -1 else optimize.brentq(lambda d: score(d) - z, -1 + 1e-12, difference)
+    high = 1.0 if difference == 1 else optimize.brentq(lambda d: score(d) + z, difference, 1 - 1e-12)
     return float(low), float(high)
 
 
@@ -149,7 +149,7 @@ class Kept(Record):
     bound: float | None = None  # one-sided 97.5 % bound of the difference on the losing side
 
 
-def noninferior(found: Estimate,  # a paired difference, second arm minus first
+def noninferior(difference: Estimate,  # a paired difference, second arm minus first
                 margin: float,  # the largest loss that would not matter, above 0, fixed before the run
                 higher_is_better: bool = True,  # False: a rise is the loss, as for violations
                 ) -> Kept:
@@ -157,9 +157,9 @@ def noninferior(found: Estimate,  # a paired difference, second arm minus first
     if not (math.isfinite(margin) and margin > 0):
         raise InputError(f"margin: expected a finite number above 0, came {margin}; "
                          "name the largest loss that would not matter")
-    if found.low is None:
-        return Kept(verdict="undefined", margin=margin, words=f"undefined: {found.undefined or 'no interval'}")
-    bound, other = (found.low, found.high) if higher_is_better else (found.high, found.low)
+    if difference.low is None:
+        return Kept(verdict="undefined", margin=margin, words=f"undefined: {difference.undefined or 'no interval'}")
+    bound, other = (difference.low, difference.high) if higher_is_better else (difference.high, difference.low)
     loss, least = (-bound, -other) if higher_is_better else (bound, other)
     facts = dict(margin=margin, bound=bound)
     worst = f"a {'fall' if higher_is_better else 'rise'} of {max(loss, 0.0):.3g} at worst, margin {margin:.3g}"

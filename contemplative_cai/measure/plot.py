@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREY', 'PALE_BLUE', 'PALE_ORANGE', 'DRAWING_SHARE', 'COLOURS', 'MARKERS', 'png', 'picture',
-           'quiet_axes']
+           'quiet_axes', 'worded', 'share_axis', 'whole_steps']
 
 # %% ../../nbs/02_measure/08_plot.ipynb #00000002
 import io
@@ -28,8 +28,11 @@ def picture(width: float,  # inches
     from matplotlib.figure import Figure
 
     class Picture(Figure):
-        "A figure with a picture of itself for notebooks, whatever their backend."
-        def _repr_png_(self) -> bytes: return png(self)
+        "A figure with a picture of itself for notebooks, whatever their backend; or words, where there is no data."
+        words = ""
+        def _repr_png_(self) -> bytes | None: return None if self.words else png(self)
+        def _repr_markdown_(self) -> str | None: return self.words or None
+        def __repr__(self) -> str: return self.words or super().__repr__()
     return Picture(figsize=(width, height), dpi=150, layout="constrained")
 
 
@@ -41,6 +44,33 @@ def quiet_axes(width: float = 7.0,  # inches
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+# %% ../../nbs/02_measure/08_plot.ipynb #x7996728
+def worded(text: str,  # why there is nothing to draw
+           ):
+    "A figure without axes that says why."
+    import textwrap
+    lines = textwrap.wrap(text, 100)
+    figure = picture(7.0, 0.2 * len(lines) + 0.2)
+    figure.text(0.01, 0.5, "\n".join(lines), va="center", fontsize=9, color="#555555", parse_math=False)
+    figure.words = text
+    return figure
+
+
+def share_axis(axes,  # on which everything is drawn
+               side: str = "x",  # x or y
+               ) -> None:
+    "From 0 to 1 and no further; marks on the edge stay whole."
+    axes.set(**{f"{side}lim": (0, 1), f"{side}ticks": (0, 0.25, 0.5, 0.75, 1)})
+    for drawn in [*axes.lines, *axes.collections, *axes.patches]: drawn.set_clip_on(False)
+
+
+def whole_steps(axes,  # whose numbers are counts
+                side: str = "x",  # x or y
+                ) -> None:
+    "Ticks at whole numbers only."
+    from matplotlib.ticker import MaxNLocator
+    getattr(axes, f"{side}axis").set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 # %% ../../nbs/02_measure/08_plot.ipynb #00000005
 DRAWING_SHARE = 0.02  # of the time that may go into drawing, where a figure follows work

@@ -39,8 +39,8 @@ def _problem(clusters: int | None, effect: float | None, power: float | None, al
 def _power(effect: float, clusters: int, alpha: float) -> float:
     "statsmodels' power; 1 where scipy's noncentral t gives up, which it does only far beyond every threshold."
     from statsmodels.stats.power import TTestPower
-    found = float(TTestPower().power(abs(effect), clusters, alpha))
-    return 1.0 if math.isnan(found) and abs(effect) * math.sqrt(clusters) > 8 else found
+    power = float(TTestPower().power(abs(effect), clusters, alpha))
+    return 1.0 if math.isnan(power) and abs(effect) * math.sqrt(clusters) > 8 else power
 
 
 def power_of(effect: float,  # dz, of either sign
@@ -127,9 +127,9 @@ def spread(values: Sequence[float],  # one a sample
     return Spread(between=math.sqrt(max(0.0, (among - within) / typical)), within=math.sqrt(within), clusters=k, n=n)
 
 
-def sd_of_means(found: Spread,  # from a pilot
+def sd_of_means(pilot: Spread,  # from a pilot
                 samples: int,  # samples a cluster planned, 1 or more
                 ) -> float | None:
     "The standard deviation of cluster means with that many samples each; None where the spread is unknown."
     if samples < 1: raise InputError(f"samples: expected 1 or more, came {samples}")
-    return None if found.between is None else math.sqrt(found.between ** 2 + found.within ** 2 / samples)
+    return None if pilot.between is None else math.sqrt(pilot.between ** 2 + pilot.within ** 2 / samples)

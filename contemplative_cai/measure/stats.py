@@ -93,16 +93,16 @@ def paired_difference(before: Sequence[float],  # one value a unit, first arm
     return estimate([b - a for a, b in zip(before, after, strict=True)], clusters, 0.0, resamples, seed)
 
 
-def shown(found: Estimate,  # what to show
+def shown(figure: Estimate,  # what to show
           digits: int = 2,  # after the point
           signed: bool = False,  # with a plus sign, for differences
           ) -> str:
     "An estimate in words: 0.81 [0.62, 1.00], or the mean and why there is no interval."
-    if found.mean is None: return f"undefined: {found.undefined}" if found.n else "no data"
+    if figure.mean is None: return f"undefined: {figure.undefined}" if figure.n else "no data"
     sign = "+" if signed else ""
     def number(value): return f"{value + 0.0:{sign}.{digits}f}".replace("-", "−")
-    if found.low is None: return f"{number(found.mean)} (no interval: {found.undefined})"
-    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]"
+    if figure.low is None: return f"{number(figure.mean)} (no interval: {figure.undefined})"
+    return f"{number(figure.mean)} [{number(figure.low)}, {number(figure.high)}]"
 
 # %% ../../nbs/02_measure/04_stats.ipynb #0000000d
 class Pairing(Record):
@@ -137,8 +137,8 @@ def share_interval(successes: int,  # how many of them
     "Wilson's 95 % interval of a share; None when there is nothing to count."
     from scipy import stats
     if total == 0: return None
-    found = stats.binomtest(successes, total).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(successes, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 # %% ../../nbs/02_measure/04_stats.ipynb #00000013
 def estimate_accuracy(values: Sequence[float],  # 1 right, 0 wrong, 0.5 a tie
@@ -148,8 +148,8 @@ def estimate_accuracy(values: Sequence[float],  # 1 right, 0 wrong, 0.5 a tie
                       ) -> Estimate:
     """Share of right decisions against chance, 0.5;
     Wilson's interval on the clusters where all are right or all are wrong."""
-    found = estimate(values, clusters, 0.5, resamples, seed)
-    if found.low is not None: return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
-    if not found.undefined.startswith("all values") or found.mean not in (0.0, 1.0): return found
-    low, high = share_interval(round(found.mean * found.clusters), found.clusters)
-    return found.model_copy(update={"low": low, "high": high, "p": 2 * 0.5 ** found.clusters, "undefined": ""})
+    accuracy = estimate(values, clusters, 0.5, resamples, seed)
+    if accuracy.low is not None: return accuracy.model_copy(update={"low": max(0.0, accuracy.low), "high": min(1.0, accuracy.high)})
+    if not accuracy.undefined.startswith("all values") or accuracy.mean not in (0.0, 1.0): return accuracy
+    low, high = share_interval(round(accuracy.mean * accuracy.clusters), accuracy.clusters)
+    return accuracy.model_copy(update={"low": low, "high": high, "p": 2 * 0.5 ** accuracy.clusters, "undefined": ""})

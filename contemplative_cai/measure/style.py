@@ -81,13 +81,13 @@ def frequent_openings(answers: Sequence[Answer],  # of any arms
                       n: int = OPENING_WORDS,  # words
                       ) -> list[Opening]:
     "Each arm's most frequent openings, those that occur at least twice."
-    found = []
+    frequent = []
     for arm in dict.fromkeys(answer.arm for answer in answers):
         openings = [opening(a.text, n) for a in answers if a.arm == arm and a.text and normalise(a.text)]
         common = sorted(Counter(openings).items(), key=lambda item: (-item[1], item[0]))[:top]
-        found += [Opening(arm=arm, words=words, answers=count, share=count / len(openings))
+        frequent += [Opening(arm=arm, words=words, answers=count, share=count / len(openings))
                   for words, count in common if count > 1]
-    return found
+    return frequent
 
 
 def _opening_shares(answers: Sequence[Answer]) -> dict[tuple, float | None]:

@@ -32,16 +32,16 @@ def _finished(llm: LLM, journal: Journal, stage: str, names: list[str], conversa
     if not names: return
     started = time.monotonic()
     for group in llm.stream(conversations, sampling):
-        made = {names[i]: found.model_dump() for i, found in group.items() if isinstance(found, Completion)}
-        failed = {names[i]: found.reason for i, found in group.items() if isinstance(found, CallFailed)}
-        if made: journal.save(stage, made, time.monotonic() - started, alike)
+        completions = {names[i]: outcome.model_dump() for i, outcome in group.items() if isinstance(outcome, Completion)}
+        failed = {names[i]: outcome.reason for i, outcome in group.items() if isinstance(outcome, CallFailed)}
+        if completions: journal.save(stage, completions, time.monotonic() - started, alike)
         if failed: journal.fail(stage, failed)
         started = time.monotonic()
-        yield made, failed
+        yield completions, failed
 
 
 def ask(llm: LLM,  # who is asked
-        journal: Journal,  # what remembers
+        journal: Journal,
         stage: str,  # respond, critique, revise, answer
         conversations: Sequence[Conversation],  # the whole stage, in a fixed order
         sampling: Sampling,  # how to choose tokens
@@ -49,6 +49,7 @@ def ask(llm: LLM,  # who is asked
         run: Run | None = None,  # whose progress.json to write
         least: int = 1,  # calls that must all have failed before the stage is given up
         label: str = "",  # what progress calls it; empty: the stage
+        shown: bool = True,  # show progress here; False: whoever asks shows it
         ) -> list[Completion | CallFailed]:
     """A completion or the reason why there is none, in input order;
     raises `ModelCallError` when every one of at least `least` calls failed, or nothing more can be asked."""
@@ -59,15 +60,16 @@ def ask(llm: LLM,  # who is asked
     alike = {name: (call_key(stage, conversation, llm, unlimited, template), sampling.max_tokens)
              for name, conversation in unique.items()}
     known, reasons = journal.get(names, alike), {}
-    progress = Progress(run, label or stage, total=len(names), done=len(known))
+    progress = Progress(run, label or stage, total=len(names), done=len(known)) if shown else None
     for batch in llm.batches(todo) if len(known) < len(names) else []:
         missing = [i for i in batch if names[i] not in known]
-        for made, failed in _finished(llm, journal, stage, [names[i] for i in missing], [todo[i] for i in missing],
+        for completions, failed in _finished(llm, journal, stage, [names[i] for i in missing], [todo[i] for i in missing],
                                       sampling, alike):
-            known.update(made)
+            known.update(completions)
             reasons.update(failed)
-            progress.advance(len(made) + len(failed),
-                             sum(completion["completion_tokens"] or 0 for completion in made.values()))
+            if progress is None: continue
+            progress.advance(len(completions) + len(failed),
+                             sum(completion["completion_tokens"] or 0 for completion in completions.values()))
     if reasons and not known and len(names) >= least:
         raise ModelCallError(f"all {len(names)} calls of stage '{stage}' failed; "
                              f"the first: {next(iter(reasons.values()))}")
@@ -83,18 +85,18 @@ HOPELESS = 3  # rows that fail one after the other, with none before them that w
 def _weighed(llm: LLM, contexts: list[Conversation], replies: list[str], known: list) -> list[Logprob | CallFailed]:
     """How likely each reply is; when the batch fails, its halves, down to single rows.
     `known` is what was found so far; raises `ModelCallError` when that is nothing but failures."""
-    try: found = llm.logprobs(contexts, replies)
+    try: logprobs = llm.logprobs(contexts, replies)
     except ModelCallError as error:
         if len(contexts) > 1:
             middle = len(contexts) // 2
             return [*_weighed(llm, contexts[:middle], replies[:middle], known),
                     *_weighed(llm, contexts[middle:], replies[middle:], known)]
-        found = [CallFailed(reason=str(error))]
+        logprobs = [CallFailed(reason=str(error))]
         if len(known) >= HOPELESS - 1 and not any(isinstance(one, Logprob) for one in known):
             raise ModelCallError(f"{len(known) + 1} calls failed one after the other and none was "
                                  f"answered; the last: {error}") from None
-    known += found
-    return found
+    known += logprobs
+    return logprobs
 
 
 def _cut(count: int, size: int) -> list[list[int]]:
@@ -102,13 +104,13 @@ def _cut(count: int, size: int) -> list[list[int]]:
     return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
 
 
-def _completion(found: Logprob) -> dict:
+def _completion(logprob: Logprob) -> dict:
     "A weighed reply as the journal keeps it: nothing was written."
-    return found.model_dump() | {"prompt_tokens": None, "completion_tokens": 0, "cached_tokens": None}
+    return logprob.model_dump() | {"prompt_tokens": None, "completion_tokens": 0, "cached_tokens": None}
 
 
 def weigh(llm: LLM,  # who weighs
-          journal: Journal,  # what remembers
+          journal: Journal,
           stage: str,  # what for: violates, prefer, route
           contexts: Sequence[Conversation],  # the whole stage, in a fixed order
           replies: Sequence[str],  # one possible reply a context
@@ -125,12 +127,12 @@ def weigh(llm: LLM,  # who weighs
     for batch in _cut(len(names), max(WEIGHED_TOGETHER, llm.batch_size)) if len(known) < len(names) else []:
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
-        found = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))
-        made, failed = ({name: _completion(value) for name, value in found.items() if isinstance(value, Logprob)},
-                        {name: value.reason for name, value in found.items() if isinstance(value, CallFailed)})
-        if made: journal.save(stage, made, time.monotonic() - started)
+        logprobs = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))
+        weighed, failed = ({name: _completion(value) for name, value in logprobs.items() if isinstance(value, Logprob)},
+                        {name: value.reason for name, value in logprobs.items() if isinstance(value, CallFailed)})
+        if weighed: journal.save(stage, weighed, time.monotonic() - started)
         if failed: journal.fail(stage, failed)
-        known.update(made)
+        known.update(weighed)
         reasons.update(failed)
         progress.advance(len(missing))
     return [(Logprob(total=known[key]["total"], tokens=known[key]["tokens"]) if key in known

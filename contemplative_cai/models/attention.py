@@ -23,15 +23,15 @@ def passes(lengths: list[int],  # tokens of each row
            # how many of its tokens are read with the row before it, where that is in the same pass; None: none
            taken: list[int] | None = None,) -> list[list[int]]:
     "Rows cut into passes within `PACKED_TOKENS` and `KEPT_SCORES`, in order; a longer row has a pass of its own."
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     tokens = scores = 0
     for i, (length, keep, less) in enumerate(zip(lengths, kept, taken or [0] * len(lengths), strict=True)):
-        if not found or tokens + length - less > PACKED_TOKENS or scores + keep > KEPT_SCORES:
-            found.append([])
+        if not groups or tokens + length - less > PACKED_TOKENS or scores + keep > KEPT_SCORES:
+            groups.append([])
             tokens = scores = less = 0
-        found[-1].append(i)
+        groups[-1].append(i)
         tokens, scores = tokens + length - less, scores + keep
-    return found
+    return groups
 
 
 def row_places(spans: list[tuple[int, int]],  # where the tokens begin and end that are read for each row of a pass
@@ -40,11 +40,11 @@ def row_places(spans: list[tuple[int, int]],  # where the tokens begin and end t
                ) -> list[Any]:
     "Where all tokens of each row are in the pass: those it takes from the row before it, then its own."
     import torch
-    found: list[Any] = []
+    places: list[Any] = []
     for (start, end), less in zip(spans, taken, strict=True):
         own = torch.arange(start, end, device=device)
-        found.append(torch.cat([found[-1][:less], own]) if less else own)
-    return found
+        places.append(torch.cat([places[-1][:less], own]) if less else own)
+    return places
 
 
 def packed_attention(query, key, value,  # heads x tokens x width; all tokens of a pass, row after row
@@ -64,16 +64,16 @@ def packed_attention(query, key, value,  # heads x tokens x width; all tokens of
             keys, values = (torch.cat([before[None], now], 2) for before, now in zip(prefix, (keys, values)))
         total = keys.shape[2]
         if length == total:
-            found = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling,
+            attended = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=scaling,
                                                                      enable_gqa=True)
         else:
             if (length, total) not in masks:
                 masks[length, total] = torch.ones(length, total, dtype=torch.bool,
                                                   device=query.device).tril(total - length)
-            found = torch.nn.functional.scaled_dot_product_attention(
+            attended = torch.nn.functional.scaled_dot_product_attention(
                 asked, keys, values, attn_mask=masks[length, total], scale=scaling, enable_gqa=True
             )
-        out[:, start:end] = found[0]
+        out[:, start:end] = attended[0]
     return out
 
 
@@ -140,8 +140,8 @@ def _turned(layer: Any):
     straight = layer.forward
     def forward(x):
         if x.numel() > FEW_ROWS * x.shape[-1]: return straight(x)
-        found = (layer.weight @ x.reshape(-1, x.shape[-1]).t()).t()
-        return (found if layer.bias is None else found + layer.bias).reshape(*x.shape[:-1], -1)
+        product = (layer.weight @ x.reshape(-1, x.shape[-1]).t()).t()
+        return (product if layer.bias is None else product + layer.bias).reshape(*x.shape[:-1], -1)
     return forward
 
 

@@ -12,8 +12,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..core.project import read_config
-from ..core.recipe import Count, _problems, unknown_model
+from ..core.recipe import unknown_model
 from ..core.schema import InputError
+from ..core.sections import Count, problems_of
 
 # %% ../../nbs/04_models/01_catalog.ipynb #00000003
 class Shape(BaseModel):
@@ -52,12 +53,12 @@ class ModelSpec(BaseModel):
 
 def model_specs() -> dict[str, ModelSpec]:
     "Every model of `configs/models.yaml`, by name."
-    found = {}
+    specs = {}
     for name, values in read_config("models").items():
-        try: found[name] = ModelSpec(name=name, **values)
+        try: specs[name] = ModelSpec(name=name, **values)
         except ValidationError as error:
-            raise InputError(*_problems(error, f"configs/models.yaml: {name}", list(ModelSpec.model_fields))) from None
-    return found
+            raise InputError(*problems_of(error, f"configs/models.yaml: {name}", list(ModelSpec.model_fields))) from None
+    return specs
 
 
 def model_spec(name: str,  # a model's name, or a folder holding one

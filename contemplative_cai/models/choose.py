@@ -44,7 +44,7 @@ def _automatic(recipe: Recipe, begun_with: str | None) -> Choice:
     return Choice(engine="vllm", why="there is a GPU, and an environment with vllm")
 
 
-def choose_engine(recipe: Recipe,  # the experiment
+def choose_engine(recipe: Recipe,
                   run: Run | None = None,  # an engine it was begun with is kept
                   ) -> Choice:
     "The engine that answers; raises `InputError` when the one that was asked for cannot."

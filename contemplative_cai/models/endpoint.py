@@ -219,7 +219,7 @@ def _groups(heard: queue.SimpleQueue) -> Iterator[dict[int, Any]]:
         items = [_next(heard)]
         with suppress(queue.Empty):
             while isinstance(items[-1], dict): items.append(heard.get_nowait())
-        group = {i: found for item in items if isinstance(item, dict) for i, found in item.items()}
+        group = {i: place for item in items if isinstance(item, dict) for i, place in item.items()}
         if group: yield group
         if isinstance(items[-1], Exception): raise items[-1]
         if items[-1] is None: return
@@ -291,10 +291,10 @@ class EndpointLLM:
 
     def _all(self, count: int, groups: Iterator[dict[int, Any]]) -> list:
         "What was found for every row, in input order; raises `ModelCallError` for the first row that failed."
-        found = {i: item for group in groups for i, item in group.items()}
-        failed = [item for i, item in sorted(found.items()) if isinstance(item, CallFailed)]
+        outcomes = {i: item for group in groups for i, item in group.items()}
+        failed = [item for i, item in sorted(outcomes.items()) if isinstance(item, CallFailed)]
         if failed: raise ModelCallError(f"{len(failed)} of {count} calls failed; the first: {failed[0].reason}")
-        return [found[i] for i in range(count)]
+        return [outcomes[i] for i in range(count)]
 
     def _each(self, count: int, ask_one: Callable) -> Iterator[dict[int, Any]]:
         """`ask_one` for every position, so many at once; groups as they finish.

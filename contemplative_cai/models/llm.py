@@ -100,7 +100,7 @@ def stream_batch(llm: LLM,  # who is asked
         else:
             middle = len(conversations) // 2
             for start, half in [(0, conversations[:middle]), (middle, conversations[middle:])]:
-                for group in stream_batch(llm, half, sampling): yield {start + i: found for i, found in group.items()}
+                for group in stream_batch(llm, half, sampling): yield {start + i: outcome for i, outcome in group.items()}
 
 # %% ../../nbs/04_models/04_llm.ipynb #00000009
 class ScriptedLLM:

@@ -8,6 +8,7 @@ __all__ = ['SHARED_FROM', 'KEPT_PREFIXES', 'row_seed', 'choose_tokens', 'penalis
 
 # %% ../../nbs/04_models/05_local.ipynb #00000002
 import copy
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -127,8 +128,8 @@ class TransformersLLM:
         groups: dict[tuple, list[int]] = {}
         for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i)): groups.setdefault(heads[i], []).append(i)
         alone = [i for group in groups.values() if len(group) == 1 for i in group]
-        found = [group for group in groups.values() if len(group) > 1] + ([alone] if alone else [])
-        return [part for group in found for part in _parts(group, self._fitting(self._own_length(rows, group)))]
+        sharing = [group for group in groups.values() if len(group) > 1] + ([alone] if alone else [])
+        return [part for group in sharing for part in _parts(group, self._fitting(self._own_length(rows, group)))]
 
     def _own_length(self, rows: list[list[int]], group: list[int]) -> int:
         "Tokens of a group's longest row beside the prefix, with room for a completion."
@@ -177,13 +178,13 @@ class TransformersLLM:
         "One completion a conversation, in input order; raises `ModelCallError`."
         rows = [self._encode(conversation) for conversation in conversations]
         seeds = [row_seed(conversation, sampling.seed) for conversation in conversations]
-        found: dict[int, Completion] = {}
+        completions: dict[int, Completion] = {}
         for batch in self._cut(rows):
             for i, completion in zip(
                 batch, self._guarded(self._chat_batch, [rows[i] for i in batch], [seeds[i] for i in batch], sampling)
             ):
-                found[i] = completion
-        return [found[i] for i in range(len(conversations))]
+                completions[i] = completion
+        return [completions[i] for i in range(len(conversations))]
 
     def stream(self, conversations, sampling):
         "The batch as one group; in halves when it fails."
@@ -259,10 +260,10 @@ class TransformersLLM:
                 raise ModelCallError("the chat template does not keep the context's tokens when a reply follows; "
                                      "its log-probability is undefined")
             rows.append((context, whole))
-        found: dict[int, Logprob] = {}
+        logprobs: dict[int, Logprob] = {}
         for batch in self._scored_together(rows):
-            for i, value in zip(batch, self._guarded(self._logprob_batch, [rows[i] for i in batch])): found[i] = value
-        return [found[i] for i in range(len(rows))]
+            for i, value in zip(batch, self._guarded(self._logprob_batch, [rows[i] for i in batch])): logprobs[i] = value
+        return [logprobs[i] for i in range(len(rows))]
 
     def _logprob_batch(self, rows: list[tuple[list[int], list[int]]]) -> list[Logprob]:
         """Sum token log-probabilities;
@@ -274,12 +275,22 @@ class TransformersLLM:
         read = [row[shared:-1] for row in whole]  # nothing follows the last token
         batch = (PackedRows(self.model, read, self._prefix(whole[0][:shared])) if self.shares_prefix
                  else self._open(read, 0))
-        found = []
+        logprobs = []
         for row, n, logits in zip(whole, lengths, batch.read(lengths)):
             picked = torch.log_softmax(logits.float(), -1).gather(-1,
                                                                   torch.tensor(row[-n:], device=logits.device)[:, None])
-            found.append(Logprob(total=picked.sum().item(), tokens=n))
-        return found
+            logprobs.append(Logprob(total=picked.sum().item(), tokens=n))
+        return logprobs
+
+
+def _adapted_model(model, name: str, folder: Path):
+    "The model with one more adapter."
+    from peft import PeftModel
+    with warnings.catch_warnings():  # peft still asks transformers by an older name
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        if not isinstance(model, PeftModel): return PeftModel.from_pretrained(model, folder, adapter_name=name)
+        model.load_adapter(folder, name)
+        return model
 
 
 def load_llm(spec: ModelSpec,  # which model
@@ -301,10 +312,7 @@ def load_llm(spec: ModelSpec,  # which model
     if model.device.type == "cpu": turn_products(model)
     if compiled: model.compile(dynamic=True)
     key = model_key(spec, precision, quantization)
-    for name, folder in (adapters or {}).items():
-        from peft import PeftModel
-        if isinstance(model, PeftModel): model.load_adapter(folder, name)
-        else: model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+    for name, folder in (adapters or {}).items(): model = _adapted_model(model, name, folder)
     return TransformersLLM(model, tokenizer, key,
                            {name: weights_digest(str(folder), None) for name, folder in (adapters or {}).items()},
                            batch_size, packed)

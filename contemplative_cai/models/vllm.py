@@ -37,11 +37,11 @@ def descendants(pid: int,  # a process
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parents[int(place.name)] = int((place / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    found, ring = [], {pid}
+    processes, ring = [], {pid}
     while ring:
         ring = {child for child, parent in parents.items() if parent in ring}
-        found += ring
-    return found
+        processes += ring
+    return processes
 
 
 def _end(server: subprocess.Popen, grace: float) -> None:
@@ -292,12 +292,12 @@ class VllmServer:
         if not self.alive():
             raise InputError(f"adapter '{name}' cannot be loaded: vllm serve is not running; its log is {self.log}")
         try:
-            status, said = self._call("/v1/load_lora_adapter", {
+            status, reply = self._call("/v1/load_lora_adapter", {
                 "lora_name": name, "lora_path": str(Path(folder).resolve()), "load_inplace": name in self.adapters
             }, timeout=300.0)
-        except OSError as error: status, said = 0, str(error)
+        except OSError as error: status, reply = 0, str(error)
         if status != 200:
-            raise InputError(f"adapter '{name}' ({folder}) was not loaded by vllm: {' '.join(said.split())[:400]}; "
+            raise InputError(f"adapter '{name}' ({folder}) was not loaded by vllm: {' '.join(reply.split())[:400]}; "
                              f"adapters loaded later need max_lora_rank, at least their rank of {rank}")
         self.adapters[name] = Path(folder)
 

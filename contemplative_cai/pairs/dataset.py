@@ -159,7 +159,7 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if outside else value
 
 
-def shared_recipe(recipe: Recipe,  # as resolved
+def shared_recipe(recipe: Recipe,
                   ) -> str:
     "The recipe as YAML that can be given away: what differs from the defaults, and nothing of the machine it ran on."
     usual = Recipe().model_dump(mode="json")

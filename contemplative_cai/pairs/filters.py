@@ -94,9 +94,9 @@ def wording(text: str,  # a revision
     asked = _beginnings(question)
     unquoted = re.sub(r"[\"“][^\"”\n]*[\"”]", '""', text)
     for kind, pattern in WORDINGS.items():
-        for found in pattern.finditer(text if kind in ("role", "template") else unquoted):
+        for match in pattern.finditer(text if kind in ("role", "template") else unquoted):
             excuses = TELLING if kind == "preamble" else TELLING | ANSWERING
-            if not _beginnings(found.group()) & excuses & asked: return kind, " ".join(found.group().split())
+            if not _beginnings(match.group()) & excuses & asked: return kind, " ".join(match.group().split())
     return None
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000006
@@ -162,7 +162,7 @@ USUAL = Thresholds()
 WORDS_A_TOKEN = 0.75  # of English text, roughly: how a limit in tokens becomes one in words
 
 
-def recipe_thresholds(recipe: Recipe,  # the experiment
+def recipe_thresholds(recipe: Recipe,
                       ) -> Thresholds:
     "The numbers a recipe sets; what training reads is estimated from `max_length` at 0.75 words a token."
     named = {field.name: getattr(recipe, field.name) for field in fields(Thresholds) if field.name != "read_words"}
@@ -227,8 +227,8 @@ def named_principle(text: str,  # a revision
 def leaked_preamble(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision talks about itself, the critique or the principle instead of to the person."
     text, critique = triple.revision.text, triple.critique.text if triple.critique else ""
-    found = find_leak(text, triple.prompt.text, critique, triple.response.text)
-    if found: return f"{found.kind}: '{found.words}'"
+    leak = find_leak(text, triple.prompt.text, critique, triple.response.text)
+    if leak: return f"{leak.kind}: '{leak.words}'"
     named = named_principle(text, principle)
     if named: return f"names the principle '{named}'"
     sources = {"critique": critique,

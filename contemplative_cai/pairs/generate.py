@@ -54,7 +54,7 @@ def _is_constitution(name: str) -> bool:
     return name in constitution_names() or name.endswith(".md")
 
 
-def check_methods(recipe: Recipe,  # the experiment
+def check_methods(recipe: Recipe,
                   ) -> None:
     """Look, before anything is asked, at the template set
     and at every model and constitution the recipe names beside its own; raises `InputError` with all that is wrong."""
@@ -68,7 +68,7 @@ def check_methods(recipe: Recipe,  # the experiment
 
 
 @contextmanager
-def open_models(recipe: Recipe,  # the experiment
+def open_models(recipe: Recipe,
                 run: Run | None = None,  # where a server's log goes
                 llm: LLM | None = None,  # who answers; None: the recipe's model
                 ) -> Iterator[Models]:
@@ -122,7 +122,7 @@ def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constituti
 
 
 def generate_pairs(run: Run,  # where it goes
-                   recipe: Recipe,  # the experiment
+                   recipe: Recipe,
                    llm: LLM | None = None,  # who answers; None: the recipe's model
                    ) -> Generation:
     "Answers, critiques and revisions of the recipe's prompts, filtered into `pairs.jsonl` and `dropped.jsonl`."

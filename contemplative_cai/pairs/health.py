@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from ..core.project import brief, did_you_mean
 from ..core.recipe import BALANCED, Recipe
 from ..core.schema import Dropped, InputError, Message, PreferencePair, Record, digest
-from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture
+from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
 from ..measure.text import VOCABULARY, normalise, similarity
 from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated, length_rule
 
@@ -400,7 +400,7 @@ def match_lengths(pairs: list[PreferencePair],  # in any order
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000001e
 def balance_pairs(pairs: list[PreferencePair],  # that passed the filters
-                  recipe: Recipe,  # the experiment
+                  recipe: Recipe,
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     """Kept pairs and rows dropped for `balance` and `length_match`, as the recipe asks;
     all pairs where it asks for neither."""
@@ -430,8 +430,16 @@ def _lengths_panel(axes, found: Health) -> None:
 BASELINES = {"length_rule": "length alone", "bag_of_words": "bag of words", "first_words": f"first {FIRST_WORDS} words"}
 
 
+def _without_data(axes, words: str) -> None:
+    "A sentence in the place of axes that would hold nothing."
+    axes.set_axis_off()
+    axes.text(0.05, 0.5, words, transform=axes.transAxes, va="center", fontsize=7, color="#555555")
+
+
 def _rules_panel(axes, found: Health) -> None:
     "Accuracy of the rules that understand nothing, with their intervals."
+    if all(getattr(found, name).value is None for name in BASELINES):
+        return _without_data(axes, "Too few pairs to tell them apart\nby rules that understand nothing.")
     for y, name in enumerate(BASELINES):
         rule = getattr(found, name)
         if rule.value is None: axes.text(0.54, y, "not computable", va="center", fontsize=7, color="#555555")
@@ -440,7 +448,7 @@ def _rules_panel(axes, found: Health) -> None:
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(BASELINES)), list(BASELINES.values()), fontsize=7)
     axes.set_ylim(len(BASELINES) - 0.5, -0.5)
-    axes.set_xlim(0, 1.02)
+    share_axis(axes)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
     axes.set_xlabel("share of pairs told rightly\n(line: 95 % interval, dashed: chance)", fontsize=7)
 
@@ -454,12 +462,10 @@ def _openings_panel(axes, found: Health, most: int = 4) -> None:
         axes.text(0, y,
                   f" {opening.words if len(opening.words) <= 30 else opening.words[:29] + '…'}  {opening.share:.0%}",
                   va="center", fontsize=7, parse_math=False)
-    if not rows:
-        axes.text(0.03, 0.5, "no two prompts share one", transform=axes.transAxes, va="center", fontsize=7,
-                  color="#555555")
+    if not rows: return _without_data(axes, "No opening is shared\nby texts of two prompts.")
     axes.set_yticks([])
-    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    axes.set_xlim(0, max([opening.share for opening, _ in rows], default=1))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, max(opening.share for opening, _ in rows))
     axes.set_xticks([])
     axes.set_xlabel("most frequent openings, share of texts\n(blue: chosen, orange: rejected)", fontsize=7)
 
@@ -467,6 +473,7 @@ def _openings_panel(axes, found: Health, most: int = 4) -> None:
 def health_figure(found: Health,  # from `health`
                   ):
     "Lengths, what rules that understand nothing make of the pairs, and how the texts begin."
+    if not found.pairs: return worded("No pairs were kept, so there is nothing to draw.")
     figure = picture(7, 2.4)
     panels = figure.subplots(1, 3, width_ratios=(1, 0.9, 1.1))
     for draw, axes in zip((_lengths_panel, _rules_panel, _openings_panel), panels):

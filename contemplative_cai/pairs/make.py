@@ -31,9 +31,9 @@ def make_pair(triple: Triple,  # a complete triple
               template: str,  # how it was asked: a template set's label
               ) -> PreferencePair:
     "The pair a triple says."
-    def said(text): return (Message(role="assistant", content=text),)
+    def turn(text): return (Message(role="assistant", content=text),)
     p, r, revision = triple.prompt, triple.response, triple.revision
-    return PreferencePair(prompt=p.messages, chosen=said(revision.text), rejected=said(r.text), prompt_id=p.counts_as,
+    return PreferencePair(prompt=p.messages, chosen=turn(revision.text), rejected=turn(r.text), prompt_id=p.counts_as,
                           principle=triple.principle, hazard=p.hazard, persona=p.persona, locale=p.locale,
                           source=p.source, critique=triple.critique.text if triple.critique else "",
                           constitution=f"{constitution.id}@{constitution.digest}",
@@ -118,16 +118,16 @@ def near_duplicates(pairs: Sequence[PreferencePair],  # pairs that passed row by
                     limits: Thresholds = USUAL,  # with the highest similarity of two revisions
                     ) -> dict[str, str]:
     "Ids of pairs whose question and revision nearly repeat those of a pair that stays, with that pair's id."
-    ordered, found = _by_digest(pairs), {}
+    ordered, repeated = _by_digest(pairs), {}
     for group in near_groups([["\n".join(turn.content for turn in pair.prompt)] for pair in ordered]):
         stay: list[PreferencePair] = []
         for pair in (ordered[i] for i in group):
             values = [similarity(pair.chosen[0].content, other.chosen[0].content) for other in stay]
             if not values or max(values) <= limits.max_pair_similarity: stay.append(pair)
             else:
-                found[pair.id] = (f"similarity {max(values):.2f} to pair {stay[values.index(max(values))].id}, "
+                repeated[pair.id] = (f"similarity {max(values):.2f} to pair {stay[values.index(max(values))].id}, "
                                   f"at most {limits.max_pair_similarity:g} is allowed")
-    return found
+    return repeated
 
 
 def boilerplate_opening(text: str,  # a revision
@@ -153,11 +153,11 @@ BESIDE = {"near_duplicate": near_duplicates, "boilerplate": boilerplate}
 
 def drop_some(pairs: Sequence[PreferencePair],  # pairs so far
               reason: str,  # name of what speaks against some
-              found: dict[str, str],  # pair id to what was seen
+              reasons: dict[str, str],  # pair id to what was seen
               ) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs that stay, and those that go, in order."
-    return ([pair for pair in pairs if pair.id not in found],
-            [drop_pair(pair, reason, found[pair.id]) for pair in pairs if pair.id in found])
+    return ([pair for pair in pairs if pair.id not in reasons],
+            [drop_pair(pair, reason, reasons[pair.id]) for pair in pairs if pair.id in reasons])
 
 
 def filter_triples(
@@ -193,10 +193,10 @@ def filter_judged(pairs: Sequence[PreferencePair],  # pairs so far
                   filters: tuple[str, ...] = FILTERS,  # names of the filters to apply
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs the judge does not object to, and the others."
-    said = {pair.id: objection
+    objections = {pair.id: objection
             for pair, value in zip(pairs, weighed, strict=True) if (objection := _objection(value, filters))}
-    return ([pair for pair in pairs if pair.id not in said],
-            [drop_pair(pair, *said[pair.id]) for pair in pairs if pair.id in said])
+    return ([pair for pair in pairs if pair.id not in objections],
+            [drop_pair(pair, *objections[pair.id]) for pair in pairs if pair.id in objections])
 
 
 def filter_ensemble(pairs: Sequence[PreferencePair],  # pairs so far

@@ -41,10 +41,10 @@ def check_repo(repo: str,  # as the user typed it
 def refuse_restricted(pairs: Sequence[PreferencePair],  # rows
                       ) -> None:
     "Raises `InputError` when a pair is of a hazard that a recipe has to name."
-    found = Counter(pair.hazard for pair in pairs if by_name_only(pair.hazard))
-    if found:
+    restricted = Counter(pair.hazard for pair in pairs if by_name_only(pair.hazard))
+    if restricted:
         raise InputError("pairs of hazards that are not published: "
-                         f"{', '.join(f'{brief(hazard)} {count}' for hazard, count in sorted(found.items()))}; "
+                         f"{', '.join(f'{brief(hazard)} {count}' for hazard, count in sorted(restricted.items()))}; "
                          "generate a run without them: leave hazards out of the recipe, or name others")
 
 
@@ -98,11 +98,11 @@ ADVICE = {
 def _failure(error: Exception, repo: str, token: str | None) -> UploadFailed:
     "What to tell when the hub, or the way to it, failed; the token is taken out of whatever was said."
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = next(
+    message = next(
         (line.strip() for line in str(getattr(error, "server_message", None) or error).split("\n") if line.strip()),
         type(error).__name__,
     )
-    if token: said = said.replace(token, "(token)")
+    if token: message = message.replace(token, "(token)")
     if status is None:
         what = "the hub refuses the card" if "Invalid metadata" in str(error) else (
             "the hub cannot be reached, or broke off; check the network (and HF_HUB_OFFLINE), then repeat the command"
@@ -111,7 +111,7 @@ def _failure(error: Exception, repo: str, token: str | None) -> UploadFailed:
         what = ADVICE.get(
             status, "the hub is in trouble; wait, then repeat the command" if status >= 500 else "the hub refuses"
         )
-    return UploadFailed(f"--repo {repo}: {what} ({f'{status}: ' if status else ''}{said[:200]}). The run is as it was")
+    return UploadFailed(f"--repo {repo}: {what} ({f'{status}: ' if status else ''}{message[:200]}). The run is as it was")
 
 
 def _ready_repo(api, upload: Upload) -> bool:

@@ -16,6 +16,7 @@ from ..core.recipe import FILTERS
 from ..core.run import Run
 from ..core.schema import Dropped, PreferencePair
 from ..measure.plot import BLUE, DRAWING_SHARE, ORANGE, PALE_BLUE, picture, quiet_axes
+from ..measure.plot import whole_steps
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #00000004
 def shown_stages(rows: list[dict],  # from `waterfall`
@@ -37,6 +38,7 @@ def draw_waterfall(axes,  # to draw on
     axes.set_yticks(range(len(rows)), [row["stage"].replace("_", " ") for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, rows[0]["left"] * 1.15 or 1)
+    whole_steps(axes)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("rows (blue: left, orange: dropped here; stages that took none are not drawn)", fontsize=8)
 

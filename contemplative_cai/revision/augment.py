@@ -43,13 +43,13 @@ def _paraphrase(prompt: Prompt, completion: Completion | CallFailed, i: int) -> 
                      for name in ("source", "hazard", "persona", "locale", "principle", "topic", "label", "history")})
 
 
-def distinct_paraphrases(made: Sequence[Prompt],  # paraphrases
+def distinct_paraphrases(paraphrased: Sequence[Prompt],  # paraphrases
                          prompts: Sequence[Prompt],  # all prompts of the run
                          ) -> list[Prompt]:
     "Those that are not nearly the same as a prompt of the run or an earlier paraphrase, in order."
     known = {match.left
-             for match in find_matches([prompt.text for prompt in made], [prompt.text for prompt in prompts])}
-    fresh = [prompt for i, prompt in enumerate(made) if i not in known]
+             for match in find_matches([prompt.text for prompt in paraphrased], [prompt.text for prompt in prompts])}
+    fresh = [prompt for i, prompt in enumerate(paraphrased) if i not in known]
     return [fresh[group[0]] for group in near_groups([[prompt.text] for prompt in fresh])]
 
 
@@ -60,25 +60,25 @@ class Paraphrased(NamedTuple):
 
 
 def paraphrases(llm: LLM,  # who says it in other words
-                journal: Journal,  # what remembers
+                journal: Journal,
                 parents: Sequence[Prompt],  # training prompts
                 prompts: Sequence[Prompt],  # all prompts of the run, which no paraphrase may repeat
                 n: int,  # paraphrases asked for, each
                 sampling: Sampling,  # how to choose tokens
                 # ids of those that are too near to what is tested on
-                leaks: Callable[[list[Prompt]], set[str]] = lambda made: set(),
+                leaks: Callable[[list[Prompt]], set[str]] = lambda drafts: set(),
                 run: Run | None = None,  # whose progress to show
                 ) -> Paraphrased:
     "Training prompts in other words."
-    made = [_paraphrase(parent, completion, i) for i in range(n)
+    drafts = [_paraphrase(parent, completion, i) for i in range(n)
             for parent, completion in zip(parents, ask(llm, journal, "paraphrase",
                                                        [paraphrase_request(parent) for parent in parents],
                                                        another(sampling, i), run=run, least=len(parents)))]
-    usable = [prompt for prompt in made if prompt is not None]
+    usable = [prompt for prompt in drafts if prompt is not None]
     fresh = distinct_paraphrases(usable, prompts)
     leaked = leaks(fresh)
     kept = [prompt for prompt in fresh if prompt.id not in leaked]
-    return Paraphrased(kept, {"asked": len(made), "unusable": len(made) - len(usable),
+    return Paraphrased(kept, {"asked": len(drafts), "unusable": len(drafts) - len(usable),
                               "repeated": len(usable) - len(fresh), "leaked": len(fresh) - len(kept),
                               "kept": len(kept)})
 
@@ -90,7 +90,7 @@ def refusals() -> list[str]:
 
 
 def twin_triples(llm: LLM,  # who answers
-                 journal: Journal,  # what remembers
+                 journal: Journal,
                  twins: Sequence[Prompt],  # prompts that only look dangerous
                  sampling: Sampling,  # how to choose an answer's tokens
                  seed: int = 0,  # of the refusals' draw

@@ -62,8 +62,8 @@ class RecordedLLM:
                 for stage, template in [("respond", ""), ("critique", self._template), ("revise", self._template),
                                         ("distil", "")]]
         with closing(sqlite3.connect(f"{self._journal.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            found = db.execute("SELECT reason FROM failures WHERE key IN (?, ?, ?, ?)", keys).fetchone()
-        if found: return CallFailed(reason=found[0])
+            failure = db.execute("SELECT reason FROM failures WHERE key IN (?, ?, ?, ?)", keys).fetchone()
+        if failure: return CallFailed(reason=failure[0])
         raise ModelCallError(f"a call of {self.key} is not in {self._journal}, and nobody here can make it; "
                              "run the same step again with --on ray, or without --on to make it here")
 
@@ -100,7 +100,7 @@ class Chain:
         return make_triples(alone(llm), journal, prompts, self.constitution, self.methods)
 
 
-def recipe_chain(recipe: Recipe,  # the experiment
+def recipe_chain(recipe: Recipe,
                  ) -> Chain:
     """The chain that `generate_pairs` runs for a recipe;
     raises `InputError` for what needs several models, or all pairs at once."""
@@ -183,10 +183,10 @@ def look_up(journal: Journal,  # the run's
             prompts: list[Prompt],  # one block
             ) -> tuple[dict[str, dict], bool]:
     "The block's completions that are in the journal, by key, and whether they are all there are."
-    found = BlockJournal(source=journal)
-    try: triples = chain.triples(RecordedLLM(key), found, prompts)
-    except ModelCallError: return found.known, False
-    return found.known, all(triple.failure is None for triple in triples)
+    block_journal = BlockJournal(source=journal)
+    try: triples = chain.triples(RecordedLLM(key), block_journal, prompts)
+    except ModelCallError: return block_journal.known, False
+    return block_journal.known, all(triple.failure is None for triple in triples)
 
 
 def unfinished(journal: Journal,  # the run's
@@ -245,31 +245,31 @@ class ChainActor:
                  row: dict,  # from `unfinished`
                  ) -> dict:
         "What became of a block: `ids` that were carried through, `made`, `failed`, and `error`, as JSON."
-        made = BlockJournal(json.loads(row["known"]))
-        error = self._work([Prompt.model_validate(prompt) for prompt in json.loads(row["prompts"])], made)
-        return {"ids": "[]" if error else row["ids"], "made": json.dumps(made.made), "failed": json.dumps(made.failed),
+        block_journal = BlockJournal(json.loads(row["known"]))
+        error = self._work([Prompt.model_validate(prompt) for prompt in json.loads(row["prompts"])], block_journal)
+        return {"ids": "[]" if error else row["ids"], "made": json.dumps(block_journal.made), "failed": json.dumps(block_journal.failed),
                 "error": _error(error) if error else ""}
 
-    def _work(self, prompts: list[Prompt], made: BlockJournal) -> Exception | None:
+    def _work(self, prompts: list[Prompt], block_journal: BlockJournal) -> Exception | None:
         "Run the chain; the error that kept a call from being tried, if one did."
         if isinstance(self._llm, Exception): return self._llm
-        try: self._chain.triples(self._llm, made, prompts)
-        except ModelCallError as error: return None if made.hopeless else error
+        try: self._chain.triples(self._llm, block_journal, prompts)
+        except ModelCallError as error: return None if block_journal.hopeless else error
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000015
 def commit_block(journal: Journal,  # the run's
                  done: dict,  # from a `ChainActor`
                  ) -> int:
     "Commit what a block made; returns the tokens that were written for it."
-    made, failed = json.loads(done["made"]), json.loads(done["failed"])
-    for stage in dict.fromkeys([*(row["stage"] for row in made), *(failure["stage"] for failure in failed.values())]):
-        rows = [row for row in made if row["stage"] == stage]
+    calls, failed = json.loads(done["made"]), json.loads(done["failed"])
+    for stage in dict.fromkeys([*(row["stage"] for row in calls), *(failure["stage"] for failure in failed.values())]):
+        rows = [row for row in calls if row["stage"] == stage]
         if rows:
             journal.save(stage, {row["key"]: row["completion"] for row in rows}, sum(row["seconds"] for row in rows),
                          {row["key"]: (row["alike"], 0) for row in rows})
         reasons = {key: failure["reason"] for key, failure in failed.items() if failure["stage"] == stage}
         if reasons: journal.fail(stage, reasons)
-    return sum(row["completion"]["completion_tokens"] or 0 for row in made)
+    return sum(row["completion"]["completion_tokens"] or 0 for row in calls)
 
 
 def _work_off(run: Run, journal: Journal, total: int, rows: list[dict], results: Iterator[dict]) -> None:
@@ -379,15 +379,15 @@ def pool(ray,  # a running session
          actors: int | None,  # how many; None: one a GPU, or one
          ) -> tuple[int, float]:
     "How many actors, and how many GPUs each; raises `InputError` when the cluster has less."
-    found = ray.cluster_resources()
-    gpus = 0 if recipe.device == "cpu" or getattr(recipe, "engine", "auto") == "endpoint" else int(found.get("GPU", 0))
+    resources = ray.cluster_resources()
+    gpus = 0 if recipe.device == "cpu" or getattr(recipe, "engine", "auto") == "endpoint" else int(resources.get("GPU", 0))
     whole = getattr(recipe, "device_map", "one") == "auto"  # one model over many GPUs
     number = actors or (1 if whole else gpus or 1)
     if gpus and number > gpus:
         raise InputError(f"{number} actors, and the cluster has {gpus} GPUs; ask for at most one actor a GPU")
-    if number * ACTOR_CORES > found.get("CPU", 0):
+    if number * ACTOR_CORES > resources.get("CPU", 0):
         raise InputError(f"{number} actors ask for {number * ACTOR_CORES:.1f} cores, "
-                         f"and the cluster has {found.get('CPU', 0):.0f}; ask for fewer actors")
+                         f"and the cluster has {resources.get('CPU', 0):.0f}; ask for fewer actors")
     return number, (gpus // number if whole else 1) if gpus else 0
 
 
@@ -416,7 +416,7 @@ MODEL_KEYS = ("model", "dtype", "device", "engine", "quantization", "device_map"
 
 def ray_llm(
     run: Run,  # whose journal to fill
-    recipe: Recipe,  # the experiment
+    recipe: Recipe,
     actors: int | None = None,  # how many; None: one a GPU of the cluster, or one where it has none
     size: int | None = None,  # prompts a block; None: the recipe's batch_size, 16 when that is auto
     address: str | None = None,  # of a running cluster; None: RAY_ADDRESS, or this machine alone
@@ -435,8 +435,8 @@ def ray_llm(
             opening = opening or partial(keep_open, recipe)
             with ray_session(address, getattr(recipe, "api_key_env", "CCAI_API_KEY")) as ray:
                 number, gpus = pool(ray, recipe, actors)
-                found = _probe(ray, opening, gpus)
-                rows, key = rows if found == key else unfinished(journal, found, chain, read_blocks(path)), found
+                actor_key = _probe(ray, opening, gpus)
+                rows, key = rows if actor_key == key else unfinished(journal, actor_key, chain, read_blocks(path)), actor_key
                 run.record(ray={"key": key, "settings": settings, "inputs": path.name, "size": size, "actors": number})
                 if rows:
                     _work_off(run, journal, total, rows,
@@ -446,7 +446,7 @@ def ray_llm(
 
 def ray_model(on: str,  # where the calls are made: local or ray
               run: Run,  # whose journal to fill
-              recipe: Recipe,  # the experiment
+              recipe: Recipe,
               actors: int | None = None,  # with ray: how many
               ) -> RecordedLLM | None:
     "What the generate notebook gives to `generate_pairs`: None for local, where the recipe's own model answers."

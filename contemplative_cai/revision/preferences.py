@@ -19,10 +19,10 @@ from ..models.llm import LLM, CallFailed, Logprob
 def _margins(llm: LLM, journal: Journal, stage: str, contexts: Sequence[Conversation], pair: tuple[str, str],
              run: Run | None) -> list[float | CallFailed]:
     "By how many nats the first reply is likelier than the second, a figure a context."
-    found = weigh(llm, journal, stage, [context for context in contexts for _ in pair],
+    logprobs = weigh(llm, journal, stage, [context for context in contexts for _ in pair],
                   [reply for _ in contexts for reply in pair], run)
     return [next((value for value in (one, other) if isinstance(value, CallFailed)), None) or one.total - other.total
-            for one, other in zip(found[::2], found[1::2])]
+            for one, other in zip(logprobs[::2], logprobs[1::2])]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000006
 def _one(text: str) -> Conversation:
@@ -34,7 +34,7 @@ def _measure(principle: Principle) -> str:
 
 
 def violation_margins(llm: LLM,  # who weighs
-                      journal: Journal,  # what remembers
+                      journal: Journal,
                       cases: Sequence[tuple[str, str, Principle]],  # question, answer, principle
                       run: Run | None = None,  # whose progress to show
                       ) -> list[float | CallFailed]:
@@ -74,7 +74,7 @@ def _pairwise(question: str, one: str, other: str, principle: Principle) -> Conv
 
 def preferences(
     llm: LLM,  # who weighs
-    journal: Journal,  # what remembers
+    journal: Journal,
     cases: Sequence[tuple[str, str, str, Principle]],  # question, the answer in question, the other, principle
     run: Run | None = None,  # whose progress to show
 ) -> list[Preference | CallFailed]:
@@ -91,7 +91,7 @@ def preferences(
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #0000000a
 def route(llm: LLM,  # who weighs
-          journal: Journal,  # what remembers
+          journal: Journal,
           prompts: Sequence[Prompt],  # questions, unanswered
           principles: Sequence[Principle],  # to choose among
           run: Run | None = None,  # whose progress to show
@@ -110,9 +110,9 @@ def route(llm: LLM,  # who weighs
             + "\n\nWhich of these does a hasty answer to the question most likely neglect? Reply with one letter."
         )
     rows = [(prompt, listed, letter) for prompt in prompts for listed in turns for letter in letters]
-    found = iter(weigh(llm, journal, "route", [asked(prompt, listed) for prompt, listed, _ in rows],
+    logprobs = iter(weigh(llm, journal, "route", [asked(prompt, listed) for prompt, listed, _ in rows],
                        [letter for *_, letter in rows], run))
-    return [_ranked(principles, [(principle, next(found)) for listed in turns for principle in listed])
+    return [_ranked(principles, [(principle, next(logprobs)) for listed in turns for principle in listed])
             for _ in prompts]
 
 

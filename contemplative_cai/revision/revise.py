@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERDICT', 'FEW', 'Methods', 'recipe_methods', 'Models', 'alone', 'respond', 'read_verdict', 'majority', 'Case',
-           'Found', 'criticise', 'revise', 'choose_principles', 'make_triples']
+           'Criticised', 'criticise', 'revise', 'choose_principles', 'make_triples']
 
 # %% ../../nbs/05_revision/03_revise.ipynb #00000002
 import re
@@ -63,7 +63,7 @@ class Methods:
         return "free" if self.critique_method == "logits" else self.critique_method
 
 
-def recipe_methods(recipe: Recipe,  # the experiment
+def recipe_methods(recipe: Recipe,
                    ) -> Methods:
     "The methods a recipe asks for."
     def sampling(tokens):
@@ -90,7 +90,7 @@ def alone(llm: LLM,  # plays all parts
 
 # %% ../../nbs/05_revision/03_revise.ipynb #00000006
 def respond(llm: LLM,  # who answers
-            journal: Journal,  # what remembers
+            journal: Journal,
             prompts: Sequence[Prompt],  # what to answer, in this order
             sampling: Sampling,  # how to choose tokens
             run: Run | None = None,  # whose progress to show
@@ -111,9 +111,9 @@ def read_verdict(text: str,  # a critique
                  kind: str = "verdict",  # verdict: the first line that begins with one; reasoned: the last
                  ) -> str:
     "yes, partly or no; unreadable when the text does not say."
-    found = [match.group(1).lower() for match in VERDICT.finditer(text)]
-    return "unreadable" if not found else {"partially": "partly"}.get(found[-1 if kind == "reasoned" else 0],
-                                                                      found[-1 if kind == "reasoned" else 0])
+    verdicts = [match.group(1).lower() for match in VERDICT.finditer(text)]
+    return "unreadable" if not verdicts else {"partially": "partly"}.get(verdicts[-1 if kind == "reasoned" else 0],
+                                                                      verdicts[-1 if kind == "reasoned" else 0])
 
 
 def majority(verdicts: Sequence[str],  # one a sample
@@ -133,7 +133,7 @@ class Case(NamedTuple):
     response: Response
 
 
-class Found(NamedTuple):
+class Criticised(NamedTuple):
     "What a critic found: a verdict where one was asked for, and the critique, unless there is nothing to mend."
     verdict: str | None
     critique: Critique | CallFailed | None
@@ -157,39 +157,39 @@ def _written(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods
                                                    run, FEW))]
 
 
-def _voted(samples: Sequence[Critique | CallFailed], kind: str) -> Found:
+def _voted(samples: Sequence[Critique | CallFailed], kind: str) -> Criticised:
     "The majority's verdict and its first critique; a failure only where every sample failed."
-    made = [one for one in samples if isinstance(one, Critique)]
-    if not made: return Found(None, samples[0])
-    verdicts = [read_verdict(one.text, kind) for one in made]
+    critiques = [one for one in samples if isinstance(one, Critique)]
+    if not critiques: return Criticised(None, samples[0])
+    verdicts = [read_verdict(one.text, kind) for one in critiques]
     verdict = majority(verdicts)
-    return Found(verdict, next(one for one, said in zip(made, verdicts) if said == verdict))
+    return Criticised(verdict, next(one for one, value in zip(critiques, verdicts) if value == verdict))
 
 
 def criticise(llm: LLM,  # who criticises
-              journal: Journal,  # what remembers
+              journal: Journal,
               cases: Sequence[Case],  # what to look at, in this order
               methods: Methods,  # how
               constitution: Constitution,  # whose examples may be shown
               run: Run | None = None,  # whose progress to show
-              ) -> list[Found]:
+              ) -> list[Criticised]:
     "What is wrong with each answer, and whether anything is."
     if methods.critique_method == "free":
-        return [Found(None, one) for one in _written(llm, journal, cases, methods, constitution, run)]
+        return [Criticised(None, one) for one in _written(llm, journal, cases, methods, constitution, run)]
     if methods.critique_method == "logits": return _weighed(llm, journal, cases, methods, constitution, run)
     samples = [_written(llm, journal, cases, methods, constitution, run, i) for i in range(methods.critique_samples)]
     return [_voted(one, methods.critique_method) for one in zip(*samples)]
 
 
 def _weighed(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
-             run: Run | None) -> list[Found]:
+             run: Run | None) -> list[Criticised]:
     "Verdicts by log-probability; critiques are written only of answers that fall short."
     margins = violation_margins(llm, journal,
                                 [(asked_text(case.prompt), case.response.text, case.principle) for case in cases], run)
     short = [i for i, margin in enumerate(margins) if not isinstance(margin, CallFailed) and margin > 0]
     written = dict(zip(short, _written(llm, journal, [cases[i] for i in short], methods, constitution, run)))
-    return [(Found(None, margin) if isinstance(margin, CallFailed)
-             else Found("yes", written[i]) if i in written else Found("no", None))
+    return [(Criticised(None, margin) if isinstance(margin, CallFailed)
+             else Criticised("yes", written[i]) if i in written else Criticised("no", None))
             for i, margin in enumerate(margins)]
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000000c
@@ -215,14 +215,14 @@ def _revised(llm: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]],
 def _best(critic: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]],
           drafts: Sequence[tuple[Revision | CallFailed, ...]], run: Run | None) -> list[Revision | CallFailed]:
     "Of each case's drafts the one with the highest margin over the answer; the first at a tie."
-    rows = [(i, draft) for i, made in enumerate(drafts)
-            for draft in dict.fromkeys(draft for draft in made if isinstance(draft, Revision))]
+    rows = [(i, draft) for i, samples in enumerate(drafts)
+            for draft in dict.fromkeys(draft for draft in samples if isinstance(draft, Revision))]
     weighed = preferences(critic, journal, [
         (asked_text(cases[i][0].prompt), draft.text, cases[i][0].response.text, cases[i][0].principle)
         for i, draft in rows
     ], run)
     best: dict[int, tuple[float, Revision]] = {}
-    failed = {i: one for i, made in enumerate(drafts) for one in made if isinstance(one, CallFailed)}
+    failed = {i: one for i, samples in enumerate(drafts) for one in samples if isinstance(one, CallFailed)}
     for (i, draft), value in zip(rows, weighed):
         if isinstance(value, CallFailed): failed[i] = value
         elif i not in best or value.margin > best[i][0]: best[i] = (value.margin, draft)
@@ -230,7 +230,7 @@ def _best(critic: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]],
 
 
 def revise(models: Models,  # who revises, and who weighs
-           journal: Journal,  # what remembers
+           journal: Journal,
            cases: Sequence[tuple[Case, Critique]],  # what to mend, in this order
            methods: Methods,  # how
            constitution: Constitution,  # whose examples may be shown
@@ -244,7 +244,7 @@ def revise(models: Models,  # who revises, and who weighs
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000000e
 def choose_principles(llm: LLM,  # who weighs, where they are routed
-                      journal: Journal,  # what remembers
+                      journal: Journal,
                       prompts: Sequence[Prompt],  # questions
                       constitution: Constitution,  # whose principles
                       methods: Methods,  # how many, and how they are chosen
@@ -258,30 +258,30 @@ def choose_principles(llm: LLM,  # who weighs, where they are routed
     return [order if isinstance(order, CallFailed) else order[:methods.principles_per_prompt] for order in ranked]
 
 # %% ../../nbs/05_revision/03_revise.ipynb #00000010
-def _triple(case: Case, found: Found, revision: Revision | CallFailed | None) -> Triple:
+def _triple(case: Case, fault: Criticised, revision: Revision | CallFailed | None) -> Triple:
     "A triple of what was made; the first failure explains what is missing."
-    failure = next((one.reason for one in (case.response, found.critique, revision) if isinstance(one, CallFailed)),
+    failure = next((one.reason for one in (case.response, fault.critique, revision) if isinstance(one, CallFailed)),
                    None)
     response, written, revised = (None if isinstance(one, CallFailed) else one
-                                  for one in (case.response, found.critique, revision))
+                                  for one in (case.response, fault.critique, revision))
     return Triple(prompt=case.prompt, principle=case.principle.id, response=response, critique=written,
-                  revision=None if failure else revised, verdict=found.verdict, failure=failure)
+                  revision=None if failure else revised, verdict=fault.verdict, failure=failure)
 
 
 def _mended(models: Models, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
-            run: Run | None) -> list[tuple[Found, Revision | CallFailed | None]]:
+            run: Run | None) -> list[tuple[Criticised, Revision | CallFailed | None]]:
     """What was found in each answer, and its revision where there was something to mend;
     a case whose answer failed passes through."""
     there = [i for i, case in enumerate(cases) if isinstance(case.response, Response)]
-    found = dict(zip(there, criticise(models.critic, journal, [cases[i] for i in there], methods, constitution, run)))
+    faults = dict(zip(there, criticise(models.critic, journal, [cases[i] for i in there], methods, constitution, run)))
     short = [i
-             for i in there if isinstance(found[i].critique, Critique) and found[i].verdict in (None, "yes", "partly")]
+             for i in there if isinstance(faults[i].critique, Critique) and faults[i].verdict in (None, "yes", "partly")]
     if run is not None and methods.critique_method != "free":
         run.tell({"stage": "at fault", "done": len(short), "total": len(there)})
     revised = dict(
-        zip(short, revise(models, journal, [(cases[i], found[i].critique) for i in short], methods, constitution, run))
+        zip(short, revise(models, journal, [(cases[i], faults[i].critique) for i in short], methods, constitution, run))
     )
-    return [(found.get(i, Found(None, None)), revised.get(i)) for i in range(len(cases))]
+    return [(faults.get(i, Criticised(None, None)), revised.get(i)) for i in range(len(cases))]
 
 
 def _joined(critiques: Sequence[Critique], principle: str) -> Critique:
@@ -304,17 +304,17 @@ def _once_more(models: Models, journal: Journal, cases: Sequence[Case], mended: 
     again = dict(zip(there, _mended(models, journal,
                                     [cases[i]._replace(response=_as_answer(mended[i][1])) for i in there], methods,
                                     constitution, run)))
-    failed = {i: one for i, (found, revision) in again.items()
-              for one in (found.critique, revision) if isinstance(one, CallFailed)}
-    return [_both(found, revision, again[i]) if i in again and i not in failed else (found, failed.get(i, revision))
-            for i, (found, revision) in enumerate(mended)]
+    failed = {i: one for i, (fault, revision) in again.items()
+              for one in (fault.critique, revision) if isinstance(one, CallFailed)}
+    return [_both(fault, revision, again[i]) if i in again and i not in failed else (fault, failed.get(i, revision))
+            for i, (fault, revision) in enumerate(mended)]
 
 
-def _both(found: Found, revision: Revision, again: tuple[Found, Revision | None]) -> tuple[Found, Revision]:
+def _both(fault: Criticised, revision: Revision, again: tuple[Criticised, Revision | None]) -> tuple[Criticised, Revision]:
     "The second revision with both critiques before it; the first as it was where there is no second."
-    if again[1] is None: return found, revision
-    critique = _joined([found.critique, again[0].critique], revision.principle)
-    return found._replace(critique=critique), again[1].model_copy(update={"id": "", "critique_id": critique.id})
+    if again[1] is None: return fault, revision
+    critique = _joined([fault.critique, again[0].critique], revision.principle)
+    return fault._replace(critique=critique), again[1].model_copy(update={"id": "", "critique_id": critique.id})
 
 
 def _chained(models: Models, journal: Journal, prompts: Sequence[Prompt], responses: Sequence, methods: Methods,
@@ -326,12 +326,12 @@ def _chained(models: Models, journal: Journal, prompts: Sequence[Prompt], respon
     ]
     for principle in constitution.principles:
         going = [i for i in range(len(prompts)) if failed[i] is None]
-        for i, (found, revision) in zip(going, _mended(
+        for i, (fault, revision) in zip(going, _mended(
             models, journal, [Case(prompts[i], principle, now[i]) for i in going], methods, constitution, run
         )):
-            failed[i] = next((one for one in (found.critique, revision) if isinstance(one, CallFailed)), None)
-            verdicts[i].append(found.verdict)
-            if isinstance(found.critique, Critique): critiques[i].append(found.critique)
+            failed[i] = next((one for one in (fault.critique, revision) if isinstance(one, CallFailed)), None)
+            verdicts[i].append(fault.verdict)
+            if isinstance(fault.critique, Critique): critiques[i].append(fault.critique)
             if isinstance(revision, Revision): now[i] = _as_answer(revision)
     return [_end(prompts[i], responses[i], now[i], critiques[i], verdicts[i], failed[i], constitution)
             for i in range(len(prompts))]
@@ -360,14 +360,14 @@ def _distilled(models: Models, journal: Journal, cases: Sequence[Case], methods:
     there = [i for i, case in enumerate(cases) if isinstance(case.response, Response)]
     asked = [guided_conversation(cases[i].principle, cases[i].prompt, methods.shown(constitution, cases[i].principle))
              for i in there]
-    made = {i: _revision(cases[i], "", completion, models.reviser, methods.revision.seed)
+    revisions = {i: _revision(cases[i], "", completion, models.reviser, methods.revision.seed)
             for i, completion in zip(there, ask(models.reviser, journal, "distil", asked, methods.revision, run=run,
                                                 least=FEW))}
-    return [_triple(case, Found(None, None), made.get(i)) for i, case in enumerate(cases)]
+    return [_triple(case, Criticised(None, None), revisions.get(i)) for i, case in enumerate(cases)]
 
 
 def make_triples(models: Models,  # who answers, criticises and revises
-                 journal: Journal,  # what remembers
+                 journal: Journal,
                  prompts: Sequence[Prompt],  # what to answer
                  constitution: Constitution,  # by what to criticise
                  methods: Methods,  # how
@@ -387,4 +387,4 @@ def make_triples(models: Models,  # who answers, criticises and revises
         return [*_distilled(models, journal, cases, methods, constitution, run), *lost]
     mended = _mended(models, journal, cases, methods, constitution, run)
     if methods.second_round: mended = _once_more(models, journal, cases, mended, methods, constitution, run)
-    return [*(_triple(case, found, revision) for case, (found, revision) in zip(cases, mended)), *lost]
+    return [*(_triple(case, fault, revision) for case, (fault, revision) in zip(cases, mended)), *lost]

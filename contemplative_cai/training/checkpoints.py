@@ -46,9 +46,9 @@ def is_whole(checkpoint: Path,  # a checkpoint-<step> folder
 def latest_checkpoint(folder: Path,  # holds checkpoint-<step> folders
                       ) -> Path | None:
     "The newest checkpoint that is whole; broken ones are renamed to broken-... so that nobody resumes from them."
-    found = sorted((path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()),
+    checkpoints = sorted((path for path in folder.glob("checkpoint-*") if path.name.split("-")[1].isdigit()),
                    key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
+    for path in checkpoints:
         if is_whole(path): return path
         path.rename(path.with_name(f"broken-{path.name}-{time.time_ns()}"))
     return None
@@ -62,11 +62,11 @@ def prepare_folder(folder: Path,  # sft/ or dpo/ of a run
     if not state.exists():
         write_json(state, {"digest": name, "status": "running"})
         return None
-    found = read_json(state)
-    if found.get("digest") != name:
-        folder.rename(folder.with_name(f"{folder.name}-{found.get('digest', 'unnamed')}"))
+    recorded = read_json(state)
+    if recorded.get("digest") != name:
+        folder.rename(folder.with_name(f"{folder.name}-{recorded.get('digest', 'unnamed')}"))
         return prepare_folder(folder, name)
-    return found if found["status"] == "done" else None
+    return recorded if recorded["status"] == "done" else None
 
 # %% ../../nbs/07_training/03_checkpoints.ipynb #0000000a
 class Stop:

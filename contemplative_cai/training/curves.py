@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.run import Run
-from ..measure.plot import BLUE, DRAWING_SHARE, GREY, ORANGE, picture
+from ..measure.plot import BLUE, DRAWING_SHARE, GREY, ORANGE, picture, share_axis, whole_steps, worded
 from .watch import LN2, Finding, read_findings, read_metrics
 
 # %% ../../nbs/07_training/05_curves.ipynb #00000003
@@ -48,10 +48,11 @@ def _draw(axes, rows: list[dict], title: str, curves: tuple[Curve, ...], prefere
     if title in LINES and preference: axes.axhline(LINES[title], color=GREY, linestyle="--", linewidth=1)
     low, high = axes.get_ylim()
     if title in ("loss (nats)", "words an answer"): axes.set_ylim(0, high * 1.05)  # a flat line stays clear of the edge
-    elif title in ("preference accuracy", "share in circles", "token accuracy"): axes.set_ylim(-0.03, 1.05)
+    elif title in ("preference accuracy", "share in circles", "token accuracy"): share_axis(axes, "y")
     elif low == high: axes.set_ylim(low - 1, high + 1)
     axes.set_title(title, fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
+    whole_steps(axes)
     axes.set_xlabel("optimizer step", fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.lines) > 1 and any(name for _, name, *_ in curves): axes.legend(frameon=False, fontsize=7)
@@ -63,8 +64,9 @@ def panel_figure(rows: list[dict],  # lines of metrics.jsonl
     "The curves of one stage; the dashed lines are where nothing has been learned."
     shown = [(title, curves) for title, curves in PANELS if any(_points(rows, key)[0] for key, *_ in curves)]
     if any("gain/chosen" in row for row in rows): shown = [panel for panel in shown if panel[0] != "token accuracy"]
-    across = min(3 if len(shown) <= 6 else 4, max(1, len(shown)))
-    down = -(-len(shown) // across) if shown else 1
+    if not shown: return worded("No step has been logged yet.")
+    across = min(3 if len(shown) <= 6 else 4, len(shown))
+    down = -(-len(shown) // across)
     figure = picture(7.2, 1.75 * down + 0.25 * len(found))
     for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat,
                            [*shown, *[None] * (across * down - len(shown))]):

@@ -15,7 +15,7 @@ from ..core.recipe import Recipe
 from ..core.run import Run, trained_folder
 from ..core.schema import PreferencePair, Record
 from ..inputs.split import Split
-from ..measure.plot import BLUE, GREY, quiet_axes
+from ..measure.plot import BLUE, GREY, quiet_axes, share_axis, worded
 from ..measure.stats import Estimate, estimate, estimate_accuracy, paired_difference, shown
 from ..models.catalog import ModelSpec, model_spec
 from ..models.llm import LLM, Logprob
@@ -62,7 +62,7 @@ def score_preferences(base: LLM,  # the model before training
             for pair, a, b, c, d in zip(pairs, *scores)]
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000006
-def base_and_trained(recipe: Recipe,  # the experiment
+def base_and_trained(recipe: Recipe,
                      folder: Path,  # of a stage: with adapter/ or model/
                      batch_size: int = 8,  # conversations scored together
                      ) -> tuple[LLM, LLM]:
@@ -76,7 +76,7 @@ def base_and_trained(recipe: Recipe,  # the experiment
     return base, base.with_adapter("tuned")
 
 
-def held_out_preferences(recipe: Recipe,  # the experiment
+def held_out_preferences(recipe: Recipe,
                          folder: Path,  # of the last stage
                          held_out: Sequence[PreferencePair],  # validation and test pairs
                          split: Split,  # of their prompts
@@ -126,7 +126,7 @@ def compare_preferences(preferences: list[ScoredPair],  # scored test pairs
 
 
 def preference_accuracy(run: Run,  # a trained run
-                        recipe: Recipe,  # the experiment
+                        recipe: Recipe,
                         ) -> dict:
     """Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs,
     into `preference.json` of the trained stage."""
@@ -152,18 +152,20 @@ def preference_figure(facts: dict,  # from `collect`
     rows = [("trained model (reward)", Estimate(**found["reward"]), BLUE),
             ("bag of words", Estimate(**found["bag_of_words"]), GREY),
             ("length alone", Estimate(**found["length_rule"]), GREY)]
+    if all(value.mean is None for _, value, _ in rows):
+        return worded("No held-out pairs were kept, so there is nothing to draw.")
     figure, axes = quiet_axes(height=1.9)
     for y, (_, value, colour) in enumerate(rows):
         if value.mean is None: continue
         if value.low is not None: axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
         axes.plot(value.mean, y, "o", color=colour, markersize=7)
-        axes.text(1.02, y, shown(value) if not value.undefined else f"{value.mean:.2f} ({value.undefined})",
-                  va="center", fontsize=8)
+        text = shown(value) if not value.undefined else f"{value.mean:.2f}\n({value.undefined})"
+        axes.annotate(text, (1, y), xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(-0.02, 1.42)
+    share_axis(axes)
     axes.set_ylim(2.6, -0.6)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
+    axes.tick_params(axis="x", labelsize=8)
     axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
     axes.set_xlabel("share of held-out pairs decided rightly (line: 95 % interval, dashed: chance)", loc="left",
                     fontsize=9)

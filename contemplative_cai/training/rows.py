@@ -35,7 +35,7 @@ class Data(Record):
 
 
 def training_pairs(run: Run,  # a run that has generated
-                   recipe: Recipe,  # the experiment
+                   recipe: Recipe,
                    helpful: tuple[HelpfulRow, ...] = (),  # learned from too
                    record: bool = True,  # write what was compared into leakage.json
                    ) -> tuple[list[PreferencePair], list[PreferencePair]]:
@@ -72,7 +72,7 @@ def ending_tokens(recipe: Recipe,  # whose model
     return {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
 
 
-def audited(recipe: Recipe,  # the experiment
+def audited(recipe: Recipe,
             train: list[PreferencePair],  # pairs to train on
             ) -> tuple[tuple[Encoded, ...], Audit]:
     "The pairs in the model's tokens, and what max_length does to them."
@@ -86,7 +86,7 @@ WATCHED = 8  # validation prompts answered while training
 
 
 def watched_prompts(run: Run,  # a run that has generated
-                    recipe: Recipe,  # the experiment
+                    recipe: Recipe,
                     ) -> tuple[Conversation, ...]:
     "The validation prompts that are watched: the same ones for every training of a split."
     validation = set(load_split(run).validation)
@@ -95,7 +95,7 @@ def watched_prompts(run: Run,  # a run that has generated
 
 
 def training_data(run: Run,  # a run that has generated
-                  recipe: Recipe,  # the experiment
+                  recipe: Recipe,
                   record: bool = True,  # write what was compared into leakage.json
                   ) -> Data:
     "Everything a training reads, checked; raises `InputError` with what is wrong."
@@ -134,7 +134,7 @@ STAGE_SETTINGS = {"sft": ("sft_learning_rate", "sft_epochs", "packing"),
                   "dpo": ("learning_rate", "epochs", "beta", "loss", "label_smoothing", "ld_alpha")}
 
 
-def stages(recipe: Recipe,  # the experiment
+def stages(recipe: Recipe,
            ) -> list[str]:
     "The stages of its training, in order: sft, dpo."
     return recipe.training.split("+")
@@ -155,7 +155,7 @@ def stage_rows(data: Data,  # what the training is made of
             for row in rows if row.rejected]
 
 
-def stage_digest(recipe: Recipe,  # the experiment
+def stage_digest(recipe: Recipe,
                  data: Data,  # what the training is made of
                  stage: str,  # sft or dpo
                  ) -> str:

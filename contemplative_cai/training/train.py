@@ -111,7 +111,7 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 
 
 def prepare_stage(run: Run,  # the run it belongs to
-                  recipe: Recipe,  # the experiment
+                  recipe: Recipe,
                   data: Data,  # what the training is made of
                   stage: str,  # sft or dpo
                   folder: Path,  # of the stage
@@ -157,7 +157,7 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
 
 # %% ../../nbs/07_training/08_train.ipynb #00000008
 def check_training(run: Run,  # a run that has generated
-                   recipe: Recipe,  # the experiment
+                   recipe: Recipe,
                    record: bool = True,  # write what was compared into leakage.json
                    ) -> Data:
     "What will be trained on, checked and audited, without loading a model; raises `InputError` with what is wrong."
@@ -167,7 +167,7 @@ def check_training(run: Run,  # a run that has generated
 
 
 def train(run: Run,  # a run that has generated
-          recipe: Recipe,  # the experiment
+          recipe: Recipe,
           data: Data | None = None,  # from `check_training`; None: checked here
           root: Path | None = None,  # where sft/ and dpo/ go; None: the run's folder
           scored: bool = True,  # score held-out pairs, those of the test too; a search must not
@@ -193,7 +193,7 @@ def train(run: Run,  # a run that has generated
     return finished
 
 
-def merge_adapter(recipe: Recipe,  # the experiment
+def merge_adapter(recipe: Recipe,
                   folder: Path,  # of a stage, with adapter/
                   ) -> Path:
     """The model with its adapter merged in, into `merged/`:

@@ -40,7 +40,7 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def check_machine(recipe: Recipe,  # the experiment
+def check_machine(recipe: Recipe,
                   ) -> None:
     "Raises `InputError` with everything the training needs and this machine does not have."
     device = pick_device(recipe.device)
@@ -204,7 +204,7 @@ def _kept_unpacked(model: Any) -> Any:
 
 
 def load_trainable(
-    recipe: Recipe,  # the experiment
+    recipe: Recipe,
     start: Path | None = None,  # where the stage before ended: a PEFT adapter's folder, or a whole model's
 ) -> Any:
     "The model to train; raises `InputError` when it cannot be loaded or has none of the modules the adapter is put on."
@@ -240,7 +240,12 @@ def _dataset(path: Path, cache: Path):
     return Dataset.from_json(str(copy), cache_dir=str(cache / "arrow"))
 
 
-def build_trainer(recipe: Recipe,  # the experiment
+def _reference_kept(recipe: Recipe) -> bool:
+    "Whether the reference is computed once and kept: not in 8 bits, where a row is rounded by its batch and by the mode."
+    return recipe.train_quantization != "int8"
+
+
+def build_trainer(recipe: Recipe,
                   stage: str,  # sft or dpo
                   folder: Path,  # with rows/train.jsonl, and rows/validation.jsonl where it is watched
                   model: Any,  # from `load_trainable`
@@ -258,7 +263,7 @@ def build_trainer(recipe: Recipe,  # the experiment
         kind, settings = DPOTrainer, DPOConfig(**options, beta=recipe.beta, loss_type=list(recipe.loss),
                                                loss_weights=list(recipe.loss.values()),
                                                label_smoothing=recipe.label_smoothing, ld_alpha=recipe.ld_alpha,
-                                               disable_dropout=recipe.lora_dropout == 0, precompute_ref_log_probs=True)
+                                               disable_dropout=recipe.lora_dropout == 0, precompute_ref_log_probs=_reference_kept(recipe))
     if recipe.early_stopping and stage == "dpo": callbacks = [*callbacks, EarlyStoppingCallback(recipe.early_stopping)]
     trainer = _sorted_trainer(kind)(
         model=model, args=settings, train_dataset=_dataset(folder / "rows" / "train.jsonl", cache),
@@ -283,9 +288,9 @@ def _logits(model: Any, tokenizer: Any):
 
 
 def _base_logits(model: Any, tokenizer: Any):
-    "Scores of the base, whether or not an adapter is on it already."
+    "Scores of the base, with or without an adapter on it; asked below the adapter, where no autocast is in force."
     if not hasattr(model, "peft_config"): return _logits(model, tokenizer)
-    with model.disable_adapter(): return _logits(model, tokenizer)
+    with model.disable_adapter(): return _logits(model.get_base_model(), tokenizer)
 
 
 def check_base(model: Any,  # a PeftModel
@@ -380,11 +385,11 @@ def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, 
     from transformers import TrainerCallback
     rewind(folder, resumed)
     (folder / "findings.jsonl").touch()  # an empty one says that nothing was found
-    rows, known = read_metrics(folder), {found.kind: found for found in read_rows(folder / "findings.jsonl", Finding)}
+    rows, known = read_metrics(folder), {finding.kind: finding for finding in read_rows(folder / "findings.jsonl", Finding)}
 
     class Recorder(TrainerCallback):
         "Metrics to disk, progress to the eye, findings to both."
-        halted: Finding | None = next((found for found in known.values() if found.kind in recipe.stop_on), None)
+        halted: Finding | None = next((finding for finding in known.values() if finding.kind in recipe.stop_on), None)
 
         def on_train_begin(self, args, state, control, model=None, **_):
             self.main, self.saved = state.is_world_process_zero, time.monotonic()
@@ -422,13 +427,13 @@ def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, 
             rows.append(row)
             if self.main:
                 with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file: file.write(json.dumps(row) + "\n")
-            for found in findings(rows):
-                if found.kind in known: continue
-                known[found.kind] = found
-                if found.kind in recipe.stop_on: self.halted = self.halted or found
+            for finding in findings(rows):
+                if finding.kind in known: continue
+                known[finding.kind] = finding
+                if finding.kind in recipe.stop_on: self.halted = self.halted or finding
                 if not self.main: continue
-                append_row(folder / "findings.jsonl", found)
-                print(f"{'stopped' if found.kind in recipe.stop_on else 'warning'}: {stage}, {found.sentence}",
+                append_row(folder / "findings.jsonl", finding)
+                print(f"{'stopped' if finding.kind in recipe.stop_on else 'warning'}: {stage}, {finding.sentence}",
                       flush=True)
             if self.main: run.tell({"training": str(folder)})
     return Recorder()
@@ -470,7 +475,7 @@ def _use(started: float, cpu: float, trainer: Any, steps: int, device: str) -> d
 
 
 def train_stage(run: Run,  # whose progress is shown
-                recipe: Recipe,  # the experiment
+                recipe: Recipe,
                 stage: str,  # sft or dpo
                 folder: Path,  # with rows/; checkpoints, metrics and the adapter go there
                 start: Path | None = None,  # where the stage before ended

@@ -139,7 +139,7 @@ WATCH_RULES = (_nan, _saturation, _displacement, _gradient, _repetition, _length
 def findings(rows: list[dict],  # lines of metrics.jsonl, in order
              ) -> list[Finding]:
     "What the rules say of the lines so far, at most one a rule."
-    return [found for rule in WATCH_RULES if (found := rule(rows)) is not None]
+    return [finding for rule in WATCH_RULES if (finding := rule(rows)) is not None]
 
 # %% ../../nbs/07_training/04_watch.ipynb #0000000b
 def read_findings(folder: Path,  # sft/ or dpo/ of a run

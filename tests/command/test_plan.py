@@ -46,9 +46,11 @@ recipe = build_recipe(values)
 tokenizer = load_tokenizer(model_spec(recipe.model))
 n = recipe.train_batch_size
 rows = bench_rows(tokenizer, n, 0, scale)
-def tokens(row, side): return len(tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=True, return_dict=True)["input_ids"])
-found = cost("plan", recipe, n, 0, scale)
-print(json.dumps(found | {"length": max(tokens(row, side) for row in rows for side in ("chosen", "rejected"))}))
+def tokens(row, side):
+    turns = row["prompt"] + row[side]
+    return len(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"])
+measured = cost("plan", recipe, n, 0, scale)
+print(json.dumps(measured | {"length": max(tokens(row, side) for row in rows for side in ("chosen", "rejected"))}))
 """
 
 

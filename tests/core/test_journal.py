@@ -39,7 +39,9 @@ NURSERY = """
     from contemplative_cai.core.run import open_run
 
     log, kills, dice = sys.argv[1], int(sys.argv[2]), random.Random(7)
-    recipe = build_recipe(dict(model="smollm2-135m", temperature=0, repetition_penalty=1.15, n_prompts=4, n_few_shot=1, answer_tokens=24, critique_tokens=20, revision_tokens=24, batch_size=4, filters=[], n_eval_prompts=0, guarded=[]))
+    recipe = build_recipe(dict(
+        model="smollm2-135m", temperature=0, repetition_penalty=1.15, n_prompts=4, n_few_shot=1, answer_tokens=24,
+        critique_tokens=20, revision_tokens=24, batch_size=4, filters=[], n_eval_prompts=0, guarded=[]))
 
     def live(name, told):
         llm = load_llm(model_spec(recipe.model), recipe.dtype, "cpu", batch_size=recipe.batch_size)
@@ -150,7 +152,10 @@ LIMITED = """
     with Journal(Path(sys.argv[1])) as journal:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         try:
-            for i in range(2000): journal.save("respond", {f"k{i}": {"text": "word " * 200, "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 200}}, 0.1); done += 1
+            for i in range(2000):
+                call = {"text": "word " * 200, "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 200}
+                journal.save("respond", {f"k{i}": call}, 0.1)
+                done += 1
         except InputError as error: print(done, error)
 """
 

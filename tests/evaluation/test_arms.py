@@ -285,7 +285,8 @@ from contemplative_cai.inputs.sources import draw_prompts
 def slow(conversation):
     time.sleep(0.02)
     return conversation[-1].content[::-1]
-with Journal(Path(sys.argv[1])) as journal: answer_arms(scripted(slow, "base", "prompted"), journal, draw_prompts("edge_cases", 40), WARM, samples=3)
+with Journal(Path(sys.argv[1])) as journal:
+    answer_arms(scripted(slow, "base", "prompted"), journal, draw_prompts("edge_cases", 40), WARM, samples=3)
 """
 
 

@@ -212,7 +212,8 @@ from contemplative_cai.models.llm import ScriptedLLM
 def slow(conversation):
     time.sleep(0.02)
     return copied(conversation)
-with Journal(Path(sys.argv[1])) as journal: play_games(OpenArm(Arm(name="base", description="a script"), ScriptedLLM(slow, key="base")), journal, SHORT, 3)
+base = OpenArm(Arm(name="base", description="a script"), ScriptedLLM(slow, key="base"))
+with Journal(Path(sys.argv[1])) as journal: play_games(base, journal, SHORT, 3)
 """
 
 

@@ -453,7 +453,7 @@ def test_a_rubric_that_is_wrong_says_where(broken, told, tmp_path, monkeypatch):
     else: del lines[at]
     (tmp_path / "data" / "rubrics").mkdir(parents=True)
     (tmp_path / "configs").mkdir()
-    (tmp_path / "settings.ini").write_text("")
+    (tmp_path / "nbs" / "pipelines").mkdir(parents=True)
     (tmp_path / "data" / "rubrics" / "safety.yaml").write_text("\n".join(lines))
     monkeypatch.setenv("CCAI_ROOT", str(tmp_path))
     with pytest.raises(InputError) as error: load_rubric("safety")

@@ -25,13 +25,17 @@ STAND_IN = '''
 import json, os, signal, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 if "find_spec" in sys.argv[2]: sys.exit(0)
-source, name, port = sys.argv[4], *(sys.argv[sys.argv.index(option) + 1] for option in ("--served-model-name", "--port"))
+options = [sys.argv[sys.argv.index(option) + 1] for option in ("--served-model-name", "--port")]
+source, name, port = sys.argv[4], *options
 if "stubborn" in name: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sleep = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-engine = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {sleep!r}]); print(p.pid, flush=True); {sleep}"
-children = [subprocess.Popen([sys.executable, "-c", engine], stdout=subprocess.PIPE, text=True), subprocess.Popen([sys.executable, "-c", sleep], start_new_session=True)]
+engine = ("import subprocess, sys; "
+          f"p = subprocess.Popen([sys.executable, '-c', {sleep!r}]); print(p.pid, flush=True); {sleep}")
+children = [subprocess.Popen([sys.executable, "-c", engine], stdout=subprocess.PIPE, text=True),
+            subprocess.Popen([sys.executable, "-c", sleep], start_new_session=True)]
 pids = [os.getpid(), *(child.pid for child in children), int(children[0].stdout.readline())]
-with open(os.path.join(source, "started.json"), "w") as file: json.dump({"pids": pids, "line": sys.argv[3:], "environment": dict(os.environ)}, file)
+with open(os.path.join(source, "started.json"), "w") as file:
+    json.dump({"pids": pids, "line": sys.argv[3:], "environment": dict(os.environ)}, file)
 if "failing" in name:
     print("ValueError: the weights are of another model", flush=True)
     print(*(f"line {i}" for i in range(40)), "shutting down", sep=chr(10), flush=True)
@@ -45,7 +49,8 @@ class Models(BaseHTTPRequestHandler):
         self.answer(503 if len(asked) < 3 else 200, {"data": [{"id": name}]})
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.answer(400 if "refused" in body["lora_name"] else 200, {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16"}} if "refused" in body["lora_name"] else body)
+        refusal = {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16"}}
+        self.answer(*((400, refusal) if "refused" in body["lora_name"] else (200, body)))
     def answer(self, status, body):
         self.send_response(status)
         self.end_headers()

@@ -105,9 +105,10 @@ def test_an_actor_killed_then_the_driver_killed_then_whole(runs, tmp_path):
     "kill -9 at both; the next run does what was in flight and leaves the bytes of an undisturbed run."
     log, whole, run = tmp_path / "calls", open_run("whole"), open_run("killed")
     generate_pairs(whole, load_recipe("smoke", {"n_prompts": 24, "batch_size": 2}), scripted(tmp_path / "reference")())
+    tests = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "revision")])
     def start():
         return subprocess.Popen([sys.executable, "-c", DRIVER, "killed", str(log)], cwd=ROOT,
-                                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "revision")])}, stderr=subprocess.DEVNULL)
+                                env=os.environ | {"PYTHONPATH": tests}, stderr=subprocess.DEVNULL)
     driver = start()
     wait_for(lambda: journalled(run.path("journal.sqlite")) >= 18)
     workers(driver)[0].send_signal(signal.SIGKILL)

@@ -160,8 +160,20 @@ def test_quantized_weights_of_the_embedded_model_are_trained_over(run, bits):
     from contemplative_cai.training.train import prepare_stage
     prepare_stage(run, recipe, training_data(run, recipe), "dpo", folder)
     result = trainer.train_stage(run, recipe, "dpo", folder)
-    assert (result["base_exact"] and losses(folder)[0] == pytest.approx(LN2, abs=0.02)
+    assert (result["base_exact"] and losses(folder)[0] == pytest.approx(LN2, abs=1e-4)
             and (folder / "adapter" / "adapter_model.safetensors").exists())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_quantized_weights_begin_at_the_reference_and_stay_the_base(run, bits, precision):
+    "Trained and validated in batches: neither neighbours nor the model's mode move policy and reference apart."
+    recipe = recipe_with(train_quantization=bits, dtype=precision, warmup=1, max_steps=2, eval_steps=1)
+    summary, rows = train(run, recipe), read_metrics(run.path("dpo"))
+    close = 1e-5 if bits == "int8" else 1e-3  # the same batch; in 4 bits another one, and bfloat16 has 8 bits
+    for key in ("loss", "eval_loss"):  # the first step of a warm-up has no length
+        assert next(row[key] for row in rows if key in row) == pytest.approx(LN2, abs=close)
+    assert summary["base_exact"]
 
 
 def test_helpful_data_is_mixed_in_where_the_stage_can_learn_from_it(run, tmp_path):
