@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from support import ROOT, play
 
+from contemplative_cai.core.journal import Journal
 from contemplative_cai.inputs.constitution import load_constitution
 
 settings.register_profile("repeatable", derandomize=True)  # a red test is red again on the next run, here and in CI
@@ -34,3 +35,19 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("CCAI_SHARED_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir(): pytest.skip(f"no shared data in {folder}; set CCAI_SHARED_DATA to run this")
     return folder
+
+
+@pytest.fixture
+def journal(tmp_path):
+    "A journal of the test's own."
+    with Journal(tmp_path / "journal.sqlite") as opened: yield opened
+
+
+@pytest.fixture
+def write(tmp_path):
+    "Write an input file; returns its path."
+    def file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+    return file

@@ -3,6 +3,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from contemplative_cai.core.schema import Message
 from contemplative_cai.models.llm import ScriptedLLM
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,3 +71,19 @@ def borrowed_prompts(folder):
         for i, text in enumerate(texts[96:]):
             rows.writerow([i, f"Item {i}. {text}", "homonyms", ("safe", "unsafe")[i % 2], "", ""])
     return folder
+
+
+def user(text):
+    "A conversation of one turn."
+    return (Message(role="user", content=text),)
+
+
+def contents(folder: Path) -> dict:
+    "Every file of a folder with its bytes, every folder with None."
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# a process that trains the run `demo`; its argument is the recipe as JSON
+TRAIN = ("from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; "
+         "from contemplative_cai.training.train import train; import json, sys; "
+         "train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))")

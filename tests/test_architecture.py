@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from contemplative_cai.command.pipeline import PARAMETER_KINDS, STEPS, notebook_parameters, notebook_path
 from contemplative_cai.core.recipe import Recipe, recipe_names
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*_*/[0-9]*_*.ipynb"))
 
 

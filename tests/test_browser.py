@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat.v4 as v4
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support import ROOT
 
 from contemplative_cai.command.pipeline import begin
 from contemplative_cai.core.run import Run
@@ -20,7 +21,6 @@ from contemplative_cai.inputs.constitution import load_constitution, parse_const
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 
-ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 60  # seconds to wait for anything a slow machine does
 # in the status bar; the dot beside the kernel's name says idle before there is a kernel

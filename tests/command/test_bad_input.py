@@ -8,6 +8,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from support import contents
 
 from contemplative_cai.command import commands, pipeline
 from contemplative_cai.core import run as store
@@ -33,11 +34,6 @@ def make_run() -> Path:
     with Journal(run.path("journal.sqlite")) as journal: journal.save("respond", CALLS, 2.0)
     run.path("notes.txt").write_text("Keep me.\n")
     return run.folder
-
-
-def contents(folder: Path) -> dict:
-    "Every file of a folder with its bytes, every folder with None."
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture(autouse=True)
@@ -68,16 +64,6 @@ def refused(tmp_path, capsys):
         assert all(line.startswith("ccai: ") for line in said.splitlines()), said
         return said
     return check
-
-
-@pytest.fixture
-def write(tmp_path):
-    "Write an input file; returns its path."
-    def file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-    return file
 
 
 # unknown names, and the nearest known one

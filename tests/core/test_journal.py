@@ -7,19 +7,17 @@ import sys
 import textwrap
 
 import pytest
+from support import user
 
 from contemplative_cai.core.journal import Journal, file_system, salvage, write_ledger
 from contemplative_cai.core.run import open_run, refuse_busy, step
-from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.ask import ask
 from contemplative_cai.models.llm import Sampling, ScriptedLLM
 
 ROWS = {f"k{i}": {"text": f"row {i} " * 40, "finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 80,
                   "cached_tokens": 4}
         for i in range(600)}
-
-
-def user(text): return (Message(role="user", content=text),)
 
 
 def python(code: str, *arguments: str, **options) -> subprocess.Popen:

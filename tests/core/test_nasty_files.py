@@ -77,16 +77,6 @@ def attempt(read):
         except InputError as error: assert str(error).strip()
 
 
-@pytest.fixture
-def write(tmp_path):
-    "Write a file; returns its path."
-    def file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-    return file
-
-
 def texts(path, **source):
     "The prompts' texts."
     with seconds():

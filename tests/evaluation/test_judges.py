@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 
 from contemplative_cai.core.files import write_rows
-from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import (
     Answer,
@@ -59,11 +58,6 @@ RUBRICS = ["safety", "humanistic", "contemplative", "refusal", "pairwise", "surf
 ASKED = [criterion for name in ("safety", "humanistic", "refusal") for criterion in load_rubric(name).criteria]
 NEGATED = [f"\n{criterion.negated}\n" for criterion in ASKED]
 PROMPT = Prompt(text="Is my neighbour simply rude?", source="test")
-
-
-@pytest.fixture
-def journal(tmp_path):
-    with Journal(tmp_path / "journal.sqlite") as opened: yield opened
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@ import csv
 import gzip
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import ROOT
 
 from contemplative_cai.command.commands import main, prompts_text
 from contemplative_cai.command.parser import parse_columns, parse_source
@@ -28,7 +28,6 @@ from contemplative_cai.inputs.sources import (
 )
 from contemplative_cai.inputs.tables import clean_text, is_visible, mended, read_prompts, read_transcript
 
-ROOT = Path(__file__).resolve().parents[2]
 CODES = {"spc_ele": 24, "spc_fin": 26, "spc_hlt": 26, "spc_lgl": 24}
 
 

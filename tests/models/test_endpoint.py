@@ -13,7 +13,7 @@ import traceback
 import openai._base_client
 import pytest
 from model_server import Server, completion
-from support import journalled, wait_for
+from support import journalled, user, wait_for
 
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.schema import InputError, Message
@@ -23,9 +23,6 @@ from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling
 
 SAMPLING = Sampling(max_tokens=20, temperature=0.7, seed=3)
 SECRET = "sk-very/secret-0123456789"
-
-
-def user(text): return (Message(role="user", content=text),)
 
 
 @pytest.fixture(autouse=True)

@@ -7,17 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support import user
 
 from contemplative_cai.core.journal import Journal
-from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.ask import ask
 from contemplative_cai.models.attention import PackedRows, common_prefix, read_prefix
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
 from contemplative_cai.models.local import choose_tokens, load_llm, penalise
-
-
-def user(text): return (Message(role="user", content=text),)
 
 
 @pytest.fixture(scope="module")

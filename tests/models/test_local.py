@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from support import RULES_ONLY, play
+from support import RULES_ONLY, play, user
 from test_endpoint import Server, hurried  # noqa: F401  (a fixture)
 
 from contemplative_cai.core.journal import Journal
@@ -28,9 +28,6 @@ from contemplative_cai.pairs.generate import generate_pairs
 GREEDY = Sampling(max_tokens=10)
 HEAD = (Message(role="user", content="We spoke of rivers and of the stones in them. " * 9),
         Message(role="assistant", content="We did."))
-
-
-def user(text): return (Message(role="user", content=text),)
 
 
 def texts(completions): return [completion.text for completion in completions]

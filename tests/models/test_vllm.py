@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from support import ROOT, user
 
-from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.schema import InputError
 from contemplative_cai.models import vllm as serve
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.endpoint import EndpointLLM
 from contemplative_cai.models.llm import Sampling
 from contemplative_cai.models.vllm import VllmServer, adapter_rank, find_vllm, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = '''
 "A python that has vllm, as far as we can see: behaves as the model it is asked to serve is called."
 import json, os, signal, subprocess, sys, time
@@ -239,9 +239,6 @@ def test_ports_are_free(): assert len({free_port() for _ in range(20)}) > 10
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"
 QUESTIONS = ["What is the capital of France?", "My brother borrows and never gives back; how do I ask him?",
              "Is it late?", "How do I boil an egg?", "Why is the sky blue?", "Name three colours."]
-
-
-def user(text): return (Message(role="user", content=text),)
 
 
 @pytest.mark.skipif(not VLLM.exists(), reason="vllm is not installed; 'make vllm' installs it")

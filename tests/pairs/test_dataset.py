@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import play
+from support import ROOT, contents, play
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_rows, write_rows, write_text
@@ -39,7 +39,6 @@ from contemplative_cai.pairs.publish import UploadFailed, plan_upload, send
 from contemplative_cai.pairs.review import open_review
 from contemplative_cai.report.diff import Version, diff_runs, load_version, show_changes
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPE = {"n_prompts": 10, "filters": "empty,identical", "model": "random-tiny", "max_length": 256, "answer_tokens": 40,
           "test_share": 0.3, "validation_share": 0.2}
 TOKEN = "hf_a_token_that_nobody_may_see"
@@ -60,11 +59,6 @@ def finished(tmp_path_factory, contemplative):
 def run(finished, runs):
     shutil.copytree(finished, runs / "demo")
     return open_run("demo")
-
-
-def contents(folder):
-    "Every file of a folder with its bytes."
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def card(run): return (write_dataset(run) / "README.md").read_text()

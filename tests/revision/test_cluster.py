@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import journalled, wait_for
+from support import ROOT, journalled, wait_for
 
 from contemplative_cai.core.project import project_root
 from contemplative_cai.core.recipe import load_recipe
@@ -26,7 +26,6 @@ from contemplative_cai.revision import cluster
 from contemplative_cai.revision.cluster import ChainActor, ray_llm, recipe_chain
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'cluster'")
-ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ("pairs.jsonl", "dropped.jsonl", "split.json")
 DRIVER = """
 import sys

@@ -51,11 +51,6 @@ QUESTION = Prompt(text="Is my neighbour simply rude?", source="test")
 HELLO = "She may be tired, or shy with new people. Say hello tomorrow and see what comes back before you decide."
 
 
-@pytest.fixture
-def journal(tmp_path):
-    with Journal(tmp_path / "journal.sqlite") as opened: yield opened
-
-
 def one(contemplative, *ids) -> Constitution:
     "The constitution with these principles only."
     return leave_out(contemplative, tuple(p.id for p in contemplative.principles if p.id not in ids))

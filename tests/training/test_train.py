@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from support import RULES_ONLY, play
+from support import RULES_ONLY, TRAIN, play
 
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
@@ -136,11 +136,6 @@ def test_half_written_checkpoints_are_passed_over_and_renamed(trained):
     (newest / "adapter_model.safetensors").write_bytes(b"half")
     assert latest_checkpoint(folder) not in (broken, newest) and not broken.exists() and not newest.exists()
     assert len(list(folder.glob("broken-*"))) == 2
-
-
-TRAIN = ("from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; "
-         "from contemplative_cai.training.train import train; import json, sys; "
-         "train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))")
 
 
 def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplative, runs):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import RULES_ONLY, play, wait_for
+from support import RULES_ONLY, TRAIN, play, wait_for
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_json, read_lines
@@ -281,11 +281,6 @@ def test_two_processes_have_the_losses_of_one(run):
 
 
 # ends that nobody planned
-
-TRAIN = ("from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; "
-         "from contemplative_cai.training.train import train; import json, sys; "
-         "train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))")
-
 
 def started(recipe):
     return subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(recipe)], env=os.environ,
