@@ -57,7 +57,8 @@ def model_specs() -> dict[str, ModelSpec]:
     for name, values in read_config("models").items():
         try: specs[name] = ModelSpec(name=name, **values)
         except ValidationError as error:
-            raise InputError(*problems_of(error, f"configs/models.yaml: {name}", list(ModelSpec.model_fields))) from None
+            raise InputError(*problems_of(error, f"configs/models.yaml: {name}",
+                                          list(ModelSpec.model_fields))) from None
     return specs
 
 
