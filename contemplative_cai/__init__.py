@@ -5,18 +5,31 @@ from importlib import import_module
 
 HOMES = {  # what a notebook begins with, and the module that defines it
     "begin": "command.pipeline",
+    "write_setup": "command.pipeline",
     "load_recipe": "core.recipe",
     "open_run": "core.run",
     "step": "core.run",
+    "trained_folder": "core.run",
     "load_constitution": "inputs.constitution",
+    "recipe_constitution": "inputs.constitution",
     "draw_prompts": "inputs.sources",
+    "draw": "inputs.draw",
+    "ScriptedLLM": "models.llm",
     "load_llm": "models.local",
-    "generate_pairs": "pairs.generate",
+    "ray_model": "revision.cluster",
+    "watched": "pairs.waterfall",
     "load_pairs": "pairs.make",
+    "apply_reviews": "pairs.review",
+    "open_review": "pairs.review",
     "review_widget": "pairs.review",
+    "generate_pairs": "pairs.generate",
+    "write_dataset": "pairs.dataset",
+    "panelled": "training.curves",
+    "check_training": "training.train",
     "train": "training.train",
     "evaluate": "evaluation.evaluate",
     "write_report": "report.report",
+    "write_card": "report.card",
     "compare_runs": "report.compare",
 }
 __all__ = ["__version__", *HOMES]
@@ -24,7 +37,8 @@ __all__ = ["__version__", *HOMES]
 
 def __getattr__(name: str):
     "A name of `HOMES`, from the module that defines it."
-    if name not in HOMES: raise AttributeError(f"module 'contemplative_cai' has no attribute '{name}'; it offers {', '.join(HOMES)}")
+    if name not in HOMES:
+        raise AttributeError(f"module 'contemplative_cai' has no attribute '{name}'; it offers {', '.join(HOMES)}")
     return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
 
 

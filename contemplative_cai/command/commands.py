@@ -142,10 +142,11 @@ def _launcher(name: str):
 # %% ../../nbs/10_command/05_commands.ipynb #00000014
 def _execute(plan: "Plan") -> int:
     "Execute a plan's notebooks one after the other."
-    from contemplative_cai.command.pipeline import execute, notebook_parameters
+    from contemplative_cai.command.pipeline import execute
     for step in plan.steps:
+        allowed = notebook_parameters(step)
         print(f"{step}: run '{plan.run}', recipe {plan.recipe_name}", file=sys.stderr, flush=True)
-        execute(step, plan.run, plan.parameters)
+        execute(step, plan.run, {key: value for key, value in plan.parameters.items() if key in allowed})
     _farewell(plan)
     return 0
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MADE_WITH', 'LOOKED_AT_AGAIN', 'PARAMETER_KINDS', 'PATIENCE', 'Parameter', 'notebook_parameters', 'made_with',
            'step_keys', 'with_settings', 'check_parameters', 'settle', 'begin', 'check_inputs', 'preflight',
-           'hush_broken_tasks', 'notebook_arguments', 'execute', 'check_setup', 'parameter_help', 'Plan', 'make_plan',
-           'show_plan']
+           'hush_broken_tasks', 'notebook_arguments', 'execute', 'check_setup', 'write_setup', 'parameter_help', 'Plan',
+           'make_plan', 'show_plan']
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #00000002
 import json
@@ -24,15 +24,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ..core.errors import InputError, StepFailed
+from ..core.files import write_record
 from ..core.journal import Journal
 from ..core.project import ALL, DEFAULT_RECIPE, STEPS, did_you_mean, notebook_path
 from ..core.project import project_root, read_value, runs_root
-from ..core.recipe import SECTIONS, Recipe, build_recipe, check_model, given, load_recipe
-from ..core.run import Run, check_disk, check_run_name, open_run, refuse_busy, surroundings
+from ..core.recipe import SECTIONS, Recipe, build_recipe, check_model, default_text, given
+from ..core.recipe import load_recipe, meaning
+from ..core.run import Run, Setup, check_disk, check_run_name, open_run, refuse_busy, surroundings
 from ..core.terminal import progress_line
 from ..evaluation.evaluate import check_evaluation
 from ..inputs.constitution import recipe_constitution
-from ..inputs.draw import leakage, recipe_prompts, recipe_split
+from ..inputs.draw import draw
 from ..inputs.sources import FETCH_AILUMINATE, as_sources, load_prompts
 from ..inputs.split import refuse_leaks
 from ..models.catalog import model_spec
@@ -169,9 +171,7 @@ def check_inputs(steps: list[str],  # what will run
         recipe_constitution(recipe)
         check_methods(recipe)
         check_evaluation(recipe)
-        prompts = recipe_prompts(recipe)
-        refuse_leaks(leakage(recipe, recipe_split(recipe, prompts, folder / "split.json" if folder else None),
-                             prompts)[1])
+        refuse_leaks(draw(recipe, Run(folder.name, folder) if folder else None).leakage.leaks)
 
 
 def preflight(plan: "Plan",  # what will run
@@ -329,20 +329,39 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     except InputError: row("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}")
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
+
+def write_setup(run: Run,  # where setup.json goes
+                recipe: Recipe,  # whose model and device to look at
+                ) -> dict:
+    "The checks, written down."
+    checks = check_setup(recipe)
+    write_record(run.path("setup.json"), Setup(**checks))
+    return checks
+
 # %% ../../nbs/10_command/03_pipeline.ipynb #0000000e
+def _own_parameters(steps: list[str]) -> dict[str, Parameter]:
+    "What belongs to notebooks alone; None as a default means that the recipe says it."
+    return {name: parameter for step in steps for name, parameter in notebook_parameters(step).items()
+            if name not in ("run", "recipe", "settings")
+            and (name not in Recipe.model_fields or parameter.default is not None)}
+
+
+def _group(title: str, lines: list[tuple[str, str, Any]]) -> str:
+    "A title and under it a line a parameter: name, meaning, default."
+    return "\n".join([f"{title}:", *(f"  {name:<22} {text} [{default}]" for name, text, default in lines)])
+
+
 def parameter_help(steps: list[str],  # whose notebooks
                    ) -> str:
-    "What -p accepts for these steps, one line a parameter."
-    known = {name: parameter for step in steps
-             for name, parameter in notebook_parameters(step).items() if name not in ("run", "recipe")}
-    usual = Recipe().model_dump(mode="json")
-    def default(p):
-        value = usual.get(p.name, p.default)
-        if isinstance(value, dict): return ", ".join(f"{name}={weight:g}" for name, weight in value.items())
-        return ", ".join(map(str, value)) if isinstance(value, list) else value
-    return "parameters (-p name=value; the default is the recipe's, else the one shown):\n" + "\n".join(
-        f"  {p.name:<18} {p.meaning.removesuffix('; None: as the recipe says')} [{default(p)}]" for p in known.values()
-    )
+    "What -p accepts for these steps: what belongs to their notebooks alone, then the recipe's keys by section."
+    own = _own_parameters(steps)
+    taken = {key for step in steps for key in (*notebook_parameters(step), *step_keys(step)) if key not in own}
+    groups = {"of the notebook": [(name, parameter.meaning, parameter.default) for name, parameter in own.items()],
+              **{name: [(key, meaning(key), default_text(key)) for key in section.model_fields if key in taken]
+                 for name, section in SECTIONS.items()}}
+    return "\n\n".join(["parameters (-p name=value; the default is the recipe's, else the one shown)",
+                        *(_group(title, lines) for title, lines in groups.items() if lines)])
+
 
 
 @dataclass(frozen=True)

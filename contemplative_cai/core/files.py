@@ -64,7 +64,7 @@ def read_json(path: Path,  # a JSON file
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); {_REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); {_REMEDY}") from None
+        raise InputError(f"{path}: not valid JSON ({brief(error, 200)}); {_REMEDY}") from None
     if not isinstance(value, kind):
         raise InputError(f"{path}: expected a JSON {kind.__name__}, found {type(value).__name__}; {_REMEDY}")
     return value
@@ -139,7 +139,7 @@ def read_record(path: Path,  # a JSON file of a run's folder
                 kind: type[F],  # record it must hold
                 ) -> F:
     "The record a JSON file holds; raises `InputError` naming the file and every key that does not fit."
-    return check_record(read_json(path, object), kind, path)
+    return check_record(read_json(path, object if kind.wraps else dict), kind, path)
 
 
 def write_record(path: Path,  # file to replace

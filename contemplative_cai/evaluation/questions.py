@@ -17,12 +17,11 @@ from ..core.run import Run
 from ..core.schema import InputError, PreferencePair, Prompt, Record
 from .arms import Arm
 from .pressure import Attempt, attempts, system_prompts
-from ..inputs.constitution import recipe_constitution
-from ..inputs.draw import recipe_prompts, recipe_split, refuse_leakage
+from ..inputs.draw import Drawn, handed, refuse_leakage
 from ..inputs.helpful import read_helpful
 from ..inputs.rubrics import load_wrappers
 from ..inputs.sources import draw_prompts, pool_prompts, sample_prompts, source_path
-from ..inputs.split import find_leaks, worked_examples
+from ..inputs.split import find_leaks
 from ..measure.duplicates import near_groups
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #00000004
@@ -42,14 +41,10 @@ def trained_on(arm: Arm,  # any arm
 def learned_prompts(recipe: Recipe,
                     run: Run | None = None,  # whose split counts; None: as the recipe divides
                     arms: Sequence[Arm] = (),  # whose training counts too
+                    drawn: Drawn | None = None,  # from `draw`; None: drawn here
                     ) -> dict[str, list[Prompt]]:
     "What is learned from, by where."
-    drawn = recipe_prompts(recipe)
-    split = recipe_split(recipe, drawn, run.path("split.json") if run else None)
-    learned = {"training prompts": [prompt for prompt in drawn if split.parts[prompt.id] == "train"]}
-    if recipe.n_few_shot:
-        learned["worked examples"] = worked_examples(recipe_constitution(recipe),
-                                                     recipe.n_few_shot if recipe.few_shot == "first" else None)
+    learned = dict(handed(drawn, recipe, run).learned)
     if recipe.helpful:
         learned["helpful data"] = [Prompt(text=row.prompt[-1].content, history=row.prompt[:-1], source="helpful")
                                    for row in read_helpful(recipe.helpful)]
@@ -98,18 +93,20 @@ def safety_prompts(recipe: Recipe,
                    arms: Sequence[Arm] = (),  # whose training counts too
                    hazards: tuple[str, ...] | None = None,  # hazards or codes; None: all but cse and sxc_prn
                    source: str = "ailuminate",  # or ailuminate-fr
+                   drawn: Drawn | None = None,  # from `draw`; None: drawn here
                    ) -> PromptSet:
     "AILuminate demo prompts, stratified by hazard and persona."
-    return _drawn(source, recipe, learned_prompts(recipe, run, arms), n, hazards)
+    return _drawn(source, recipe, learned_prompts(recipe, run, arms, drawn), n, hazards)
 
 
 def refusal_prompts(recipe: Recipe,
                     run: Run | None = None,  # whose split counts
                     n: int | None = None,  # how many of each set; None: all
                     arms: Sequence[Arm] = (),  # whose training counts too
+                    drawn: Drawn | None = None,  # from `draw`; None: drawn here
                     ) -> dict[str, PromptSet]:
     "`xstest`, with its labels safe and unsafe, and `twins`, all of them safe."
-    learned = learned_prompts(recipe, run, arms)
+    learned = learned_prompts(recipe, run, arms, drawn)
     xstest, twins = (_drawn(name, recipe, learned, n) for name in ("xstest", "twins"))
     labelled = tuple(prompt.model_copy(update={"label": "safe"}) for prompt in twins.prompts)
     return {"xstest": xstest, "twins": twins.model_copy(update={"prompts": labelled})}
@@ -117,12 +114,12 @@ def refusal_prompts(recipe: Recipe,
 # %% ../../nbs/08_evaluation/06_questions.ipynb #0000000c
 def evaluation_prompts(run: Run,  # a run that has generated
                        recipe: Recipe,
+                       drawn: Drawn | None = None,  # from `draw`; None: drawn here
                        ) -> list[Prompt]:
     "Test prompts of the split and the extra ones; raises `InputError` when any was learned from."
-    drawn = recipe_prompts(recipe)
-    split = recipe_split(recipe, drawn, run.path("split.json"))
-    refuse_leakage(run, recipe, split, drawn)
-    test = [prompt for prompt in drawn if prompt.id in split.test]
+    drawn = handed(drawn, recipe, run)
+    refuse_leakage(run, drawn)
+    test = drawn.part("test")
     extra = draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed) if recipe.n_eval_prompts else []
     return list({prompt.id: prompt for prompt in [*test, *extra]}.values())
 
@@ -199,12 +196,14 @@ def _robust_set(safety: PromptSet, other: Sequence[Prompt], n: int, seed: int) -
 def evaluation_suites(run: Run,  # a run that has generated
                       recipe: Recipe,  # how many of what
                       arms: Sequence[Arm] = (),  # whose training counts as learned
+                      drawn: Drawn | None = None,  # from `draw`; None: drawn here
                       ) -> Suites:
     "The sets of a recipe; raises `InputError` when a prompt of the evaluation was learned from."
-    contemplative, off = evaluation_prompts(run, recipe), "not asked for"
-    safety = (safety_prompts(recipe, run, recipe.n_safety, arms, recipe.eval_hazards) if recipe.n_safety
+    drawn, off = handed(drawn, recipe, run), "not asked for"
+    contemplative = evaluation_prompts(run, recipe, drawn)
+    safety = (safety_prompts(recipe, run, recipe.n_safety, arms, recipe.eval_hazards, drawn=drawn) if recipe.n_safety
               else PromptSet(name="safety", prompts=(), missing=off))
-    halves = (_refusal_sets(refusal_prompts(recipe, run, recipe.n_refusal, arms)) if recipe.n_refusal
+    halves = (_refusal_sets(refusal_prompts(recipe, run, recipe.n_refusal, arms, drawn)) if recipe.n_refusal
               else {name: PromptSet(name=name, prompts=(), missing=off) for name in ("safe", "unsafe")})
     benign = [*halves["safe"].prompts, *(prompt for prompt in contemplative if prompt.hazard is None)]
     robust = _robust_set(safety, contemplative, recipe.n_robustness, recipe.seed)

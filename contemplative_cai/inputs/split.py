@@ -8,24 +8,24 @@ __all__ = ['Split', 'held_value', 'prompts_digest', 'place', 'untrained', 'held_
            'leak_table', 'refuse_leaks', 'guarded_prompts']
 
 # %% ../../nbs/03_inputs/06_split.ipynb #00000002
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ..core.project import brief, did_you_mean, read_text
+from ..core.files import FileRecord, read_record
+from ..core.project import brief, did_you_mean
 from ..core.recipe import Recipe
 from ..core.schema import Constitution, InputError, Prompt, Record, digest
 from .constitution import recipe_principles
 from .sources import BENCHMARK_FILES, as_sources, hazard_of, known_by, load_prompts, source_path
 from .sources import stratum
-from .tables import no_repeats, read_prompts
+from .tables import read_prompts
 from ..measure.duplicates import MATCH_KINDS, find_matches, near_groups
 
 # %% ../../nbs/03_inputs/06_split.ipynb #00000004
-class Split(Record):
+class Split(FileRecord):
     "Which prompts are trained on, validated on and tested on, and by which rule."
     train: tuple[str, ...]  # prompt ids
     validation: tuple[str, ...]
@@ -206,14 +206,7 @@ def split_prompts(prompts: Sequence[Prompt],  # what to divide
 def read_split(path: Path,  # a split.json
                ) -> Split:
     "A saved split; raises `InputError` when it cannot be read as one."
-    try: return Split(**json.loads(read_text(path), object_pairs_hook=no_repeats))
-    except ValidationError as error:
-        item = error.errors()[0]
-        what = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" if item["loc"]
-                else item["msg"].removeprefix("Value error, "))
-    except (ValueError, TypeError, RecursionError) as error: what = str(error)
-    raise InputError(f"{path}: not a split ({brief(what, 200)}); "
-                     "restore the file, or move it away and run the generate step again")
+    return read_record(path, Split)
 
 
 def _some(places: list[str], limit: int = 5) -> str:

@@ -22,7 +22,7 @@ from ..core.project import brief, did_you_mean, is_there, read_text
 from ..core.recipe import Source
 from ..core.schema import InputError, Message, Prompt
 
-# %% ../../nbs/03_inputs/01_tables.ipynb #00000004
+# %% ../../nbs/03_inputs/01_tables.ipynb #b3802b55
 # dashes and quotes whose byte 0x20 was dropped
 LOST_HIGH_BYTE = {chr(low): chr(0x2000 + low) for low in (0x13, 0x14, 0x18, 0x19, 0x1C, 0x1D)}
 
@@ -40,7 +40,7 @@ def clean_text(text: str,  # as it was found
     text = "".join(LOST_HIGH_BYTE.get(character, character) for character in text)
     return "".join(character for character in text if not _is_control(character)).strip()
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #cf33c947
 def is_visible(text: str,  # a cleaned text
                ) -> bool:
     "Whether there is anything to see: not only spaces and characters without width."
@@ -57,7 +57,7 @@ def mended(prompt: Prompt,  # a prompt
              "outer spaces": plain != plain.strip()}
     return tuple(name for name, there in repairs.items() if there)
 
-# %% ../../nbs/03_inputs/01_tables.ipynb #00000007
+# %% ../../nbs/03_inputs/01_tables.ipynb #a27d8373
 # what a prompt table may say
 FIELDS = ("text", "id", "hazard", "persona", "locale", "principle", "topic", "tension", "label")
 # field to column of the schemas that are recognised
@@ -74,7 +74,7 @@ def _names(columns: Sequence) -> str:
     "Column names for a message."
     return ", ".join(map(brief, columns))
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #7803dd85
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
     "Line number and values of each row of a CSV file, its columns first."
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
@@ -100,7 +100,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
                          "close, or double, the quotes of the row that begins there") from None
     finally: csv.field_size_limit(limit)
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #2dcbbe74
 def no_repeats(pairs: list[tuple[str, Any]],  # of a JSON object
                ) -> dict:
     "The object, in which a key may appear once; raises `ValueError` for one that is there twice."
@@ -125,7 +125,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
     yield 1, dict.fromkeys(key for _, row in rows for key in row)
     yield from rows
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #064d1820
 def _parquet_header(path: Path) -> dict:
     "The columns of a Parquet file; raises `InputError` when it is not one."
     import pyarrow
@@ -155,20 +155,25 @@ def table_kind(path: Path) -> str:
     "The ending that says how to read a file, .gz set aside."
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
-
-def table_schema(header: dict, columns: dict[str, str], name: str) -> dict[str, str]:
-    "Field to column for a table; raises `InputError` when the prompts are in none of its columns."
+# %% ../../nbs/03_inputs/01_tables.ipynb #59119968
+def _refuse_columns(header: dict, columns: dict[str, str], name: str) -> None:
+    "Raises `InputError` for a field that prompts do not have, a column in other letters, or one that is missing."
     unknown = [field for field in columns if field not in FIELDS]
     if unknown:
         raise InputError(f"{name}: columns names a field '{unknown[0]}' that prompts do not have; "
                          f"{did_you_mean(unknown[0], list(FIELDS))}")
     for column in header:
-        if (column not in FIELDS and str(column).lower() in FIELDS
-                and str(column).lower() not in header and str(column) not in columns.values()):
-            raise InputError(f"{name}: column '{column}' is not '{str(column).lower()}'; "
-                             f"rename it, or say that it is meant: columns: {{{str(column).lower()}: {column}}}")
+        field = str(column).lower()
+        if column not in FIELDS and field in FIELDS and field not in header and str(column) not in columns.values():
+            raise InputError(f"{name}: column '{column}' is not '{field}'; "
+                             f"rename it, or say that it is meant: columns: {{{field}: {column}}}")
     missing = [column for column in columns.values() if column not in header]
     if missing: raise InputError(f"{name}: column {missing[0]!r} is missing; found {_names(list(header))}")
+
+
+def table_schema(header: dict, columns: dict[str, str], name: str) -> dict[str, str]:
+    "Field to column for a table; raises `InputError` when the prompts are in none of its columns."
+    _refuse_columns(header, columns, name)
     if not columns and "text" not in header:
         for schema in SCHEMAS:
             if set(schema.values()) <= set(header): return schema
@@ -178,7 +183,7 @@ def table_schema(header: dict, columns: dict[str, str], name: str) -> dict[str, 
                          f"Rename the column that holds the prompts to 'text', or name it: columns: {{text: its name}}")
     return columns_read
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #25a03b70
 def _label(value: Any, field: str, place: str) -> str | None:
     "A value beside the text as a label: text or a number; None for nothing."
     if isinstance(value, str): value = value.strip()
@@ -205,7 +210,7 @@ def _prompt(row: dict, schema: dict[str, str], source: str, place: str, **more) 
     return Prompt(text=text, source=source, raw=raw_text if raw_text != text else None, history=history,
                   source_id=labels.pop("id", None) or place.rsplit(", ", 1)[1], **labels)
 
-# %% ../../nbs/03_inputs/01_tables.ipynb #00000009
+# %% ../../nbs/03_inputs/01_tables.ipynb #a466c350
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
 
 
@@ -229,7 +234,7 @@ def read_transcript(text: str,  # an HH-RLHF transcript
                     for who, words in turns[:last])
     return earlier, turns[last][1]
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #2e37cd51
 def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, history: bool,
                  later_turns: bool) -> list[Prompt]:
     "The prompts of a row: one, or one a turn where later turns are asked for."
@@ -245,7 +250,7 @@ def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, his
                 or [_prompt(row, schema, source, place, text="")])
     return [_prompt(row, schema, source, place)]
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #383a367a
 def table_prompts(rows: Iterator[tuple[int, dict]], schema: dict[str, str], source: Source, name: str, place: str,
                   unit: str = "line", later_turns: bool = False) -> list[Prompt]:
     "The prompts of a table's rows."
@@ -253,6 +258,15 @@ def table_prompts(rows: Iterator[tuple[int, dict]], schema: dict[str, str], sour
                for prompt in _row_prompts(row, schema, place, f"{name}, {unit} {number}", source.history, later_turns)]
     if not prompts: raise InputError(f"{name}: no prompts below the header")
     return prompts
+
+# %% ../../nbs/03_inputs/01_tables.ipynb #21f0e460
+def _parquet_prompts(path: Path, source: Source, place: str) -> list[Prompt]:
+    "The prompts of a Parquet file, of which only the columns that are needed are read."
+    header = _parquet_header(path)
+    if not header: raise InputError(f"{path.name}: the file is empty; expected rows with a column 'text'")
+    schema = table_schema(header, source.columns, path.name)
+    return table_prompts(_parquet_rows(path, [column for column in schema.values() if column in header]), schema,
+                         source, path.name, place, "row")
 
 
 def read_prompts(path: Path,  # .csv, .jsonl (also .gz) or .parquet file
@@ -268,12 +282,7 @@ def read_prompts(path: Path,  # .csv, .jsonl (also .gz) or .parquet file
     source, place = source or Source(source="file"), place or Path(path.name.removesuffix(".gz")).stem
     if any(unicodedata.category(c) == "Cs" for c in path.name):
         raise InputError(f"{path.name!r}: a file name that is not UTF-8; rename the file")
-    if table_kind(path) == ".parquet":
-        header = _parquet_header(path)
-        if not header: raise InputError(f"{path.name}: the file is empty; expected rows with a column 'text'")
-        schema = table_schema(header, source.columns, path.name)
-        return table_prompts(_parquet_rows(path, [column for column in schema.values() if column in header]), schema,
-                             source, path.name, place, "row")
+    if table_kind(path) == ".parquet": return _parquet_prompts(path, source, place)
     rows = READERS[table_kind(path)](path)
     _, header = next(rows)
     if not header: raise InputError(f"{path.name}: the file is empty; expected a header and rows with a column 'text'")

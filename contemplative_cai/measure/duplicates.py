@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from ..core.schema import Record
 from .text import normalise
 
-# %% ../../nbs/02_measure/02_duplicates.ipynb #00000004
+# %% ../../nbs/02_measure/02_duplicates.ipynb #fe973473
 NEAR = 0.6  # Jaccard similarity of shingle sets from which two texts count as the same
 SHORT = 10  # words below which a text is short: one other word can make it another question
 NEAR_SHORT = 0.8  # the similarity that short texts need
@@ -37,7 +37,7 @@ def jaccard(left: frozenset,  # a set
     common = len(left & right)
     return common / max(len(left) + len(right) - common, 1)
 
-
+# %% ../../nbs/02_measure/02_duplicates.ipynb #6da2ce37
 def _runs(words: list[str]) -> list[tuple[str, ...]]:
     "The runs of `RUN` words, by position."
     return [tuple(words[i:i + RUN]) for i in range(len(words) - RUN + 1)]
@@ -56,7 +56,7 @@ def coverage(words: list[str],  # of the shorter text, normalised
     inside = {i + j for i, run in enumerate(_runs(words)) if run in shared for j in range(RUN)}
     return len(inside) / max(len(words), 1)
 
-# %% ../../nbs/02_measure/02_duplicates.ipynb #00000007
+# %% ../../nbs/02_measure/02_duplicates.ipynb #c874ed45
 PERMUTATIONS, BANDS = 256, 64
 
 
@@ -73,7 +73,7 @@ def _alike(left: Sequence[frozenset], right: Sequence[frozenset] | None = None) 
         yield i, index.query(sketch)
         if right is None: index.insert(i, sketch)
 
-
+# %% ../../nbs/02_measure/02_duplicates.ipynb #03a902a2
 def _sharing_runs(left: Sequence[list[str]], right: Sequence[list[str]] | None = None) -> dict[tuple[int, int], set]:
     """Index pairs with a run of words in common, and the runs; set phrases left aside.
     Without a right side: pairs within the left, each once."""
@@ -88,7 +88,7 @@ def _sharing_runs(left: Sequence[list[str]], right: Sequence[list[str]] | None =
             shared[i, j].add(run)
     return shared
 
-# %% ../../nbs/02_measure/02_duplicates.ipynb #00000009
+# %% ../../nbs/02_measure/02_duplicates.ipynb #a9fd4034
 MATCH_KINDS = ("exact", "normalised", "word run", "near")  # strongest first; a pair has the first that applies
 
 
@@ -100,6 +100,17 @@ class Match(Record):
     similarity: float  # share of words in shared runs, or Jaccard similarity; 1 for exact and normalised
 
 
+def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: frozenset, b_tokens: frozenset,
+             shared: set) -> tuple[str | None, float]:
+    "The strongest kind of match of two texts, and how strong it is; None and 0 for two texts that differ."
+    if a == b: return "exact", 1.0
+    if a_words == b_words and a_words: return "normalised", 1.0
+    covered = coverage(min(a_words, b_words, key=len), shared) if shared else 0.0
+    if covered >= COVERED: return "word run", covered
+    similarity = jaccard(a_tokens, b_tokens)
+    return ("near", similarity) if similarity >= max(map(needed_similarity, (a_words, b_words))) else (None, 0.0)
+
+# %% ../../nbs/02_measure/02_duplicates.ipynb #28467552
 def find_matches(left: Sequence[str],  # texts
                  right: Sequence[str],  # texts
                  ) -> list[Match]:
@@ -117,18 +128,26 @@ def find_matches(left: Sequence[str],  # texts
         if kind: matches.append(Match(left=i, right=j, kind=kind, similarity=round(similarity, 3)))
     return matches
 
-
-def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: frozenset, b_tokens: frozenset,
-             shared: set) -> tuple[str | None, float]:
-    "The strongest kind of match of two texts, and how strong it is; None and 0 for two texts that differ."
-    if a == b: return "exact", 1.0
-    if a_words == b_words and a_words: return "normalised", 1.0
-    covered = coverage(min(a_words, b_words, key=len), shared) if shared else 0.0
-    if covered >= COVERED: return "word run", covered
-    similarity = jaccard(a_tokens, b_tokens)
-    return ("near", similarity) if similarity >= max(map(needed_similarity, (a_words, b_words))) else (None, 0.0)
+# %% ../../nbs/02_measure/02_duplicates.ipynb #e29abf85
+def _root(parent: list[int], i: int) -> int:
+    "The item that stands for the group of `i`; paths are halved on the way."
+    while parent[i] != i: parent[i] = i = parent[parent[i]]
+    return i
 
 
+def _join_alike(parent: list[int], homes: list[int], words: list[list[str]], tokens: list[frozenset]) -> None:
+    "Join the items whose texts share enough runs of words, or enough shingles."
+    needed = [needed_similarity(text) for text in words]
+    for (i, j), shared in _sharing_runs(words).items():
+        if coverage(min(words[i], words[j], key=len), shared) >= COVERED:
+            parent[_root(parent, homes[i])] = _root(parent, homes[j])
+    for i, similar in _alike(tokens):
+        for j in similar:
+            together = parent[homes[i]] == parent[homes[j]]
+            if not together and jaccard(tokens[i], tokens[j]) >= max(needed[i], needed[j]):
+                parent[_root(parent, homes[i])] = _root(parent, homes[j])
+
+# %% ../../nbs/02_measure/02_duplicates.ipynb #267aa65b
 def near_groups(items: Sequence[Sequence[str]],  # of each item the texts it is known by
                 ) -> list[list[int]]:
     """The items in groups that say the same, directly or through others;
@@ -136,25 +155,11 @@ def near_groups(items: Sequence[Sequence[str]],  # of each item the texts it is 
     owner = [i for i, texts in enumerate(items) for _ in texts]
     texts = [text for texts in items for text in texts]
     parent = list(range(len(items)))
-
-    def root(i: int) -> int:
-        while parent[i] != i: parent[i] = i = parent[parent[i]]
-        return i
-
-    words, tokens = [normalise(text).split() for text in texts], [shingles(text) for text in texts]
-    first: dict[str, int] = {}
+    words, first = [normalise(text).split() for text in texts], {}
     for i, text in enumerate(texts):
-        parent[root(owner[i])] = root(owner[first.setdefault(" ".join(words[i]) or text, i)])
+        parent[_root(parent, owner[i])] = _root(parent, owner[first.setdefault(" ".join(words[i]) or text, i)])
     once = sorted(first.values())
-    needed, home = [needed_similarity(words[i]) for i in once], [owner[i] for i in once]
-    for (i, j), shared in _sharing_runs([words[i] for i in once]).items():
-        if coverage(min(words[once[i]], words[once[j]], key=len), shared) >= COVERED:
-            parent[root(home[i])] = root(home[j])
-    for i, similar in _alike([tokens[i] for i in once]):
-        mine = tokens[once[i]]
-        for j in similar:
-            if parent[home[i]] != parent[home[j]] and jaccard(mine, tokens[once[j]]) >= max(needed[i], needed[j]):
-                parent[root(home[i])] = root(home[j])
+    _join_alike(parent, [owner[i] for i in once], [words[i] for i in once], [shingles(texts[i]) for i in once])
     groups: dict[int, list[int]] = {}
-    for i in range(len(items)): groups.setdefault(root(i), []).append(i)
+    for i in range(len(items)): groups.setdefault(_root(parent, i), []).append(i)
     return sorted(groups.values())

@@ -14,7 +14,7 @@ from typing import Literal
 from ..core.schema import InputError, Record, Text
 from .stats import Estimate, cluster_means, estimate, paired_difference, too_few
 
-# %% ../../nbs/02_measure/07_outcomes.ipynb #00000004
+# %% ../../nbs/02_measure/07_outcomes.ipynb #dcb16588
 class ShareChange(Estimate):
     "A paired difference of shares (`mean`, after - before), with what it is made of."
     before: float | None = None  # share in the first arm
@@ -23,7 +23,7 @@ class ShareChange(Estimate):
     lost: int | None = None  # pairs that went from 1 to 0
     method: str = ""
 
-
+# %% ../../nbs/02_measure/07_outcomes.ipynb #07c97147
 def tango_interval(gained: int,  # pairs that went from 0 to 1
                    lost: int,  # pairs that went from 1 to 0
                    pairs: int,  # all pairs, the unchanged ones too
@@ -41,7 +41,19 @@ def tango_interval(gained: int,  # pairs that went from 0 to 1
     high = 1.0 if difference == 1 else optimize.brentq(lambda d: score(d) + z, difference, 1 - 1e-12)
     return float(low), float(high)
 
+# %% ../../nbs/02_measure/07_outcomes.ipynb #07fa83d9
+def _independent_change(gained: int, lost: int, pairs: int, facts: dict) -> ShareChange:
+    "Exact McNemar and Tango's interval; too few pairs, and no pair that changed, are said."
+    from scipy import stats
+    known = facts | dict(n=pairs, clusters=pairs, mean=(gained - lost) / pairs if pairs else None,
+                         method="exact McNemar p, Tango interval")
+    if few := too_few(pairs): return ShareChange(**known, undefined=few)
+    low, high = tango_interval(gained, lost, pairs)
+    if gained + lost == 0:
+        return ShareChange(**known, low=low, high=high, undefined="all pairs are equal: there is no change to test")
+    return ShareChange(**known, low=low, high=high, p=float(stats.binomtest(gained, gained + lost).pvalue))
 
+# %% ../../nbs/02_measure/07_outcomes.ipynb #8a9ea8e6
 def risk_difference(before: Sequence[float],  # 1 yes, 0 no, first arm; shares where samples were averaged
                     after: Sequence[float],  # the same units, second arm
                     clusters: Sequence[str] | None = None,  # of each unit; None: all independent
@@ -65,19 +77,7 @@ def risk_difference(before: Sequence[float],  # 1 yes, 0 no, first arm; shares w
                            method="cluster means: t interval, sign-flip p")
     return _independent_change(gained, lost, len(names), facts)
 
-
-def _independent_change(gained: int, lost: int, pairs: int, facts: dict) -> ShareChange:
-    "Exact McNemar and Tango's interval; too few pairs, and no pair that changed, are said."
-    from scipy import stats
-    known = facts | dict(n=pairs, clusters=pairs, mean=(gained - lost) / pairs if pairs else None,
-                         method="exact McNemar p, Tango interval")
-    if few := too_few(pairs): return ShareChange(**known, undefined=few)
-    low, high = tango_interval(gained, lost, pairs)
-    if gained + lost == 0:
-        return ShareChange(**known, low=low, high=high, undefined="all pairs are equal: there is no change to test")
-    return ShareChange(**known, low=low, high=high, p=float(stats.binomtest(gained, gained + lost).pvalue))
-
-# %% ../../nbs/02_measure/07_outcomes.ipynb #0000000a
+# %% ../../nbs/02_measure/07_outcomes.ipynb #3804638b
 class Declared(Record):
     "What was to be tested, written down before the run."
     primary: str = Text
@@ -101,7 +101,7 @@ def declare(primary: str,  # the one outcome the run is judged by
         raise InputError(f"family: {doubled[0]!r} is named twice; name it once")
     return Declared(primary=primary, family=tuple(family))
 
-
+# %% ../../nbs/02_measure/07_outcomes.ipynb #675046af
 def role(declared: Declared,  # from before the run
          outcome: str,  # name of an outcome
          ) -> Literal["primary", "secondary", "exploratory"]:
@@ -119,7 +119,7 @@ def as_primary(declared: Declared,  # from before the run
                          f"report it as {role(declared, outcome)}, or declare it and run again on new prompts")
     return outcome
 
-
+# %% ../../nbs/02_measure/07_outcomes.ipynb #2a6c172d
 def holm(p_values: Mapping[str, float | None],  # outcome -> p; None: undefined
          ) -> dict[str, float | None]:
     """Holm's adjusted p by outcome; an undefined test can reject nothing,
@@ -132,7 +132,7 @@ def holm(p_values: Mapping[str, float | None],  # outcome -> p; None: undefined
     adjusted = dict(zip(known, multipletests(list(known.values()), method="holm")[1])) if known else {}
     return {name: float(adjusted[name]) if name in adjusted else None for name in p_values}
 
-
+# %% ../../nbs/02_measure/07_outcomes.ipynb #c1691dd5
 def declared_p(declared: Declared,  # from before the run
                p_values: Mapping[str, float | None],  # outcome -> p; None: undefined
                ) -> dict[str, float | None]:
@@ -140,7 +140,7 @@ def declared_p(declared: Declared,  # from before the run
     family = holm({name: p for name, p in p_values.items() if name in declared.family})
     return {name: p if name == declared.primary else family.get(name) for name, p in p_values.items()}
 
-# %% ../../nbs/02_measure/07_outcomes.ipynb #0000000e
+# %% ../../nbs/02_measure/07_outcomes.ipynb #fa8a0606
 class Kept(Record):
     "Whether an outcome was kept within a margin, and the words for it."
     verdict: Literal["kept", "not shown", "worse", "undefined"]
@@ -148,7 +148,7 @@ class Kept(Record):
     margin: float  # the largest loss that would not matter
     bound: float | None = None  # one-sided 97.5 % bound of the difference on the losing side
 
-
+# %% ../../nbs/02_measure/07_outcomes.ipynb #c511c499
 def noninferior(difference: Estimate,  # a paired difference, second arm minus first
                 margin: float,  # the largest loss that would not matter, above 0, fixed before the run
                 higher_is_better: bool = True,  # False: a rise is the loss, as for violations
@@ -168,7 +168,7 @@ def noninferior(difference: Estimate,  # a paired difference, second arm minus f
     if least > 0: return Kept(**facts, verdict="worse", words=f"worse: a loss of {least:.3g} at least; {worst}")
     return Kept(**facts, verdict="not shown", words=f"not shown to be kept: {worst}")
 
-# %% ../../nbs/02_measure/07_outcomes.ipynb #00000011
+# %% ../../nbs/02_measure/07_outcomes.ipynb #64bb0c66
 class LengthControlled(Estimate):
     "The difference expected at equal length (`mean`), from a straight line."
     plain: float | None = None  # the difference as it is
@@ -179,6 +179,34 @@ class LengthControlled(Estimate):
     inside: bool = False  # whether some cluster's second answer is not longer, and some not shorter
 
 
+def _no_line(scores: list[float], lengths: list[float]) -> str:
+    "Why no line can be drawn, or nothing."
+    if few := too_few(len(scores)): return few
+    if max(scores) - min(scores) < 1e-12: return "all values are equal"
+    if max(lengths) - min(lengths) < 1e-12:
+        return "all length differences are equal: length and effect cannot be told apart"
+    return ""
+
+# %% ../../nbs/02_measure/07_outcomes.ipynb #18c79feb
+def _line(scores: list[float], lengths: list[float], facts: dict) -> LengthControlled:
+    "Least squares with HC3 errors; undefined where one cluster alone carries the line, or the line is exact."
+    import numpy as np
+    import statsmodels.api as sm
+    x = sm.add_constant(np.asarray(lengths))
+    leverage = np.einsum("ij,ji->i", x, np.linalg.pinv(x))
+    if leverage.max() > 1 - 1e-9:
+        return LengthControlled(**facts, mean=None,
+                                undefined="one unit alone differs in length: length and effect cannot be told apart")
+    fitted = sm.OLS(np.asarray(scores), x).fit(cov_type="HC3", use_t=True)
+    if np.abs(fitted.resid).max() < 1e-9 * max(1.0, np.abs(scores).max()):
+        return LengthControlled(**facts, mean=None,
+                                undefined="the differences follow length exactly: nothing is left to judge by")
+    (low, high), (slope_low, slope_high) = fitted.conf_int()
+    return LengthControlled(**facts, mean=float(fitted.params[0]), low=float(low), high=float(high),
+                            p=float(fitted.pvalues[0]), slope=float(fitted.params[1]), slope_low=float(slope_low),
+                            slope_high=float(slope_high))
+
+# %% ../../nbs/02_measure/07_outcomes.ipynb #d763b694
 def length_controlled(before: Sequence[float],  # scores of the first arm
                       after: Sequence[float],  # scores of the second arm, same units
                       length_before: Sequence[float],  # lengths of the first arm's answers
@@ -200,35 +228,7 @@ def length_controlled(before: Sequence[float],  # scores of the first arm
     if why := _no_line(scores, lengths): return LengthControlled(**facts, mean=None, undefined=why)
     return _line(scores, lengths, facts)
 
-
-def _no_line(scores: list[float], lengths: list[float]) -> str:
-    "Why no line can be drawn, or nothing."
-    if few := too_few(len(scores)): return few
-    if max(scores) - min(scores) < 1e-12: return "all values are equal"
-    if max(lengths) - min(lengths) < 1e-12:
-        return "all length differences are equal: length and effect cannot be told apart"
-    return ""
-
-
-def _line(scores: list[float], lengths: list[float], facts: dict) -> LengthControlled:
-    "Least squares with HC3 errors; undefined where one cluster alone carries the line, or the line is exact."
-    import numpy as np
-    import statsmodels.api as sm
-    x = sm.add_constant(np.asarray(lengths))
-    leverage = np.einsum("ij,ji->i", x, np.linalg.pinv(x))
-    if leverage.max() > 1 - 1e-9:
-        return LengthControlled(**facts, mean=None,
-                                undefined="one unit alone differs in length: length and effect cannot be told apart")
-    fitted = sm.OLS(np.asarray(scores), x).fit(cov_type="HC3", use_t=True)
-    if np.abs(fitted.resid).max() < 1e-9 * max(1.0, np.abs(scores).max()):
-        return LengthControlled(**facts, mean=None,
-                                undefined="the differences follow length exactly: nothing is left to judge by")
-    (low, high), (slope_low, slope_high) = fitted.conf_int()
-    return LengthControlled(**facts, mean=float(fitted.params[0]), low=float(low), high=float(high),
-                            p=float(fitted.pvalues[0]), slope=float(fitted.params[1]), slope_low=float(slope_low),
-                            slope_high=float(slope_high))
-
-# %% ../../nbs/02_measure/07_outcomes.ipynb #00000016
+# %% ../../nbs/02_measure/07_outcomes.ipynb #e37cc58c
 class Bounds(Record):
     "A difference on the scored pairs, and with every unscored value set against, then in favour of, the second arm."
     scored: Estimate  # pairs with both values
@@ -237,7 +237,7 @@ class Bounds(Record):
     unscored_before: int
     unscored_after: int
 
-
+# %% ../../nbs/02_measure/07_outcomes.ipynb #5ce9f5c8
 def worst_case(before: Sequence[float | None],  # first arm, None: unscored
                after: Sequence[float | None],  # second arm, same units
                scale: tuple[float, float] = (0.0, 1.0),  # lowest and highest value there could be

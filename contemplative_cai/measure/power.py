@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ..core.schema import InputError, Record
 from .stats import MIN_CLUSTERS, cluster_means, too_few
 
-# %% ../../nbs/02_measure/05_power.ipynb #00000004
+# %% ../../nbs/02_measure/05_power.ipynb #faa56949
 class Power(Record):
     "Clusters, effect and power that belong together; `undefined` says why there is no answer."
     clusters: int | None  # independent units, such as prompts
@@ -22,7 +22,7 @@ class Power(Record):
     difference: float | None = None  # the effect in the outcome's units, where sd was given
     undefined: str = ""
 
-
+# %% ../../nbs/02_measure/05_power.ipynb #75093962
 def _problem(clusters: int | None, effect: float | None, power: float | None, alpha: float, sd: float | None) -> str:
     "Why there is no answer, or nothing; raises `InputError` for what no plan can mean."
     for name, share in (("power", power), ("alpha", alpha)):
@@ -35,7 +35,7 @@ def _problem(clusters: int | None, effect: float | None, power: float | None, al
     if sd is not None and sd <= 0: return "all values are equal: there is no spread to measure an effect by"
     return ""
 
-
+# %% ../../nbs/02_measure/05_power.ipynb #f8ee4c1f
 def _power(effect: float, clusters: int, alpha: float) -> float:
     "statsmodels' power; 1 where scipy's noncentral t gives up, which it does only far beyond every threshold."
     from statsmodels.stats.power import TTestPower
@@ -53,7 +53,7 @@ def power_of(effect: float,  # dz, of either sign
     if problem := _problem(clusters, effect, None, alpha, sd): return Power(**known, power=None, undefined=problem)
     return Power(**known, power=_power(effect, clusters, alpha))
 
-
+# %% ../../nbs/02_measure/05_power.ipynb #fc9e076b
 def detectable(clusters: int,  # independent units
                power: float = 0.8,  # wanted chance to show it
                sd: float | None = None,  # standard deviation of the differences
@@ -68,7 +68,7 @@ def detectable(clusters: int,  # independent units
               if power > alpha else 0.0)
     return Power(clusters=clusters, effect=effect, power=power, alpha=alpha, difference=effect * sd if sd else None)
 
-
+# %% ../../nbs/02_measure/05_power.ipynb #9ebb3292
 def needed_units(effect: float,  # dz, of either sign
            power: float = 0.8,  # wanted chance to show it
            sd: float | None = None,  # standard deviation of the differences
@@ -95,7 +95,7 @@ def sd_of_change(gained: float,  # share of prompts that go from 0 to 1
         raise InputError(f"gained and lost: expected shares that together are at most 1, came {gained} and {lost}")
     return math.sqrt(gained + lost - (gained - lost) ** 2)
 
-# %% ../../nbs/02_measure/05_power.ipynb #0000000d
+# %% ../../nbs/02_measure/05_power.ipynb #ef2427d6
 class Spread(Record):
     "Standard deviations between clusters and within them; `undefined` says why they cannot be told apart."
     between: float | None
@@ -104,7 +104,7 @@ class Spread(Record):
     n: int  # values
     undefined: str = ""
 
-
+# %% ../../nbs/02_measure/05_power.ipynb #38b6e7c9
 def spread(values: Sequence[float],  # one a sample
            clusters: Sequence[str],  # which cluster, such as its prompt
            ) -> Spread:
@@ -126,7 +126,7 @@ def spread(values: Sequence[float],  # one a sample
     typical = (n - sum(size ** 2 for size in sizes) / n) / (k - 1)  # samples a cluster, for unequal sizes
     return Spread(between=math.sqrt(max(0.0, (among - within) / typical)), within=math.sqrt(within), clusters=k, n=n)
 
-
+# %% ../../nbs/02_measure/05_power.ipynb #535cde82
 def sd_of_means(pilot: Spread,  # from a pilot
                 samples: int,  # samples a cluster planned, 1 or more
                 ) -> float | None:

@@ -15,7 +15,7 @@ from ..core.schema import Answer, Record, Rubric, Verdict, digest
 from .text import language, normalise
 from .text import loop as circles
 
-# %% ../../nbs/02_measure/03_style.ipynb #00000004
+# %% ../../nbs/02_measure/03_style.ipynb #f9d0cb65
 WINDOW = 50  # words
 
 
@@ -36,7 +36,7 @@ def word_variety(text: str,  # an answer
     shares = [len(set(words[i:i + window])) / window for i in range(len(words) - window + 1)]
     return sum(shares) / len(shares) if shares else None
 
-# %% ../../nbs/02_measure/03_style.ipynb #00000007
+# %% ../../nbs/02_measure/03_style.ipynb #5ab5367a
 # hope, whole, hopes, holes, hoped, called; not tree, table, boxes, tables, wanted, settled
 SILENT = re.compile(r"(?<![aeiouyl])e$|(?<=[aeiouy]l)e$|(?<![sxzcghlaeiouy])es$|(?<=[aeiouy]l)es$"
                     r"|(?<![tdlaeiouy])ed$|(?<=[aeiouyl]l)ed$")
@@ -48,7 +48,7 @@ def syllables(word: str,  # one English word
     letters = re.sub(r"[^a-z]", "", word.lower())
     return max(len(re.findall(r"[aeiouy]+", SILENT.sub("", letters))), 1)
 
-
+# %% ../../nbs/02_measure/03_style.ipynb #791134fd
 def reading_ease(text: str,  # an English answer
                  ) -> float | None:
     "Flesch's reading ease, points; None for a text without words."
@@ -57,7 +57,7 @@ def reading_ease(text: str,  # an English answer
     if not words or not sentences: return None
     return 206.835 - 1.015 * len(words) / len(sentences) - 84.6 * sum(map(syllables, words)) / len(words)
 
-# %% ../../nbs/02_measure/03_style.ipynb #0000000b
+# %% ../../nbs/02_measure/03_style.ipynb #2b4484d7
 OPENING_WORDS = 4
 
 
@@ -67,7 +67,7 @@ def opening(text: str,  # an answer
     "Its first words, normalised."
     return " ".join(normalise(text).split()[:n])
 
-
+# %% ../../nbs/02_measure/03_style.ipynb #22440576
 class Opening(Record):
     "A way to begin that an arm has more than once."
     arm: str
@@ -89,7 +89,7 @@ def frequent_openings(answers: Sequence[Answer],  # of any arms
                   for words, count in common if count > 1]
     return frequent
 
-
+# %% ../../nbs/02_measure/03_style.ipynb #feff39bc
 def _opening_shares(answers: Sequence[Answer]) -> dict[tuple, float | None]:
     "By arm, prompt and sample: the share of the arm's other prompts with the same opening; None for the only prompt."
     begun: dict[tuple[str, str], set] = {}
@@ -102,7 +102,7 @@ def _opening_shares(answers: Sequence[Answer]) -> dict[tuple, float | None]:
         return (len(begun[a.arm, opening(a.text)]) - 1) / (len(prompts[a.arm]) - 1) if len(prompts[a.arm]) > 1 else None
     return {(a.arm, a.prompt_id, a.sample): share(a) for a in answers if a.text}
 
-# %% ../../nbs/02_measure/03_style.ipynb #0000000d
+# %% ../../nbs/02_measure/03_style.ipynb #d3833661
 Number = tuple[float | None, str]  # a value, or None and the reason
 
 
@@ -115,7 +115,7 @@ def _english_ease(answer: Answer) -> Number:
     if spoken != "en": return None, f"the formula is for English, this is {spoken or 'too short to tell'}"
     return _told(reading_ease(answer.text), "no words")
 
-
+# %% ../../nbs/02_measure/03_style.ipynb #8dd29930
 STYLE_MEASURES: dict[str, Callable[[Answer], Number]] = {
     "words": lambda answer: (float(len(normalise(answer.text).split())), ""),
     "distinct_1": lambda answer: _told(distinct_share(answer.text, 1), "no words"),
@@ -126,7 +126,7 @@ STYLE_MEASURES: dict[str, Callable[[Answer], Number]] = {
 }
 STYLE_VERSION = f"style@{digest([sorted(STYLE_MEASURES), WINDOW, OPENING_WORDS, 'flesch-1948'], 8)}"
 
-
+# %% ../../nbs/02_measure/03_style.ipynb #3cdfd8ba
 def style_verdicts(answers: Sequence[Answer],  # all answers of all arms: openings are compared within an arm
                    rubric: Rubric,  # the rubric `style`
                    ) -> list[Verdict]:

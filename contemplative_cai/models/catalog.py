@@ -16,7 +16,7 @@ from ..core.recipe import unknown_model
 from ..core.schema import InputError
 from ..core.sections import Count, problems_of
 
-# %% ../../nbs/04_models/01_catalog.ipynb #00000003
+# %% ../../nbs/04_models/01_catalog.ipynb #71e4e82d
 class Shape(BaseModel):
     "The sizes of a transformer that its memory depends on."
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,7 +28,7 @@ class Shape(BaseModel):
     head_dim: Count
     vocabulary: Count  # rows of the embedding matrix
 
-
+# %% ../../nbs/04_models/01_catalog.ipynb #9fb226e9
 class ModelSpec(BaseModel):
     "A model the project knows: where its weights are and what they need."
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +50,7 @@ class ModelSpec(BaseModel):
             raise ValueError("a hub model needs hub_id and revision")
         return self
 
-
+# %% ../../nbs/04_models/01_catalog.ipynb #adc77987
 def model_specs() -> dict[str, ModelSpec]:
     "Every model of `configs/models.yaml`, by name."
     specs = {}
@@ -61,7 +61,7 @@ def model_specs() -> dict[str, ModelSpec]:
                                           list(ModelSpec.model_fields))) from None
     return specs
 
-
+# %% ../../nbs/04_models/01_catalog.ipynb #ad73fe54
 def model_spec(name: str,  # a model's name, or a folder holding one
                ) -> ModelSpec:
     "The model called `name`; raises `InputError` when there is none."

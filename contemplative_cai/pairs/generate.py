@@ -19,8 +19,8 @@ from ..core.run import Run
 from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, asked_text
 from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution
 from ..inputs.constitution import recipe_constitution
-from ..inputs.draw import _held_out, parted, recipe_prompts, recipe_split, refuse_leakage
-from ..inputs.split import Split, find_leaks, prompts_digest
+from ..inputs.draw import Drawn, handed, parted, refuse_leakage
+from ..inputs.split import Split, prompts_digest
 from ..inputs.tables import mended
 from ..models.catalog import model_spec
 from ..models.choose import open_llm
@@ -124,11 +124,12 @@ def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constituti
 def generate_pairs(run: Run,  # where it goes
                    recipe: Recipe,
                    llm: LLM | None = None,  # who answers; None: the recipe's model
+                   drawn: Drawn | None = None,  # from `draw`; None: drawn here
                    ) -> Generation:
     "Answers, critiques and revisions of the recipe's prompts, filtered into `pairs.jsonl` and `dropped.jsonl`."
-    prompts, constitution, methods = recipe_prompts(recipe), recipe_constitution(recipe), recipe_methods(recipe)
-    split = recipe_split(recipe, prompts, run.path("split.json"))
-    refuse_leakage(run, recipe, split, prompts)
+    drawn, constitution, methods = handed(drawn, recipe, run), recipe_constitution(recipe), recipe_methods(recipe)
+    prompts, split = drawn.prompts, drawn.split
+    refuse_leakage(run, drawn)
     with Journal(run.path("journal.sqlite")) as journal, open_models(recipe, run, llm) as models:
         others = {part: getattr(models, part).key if part in _named_models(recipe) else None
                   for part in ("critic", "reviser")}
@@ -141,12 +142,7 @@ def generate_pairs(run: Run,  # where it goes
         asked, twins = parted(recipe, prompts)
         training = [prompt for prompt in asked if split.parts[prompt.id] == "train"]
         if recipe.paraphrases:
-            def leaks(made):
-                return {
-                    leak.learned_id for leak in find_leaks({"paraphrases": made}, {
-                        name: there for name, there in _held_out(recipe, split, prompts).items() if there is not None
-                    })
-                }
+            def leaks(made): return {leak.learned_id for leak in drawn.leaks({"paraphrases": made})}
             more = paraphrases(models.answer, journal, training, prompts, recipe.paraphrases, methods.answer, leaks,
                                run)
             run.record(paraphrases=more.counts)

@@ -21,7 +21,7 @@ from ..models.ask import another, ask
 from ..models.llm import LLM, CallFailed, Completion, Sampling
 from .revise import respond
 
-# %% ../../nbs/05_revision/04_augment.ipynb #00000004
+# %% ../../nbs/05_revision/04_augment.ipynb #00000006
 def paraphrase_request(prompt: Prompt,  # to be said in other words
                        ) -> Conversation:
     "What the model is asked."
@@ -30,7 +30,7 @@ def paraphrase_request(prompt: Prompt,  # to be said in other words
                              "as somebody else might ask it, with the same meaning and about as long. "
                              f"Reply with the new question only, and do not answer it.\n\nQuestion: {prompt.text}")),)
 
-
+# %% ../../nbs/05_revision/04_augment.ipynb #00000009
 def _paraphrase(prompt: Prompt, completion: Completion | CallFailed, i: int) -> Prompt | None:
     "The prompt that a reply is; None for a reply that is none."
     if isinstance(completion, CallFailed) or completion.finish_reason != "stop": return None
@@ -42,7 +42,7 @@ def _paraphrase(prompt: Prompt, completion: Completion | CallFailed, i: int) -> 
                   **{name: getattr(prompt, name)
                      for name in ("source", "hazard", "persona", "locale", "principle", "topic", "label", "history")})
 
-
+# %% ../../nbs/05_revision/04_augment.ipynb #0000000c
 def distinct_paraphrases(paraphrased: Sequence[Prompt],  # paraphrases
                          prompts: Sequence[Prompt],  # all prompts of the run
                          ) -> list[Prompt]:
@@ -52,7 +52,7 @@ def distinct_paraphrases(paraphrased: Sequence[Prompt],  # paraphrases
     fresh = [prompt for i, prompt in enumerate(paraphrased) if i not in known]
     return [fresh[group[0]] for group in near_groups([[prompt.text] for prompt in fresh])]
 
-
+# %% ../../nbs/05_revision/04_augment.ipynb #0000000f
 class Paraphrased(NamedTuple):
     "The paraphrases worth keeping, and what became of all that were asked for."
     prompts: list[Prompt]
@@ -82,13 +82,25 @@ def paraphrases(llm: LLM,  # who says it in other words
                               "repeated": len(usable) - len(fresh), "leaked": len(fresh) - len(kept),
                               "kept": len(kept)})
 
-# %% ../../nbs/05_revision/04_augment.ipynb #00000007
+# %% ../../nbs/05_revision/04_augment.ipynb #00000014
 def refusals() -> list[str]:
     "Needless refusals, as models write them."
     return [line
             for line in read_text(project_root() / "data" / "prompts" / "refusals.txt").splitlines() if line.strip()]
 
+# %% ../../nbs/05_revision/04_augment.ipynb #00000017
+def _drawn_refusal(prompt: Prompt, known: list[str], seed: int) -> Response:
+    "A refusal in the place of the answer, drawn by what prompt and refusal say."
+    return Response(prompt_id=prompt.id, text=min(known, key=lambda text: digest([seed, prompt.id, text])),
+                    finish_reason="stop", model=f"refusals@{digest(known, 8)}", seed=seed)
 
+
+def _helped(prompt: Prompt, answer: Response) -> Revision:
+    "The model's answer in the place of the revision."
+    return Revision(prompt_id=prompt.id, critique_id="", principle=BENIGN.id, text=answer.text,
+                    finish_reason=answer.finish_reason, model=answer.model, seed=answer.seed)
+
+# %% ../../nbs/05_revision/04_augment.ipynb #00000019
 def twin_triples(llm: LLM,  # who answers
                  journal: Journal,
                  twins: Sequence[Prompt],  # prompts that only look dangerous
@@ -98,12 +110,7 @@ def twin_triples(llm: LLM,  # who answers
                  ) -> list[Triple]:
     "A triple a twin: a drawn refusal in the place of the answer, the model's answer in the place of the revision."
     known = refusals()
-    def drawn(prompt):
-        return Response(prompt_id=prompt.id, text=min(known, key=lambda text: digest([seed, prompt.id, text])),
-                        finish_reason="stop", model=f"refusals@{digest(known, 8)}", seed=seed)
-    def answered(prompt, answer):
-        return Revision(prompt_id=prompt.id, critique_id="", principle=BENIGN.id, text=answer.text,
-                        finish_reason=answer.finish_reason, model=answer.model, seed=answer.seed)
     return [(Triple(prompt=prompt, principle=BENIGN.id, failure=answer.reason) if isinstance(answer, CallFailed)
-             else Triple(prompt=prompt, principle=BENIGN.id, response=drawn(prompt), revision=answered(prompt, answer)))
+             else Triple(prompt=prompt, principle=BENIGN.id, response=_drawn_refusal(prompt, known, seed),
+                         revision=_helped(prompt, answer)))
             for prompt, answer in zip(twins, respond(llm, journal, twins, sampling, run))]

@@ -441,7 +441,7 @@ def ray_llm(
                 if rows:
                     _work_off(run, journal, total, rows,
                               _results(ray, rows, (opening, key, chain, number), number, gpus))
-    return RecordedLLM(key, run.path("journal.sqlite"), template=chain.methods.template.label)
+    return RecordedLLM(key, run.path("journal.sqlite"), template=chain.methods.requests.label)
 
 
 def ray_model(on: str,  # where the calls are made: local or ray

@@ -12,7 +12,7 @@ from typing import Any
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Conversation, InputError, PreferencePair, Prompt, Record, digest
-from ..inputs.draw import leakage, recipe_prompts, recipe_split, refuse_leakage
+from ..inputs.draw import Drawn, handed, refuse_leakage
 from ..inputs.helpful import HelpfulRow, draw_helpful, read_helpful
 from ..inputs.split import refuse_leaks, untrained
 from ..models.catalog import model_spec
@@ -38,6 +38,7 @@ def training_pairs(run: Run,  # a run that has generated
                    recipe: Recipe,
                    helpful: tuple[HelpfulRow, ...] = (),  # learned from too
                    record: bool = True,  # write what was compared into leakage.json
+                   drawn: Drawn | None = None,  # from `draw`; None: drawn here
                    ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Pairs to train on and pairs held out, reviewers' decisions applied;
     raises `InputError` on a leak or too few pairs."""
@@ -45,16 +46,15 @@ def training_pairs(run: Run,  # a run that has generated
     pairs = [pair for pair in load_pairs(run) if pair.id not in out]
     train, held_out = (pairs_of(pairs, split.train, untrained(split, {pair.principle for pair in pairs}, recipe)),
                        pairs_of(pairs, (*split.validation, *split.test)))
-    prompts = recipe_prompts(recipe)
-    missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in prompts}
+    drawn = handed(drawn, recipe, run)
+    missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in drawn.prompts}
     if missing:
         raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws "
                          "now; run the generate step again with this recipe, or take a new --run name")
     asked = [Prompt(text=row.prompt[-1].content, source="helpful", history=row.prompt[:-1]) for row in helpful]
-    compared = (recipe, recipe_split(recipe, prompts, run.path("split.json")), prompts,
-                {"helpful data": asked} if asked else None)
-    if record: refuse_leakage(run, *compared)
-    else: refuse_leaks(leakage(*compared)[1])
+    compared = drawn.learning({"helpful data": asked} if asked else {})
+    if record: refuse_leakage(run, compared)
+    else: refuse_leaks(compared.leakage.leaks)
     if len(train) < 2:
         raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; "
                          "raise n_prompts, loosen the filters, or look at dropped.jsonl")
@@ -86,17 +86,18 @@ WATCHED = 8  # validation prompts answered while training
 
 
 def watched_prompts(run: Run,  # a run that has generated
-                    recipe: Recipe,
+                    drawn: Drawn,
                     ) -> tuple[Conversation, ...]:
     "The validation prompts that are watched: the same ones for every training of a split."
     validation = set(load_split(run).validation)
-    return tuple(prompt.messages for prompt in sorted(recipe_prompts(recipe), key=lambda prompt: prompt.id)
+    return tuple(prompt.messages for prompt in sorted(drawn.prompts, key=lambda prompt: prompt.id)
                  if prompt.id in validation)[:WATCHED]
 
 
 def training_data(run: Run,  # a run that has generated
                   recipe: Recipe,
                   record: bool = True,  # write what was compared into leakage.json
+                  drawn: Drawn | None = None,  # from `draw`; None: drawn here
                   ) -> Data:
     "Everything a training reads, checked; raises `InputError` with what is wrong."
     helpful = tuple(read_helpful(recipe.helpful)) if recipe.helpful else ()
@@ -104,14 +105,15 @@ def training_data(run: Run,  # a run that has generated
             and not all(row.rejected for row in helpful)):
         raise InputError(f"helpful: {recipe.helpful} has no rejected answers, and training is {recipe.training}; "
                          "give rows with prompt, chosen and rejected, or set training to sft+dpo or sft")
-    train, held_out = training_pairs(run, recipe, helpful, record)
+    drawn = handed(drawn, recipe, run)
+    train, held_out = training_pairs(run, recipe, helpful, record, drawn)
     encoded, audit = audited(recipe, train)
     refuse_cuts(audit, recipe.max_cut)
     kept = tuple(pair for pair, row in zip(train, encoded) if learnable(row, recipe.max_length))
     if len(kept) < 2:
         raise InputError(f"run '{run.name}': after cutting at max_length {recipe.max_length}, "
                          f"{len(kept)} pairs have anything to learn from; raise max_length")
-    validation, watched = set(load_split(run).validation), watched_prompts(run, recipe)
+    validation, watched = set(load_split(run).validation), watched_prompts(run, drawn)
     if recipe.eval_steps and not any(pair.prompt_id in validation for pair in held_out):
         raise InputError(f"eval_steps looks at validation pairs, and run '{run.name}' kept none; "
                          "raise validation_share or n_prompts, or take eval_steps away")

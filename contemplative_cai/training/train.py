@@ -21,6 +21,7 @@ from ..core.project import did_you_mean, is_there, project_root, read_text, read
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run, trained_place
 from ..core.schema import InputError, Message
+from ..inputs.draw import Drawn
 from ..models.catalog import model_spec
 from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 from ..pairs.make import load_split
@@ -159,11 +160,12 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
 def check_training(run: Run,  # a run that has generated
                    recipe: Recipe,
                    record: bool = True,  # write what was compared into leakage.json
+                   drawn: Drawn | None = None,  # from `draw`; None: drawn here
                    ) -> Data:
     "What will be trained on, checked and audited, without loading a model; raises `InputError` with what is wrong."
     check_machine(recipe)
     if recipe.launch: launch_file(recipe.launch)
-    return training_data(run, recipe, record)
+    return training_data(run, recipe, record, drawn)
 
 
 def train(run: Run,  # a run that has generated

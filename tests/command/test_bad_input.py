@@ -41,7 +41,7 @@ def own_folders(tmp_path, monkeypatch):
     "Runs and caches of these tests are in the test's own folder, and no kernel is ever started."
     monkeypatch.setenv("CCAI_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(commands, "execute",
+    monkeypatch.setattr(pipeline, "execute",
                         lambda step, *_: pytest.fail(f"wrong input was accepted: step {step} was started"))
 
 

@@ -236,11 +236,11 @@ def test_the_ledger_adds_up_over_sessions(runs):
     for n in (2, 5, 5):
         with Journal(run.path("journal.sqlite")) as journal:
             ask(llm, journal, "respond", [user(f"word {i}") for i in range(n)], Sampling(max_tokens=9))
-        ledger = write_ledger(run, train={"seconds": 10.0})
-    assert (ledger["respond"]["calls"] == 5 == len(llm.calls)
-            and ledger["respond"]["tokens_out"] == 10 and ledger["train"]["seconds"] == 30.0)
-    assert (ledger["train"]["tokens_out"] is None
-            and ledger["respond"]["tokens_cached"] is None), "what nobody counted is null"
+        stages = write_ledger(run, train={"seconds": 10.0}).stages
+    assert (stages["respond"].calls == 5 == len(llm.calls)
+            and stages["respond"].tokens_out == 10 and stages["train"].seconds == 30.0)
+    assert (stages["train"].tokens_out is None
+            and stages["respond"].tokens_cached is None), "what nobody counted is null"
 
 
 def test_status_says_how_fast_and_how_long_while_it_runs(runs, capsys):

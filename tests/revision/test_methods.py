@@ -24,7 +24,7 @@ from contemplative_cai.inputs.constitution import leave_out
 from contemplative_cai.measure.text import language, vocabulary
 from contemplative_cai.models.ask import weigh
 from contemplative_cai.models.llm import CallFailed, ModelCallError, ScriptedLLM
-from contemplative_cai.pairs.filters import FILTER_FUNCTIONS, Thresholds, find_leak, recipe_thresholds, wording
+from contemplative_cai.pairs.filters import FILTER_FUNCTIONS, USUAL, Thresholds, find_leak, recipe_thresholds, wording
 from contemplative_cai.pairs.generate import check_methods, generate_pairs
 from contemplative_cai.pairs.make import (
     FEW_OPENINGS,
@@ -518,7 +518,8 @@ def test_a_recipe_says_how_alike_two_pairs_may_be_and_how_sure_a_language_is(con
     german = triple(contemplative,
                     "Das ist ein langer Satz, der ganz sicher nicht auf Englisch ist, sondern auf Deutsch.")
     def seen(limits): return FILTER_FUNCTIONS["language_switch"](german, contemplative.principles[0], limits)
-    assert seen(recipe_thresholds(build_recipe({"language_sure": 0.5}))) and seen(Thresholds(language_sure=1.1)) is None
+    assert seen(recipe_thresholds(build_recipe({"language_sure": 0.5})))
+    assert seen(USUAL.model_copy(update={"language_sure": 1.1})) is None, "nothing is as sure as that"
 
 
 WORDS = ["lamp", "river", "button", "garden", "ticket", "window", "carrot", "ladder", "pillow", "engine", "basket",
@@ -759,5 +760,5 @@ def test_every_method_an_actor_runs_is_committed_whole(contemplative, scripted, 
         assert not unfinished(journal, "scripted", chain, blocks())
     calls = len(scripted.calls)
     made = generate_pairs(run, recipe,
-                          RecordedLLM("scripted", run.path("journal.sqlite"), template=chain.methods.template.label))
+                          RecordedLLM("scripted", run.path("journal.sqlite"), template=chain.methods.requests.label))
     assert len(scripted.calls) == calls and not [row for row in made.dropped if row.reason == "call_failed"]
