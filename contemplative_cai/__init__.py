@@ -6,6 +6,7 @@ from importlib import import_module
 HOMES = {  # what a notebook begins with, and the module that defines it
     "begin": "command.pipeline",
     "write_setup": "command.pipeline",
+    "look": "command.look",
     "load_recipe": "core.recipe",
     "open_run": "core.run",
     "step": "core.run",
@@ -36,10 +37,11 @@ __all__ = ["__version__", *HOMES]
 
 
 def __getattr__(name: str):
-    "A name of `HOMES`, from the module that defines it."
+    "A name of `HOMES`, from the module that defines it; `look` is that module itself."
     if name not in HOMES:
         raise AttributeError(f"module 'contemplative_cai' has no attribute '{name}'; it offers {', '.join(HOMES)}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    module = import_module(f"{__name__}.{HOMES[name]}")
+    return module if HOMES[name].endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
 
 
 def __dir__() -> list[str]:

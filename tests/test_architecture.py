@@ -107,17 +107,34 @@ def test_parameters_tags_survive_nbdev_clean(tmp_path):
         assert len(tagged) == 1, step
 
 
-def test_recipe_keys_equal_notebook_parameters():
-    named = {name for step in ("generate", "train", "evaluate") for name in notebook_parameters(step)}
-    assert named - {"run", "recipe", "show_text", "on", "actors"} == set(Recipe.model_fields)
+@pytest.mark.parametrize("step", STEPS)
+def test_parameters_are_few_typed_literals_with_a_meaning(step):
+    parameters = notebook_parameters(step)
+    named = [parameter for parameter in parameters.values() if parameter.name != "settings"]
+    assert len(named) <= 14
+    assert step == "review" or (parameters["settings"].kind, parameters["settings"].default) == ("dict", {})
+    for parameter in named:
+        assert parameter.meaning and parameter.kind.split(" | ")[0] in PARAMETER_KINDS, parameter
+        if parameter.name in Recipe.model_fields and step != "review": assert parameter.default is None
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_parameters_are_typed_literals_with_a_meaning(step):
-    for parameter in notebook_parameters(step).values():
-        assert parameter.meaning and parameter.kind.split(" | ")[0] in PARAMETER_KINDS, parameter
-        if parameter.name in Recipe.model_fields and step != "review":
-            assert parameter.default is None and "as the recipe says" in parameter.meaning
+def test_a_pipeline_notebook_begins_with_two_lines_of_import_and_has_lines_one_can_read(step):
+    code = ["".join(cell["source"]) for cell in cells(notebook_path(step)) if cell["cell_type"] == "code"]
+    lines = [line for text in code for line in text.split("\n")]
+    assert max(map(len, lines)) <= 120
+    assert sum(line.startswith(("import ", "from ")) for line in lines) <= 2
+    assert not any(cell.get("outputs") for cell in cells(notebook_path(step)))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_no_cell_of_a_pipeline_notebook_gives_a_key_of_the_recipe_another_meaning(step):
+    "The first cell reads the notebook's names when it is run again."
+    for cell in cells(notebook_path(step)):
+        if cell["cell_type"] != "code" or "parameters" in cell["metadata"].get("tags", []): continue
+        names = {node.id for node in ast.walk(ast.parse("".join(cell["source"])))
+                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        assert not names & {*Recipe.model_fields, "settings"}, names
 
 
 @pytest.mark.parametrize("name", recipe_names())

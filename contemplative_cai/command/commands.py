@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 
 if TYPE_CHECKING:
     from contemplative_cai.command.pipeline import Plan
-    from contemplative_cai.core.run import Run
+    from contemplative_cai.core.run import Manifest, Run
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000006
 _NEXT = """next:
@@ -144,9 +144,8 @@ def _execute(plan: "Plan") -> int:
     "Execute a plan's notebooks one after the other."
     from contemplative_cai.command.pipeline import execute
     for step in plan.steps:
-        allowed = notebook_parameters(step)
         print(f"{step}: run '{plan.run}', recipe {plan.recipe_name}", file=sys.stderr, flush=True)
-        execute(step, plan.run, {key: value for key, value in plan.parameters.items() if key in allowed})
+        execute(step, plan.run, plan.parameters)
     _farewell(plan)
     return 0
 
@@ -188,50 +187,84 @@ def _run(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #0000001a
 def _cost(run: "Run") -> str:
     "Tokens and seconds of a run, in words."
-    from contemplative_cai.core.files import read_json
+    from contemplative_cai.core.journal import read_ledger
     from contemplative_cai.core.terminal import clock
     from contemplative_cai.report.compare import costs
-    ledger = read_json(run.path("ledger.json")) if run.path("ledger.json").exists() else {}
-    tokens, seconds = (sum(entry[key] or 0 for entry in costs(ledger).values()) for key in ("tokens_out", "seconds"))
-    return f"{tokens:,} tokens, {clock(seconds)}" if ledger else "-"
+    ledger = read_ledger(run)
+    spent = costs(ledger).values()
+    tokens, seconds = (sum(getattr(step, name) or 0 for step in spent) for name in ("tokens_out", "seconds"))
+    return f"{tokens:,} tokens, {clock(seconds)}" if ledger.stages else "-"
 
 
+def _figures(run: "Run") -> dict[str, str]:
+    "The main figures of a run's report, by name; none before there is one."
+    from contemplative_cai.core.files import read_json
+    path = run.path("headline.json")
+    lines = read_json(path, list) if path.exists() else []
+    if not all(isinstance(line, list) and len(line) >= 2 for line in lines):
+        raise InputError(f"{path}: expected lines of what and how much; rebuild it with: ccai report {run.name}")
+    return {str(what): str(number) for what, number, *_ in lines}
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000001d
+def _read_run(name: str) -> "tuple[Run, Manifest]":
+    "A run and its manifest; raises `InputError` when it has none."
+    from contemplative_cai.core.run import open_run, read_manifest
+    run = open_run(name, create=False)
+    if not run.path("run.json").exists():
+        raise InputError(f"{run.folder}: no run.json; restore it from a copy, or move the folder away")
+    return run, read_manifest(run)
+
+
+def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
+    "A run in the columns of `ccai runs`, and what is damaged in it."
+    damage: list[str] = []
+
+    def readable(read, *of):
+        "What can be read, or nothing."
+        try: return read(*of)
+        except InputError as error: damage.extend(error.problems)
+
+    run, manifest = readable(_read_run, name) or (None, None)
+    if run is None: return (name, "-", "damaged, see below", "-", "-", "-", "-"), damage
+    done = ", ".join(step for step, entry in manifest.steps.items() if entry.status == "done")
+    figures, cost = readable(_figures, run) or {}, readable(_cost, run) or "-"
+    steps = f"{done or '-'} (damaged, see below)" if damage else done or "-"
+    shown = [figures.get(what, "-") for what in ("Pairs kept", "Held-out preference", "Primary outcome")]
+    return (name, manifest.recipe_name or "-", steps, *shown, cost), damage
+
+# %% ../../nbs/10_command/05_commands.ipynb #0000001f
 def _runs(_) -> int:
     "`ccai runs`."
-    from contemplative_cai.core.files import read_json
-    from contemplative_cai.core.run import open_run, run_names
+    from contemplative_cai.core.run import run_folders
     from contemplative_cai.core.terminal import text_table
-    rows = [("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")]
-    for name in run_names():
-        run = open_run(name, create=False)
-        done = [step for step, entry in run.manifest.get("steps", {}).items() if entry["status"] == "done"]
-        headline = (dict((what, number) for what, number, *_ in read_json(run.path("headline.json"), list))
-                    if run.path("headline.json").exists() else {})
-        rows.append((name, run.manifest.get("recipe_name", "-"), ", ".join(done) or "-",
-                     headline.get("Pairs kept", "-"), headline.get("Held-out preference", "-"),
-                     headline.get("Primary outcome", "-"), _cost(run)))
-    if len(rows) == 1: print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
-    else: print(text_table(rows))
+    rows = [_run_row(name) for name in run_folders()]
+    if not rows:
+        print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
+        return 0
+    heads = ("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")
+    print(text_table([heads, *(row for row, _ in rows)]))
+    for (name, *_), damage in rows:
+        for problem in damage: print(f"! {name}: {problem}")
     return 0
 
-
+# %% ../../nbs/10_command/05_commands.ipynb #00000021
 def _status(arguments) -> int:
     "`ccai status RUN`."
-    from contemplative_cai.core.files import read_json
-    from contemplative_cai.core.run import alive, open_run
-    from contemplative_cai.core.terminal import progress_line
+    from contemplative_cai.core.files import read_record
+    from contemplative_cai.core.run import alive, open_run, read_manifest
+    from contemplative_cai.core.terminal import Standing, progress_line
     run = open_run(arguments.run, create=False)
-    steps = run.manifest.get("steps", {})
+    steps, progress = read_manifest(run).steps, run.path("progress.json")
     for name in dict.fromkeys([*ALL, *steps]):
         entry = steps.get(name)
         status = ("to do" if entry is None else "stopped (its process is gone; run the step again to go on)"
-                  if entry["status"] == "running" and not alive(entry.get("pid")) else entry["status"])
-        print(f"{name:<12} {status}" + (f": {entry['error']}" if entry and entry.get("error") else ""))
-    if run.path("progress.json").exists(): print(progress_line(read_json(run.path("progress.json"))))
+                  if entry.status == "running" and not alive(entry.pid) else entry.status)
+        print(f"{name:<12} {status}" + (f": {entry.error}" if entry and entry.error else ""))
+    if progress.exists(): print(progress_line(read_record(progress, Standing).model_dump()))
     print(f"so far       {_cost(run)}")
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000001c
+# %% ../../nbs/10_command/05_commands.ipynb #00000023
 def _repair(arguments) -> int:
     "`ccai repair RUN`."
     from contemplative_cai.core.journal import Journal, salvage
@@ -255,7 +288,7 @@ def _report(arguments) -> int:
     print(write_report(open_run(arguments.run, create=False), arguments.show_text))
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000001e
+# %% ../../nbs/10_command/05_commands.ipynb #00000025
 def _diff(arguments) -> int:
     "`ccai diff RUN RUN`."
     from contemplative_cai.core.run import open_run
@@ -281,7 +314,7 @@ def _compare(arguments) -> int:
     print(f"\npage: {compare.write_comparison(runs, place)}")
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000021
+# %% ../../nbs/10_command/05_commands.ipynb #00000028
 def _recipes(_) -> int:
     "`ccai recipes`."
     from contemplative_cai.core.recipe import load_recipe, recipe_names, recipe_summary
@@ -296,12 +329,13 @@ def _recipes(_) -> int:
           "about 3 GB with the embedded model.\n")
     rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
     for name, spec in model_specs().items():
-        memory = [f"{spec.memory_gb[kind]:g} GB" if kind in spec.memory_gb else "-" for kind in ("bf16", "int8", "int4")]
+        memory = [f"{spec.memory_gb[kind]:g} GB" if kind in spec.memory_gb else "-"
+                  for kind in ("bf16", "int8", "int4")]
         rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}", *memory, spec.licence))
     print(text_table(rows))
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000023
+# %% ../../nbs/10_command/05_commands.ipynb #0000002a
 def _constitution(arguments) -> int:
     "`ccai constitution`; status 2 when lint found a file that cannot be used."
     from contemplative_cai.command.lint import diff_text, lint_text, show_text
@@ -316,7 +350,7 @@ def _constitution(arguments) -> int:
         print(text)
     return 0 if usable else 2
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000025
+# %% ../../nbs/10_command/05_commands.ipynb #0000002c
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     from contemplative_cai.command.plan import plan_text
@@ -330,7 +364,7 @@ def _plan(arguments) -> int:
                     arguments.length, arguments.tokens_per_second))
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000027
+# %% ../../nbs/10_command/05_commands.ipynb #0000002e
 def _search(arguments) -> int:
     "`ccai search RECIPE`."
     from contemplative_cai.command.pipeline import notebook_parameters, settle
@@ -349,7 +383,7 @@ def _search(arguments) -> int:
           if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000002a
+# %% ../../nbs/10_command/05_commands.ipynb #00000031
 def _push(arguments) -> int:
     "`ccai push RUN --repo OWNER/NAME`."
     from contemplative_cai.core.run import hold, open_run
@@ -371,7 +405,7 @@ def _push(arguments) -> int:
         except UploadFailed as error: raise StepFailed(str(error)) from None
     return 0
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000002d
+# %% ../../nbs/10_command/05_commands.ipynb #00000034
 def _say_how_it_ended(error: BaseException,  # what a command raised
                       ) -> int:
     "Print one line a problem on stderr; returns the exit status."
@@ -389,14 +423,14 @@ def _say_how_it_ended(error: BaseException,  # what a command raised
     for line in lines: print(line, file=sys.stderr)
     return 2 if isinstance(error, (InputError, OSError)) else 1
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000002f
+# %% ../../nbs/10_command/05_commands.ipynb #00000036
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "search": _search}
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable() -> Generator[None]:
     "Inside, SIGTERM ends the command as Ctrl-C does."
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -406,7 +440,7 @@ def _terminable() -> Iterator[None]:
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000031
+# %% ../../nbs/10_command/05_commands.ipynb #00000038
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.files import read_record
 from ..core.recipe import SECTIONS, Recipe, load_recipe, meaning
-from ..core.run import Run
+from ..core.run import Run, trained_stage
 from ..core.schema import Dropped, PreferencePair
 from ..evaluation.calibration import calibration_figure
-from ..evaluation.games import Played, cooperation_picture
+from ..evaluation.evaluate import Metrics
+from ..evaluation.games import cooperation_picture
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import Drawn, parted
 from ..inputs.sources import count_prompts, own_prompts, prompts_figure
@@ -35,7 +37,8 @@ from ..report.evidence import seat_rows, set_rows, uncalibrated
 from ..report.figures import forest_figure, pressure_figure, principles_figure
 from ..report.summary import collect, headline, learned, limits
 from ..training.audit import Rendered, render_pair
-from ..training.heldout import preference_accuracy, preference_figure, preference_table
+from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
+from ..training.heldout import preference_table
 from ..training.rows import Data
 
 # %% ../../nbs/10_command/10_look.ipynb #00000004
@@ -235,14 +238,13 @@ def unseen_rows(run: Run,  # trained
                 recipe: Recipe,
                 ) -> Grid:
     "Held-out preferences before and after training; scored into `preference.json` first."
-    preference_accuracy(run, recipe)
-    return grid(preference_table(collect(run)))
+    return grid(preference_table(preference_accuracy(run, recipe)))
 
 
 def unseen_figure(run: Run,  # trained, and its held-out pairs scored
                   ):
     "Held-out preference accuracy beside rules that understand nothing."
-    return preference_figure(collect(run))
+    return preference_figure(read_record(run.path(trained_stage(run), "preference.json"), PreferenceAccuracy))
 
 
 def what_was_learned(run: Run,  # trained
@@ -251,13 +253,13 @@ def what_was_learned(run: Run,  # trained
     return prose(learned(collect(run)))
 
 # %% ../../nbs/10_command/10_look.ipynb #00000013
-def declared(metrics: dict,  # from `evaluate`
+def declared(metrics: Metrics,  # from `evaluate`
              ) -> Grid:
     "What was written down before the first answer."
     return grid(declared_rows(metrics))
 
 
-def sets_asked(metrics: dict,  # from `evaluate`
+def sets_asked(metrics: Metrics,  # from `evaluate`
                ) -> Grid:
     "What was asked; an empty set says why."
     return grid([row | {name: int(value) for name, value in row.items() if str(value).isdigit()}
@@ -271,37 +273,37 @@ def in_short(run: Run,  # with at least pairs
                  for what, number, basis, *_ in headline(collect(run))])
 
 
-def below_the_bar(metrics: dict,  # from `evaluate`
+def below_the_bar(metrics: Metrics,  # from `evaluate`
                   ) -> Prose:
     "What must stand beside numbers of a judge below the bar."
     return prose(*uncalibrated(metrics) or ["Every judge that is asked is above the bar."])
 
 
-def claims_figure(metrics: dict):
+def claims_figure(metrics: Metrics):
     "Main outcomes of every arm less base."
     return forest_figure(metrics)
 
 
-def claims_made(metrics: dict,  # from `evaluate`
+def claims_made(metrics: Metrics,  # from `evaluate`
                 ) -> Grid:
     "Every declared claim, whatever came of it; the primary one is bold."
     return grid(claim_rows(metrics), bold=[0])
 
 
-def costs_kept(metrics: dict,  # from `evaluate`
+def costs_kept(metrics: Metrics,  # from `evaluate`
                ) -> Grid:
     "What training should not cost, and whether it did."
     return grid(kept_rows(metrics), empty="Nothing that should be kept was measured.")
 
 
-def levels(metrics: dict,  # from `evaluate`
+def levels(metrics: Metrics,  # from `evaluate`
            outcomes: Sequence[str],  # which, in this order
            ) -> Grid:
     "Each arm's mean with its interval."
     return grid(level_rows(metrics, outcomes), empty=f"Not measured: {', '.join(outcomes)}.")
 
 # %% ../../nbs/10_command/10_look.ipynb #00000014
-def judges(metrics: dict,  # from `evaluate`
+def judges(metrics: Metrics,  # from `evaluate`
            ) -> Grid:
     "Who judged, and whose relative it is."
     return grid(seat_rows(metrics), empty="Rules alone looked at the answers.")
@@ -311,21 +313,21 @@ def judge_figures(run: Run,  # evaluated
                   ) -> list:
     "How well each judge does on answers whose quality is known."
     facts = collect(run)
-    return [calibration_figure(one) for one in judge_calibrations(facts["metrics"], facts["calibrations"]).values()]
+    return [calibration_figure(one) for one in judge_calibrations(facts.metrics, facts.calibrations).values()]
 
 
-def pressure_figures(metrics: dict,  # from `evaluate`
+def pressure_figures(metrics: Metrics,  # from `evaluate`
                      ) -> list:
     "The outcomes under every wrapper and system prompt."
-    return [pressure_figure(table) for table in metrics["robustness"]]
+    return [pressure_figure(table) for table in metrics.robustness]
 
 
-def games_figure(metrics: dict):
+def games_figure(metrics: Metrics):
     "How often each arm cooperates."
-    return cooperation_picture([Played(**row) for row in metrics["cooperation"]])
+    return cooperation_picture(metrics.cooperation)
 
 
-def principles_by_arm(metrics: dict):
+def principles_by_arm(metrics: Metrics):
     "Each arm's share of a principle's sub-questions."
     return principles_figure(metrics)
 

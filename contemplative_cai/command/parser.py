@@ -55,7 +55,7 @@ def _add_overrides(parser: argparse.ArgumentParser, meaning: str) -> None:
                         help=f"{meaning}; may be repeated")
 
 # %% ../../nbs/10_command/04_parser.ipynb #0000000c
-_INIT_ABOUT = """Copy recipes (configs/), inputs (data/), pipeline notebooks (nbs/pipelines/) and a place for runs (runs/)
+_INIT_ABOUT = """Copy recipes (configs/), inputs (data/), pipeline notebooks (nbs/pipelines/) and a place for runs
 from the installed package into FOLDER, which must be empty or new. Nothing is ever overwritten.
 Every other command works in such a folder, and below it."""
 _INIT_ENDING = """examples:
@@ -139,7 +139,7 @@ def _diff_parser(commands) -> None:
     diff.add_argument("--show-text", action="store_true", help="with --show: pairs of other sources too")
 
 # %% ../../nbs/10_command/04_parser.ipynb #00000016
-_COMPARE_ABOUT = """Set evaluated runs side by side, such as one a model size: the primary outcome with over-refusal beside it,
+_COMPARE_ABOUT = """Set evaluated runs side by side, such as one a model size: the primary outcome, over-refusal,
 the principles, unseen pairs, tokens and seconds of every step. Says what keeps the runs from being compared
 (other judges, prompts, claims, seeds). Writes a page that needs no network, and the same in Markdown.
 For runs' pairs, see: ccai diff."""
@@ -256,8 +256,8 @@ def _search_parser(commands) -> None:
     _add_overrides(search, "change a key of the recipe")
 
 # %% ../../nbs/10_command/04_parser.ipynb #00000023
-_PUSH_ABOUT = """Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub. Only --yes sends it.
-The token is the hub's own: hf auth login, or HF_TOKEN."""
+_PUSH_ABOUT = """Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub.
+Only --yes sends it. The token is the hub's own: hf auth login, or HF_TOKEN."""
 _PUSH_ENDING = """examples:
   ccai push mine --repo lab/contemplative-pairs          show files, sizes, licence and card
   ccai push mine --repo lab/contemplative-pairs --yes    send them to a private repository

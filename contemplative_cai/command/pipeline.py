@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -196,7 +196,7 @@ def preflight(plan: "Plan",  # what will run
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #0000000a
 @contextmanager
-def _watching(run_folder: Path) -> Iterator[None]:
+def _watching(run_folder: Path) -> Generator[None]:
     "Draw the run's progress line on stderr while the block runs: in place on a terminal, now and then in a log."
     path, stop, live = run_folder / "progress.json", threading.Event(), sys.stderr.isatty()
     before = path.stat().st_mtime_ns if path.exists() else 0

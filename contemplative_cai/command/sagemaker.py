@@ -31,8 +31,8 @@ CODE, CHECKPOINTS = "/opt/ml/input/data/code", "/opt/ml/checkpoints"
 
 def settings() -> dict:
     "configs/sagemaker.yaml with the environment on top."
-    found = read_config("sagemaker")
-    return found | {key: os.environ[variable] for key, variable in OWN.items() if os.environ.get(variable)}
+    written = read_config("sagemaker")
+    return written | {key: os.environ[variable] for key, variable in OWN.items() if os.environ.get(variable)}
 
 
 def missing_settings(where: dict,  # from `settings`
@@ -125,14 +125,14 @@ def input_files(recipe: Recipe,  # whose inputs the job needs
              + [Path(name)
                 for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None)
                 if name])
-    root, found = project_root(), []
+    root, names = project_root(), []
     for path in ((root / path).resolve() for path in named if path is not None):
         if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")
         if not path.is_relative_to(root):
             raise InputError(f"{path}: a job sees only the project's tree; "
                              "copy the file into data/ and name it from there")
-        found.append(str(path.relative_to(root)))
-    return found
+        names.append(str(path.relative_to(root)))
+    return names
 
 
 def portable(recipe: Recipe,
@@ -142,7 +142,7 @@ def portable(recipe: Recipe,
     def inside(text):
         return (str(Path(text).resolve().relative_to(root))
                 if text and Path(text).is_absolute() and Path(text).resolve().is_relative_to(root) else text)
-    def sources(found): return tuple(source.model_copy(update={"source": inside(source.source)}) for source in found)
+    def sources(named): return tuple(source.model_copy(update={"source": inside(source.source)}) for source in named)
     return recipe.model_copy(update={"prompts": sources(recipe.prompts), "eval_prompts": sources(recipe.eval_prompts),
                                      "constitution": inside(recipe.constitution), "split": inside(recipe.split)})
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from .project import brief, read_text
 from .schema import InputError, Record
@@ -112,7 +113,7 @@ F = TypeVar("F", bound=FileRecord)
 PLAIN = {"missing": "is missing", "extra_forbidden": "is not a key of this file"}
 
 
-def _misfit(error: dict) -> str:
+def _misfit(error: ErrorDetails) -> str:
     "One of pydantic's errors: the key, and what is wrong with it."
     key = ".".join(map(str, error["loc"]))
     if not key: return error["msg"].removeprefix("Value error, ")

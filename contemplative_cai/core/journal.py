@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from .files import FileRecord, read_record, write_json
+from .files import FileRecord, read_record, write_record
 from .run import Run, now
 from .schema import InputError, Record
 
@@ -131,7 +131,7 @@ class Journal:
         return found
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         "All rows or none; a full disk, a lock or damage becomes an error that says what to do."
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -268,5 +268,5 @@ def write_ledger(run: Run,  # the run to account for
             entry = entry | {"seconds": round(entry["seconds"] + (before.seconds or 0), 1)}
         stages[stage] = LedgerEntry(**before.model_dump() | entry)
     ledger = Ledger(stages=stages)
-    write_json(run.path("ledger.json"), ledger.model_dump(mode="json")["stages"])
+    write_record(run.path("ledger.json"), ledger)
     return ledger

@@ -12,6 +12,7 @@ __all__ = ['Names', 'Weights', 'Share', 'Count', 'Sources', 'CHECKS', 'S', 'FILT
 from collections.abc import Callable, Iterable, Iterator
 from inspect import signature
 from pathlib import Path
+from types import FunctionType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -90,11 +91,11 @@ def _key(default: Any, meaning: str, **bounds: Any) -> Any:
     return Field(default, description=meaning, **bounds)
 
 
-CHECKS: dict[str, tuple[tuple[str, ...], Callable[..., Iterator[str]]]] = {}  # name to keys and function
+CHECKS: dict[str, tuple[tuple[str, ...], FunctionType]] = {}  # name to keys and function
 
 
-def check(function: Callable[..., Iterator[str]],  # its parameters are keys; it yields what is wrong with them
-          ) -> Callable[..., Iterator[str]]:
+def check(function: FunctionType,  # its parameters are keys; it yields what is wrong with them
+          ) -> FunctionType:
     "Let a function look at every section that has the keys it names."
     CHECKS[function.__name__] = (tuple(signature(function).parameters), function)
     return function

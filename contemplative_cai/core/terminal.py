@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from .files import FileRecord, write_record
 from .run import Run
@@ -59,8 +60,8 @@ class Progress:
                  unit: str = "calls",  # what is counted
                  ):
         self._run, self._started, self._shown, self._display, self._text = run, time.monotonic(), 0.0, None, ""
-        self.state = {"stage": stage, "unit": unit, "done": done, "total": total, "fresh": 0, "tokens": 0,
-                      "elapsed": 0.0, "pid": os.getpid()}
+        self.state: dict[str, Any] = {"stage": stage, "unit": unit, "done": done, "total": total, "fresh": 0,
+                                      "tokens": 0, "elapsed": 0.0, "pid": os.getpid()}
         self._show(force=True)
 
     def advance(self,

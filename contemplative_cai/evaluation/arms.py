@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'SENTENCE', 'STAGE_ARMS', 'ASKED', 'REPLY', 'Arm', 'constitution_prompt', 'token_counter', 'fit_length',
            'read_arm', 'standard_arms', 'recipe_arms', 'OpenArm', 'open_arms', 'Probed', 'refuse_same', 'probe_arms',
-           'write_arms', 'answer_arms']
+           'ArmsFile', 'write_arms', 'answer_arms']
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000002
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ..core.files import read_json, write_json
+from ..core.files import FileRecord, read_json, write_record
 from ..core.journal import Journal
 from ..core.project import did_you_mean
 from ..core.recipe import ARMS, Recipe
@@ -192,7 +192,7 @@ class OpenArm(NamedTuple):
 def open_arms(recipe: Recipe,
               run: Run | None,  # where the engine is recorded
               arms: Sequence[Arm],  # which ones
-              ) -> Iterator[dict[str, OpenArm]]:
+              ) -> Generator[dict[str, OpenArm]]:
     """The arms by name: one base model with all adapters, further models as their own;
     each is loaded at its first question."""
     adapters = {arm.name: Path(arm.adapter) for arm in arms if arm.adapter}
@@ -226,8 +226,8 @@ def _likelihood(opened: OpenArm) -> float:
 
 def _probe(opened: OpenArm, base: float | ModelCallError) -> Probed:
     "An arm against base, or the reason why one of the two could not be asked."
-    known = dict(arm=opened.arm.name, key=opened.llm.key,
-                 system=digest(opened.arm.system) if opened.arm.system else None)
+    known: dict[str, Any] = dict(arm=opened.arm.name, key=opened.llm.key,
+                                 system=digest(opened.arm.system) if opened.arm.system else None)
     try:
         if isinstance(base, ModelCallError): raise base
         return Probed(**known, nats=_likelihood(opened) - base)
@@ -290,19 +290,26 @@ def probe_arms(recipe: Recipe,
     return probed
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000019
+class ArmsFile(FileRecord):
+    "`arms.json`: who answered in an evaluation."
+    wraps: ClassVar[str] = "arms"
+    arms: tuple[Arm, ...]
+
+
 def write_arms(run: Run,  # whose arms they are
                arms: Sequence[Arm],  # all of them
                ) -> None:
     "Write the arms, system prompts in full, into `arms.json`; places inside the run's folder as they are named there."
     def named(place):
         return str(Path(place).relative_to(run.folder)) if place and Path(place).is_relative_to(run.folder) else place
-    write_json(run.path("arms.json"),
-               [arm.model_dump() | {"adapter": named(arm.adapter), "model": named(arm.model)} for arm in arms])
+    shown = [arm.model_copy(update={"adapter": named(arm.adapter), "model": named(arm.model)}) for arm in arms]
+    write_record(run.path("arms.json"), ArmsFile(arms=shown))
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #0000001c
 def _answer(arm: Arm, llm: LLM, prompt: Prompt, sample: int, found) -> Answer:
     "A completion, or its absence, as an answer."
-    common = dict(arm=arm.name, prompt_id=prompt.id, source=prompt.source, model=llm.key, sample=sample)
+    common: dict[str, Any] = dict(arm=arm.name, prompt_id=prompt.id, source=prompt.source, model=llm.key,
+                                  sample=sample)
     if isinstance(found, CallFailed): return Answer(**common, text=None, failure=found.reason)
     return Answer(**common, text=found.text, finish_reason=found.finish_reason, tokens=found.completion_tokens)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.files import read_json, read_rows
+from ..core.files import read_record, read_rows
 from ..core.recipe import Recipe, Source
 from ..core.run import Run
 from ..core.schema import InputError, PreferencePair, Prompt, Record
@@ -23,15 +23,17 @@ from ..inputs.rubrics import load_wrappers
 from ..inputs.sources import draw_prompts, pool_prompts, sample_prompts, source_path
 from ..inputs.split import find_leaks
 from ..measure.duplicates import near_groups
+from ..training.checkpoints import Training
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #00000004
 def trained_on(arm: Arm,  # any arm
                ) -> list[Prompt] | None:
     "The prompts its adapter or model was trained on, empty for an untrained arm; None when nothing beside it says."
-    if not (arm.adapter or arm.model): return []
-    stage = Path(arm.adapter or arm.model).parent
+    place = arm.adapter or arm.model
+    if not place: return []
+    stage = Path(place).parent
     if not (stage / "training.json").is_file(): return None
-    ids = set(read_json(stage / "training.json").get("pair_ids", ()))
+    ids = set(read_record(stage / "training.json", Training).pair_ids)
     pairs = [pair for pair in read_rows(stage.parent / "pairs.jsonl", PreferencePair) if pair.id in ids]
     return (list({pair.prompt_id: Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source)
                   for pair in pairs}.values())

@@ -20,7 +20,7 @@ from ..core.project import brief, did_you_mean, every
 from ..core.schema import Constitution, InputError, Principle, WorkedExample
 from ..measure.text import plain_name
 
-# %% ../../nbs/03_inputs/04_dialects.ipynb #00000004
+# %% ../../nbs/03_inputs/04_dialects.ipynb #8169e5f3
 @dataclass(frozen=True)
 class MarkdownSection:
     "A heading with the text below it, up to the next heading."
@@ -40,7 +40,7 @@ def line_feeds(text: str,  # a file's text
     "The text with every line end written the same way."
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #00895107
 def read_sections(text: str,  # Markdown with line feeds
                   offset: int = 0,  # lines of the file that stand above `text`
                   ) -> list[MarkdownSection]:
@@ -48,7 +48,7 @@ def read_sections(text: str,  # Markdown with line feeds
     lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
     heads = [(token.map[0], token.map[1], int(token.tag[1]), tokens[i + 1].content)
-             for i, token in enumerate(tokens) if token.type == "heading_open" and token.level == 0]
+             for i, token in enumerate(tokens) if token.type == "heading_open" and token.level == 0 and token.map]
     starts = [(0, 0, 0, "")] + heads
     ends = [head[0] for head in heads] + [len(lines)]
     return [MarkdownSection(level, title.strip(), first + offset + 1, _trimmed("\n".join(lines[after:end])))
@@ -61,7 +61,7 @@ def chapters(sections: list[MarkdownSection],  # of a whole file
     starts = [i for i, section in enumerate(sections) if section.level == 2]
     return [sections[start:end] for start, end in zip(starts, starts[1:] + [len(sections)])]
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #0768a60e
 NO_BULLET = re.compile(r"\s*(?:[\u2013\u2014\u2022]|\d+[.)]\s)")  # a list mark that is not ours
 BULLET = re.compile(r"^ {0,3}[-*+]\s+(\S.*)$")
 
@@ -88,7 +88,7 @@ def bullets(section: MarkdownSection,  # a section that is one bullet list
         open_item = bool(item) or (open_item and bool(line.strip()))
     return tuple(items)
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #9cbffd90
 def refuse_unread(sections: Sequence[MarkdownSection],  # what stands where it has no place
                   name: str,  # file to name in messages
                   remedy: str,  # what to do
@@ -99,7 +99,7 @@ def refuse_unread(sections: Sequence[MarkdownSection],  # what stands where it h
                             f"and its text would be lost; {remedy}")
                            for section in sections))
 
-# %% ../../nbs/03_inputs/04_dialects.ipynb #00000006
+# %% ../../nbs/03_inputs/04_dialects.ipynb #2ea47609
 # id to title and the names it goes by, in plain letters
 CANONICAL = {"emptiness": ("Emptiness", "emptiness", "sunyata", "shunyata"),
              "non_duality": ("Non-duality", "non duality", "nonduality", "non dualism", "nondualism", "advaya"),
@@ -114,7 +114,7 @@ def _heading_name(title: str) -> str:
     bare = re.sub(r"\([^)]*\)|\[[^\]]*\]|^\s*(principle\s*)?(\d+|[ivx]+)\s*[.:)]", " ", title, flags=re.IGNORECASE)
     return re.sub(r"^(the )?principle of |\bprinciples?$", "", plain_name(bare)).strip() or plain_name(title)
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #e453ffdc
 def known_principle(title: str,  # a heading
                     ) -> str | None:
     """The canonical id a heading stands for, by itself or by one of its parts ('Emptiness / sunyata');
@@ -129,11 +129,11 @@ def canonical_id(title: str,  # a heading
                  position: int = 1,  # its place in the file, for a name without a Latin letter
                  ) -> str:
     "The canonical id a heading stands for, or an id made of its words."
-    if known_principle(title): return known_principle(title)
+    if known := known_principle(title): return known
     slug = re.sub(r"[^a-z0-9]+", "_", _heading_name(title)).strip("_")[:80]
     return slug if slug[:1].isalpha() else f"principle_{slug or position}"
 
-# %% ../../nbs/03_inputs/04_dialects.ipynb #0000000a
+# %% ../../nbs/03_inputs/04_dialects.ipynb #ccdd9b80
 LABEL = re.compile(r"^\s*(?:[-*+]\s+)?\**([A-Z]{1,3}\d+)\**\s*[.:)\u2013\u2014-]\**\s+(?=\S)")  # E1.  ND3:  **BC2.**
 CHOOSE = re.compile(r"^(?:please\s+)?(?:choose|select|pick|prefer)\s+(?=(?:the|whichever|which)\b)", re.IGNORECASE)
 WHICH = re.compile(r"^the\s+(?:[\w-]+\s+){0,4}?(?:response|answer|reply|option)\s+(?:that|which)\b\s*", re.IGNORECASE)
@@ -151,7 +151,7 @@ def statement(clause: str,  # as it stands in the file
         return f"It is one that {rest}"
     return f"It{rest}" if re.match(r"[,'\u2019]", rest) else f"It {rest}"
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #0c39862b
 def requests_from(clauses: tuple[str, ...],  # what a good answer does
                   ) -> tuple[str, str]:
     "A critique request and a revision request that put the clauses to a model as statements about its one answer."
@@ -163,7 +163,7 @@ def requests_from(clauses: tuple[str, ...],  # what a good answer does
              "Keep about the same length and begin with the substance. Do not mention the statements, the critique, "
              "the earlier answer, or that this is a revision."))
 
-# %% ../../nbs/03_inputs/04_dialects.ipynb #0000000d
+# %% ../../nbs/03_inputs/04_dialects.ipynb #74e376d6
 STRUCTURED_PARTS = {"critique template": "critique_request", "revision guideline": "revision_request"}
 EXAMPLE_LABEL = re.compile((r"^\s*(?:[-*]\s+)?\**(user|human|prompt|question|assistant|response|answer|critique"
                             r"|revision|revised response)\**\s*:\**\s*(.*)$"),
@@ -181,19 +181,39 @@ def _checked(kind, place: str, **values):
         raise InputError(f"{place}: {'.'.join(map(str, item['loc'])) + ': ' if item['loc'] else ''}"
                          f"{item['msg'].removeprefix('Value error, ')}") from None
 
+# %% ../../nbs/03_inputs/04_dialects.ipynb #5942dfed
+def dialect(text: str,  # a constitution file
+            ) -> str:
+    "own, structured, directives, headerless, or unknown."
+    sections = read_sections(text)
+    titles = {section.title.rstrip(":").lower() for section in sections}
+    if text.startswith("---") or "critique request" in titles or any("{#" in section.title for section in sections):
+        return "own"
+    if titles & set(STRUCTURED_PARTS): return "structured"
+    if (any(LABEL.match(line) for section in sections for line in section.body.split("\n"))
+            and any(section.level == 2 for section in sections)):
+        return "directives"
+    return "headerless" if len(sections) == 1 and text.strip() else "unknown"
 
-def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ...], tuple[WorkedExample, ...]]:
-    "Bullets, and worked examples: lines labelled User, Assistant, Critique and Revision."
-    lines = section.body.split("\n")
-    first = next((i for i, line in enumerate(lines) if EXAMPLE_LABEL.match(line)), len(lines))
+# %% ../../nbs/03_inputs/04_dialects.ipynb #096dea86
+def _labelled_examples(lines: Sequence[str]) -> list[dict[str, str]]:
+    "Examples from labelled lines: a label that is there already begins the next one, a line without one goes on."
     examples: list[dict[str, str]] = []
-    for line in lines[first:]:
+    for line in lines:
         label = EXAMPLE_LABEL.match(line)
         if label:
             field = EXAMPLE_FIELDS[label[1].lower()]
             if not examples or field in examples[-1]: examples.append({})
             examples[-1][field] = label[2].strip()
         elif line.strip(): examples[-1][field] = f"{examples[-1][field]}\n{line.strip()}".strip()
+    return examples
+
+
+def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ...], tuple[WorkedExample, ...]]:
+    "Bullets, and worked examples: lines labelled User, Assistant, Critique and Revision."
+    lines = section.body.split("\n")
+    first = next((i for i, line in enumerate(lines) if EXAMPLE_LABEL.match(line)), len(lines))
+    examples = _labelled_examples(lines[first:])
     for example in examples:
         lacking = [part for part in ("prompt", "response", "critique", "revision") if not example.get(part)]
         if lacking:
@@ -202,12 +222,11 @@ def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ..
     return (bullets(replace(section, body="\n".join(lines[:first])), name),
             tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in examples))
 
-
-def _structured_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
-    "A principle of the structured dialect."
-    head, values, clauses, examples = sections[0], {}, [], []
-    title = re.sub(r"\s+principle$", "", head.title, flags=re.IGNORECASE)
-    for section in sections[1:]:
+# %% ../../nbs/03_inputs/04_dialects.ipynb #bcbd829b
+def _structured_parts(sections: list[MarkdownSection], name: str, title: str) -> dict:
+    "Requests, clauses and examples of a principle, from the sections below its heading."
+    values, clauses, examples = {}, [], []
+    for section in sections:
         part = section.title.rstrip(":").lower()
         if part in STRUCTURED_PARTS:
             if STRUCTURED_PARTS[part] in values:
@@ -219,21 +238,28 @@ def _structured_principle(sections: list[MarkdownSection], name: str, position: 
             clauses += listed
             examples += shown
         else:
-            raise InputError(
-                f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; "
-                f"{did_you_mean(section.title, ['Critique Template', 'Revision Guideline', 'Example Application'])}"
-            )
+            parts = ["Critique Template", "Revision Guideline", "Example Application"]
+            raise InputError(f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; "
+                             f"{did_you_mean(section.title, parts)}")
+    return values | {"clauses": tuple(clauses), "examples": tuple(examples)}
+
+
+def _structured_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
+    "A principle of the structured dialect."
+    head = sections[0]
+    title = re.sub(r"\s+principle$", "", head.title, flags=re.IGNORECASE)
+    values = _structured_parts(sections[1:], name, title)
     for part, field in STRUCTURED_PARTS.items():
         if not values.get(field):
             raise InputError(f"{name}, line {head.line}: principle '{title}' has no {part}; "
                              f"add one under '### {part.title()}'")
-    if not clauses:
+    if not values["clauses"]:
         raise InputError(f"{name}, line {head.line}: principle '{title}' has no bullets that say what a good answer "
                          "does; add some under '### Example Application'")
     return _checked(Principle, f"{name}, line {head.line}: principle '{title}'", id=canonical_id(head.title, position),
-                    title=title, description=head.body, clauses=tuple(clauses), examples=tuple(examples), **values)
+                    title=title, description=head.body, **values)
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #11c0e047
 def _clause_lines(section: MarkdownSection, name: str) -> tuple[str, tuple[str, ...]]:
     """What stands before the first labelled clause, and the clauses, wrapped lines joined;
     raises `InputError` for what stands between them."""
@@ -252,7 +278,7 @@ def _clause_lines(section: MarkdownSection, name: str) -> tuple[str, tuple[str, 
         open_clause = bool(clauses) and bool(line.strip())
     return _trimmed("\n".join(before)), tuple(clauses)
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #ce4f0ebd
 def _directive_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
     "A principle of the directives dialect."
     head = sections[0]
@@ -268,7 +294,7 @@ def _directive_principle(sections: list[MarkdownSection], name: str, position: i
                     id=canonical_id(head.title, position), title=head.title, description=description, clauses=clauses,
                     critique_request=critique, revision_request=revision)
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #7a923762
 NAMES_A_PRINCIPLE = re.compile(
     r"\b(" + "|".join(sorted((name for names in CANONICAL.values() for name in names[1:]), key=len, reverse=True))
     + r")\b"
@@ -296,21 +322,7 @@ def _headerless_principles(text: str, name: str) -> list[Principle]:
                                revision_request=revision))
     return principles
 
-# %% ../../nbs/03_inputs/04_dialects.ipynb #0000000e
-def dialect(text: str,  # a constitution file
-            ) -> str:
-    "own, structured, directives, headerless, or unknown."
-    sections = read_sections(text)
-    titles = {section.title.rstrip(":").lower() for section in sections}
-    if text.startswith("---") or "critique request" in titles or any("{#" in section.title for section in sections):
-        return "own"
-    if titles & set(STRUCTURED_PARTS): return "structured"
-    if (any(LABEL.match(line) for section in sections for line in section.body.split("\n"))
-            and any(section.level == 2 for section in sections)):
-        return "directives"
-    return "headerless" if len(sections) == 1 and text.strip() else "unknown"
-
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #9e02d104
 def _is_meta(section: MarkdownSection) -> bool:
     "Whether a heading opens the meta-principles."
     return plain_name(section.title) in ("meta principles", "meta principle")
@@ -321,36 +333,43 @@ def _meta_principles(section: MarkdownSection) -> tuple[str, ...]:
     body = re.sub(r"(?m)^ {0,3}[-*+]\s+|^(?=\s*\**[A-Z]{1,3}\d+\s*[.:)])", "\n\n", section.body)
     return tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", body) if says_something(part))
 
+# %% ../../nbs/03_inputs/04_dialects.ipynb #416acba7
+def _dialect_principles(text: str, groups: list[list[MarkdownSection]], name: str) -> list[Principle]:
+    "The principles of a text, by the rules of its dialect; all that is wrong with them is told at once."
+    if dialect(text) == "headerless": return _headerless_principles(text, name)
+    read = _structured_principle if dialect(text) == "structured" else _directive_principle
+    return every([lambda group=group, position=position: read(group, name, position)
+                  for position, group in enumerate(groups, 1)])
 
+
+def _refuse_unknown(text: str, name: str) -> None:
+    "Raises `InputError` for a text that is in none of the three dialects."
+    if dialect(text) in ("unknown", "own"):
+        raise InputError(f"{name}: not a constitution in a format that is known; expected front matter between '---' "
+                         "lines (the project's own), '### Critique Template' and '### Revision Guideline' below each "
+                         "'## Name', clauses numbered 'E1. ' below each '## Name', or a clause a line without headings")
+
+# %% ../../nbs/03_inputs/04_dialects.ipynb #ec7d6fb5
 def read_dialect(text: str,  # a constitution file in one of the three dialects
                  name: str,  # its file's name: it becomes the id
                  ) -> Constitution:
     "The constitution a foreign Markdown text says; raises `InputError` naming file, line and remedy."
     text = line_feeds(text)
-    kind, sections = dialect(text), read_sections(text)
-    id = re.sub(r"[^a-z0-9]+", "-", plain_name(name.rsplit(".", 1)[0])).strip("-")[:80]
+    sections, stem = read_sections(text), name.rsplit(".", 1)[0]
+    id = re.sub(r"[^a-z0-9]+", "-", plain_name(stem)).strip("-")[:80]
     heading = next((section for section in sections if section.level == 1), None)
     groups = [group for group in chapters(sections) if not _is_meta(group[0])]
     metas = [group for group in chapters(sections) if _is_meta(group[0])]
     meta = [group[0] for group in metas]
     before = sections[:next((i for i, section in enumerate(sections) if section.level == 2), len(sections))]
     if len(meta) > 1: raise InputError(f"{name}, line {meta[1].line}: '## {meta[1].title}' stands twice; join the two")
-    if kind in ("unknown", "own"):
-        raise InputError(f"{name}: not a constitution in a format that is known; expected front matter between '---' "
-                         "lines (the project's own), '### Critique Template' and '### Revision Guideline' below each "
-                         "'## Name', clauses numbered 'E1. ' below each '## Name', or a clause a line without headings")
-    refuse_unread(
-        ([section for section in before if section.level > 1 or (section.level == 1 and section is not heading)]
-         + [section for group in metas for section in group[1:]]),
-        name, "make it a principle ('## Name'), or put its text below the title"
-    )
-    if kind == "headerless": principles = _headerless_principles(text, name)
-    else:
-        read = _structured_principle if kind == "structured" else _directive_principle
-        principles = every([lambda group=group, position=position: read(group, name, position)
-                            for position, group in enumerate(groups, 1)])
-    preamble = "\n\n".join(section.body for section in before if section.body) if kind != "headerless" else ""
+    _refuse_unknown(text, name)
+    misplaced = [section for section in before if section.level > 1 or (section.level == 1 and section is not heading)]
+    refuse_unread(misplaced + [section for group in metas for section in group[1:]], name,
+                  "make it a principle ('## Name'), or put its text below the title")
+    described = dialect(text) != "headerless"
     return _checked(Constitution, name, id=id if id[:1].isalpha() else f"constitution-{id}".strip("-"),
-                    title=heading.title if heading else name.rsplit(".", 1)[0], language="und", version="unversioned",
-                    preamble=preamble, meta_principles=_meta_principles(meta[0]) if meta else (),
-                    principles=tuple(principles))
+                    title=heading.title if heading else stem, language="und", version="unversioned",
+                    principles=tuple(_dialect_principles(text, groups, name)),
+                    preamble="\n\n".join(section.body for section in before if section.body) if described else "",
+                    meta_principles=_meta_principles(meta[0]) if meta else ())

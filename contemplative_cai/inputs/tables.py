@@ -198,7 +198,7 @@ def _label(value: Any, field: str, place: str) -> str | None:
 
 def _prompt(row: dict, schema: dict[str, str], source: str, place: str, **more) -> Prompt:
     "The prompt a row of a table says; `more` replaces what it says."
-    values = {field: row.get(column) for field, column in schema.items() if field in FIELDS} | more
+    values: dict[str, Any] = {field: row.get(column) for field, column in schema.items() if field in FIELDS} | more
     raw_text, history = values.pop("text", None), values.pop("history", ())
     if raw_text is not None and not isinstance(raw_text, str):
         raise InputError(f"{place}: text: expected a text, got a {type(raw_text).__name__}; write it as text")

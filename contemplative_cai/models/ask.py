@@ -43,7 +43,8 @@ def _finished(llm: LLM, journal: Journal, stage: str, names: list[str], conversa
     if not names: return
     started = time.monotonic()
     for group in llm.stream(conversations, sampling):
-        completions = {names[i]: outcome.model_dump() for i, outcome in group.items() if isinstance(outcome, Completion)}
+        completions = {names[i]: outcome.model_dump()
+                       for i, outcome in group.items() if isinstance(outcome, Completion)}
         failed = {names[i]: outcome.reason for i, outcome in group.items() if isinstance(outcome, CallFailed)}
         if completions: journal.save(stage, completions, time.monotonic() - started, alike)
         if failed: journal.fail(stage, failed)
@@ -74,8 +75,8 @@ def ask(llm: LLM,  # who is asked
     progress = Progress(run, label or stage, total=len(names), done=len(known)) if shown else None
     for batch in llm.batches(todo) if len(known) < len(names) else []:
         missing = [i for i in batch if names[i] not in known]
-        for completions, failed in _finished(llm, journal, stage, [names[i] for i in missing], [todo[i] for i in missing],
-                                      sampling, alike):
+        for completions, failed in _finished(llm, journal, stage, [names[i] for i in missing],
+                                             [todo[i] for i in missing], sampling, alike):
             known.update(completions)
             reasons.update(failed)
             if progress is None: continue
@@ -96,7 +97,7 @@ HOPELESS = 3  # rows that fail one after the other, with none before them that w
 def _weighed(llm: LLM, contexts: list[Conversation], replies: list[str], known: list) -> list[Logprob | CallFailed]:
     """How likely each reply is; when the batch fails, its halves, down to single rows.
     `known` is what was found so far; raises `ModelCallError` when that is nothing but failures."""
-    try: logprobs = llm.logprobs(contexts, replies)
+    try: logprobs: list[Logprob | CallFailed] = [*llm.logprobs(contexts, replies)]
     except ModelCallError as error:
         if len(contexts) > 1:
             middle = len(contexts) // 2

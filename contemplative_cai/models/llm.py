@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from ..core.schema import Conversation, Record
 
-# %% ../../nbs/04_models/04_llm.ipynb #00000005
+# %% ../../nbs/04_models/04_llm.ipynb #d285fb89
 class Sampling(Record):
     "How to choose tokens. Two calls with the same conversation and the same sampling are the same call."
     max_tokens: int  # longest completion
@@ -43,7 +43,7 @@ class Logprob(Record):
         "Nats a token."
         return self.total / self.tokens
 
-
+# %% ../../nbs/04_models/04_llm.ipynb #59f4040a
 class CallFailed(Record):
     "A call that has no completion, and why."
     reason: str
@@ -53,11 +53,16 @@ class ModelCallError(RuntimeError):
     """The model could not answer: out of memory, context too long, a server's refusal.
     The conversation may be tried again."""
 
-
+# %% ../../nbs/04_models/04_llm.ipynb #cf6b8faa
 class LLM(Protocol):
     "What every model offers."
-    key: str  # name, weights, adapter and precision: everything its answers depend on
-    batch_size: int  # conversations answered together
+    @property
+    def key(self) -> str:
+        "Name, weights, adapter and precision: everything its answers depend on."
+
+    @property
+    def batch_size(self) -> int:
+        "Conversations answered together."
 
     def with_adapter(self,
                      name: str | None,  # one of the adapters it was opened with; None: the base model
@@ -100,9 +105,10 @@ def stream_batch(llm: LLM,  # who is asked
         else:
             middle = len(conversations) // 2
             for start, half in [(0, conversations[:middle]), (middle, conversations[middle:])]:
-                for group in stream_batch(llm, half, sampling): yield {start + i: outcome for i, outcome in group.items()}
+                for group in stream_batch(llm, half, sampling):
+                    yield {start + i: outcome for i, outcome in group.items()}
 
-# %% ../../nbs/04_models/04_llm.ipynb #00000009
+# %% ../../nbs/04_models/04_llm.ipynb #dc786534
 class ScriptedLLM:
     "Answers from a function of the conversation; an answer that is an exception is raised."
 
@@ -151,14 +157,14 @@ class ScriptedLLM:
         return [list(range(start, min(start + self.batch_size, len(conversations))))
                 for start in range(0, len(conversations), self.batch_size)]
 
-# %% ../../nbs/04_models/04_llm.ipynb #0000000c
+# %% ../../nbs/04_models/04_llm.ipynb #96c9f876
 def adapted_key(key: str,  # of the base model
                 adapter: str | None,  # digest of an adapter's weights; None: no adapter
                 ) -> str:
     "The key of a model with an adapter on it."
     return f"{key}+{adapter}" if adapter else key
 
-
+# %% ../../nbs/04_models/04_llm.ipynb #ff24c4ac
 class LazyLLM:
     "A model whose key is known and which is opened at the first question."
 

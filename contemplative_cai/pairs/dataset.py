@@ -19,8 +19,7 @@ from typing import Any
 
 import yaml
 
-from ..core.files import read_json, read_rows, write_text
-from ..core.project import brief
+from ..core.files import read_record, read_rows, write_text
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import Constitution, Dropped, InputError, PreferencePair
@@ -28,6 +27,7 @@ from ..inputs.constitution import load_constitution, recipe_constitution
 from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
+from .health import Health, stated, warnings
 from .make import load_pairs, load_split
 from .waterfall import waterfall
 
@@ -171,18 +171,18 @@ def shared_recipe(recipe: Recipe,
 # %% ../../nbs/06_pairs/08_dataset.ipynb #00000015
 def health_facts(run: Run,  # any run
                  ) -> dict | None:
-    """The single values of `health.json` as `rows` (name, value), and its `warnings` in words;
+    """The figures of `health.json` as `rows` (name, value), and its warnings in words, but for those that quote texts;
     None when health was not computed."""
-    if not run.path("health.json").exists(): return None
-    found = read_json(run.path("health.json"))
-    def shown(value):
-        return (("yes" if value else "no") if isinstance(value, bool) else f"{value:.3g}" if isinstance(value, float)
-                else f"{value:,}" if isinstance(value, int) else brief(value))
-    warnings = found.get("warnings") if isinstance(found.get("warnings"), list) else []
+    path = run.path("health.json")
+    if not path.exists(): return None
+    health = read_record(path, Health)
+    counts = {"pairs": health.pairs, "prompts": health.prompts, "pairs of equal length": health.equal}
+    rules = {"chosen is longer": health.longer, "told by length": health.length_rule,
+             "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words}
     return {
-        "rows": [(name.replace("_", " "), shown(value))
-                 for name, value in found.items() if isinstance(value, bool | int | float | str)],
-        "warnings": [str(warning["text"]) for warning in warnings if isinstance(warning, dict) and "text" in warning],
+        "rows": [*((name, f"{count:,}") for name, count in counts.items()),
+                 *((name, stated(measure)) for name, measure in rules.items())],
+        "warnings": [warning.sentence for warning in warnings(health) if "openings" not in warning.figure],
     }
 
 

@@ -5,71 +5,134 @@
 # %% auto #0
 __all__ = ['WORDINGS', 'TELLING', 'ANSWERING', 'UNMISTAKABLE', 'RUN_OF_WORDS', 'LEAST_WORDS', 'LEAST_SHARE', 'WORDS_A_TOKEN',
            'USUAL', 'Filter', 'PRINCIPLE_NAMES', 'ALWAYS', 'FILTER_FUNCTIONS', 'wording', 'copied_run', 'LeakedText',
-           'find_leak', 'Thresholds', 'recipe_thresholds', 'empty', 'cut_off', 'identical', 'near_identical',
-           'named_principle', 'leaked_preamble', 'copied_example', 'repetition_loop', 'length_ratio', 'language_switch',
-           'refusal_again', 'principle_vocabulary']
+           'find_leak', 'Thresholds', 'recipe_thresholds', 'CompleteTriple', 'is_complete', 'empty', 'cut_off',
+           'identical', 'near_identical', 'named_principle', 'leaked_preamble', 'copied_example', 'repetition_loop',
+           'length_ratio', 'language_switch', 'refusal_again', 'principle_vocabulary']
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000002
 import difflib
 import re
 from collections.abc import Callable
+from typing import Protocol, TypeGuard
 
 from ..core.recipe import Recipe
-from ..core.schema import Principle, Record, Triple
+from ..core.schema import Critique, Principle, Prompt, Record, Response, Revision, Triple
 from ..core.sections import FilterKeys
 from ..inputs.constitution import BENIGN
 from ..measure.text import _words, language, loop, normalise, plain_name, refuses, similarity
 from ..measure.text import vocabulary
 
-# %% ../../nbs/06_pairs/01_filters.ipynb #00000003
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000006
 _REVISED = (r"(?:revi[sz]ed|rewritten|re-?worked|redrafted|rephrased|reworded|improved|updated|corrected|adjusted"
             r"|amended|refined|modified|edited|better|gentler|softer|kinder|warmer|fairer|fuller|(?:more|less)\ \w+)")
 _TEXT = r"(?:answer|response|reply|version|text|draft|attempt|take|rewrite|wording)"
 _FORMER = r"(?:previous|earlier|first|original|initial|last|former|prior)"
 _NAME = r"(?:emptiness|mindfulness|non[-\s]?duality|boundless[-\s]+(?:care|compassion))"
-_WORDINGS = {  # a wording counts wherever it stands, in the order of this list
-    "preamble": rf"""
-        ^\W*(?:(?:fair|good)\ point|point\ taken|(?:yes,?\ )?you(?:['’]re|\ are)\ right,?\ (?:and\ )?I\b|thank(?:s|\ you)\ for\ (?:the|your|this|that)\ (?:feedback|critique|correction|comment)|I\ (?:apologi[sz]e|see\ now|stand\ corrected)|(?:my|sincere)\ apologies)
-      | \b(?:new|final|second|{_REVISED})(?:\ and\ \w+)?\ (?:answer|response|reply)\ (?:below|follows|here)\b
-      | \b(?:here|heres|below|this\ is|the\ following)\b[^.!?\n]{{0,40}}\b{_REVISED}\ (?:\w+\ )?{_TEXT}\b(?!\ of\ your)
-      | \b(?:revi[sz]ed|rewritten|re-?worked|updated|improved|corrected)\ (?:answer|response|reply|version|text)\b
-      | \b{_REVISED}\ {_TEXT}\ of\ (?:the|my|this|that)\ (?:answer|response|reply)\b
-      | (?:^|\n)\W*(?:(?:ok(?:ay)?|sure|alright)\W+)?(?:my\ |the\ |a\ )?(?:new|final|second|{_REVISED})\ {_TEXT}\s*(?:[:,.!\n-])
-      | \blet\ me\ (?:try|say|put|answer|rephrase|revise|rewrite|rework|start|do)\b[^.!?\n]{{0,30}}\b(?:again|over|anew|differently|instead)\b""",
-    "meta": rf"""
-        \bthis\ (?:reply|response|answer|rewrite|rewriting)\b | \bthe\ (?:reply|response|answer|text|revision)\ \w+s?\ the\ (?:reader|person|user|asker)\b
-      | \bwhich\ (?:was|had\ been|is)\ missing\b | \bhopefully\ this\b | \bis\ no\ longer\ (?:there|here|in)\b | \bthe\ original\ (?:suggestion|advice|text|wording|phrasing)\b | \b(?:we|I)\ now\ (?:acknowledge|include|mention|recogni[sz]e|avoid|say|treat)
-      | \b(?:given|said|suggested|stated|claimed|offered|advised)\ (?:before|earlier|above|previously|at\ first)\b | (?:^|\n|[.!?(]\ ?)(?:added|removed|changed|softened|shortened)\s*:\s | \bnote:\ (?:shortened|softened|reworded|rephrased)
-      | \bmy\ (?:\w+\ )?{_FORMER}\ (?:response|answer|reply|statement|attempt|version|text|take|draft|wording|suggestion|advice|claim|words|judge?ment)\b
-      | \b(?:the|that|your|our|in\ an)\ {_FORMER}\ (?:response|answer|reply)\b(?!\ to\b)
-      | \b(?:the|this|my|your)\ (?:critique|revision)\b | \bmy\ question\ was\b
-      | \bI(?:['’]ve|\ have|\ had)?\ (?:now\ |also\ |just\ |tried\ to\ )?(?:re-?writ\w+|rewrote|revised?|rephrased?|reworded|softened|reworked|toned|removed|left\ (?:\w+\ )?out)\b
-      | (?<!if\ )\b(?:this|the|that)\ (?:new\ |current\ )?(?:version|rewrite|rewriting|revision|response|answer|reply)\ (?:now\ |here\ |also\ )?(?:acknowledg|avoid|includ|consider|reflect|treat|should|could|would|does\ not|doesn|fail|assum|sees|gives?\b|gave|leaves|makes|suggest|provid|tries|aims|ignor|overlook|frames|speaks|is\ (?:now|(?:more|less)\ \w+|\w+er\b(?!\ than))|was\ too)
-      | \b(?:hope|trust)\b[^.!?\n]{{0,20}}\b(?:revision|revised|rewrite|(?:new|this|updated)\ version)\b
-      | \b(?:note|changed?|changes(?:\ made)?|edits?|edited)\s*:\s*[^.\n]{{0,40}}\b(?:removed|softened|added|dropped|replaced|rewrote|rewritten|changed|adjusted|toned|explained|considered|revised)\b
-      | \b(?:unlike|compared\ (?:to|with)|in\ contrast\ to|than)\ (?:my|the)\ (?:{_FORMER}\ (?:answer|response|reply|one|version)|original\b)
-      | \bad?dress\w*\ the\ (?:issue|concern|problem|point|criticism)s?\ (?:raised|mentioned|identified|noted)\b
-      | \bfeedback\b[^.!?\n]{{0,60}}\b(?:taken\ on\ board|incorporated|addressed)\b | \bI\ no\ longer\ \w+ | \bwhat\ was\ missing\ (?:before|earlier)\b
-      | \b(?:earlier|before),?\ I\ (?:said|wrote|suggested|claimed|assumed)\b""",
-    "principle": rf"""
-        \b(?:principles?|spirit|perspective|view|lens|value|guideline|light|idea)\ of\ {_NAME}\b | \b(?:from|through)\ (?:the|an?)\ (?:emptiness|mindfulness|non[-\s]?dual\w*)\ (?:perspective|view|viewpoint|standpoint|lens)\b
-      | \b{_NAME}\ principle\b | \b{_NAME},?\ (?:teaches|reminds|tells|invites|asks|says|shows|as\ an?\ (?:principle|guideline)|,?\ as\ a\b) | \bboundless[-\s]+(?:care|compassion)\b | \bnon[-\s]?dual(?:ity|istic|ism)?\b
-      | \b(?:the|these|all|our)\ four\ principles\b | \bprinciples?(?:\ \w+){{0,2}}\s*[:=]""",
-    "role": r"""
-        <\|?start_of_turn\|?> | \|(?:assistant|user|system|model)\|>? | (?:^|\n)\W*you(?:['’]re|\ are)\ welcome\b
-      | (?:^|\n)\W{0,5}(?:user|assistant|human|ai|system|bot)\W{0,3}(?::|\ -\ |\]|\n)
-      | <\|?/?\ ?(?:im_start|im_end|user|assistant|system|human|endoftext|eot_id|s)\b[^>\n]{0,20}>? | \[/?(?:assistant|user|inst|system)\]""",
-    "template": rf"""
-        (?:^|\n)[^\w\n]{{0,5}}(?:\d+\.\ *)?(?:step\ \d+\W{{1,3}})?(?:the\ |your\ |my\ |final\ )*(?:critique|revision|revise|rewrite|answer|response|question|(?:{_REVISED}|final|new)\ (?:answer|response|reply|version))\b(?:\ \(\w+\)|\))?\s*(?:[:\]>]|\*\*|\n|$)
-      | \bend\ of\ (?:the\ )?(?:revised|revision|response|answer|critique)\b | \{{\w+\}} | (?:\[|<<)\s*/?(?:final\ )?(?:revision|critique|answer|response)\b""",
-    "instruction": r"""
-        (?:^|\n)\W*(?:rewrite|revise|rephrase)\b | \bstand\ (?:alone|on\ its\ own)\b | \bI\ (?:was|am|have\ been|['’]ve\ been)\ (?:asked|told|instructed)\ to\b | \btask\ complete | \b(?:begin|start)\ with\ the\ substance\b
-      | \b(?:rewrite|revise|rephrase|improve|rework)\ (?:the|your|this|that|my)\ (?:\w+\ )?(?:answer|response|reply|above|text)\b | \byour\ task\b[^.!?\n]{0,30}\b(?:revis|rewrit|answer|respon)
-      | \b(?:write|give|provide|output)\ (?:only\ )?(?:the|a|your)\ (?:new|revised|better|improved)\ (?:answer|response|reply|version)\b | \bthe\ (?:revised\ text|revision|reply|response|answer)\ (?:must|has\ to|needs\ to|should\ be\ (?:rewritten|revised))\b
-      | \bfollow\w*\ the\ (?:guidelines|instructions|principles?|rules)\ (?:above|below|given)\b | \b(?:not|without)\ mention\w*\ (?:the\ )?(?:critique|earlier\ answer|principle)
-      | \bin\ light\ of\ the\ critique\b | \brespond\ as\ an?\b""",
-}
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000009
+# a wording counts wherever it stands; lines may break where blanks do not count
+_PREAMBLE = rf"""
+    ^\W*(?:(?:fair|good)\ point|point\ taken|(?:yes,?\ )?you(?:['’]re|\ are)\ right,?\ (?:and\ )?I\b|thank(?:s
+        |\ you)\ for\ (?:the|your|this|that)\ (?:feedback|critique|correction|comment)|I\ (?:apologi[sz]e|see\ now
+        |stand\ corrected)|(?:my|sincere)\ apologies)
+  | \b(?:new|final|second|{_REVISED})(?:\ and\ \w+)?\ (?:answer|response|reply)\ (?:below|follows|here)\b
+  | \b(?:here|heres|below|this\ is|the\ following)\b[^.!?\n]{{0,40}}\b{_REVISED}\ (?:\w+\ )?{_TEXT}\b(?!\ of\ your)
+  | \b(?:revi[sz]ed|rewritten|re-?worked|updated|improved|corrected)\ (?:answer|response|reply|version|text)\b
+  | \b{_REVISED}\ {_TEXT}\ of\ (?:the|my|this|that)\ (?:answer|response|reply)\b
+  | (?:^|\n)\W*(?:(?:ok(?:ay)?|sure|alright)\W+)?(?:my\ |the\ |a\ )?(?:new|final|second
+        |{_REVISED})\ {_TEXT}\s*(?:[:,.!\n-])
+  | \blet\ me\ (?:try|say|put|answer|rephrase|revise|rewrite|rework|start|do)\b[^.!?\n]{{0,30}}\b(?:again|over|anew
+        |differently|instead)\b"""
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000000c
+_META = rf"""
+    \bthis\ (?:reply|response|answer|rewrite|rewriting)\b
+  | \bthe\ (?:reply|response|answer|text|revision)\ \w+s?\ the\ (?:reader|person|user|asker)\b
+  | \bwhich\ (?:was|had\ been|is)\ missing\b
+  | \bhopefully\ this\b
+  | \bis\ no\ longer\ (?:there|here|in)\b
+  | \bthe\ original\ (?:suggestion|advice|text|wording|phrasing)\b
+  | \b(?:we|I)\ now\ (?:acknowledge|include|mention|recogni[sz]e|avoid|say|treat)
+  | \b(?:given|said|suggested|stated|claimed|offered|advised)\ (?:before|earlier|above|previously|at\ first)\b
+  | (?:^|\n|[.!?(]\ ?)(?:added|removed|changed|softened|shortened)\s*:\s
+  | \bnote:\ (?:shortened|softened|reworded|rephrased)
+  | \bmy\ (?:\w+\ )?{_FORMER}\ (?:response|answer|reply|statement|attempt|version|text|take|draft|wording|suggestion
+        |advice|claim|words|judge?ment)\b
+  | \b(?:the|that|your|our|in\ an)\ {_FORMER}\ (?:response|answer|reply)\b(?!\ to\b)
+  | \b(?:the|this|my|your)\ (?:critique|revision)\b
+  | \bmy\ question\ was\b
+  | \bI(?:['’]ve|\ have|\ had)?\ (?:now\ |also\ |just\ |tried\ to\ )?(?:re-?writ\w+|rewrote|revised?|rephrased?
+        |reworded|softened|reworked|toned|removed|left\ (?:\w+\ )?out)\b
+  | (?<!if\ )\b(?:this|the|that)\ (?:new\ |current\ )?(?:version|rewrite|rewriting|revision|response|answer
+        |reply)\ (?:now\ |here\ |also\ )?(?:acknowledg|avoid|includ|consider|reflect|treat|should|could|would
+        |does\ not|doesn|fail|assum|sees|gives?\b|gave|leaves|makes|suggest|provid|tries|aims|ignor|overlook|frames
+        |speaks|is\ (?:now|(?:more|less)\ \w+|\w+er\b(?!\ than))|was\ too)
+  | \b(?:hope|trust)\b[^.!?\n]{{0,20}}\b(?:revision|revised|rewrite|(?:new|this|updated)\ version)\b
+  | \b(?:note|changed?|changes(?:\ made)?|edits?|edited)\s*:\s*[^.\n]{{0,40}}\b(?:removed|softened|added|dropped
+        |replaced|rewrote|rewritten|changed|adjusted|toned|explained|considered|revised)\b
+  | \b(?:unlike|compared\ (?:to|with)|in\ contrast\ to|than)\ (?:my|the)\ (?:{_FORMER}\ (?:answer|response|reply|one
+        |version)|original\b)
+  | \bad?dress\w*\ the\ (?:issue|concern|problem|point|criticism)s?\ (?:raised|mentioned|identified|noted)\b
+  | \bfeedback\b[^.!?\n]{{0,60}}\b(?:taken\ on\ board|incorporated|addressed)\b
+  | \bI\ no\ longer\ \w+
+  | \bwhat\ was\ missing\ (?:before|earlier)\b
+  | \b(?:earlier|before),?\ I\ (?:said|wrote|suggested|claimed|assumed)\b"""
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000000f
+_PRINCIPLE = rf"""
+    \b(?:principles?|spirit|perspective|view|lens|value|guideline|light|idea)\ of\ {_NAME}\b
+  | \b(?:from|through)\ (?:the|an?)\ (?:emptiness|mindfulness|non[-\s]?dual\w*)\ (?:perspective|view|viewpoint
+        |standpoint|lens)\b
+  | \b{_NAME}\ principle\b
+  | \b{_NAME},?\ (?:teaches|reminds|tells|invites|asks|says|shows|as\ an?\ (?:principle|guideline)|,?\ as\ a\b)
+  | \bboundless[-\s]+(?:care|compassion)\b
+  | \bnon[-\s]?dual(?:ity|istic|ism)?\b
+  | \b(?:the|these|all|our)\ four\ principles\b
+  | \bprinciples?(?:\ \w+){{0,2}}\s*[:=]"""
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000012
+_ROLE = r"""
+    <\|?start_of_turn\|?>
+  | \|(?:assistant|user|system|model)\|>?
+  | (?:^|\n)\W*you(?:['’]re|\ are)\ welcome\b
+  | (?:^|\n)\W{0,5}(?:user|assistant|human|ai|system|bot)\W{0,3}(?::|\ -\ |\]|\n)
+  | <\|?/?\ ?(?:im_start|im_end|user|assistant|system|human|endoftext|eot_id|s)\b[^>\n]{0,20}>?
+  | \[/?(?:assistant|user|inst|system)\]"""
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000015
+_TEMPLATE = rf"""
+    (?:^|\n)[^\w\n]{{0,5}}(?:\d+\.\ *)?(?:step\ \d+\W{{1,3}})?(?:the\ |your\ |my\ |final\ )*(?:critique|revision
+        |revise|rewrite|answer|response|question|(?:{_REVISED}|final|new)\ (?:answer|response|reply
+        |version))\b(?:\ \(\w+\)|\))?\s*(?:[:\]>]|\*\*|\n|$)
+  | \bend\ of\ (?:the\ )?(?:revised|revision|response|answer|critique)\b
+  | \{{\w+\}}
+  | (?:\[|<<)\s*/?(?:final\ )?(?:revision|critique|answer|response)\b"""
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000018
+_INSTRUCTION = r"""
+    (?:^|\n)\W*(?:rewrite|revise|rephrase)\b
+  | \bstand\ (?:alone|on\ its\ own)\b
+  | \bI\ (?:was|am|have\ been|['’]ve\ been)\ (?:asked|told|instructed)\ to\b
+  | \btask\ complete
+  | \b(?:begin|start)\ with\ the\ substance\b
+  | \b(?:rewrite|revise|rephrase|improve|rework)\ (?:the|your|this|that|my)\ (?:\w+\ )?(?:answer|response|reply
+        |above|text)\b
+  | \byour\ task\b[^.!?\n]{0,30}\b(?:revis|rewrit|answer|respon)
+  | \b(?:write|give|provide|output)\ (?:only\ )?(?:the|a|your)\ (?:new|revised|better|improved)\ (?:answer|response
+        |reply|version)\b
+  | \bthe\ (?:revised\ text|revision|reply|response|answer)\ (?:must|has\ to|needs\ to|should\ be\ (?:rewritten
+        |revised))\b
+  | \bfollow\w*\ the\ (?:guidelines|instructions|principles?|rules)\ (?:above|below|given)\b
+  | \b(?:not|without)\ mention\w*\ (?:the\ )?(?:critique|earlier\ answer|principle)
+  | \bin\ light\ of\ the\ critique\b
+  | \brespond\ as\ an?\b"""
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000001b
+_WORDINGS = {"preamble": _PREAMBLE, "meta": _META, "principle": _PRINCIPLE, "role": _ROLE, "template": _TEMPLATE,
+             "instruction": _INSTRUCTION}
 WORDINGS = {kind: re.compile(text, re.IGNORECASE | re.VERBOSE) for kind, text in _WORDINGS.items()}
+
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000001d
 # beginnings of words that excuse a wording when the question has them
 TELLING = frozenset(("revis rewri impro updat corre versi draft criti feedb princ mindf empti bound nondu duali user "
                      "assis templ email softe gentl").split())
@@ -84,7 +147,7 @@ def _beginnings(text: str) -> set[str]:
     "The first five letters of each word."
     return {word[:5] for word in normalise(text).split()}
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000001f
 def wording(text: str,  # a revision
             question: str = "",  # what it answers
             ) -> tuple[str, str] | None:
@@ -99,7 +162,7 @@ def wording(text: str,  # a revision
             if not _beginnings(match.group()) & excuses & asked: return kind, " ".join(match.group().split())
     return None
 
-# %% ../../nbs/06_pairs/01_filters.ipynb #00000006
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000022
 # words of a run; words and share of a sentence that must stand in such runs
 RUN_OF_WORDS, LEAST_WORDS, LEAST_SHARE = 3, 6, 0.5
 
@@ -113,7 +176,7 @@ def _in_runs(sentence: list[str], words: list[str]) -> int:
 def _repeats(sentence: list[str], words: list[str]) -> bool:
     return len(sentence) >= LEAST_WORDS and _in_runs(sentence, words) >= max(LEAST_WORDS, LEAST_SHARE * len(sentence))
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000025
 def copied_run(text: str,  # a revision
                source: str,  # whose sentences it should not repeat
                quoted: str = "",  # a text whose words the source may have quoted: the answer
@@ -123,7 +186,7 @@ def copied_run(text: str,  # a revision
     sentences = ((sentence, normalise(sentence).split()) for sentence in re.split(r"(?<=[.!?])\s+|\n+", source))
     return next((sentence for sentence, own in sentences if _repeats(own, words) and not _repeats(own, before)), None)
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000027
 class LeakedText(Record):
     "What gives a revision away."
     kind: str  # preamble, meta, principle, role, template, instruction, critique
@@ -141,7 +204,7 @@ def find_leak(text: str,  # a revision
     sentence = copied_run(text, critique, answer)
     return LeakedText(kind="critique", words=sentence) if sentence else None
 
-# %% ../../nbs/06_pairs/01_filters.ipynb #0000f002
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000002a
 WORDS_A_TOKEN = 0.75  # of English text, roughly: how a limit in tokens becomes one in words
 
 
@@ -156,33 +219,47 @@ class Thresholds(FilterKeys):
 
 USUAL = Thresholds()
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000002b
 def recipe_thresholds(recipe: Recipe) -> Thresholds:
     "The numbers a recipe sets; what training reads is estimated from `max_length` at 0.75 words a token."
     return Thresholds.of(recipe, read_words=_read(recipe.max_length))
 
-# %% ../../nbs/06_pairs/01_filters.ipynb #00000009
-Filter = Callable[[Triple, Principle, Thresholds], str | None]
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000002e
+class CompleteTriple(Protocol):
+    "A triple with an answer and a revision, the only kind that a filter sees."
+    prompt: Prompt
+    principle: str
+    response: Response
+    critique: Critique | None
+    revision: Revision
 
 
-def empty(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+def is_complete(triple: Triple) -> TypeGuard[CompleteTriple]:
+    "Whether it has an answer and a revision."
+    return triple.response is not None and triple.revision is not None
+
+
+Filter = Callable[[CompleteTriple, Principle, Thresholds], str | None]
+
+
+def empty(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "Answer, critique or revision has no words."
     blank = [name for name in ("response", "critique", "revision")
              if getattr(triple, name) and not _words(getattr(triple, name).text)]
     return f"no words in the {' and the '.join(blank)}" if blank else None
 
 
-def cut_off(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+def cut_off(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision stopped at the token limit: a chosen text must have an end."
     return "the revision reached its token limit" if triple.revision.finish_reason == "length" else None
 
 
-def identical(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+def identical(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "Answer and revision have the same words."
     return "same words as the answer" if _words(triple.response.text) == _words(triple.revision.text) else None
 
-
-def near_identical(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000031
+def near_identical(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision hardly changes the answer, or not in the part that training reads."
     value = similarity(triple.response.text, triple.revision.text)
     if value > limits.max_similarity: return f"similarity {value:.2f}, at most {limits.max_similarity:g} is allowed"
@@ -193,13 +270,13 @@ def near_identical(triple: Triple, principle: Principle, limits: Thresholds) -> 
         if value > limits.max_similarity else None
     )
 
-# %% ../../nbs/06_pairs/01_filters.ipynb #0000000b
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000034
 def _word_runs(text: str, length: int) -> set[tuple[str, ...]]:
     "All runs of `length` consecutive words."
     words = _words(text)
     return {tuple(words[i:i + length]) for i in range(len(words) - length + 1)}
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000035
 # names that nobody says by chance
 PRINCIPLE_NAMES = {"non_duality": ("non duality", "nonduality", "nondual"),
                    "boundless_care": ("boundless care", "boundless compassion")}
@@ -216,8 +293,8 @@ def named_principle(text: str,  # a revision
               + [f"{plain_name(principle.title)} principle"])
     return next((name for name in (*telling, *called) if f" {name} " in words), None)
 
-
-def leaked_preamble(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000037
+def leaked_preamble(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision talks about itself, the critique or the principle instead of to the person."
     text, critique = triple.revision.text, triple.critique.text if triple.critique else ""
     leak = find_leak(text, triple.prompt.text, critique, triple.response.text)
@@ -232,8 +309,8 @@ def leaked_preamble(triple: Triple, principle: Principle, limits: Thresholds) ->
                  for name, source in sources.items() if own & _word_runs(source, limits.copied_words)),
                 None)
 
-
-def copied_example(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000003a
+def copied_example(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision copies a worked example."
     runs = _word_runs(triple.revision.text, limits.copied_words)
     for number, example in enumerate(principle.examples, 1):
@@ -242,41 +319,41 @@ def copied_example(triple: Triple, principle: Principle, limits: Thresholds) -> 
             return f"repeats {limits.copied_words} words of worked example {number}"
     return None
 
-
-def repetition_loop(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #0000003d
+def repetition_loop(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision goes round in circles."
     return loop(triple.revision.text, limits.max_repeats, limits.min_distinct)
 
 
-def length_ratio(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+def length_ratio(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision is much shorter or longer than the answer."
     ratio = len(_words(triple.revision.text)) / max(len(_words(triple.response.text)), 1)
     return None if limits.min_length_ratio <= ratio <= limits.max_length_ratio else (
         f"{ratio:.2f} lengths of the answer, allowed {limits.min_length_ratio:g} to {limits.max_length_ratio:g}"
     )
 
-# %% ../../nbs/06_pairs/01_filters.ipynb #0000000d
-def language_switch(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000040
+def language_switch(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision is in another language than the answer."
     before, after = (language(text, limits.language_sure) for text in (triple.response.text, triple.revision.text))
     return f"from {before} to {after}" if before and after and before != after else None
 
-
-def refusal_again(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000042
+def refusal_again(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     """A refusal was turned into a refusal: the pair would teach a manner of refusing.
     What a benign twin is answered must not be one at all."""
     if not refuses(triple.revision.text): return None
     return ("declines to help with what is harmless" if principle.id == BENIGN.id
             else "answer and revision both decline to help" if refuses(triple.response.text) else None)
 
-
-def principle_vocabulary(triple: Triple, principle: Principle, limits: Thresholds) -> str | None:
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000044
+def principle_vocabulary(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "The revision preaches: it is full of contemplative vocabulary."
     rate = vocabulary(triple.revision.text, triple.prompt.text)
     return (f"{rate:.1f} such words in a hundred, at most {limits.max_vocabulary:g} are allowed"
             if rate > limits.max_vocabulary else None)
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #00000047
 ALWAYS = ("empty", "identical")  # no recipe can switch these off: such a row is not a pair
 FILTER_FUNCTIONS: dict[str, Filter] = {
     f.__name__: f for f in (empty, cut_off, identical, near_identical, leaked_preamble, copied_example, repetition_loop,

@@ -7,7 +7,7 @@ __all__ = ['Generation', 'check_methods', 'open_models', 'generate_pairs']
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #00000002
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -71,7 +71,7 @@ def check_methods(recipe: Recipe,
 def open_models(recipe: Recipe,
                 run: Run | None = None,  # where a server's log goes
                 llm: LLM | None = None,  # who answers; None: the recipe's model
-                ) -> Iterator[Models]:
+                ) -> Generator[Models]:
     "The models that play the recipe's parts, each opened once and at its first question."
     with ExitStack() as stack:
         def opened(name): return stack.enter_context(open_llm(recipe.model_copy(update={"model": name}), run))

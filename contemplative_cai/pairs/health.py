@@ -15,6 +15,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
+from ..core.files import FileRecord
 from ..core.project import brief, did_you_mean
 from ..core.recipe import BALANCED, Recipe
 from ..core.schema import Dropped, InputError, Message, PreferencePair, Record, digest
@@ -141,7 +142,7 @@ class Stratum(Record):
     pairs: int
 
 
-class Health(Record):
+class Health(FileRecord):
     "What can be learned from preference pairs without understanding them."
     pairs: int
     prompts: int
@@ -261,7 +262,7 @@ def _length_warnings(health: Health) -> list[HealthWarning]:
     "Whether lengths give the chosen text away, and whether they are far apart."
     rule, ratio, found = health.length_rule, health.ratio, []
     matched = health.equal + sum(2 * min(bin.shorter, bin.longer) for bin in health.bins)
-    if rule.low is not None and rule.low > 0.5 and rule.value > LENGTH_ALONE:
+    if rule.low is not None and rule.low > 0.5 and rule.value is not None and rule.value > LENGTH_ALONE:
         found.append(HealthWarning(
             figure="length_rule", value=rule.value, threshold=LENGTH_ALONE, setting="length_match",
             sentence=("Length alone tells chosen from rejected: a rule that sees nothing else is right "
@@ -269,7 +270,7 @@ def _length_warnings(health: Health) -> list[HealthWarning]:
                       "`length_match: true` leaves out pairs until longer and shorter are equally frequent, "
                       f"and keeps {matched} of {health.pairs}.")
         ))
-    if not 1 / LENGTH_RATIO <= ratio.median <= LENGTH_RATIO:
+    if ratio.median is not None and not 1 / LENGTH_RATIO <= ratio.median <= LENGTH_RATIO:
         setting, limit, what = (("max_length_ratio", LENGTH_RATIO, "longer") if ratio.median > 1
                                 else ("min_length_ratio", 1 / LENGTH_RATIO, "shorter"))
         found.append(HealthWarning(
@@ -305,19 +306,19 @@ def _wording_warnings(health: Health) -> list[HealthWarning]:
             warn("chosen.openings", opening.share, OPENING_SHARE, "max_share_opening",
                  (f"{opening.count} chosen texts begin with '{opening.words}': {opening.share:.0%} (threshold "
                   f"{OPENING_SHARE:.0%}); a lower `max_share_opening` drops the surplus."))
-    mine, theirs = chosen.distinct_2, rejected.distinct_2
-    if mine.n and theirs.n and mine.value < FEWER_DISTINCT * theirs.value:
-        warn("chosen.distinct_2", mine.value, FEWER_DISTINCT * theirs.value, "temperature",
-             (f"Chosen texts repeat each other: distinct-2 is {mine.value:.2f}, of rejected {theirs.value:.2f} on as "
-              f"many words (threshold {FEWER_DISTINCT * theirs.value:.2f}); a higher `temperature` varies them."))
+    mine, theirs = chosen.distinct_2.value, rejected.distinct_2.value
+    if mine is not None and theirs is not None and mine < FEWER_DISTINCT * theirs:
+        warn("chosen.distinct_2", mine, FEWER_DISTINCT * theirs, "temperature",
+             (f"Chosen texts repeat each other: distinct-2 is {mine:.2f}, of rejected {theirs:.2f} on as "
+              f"many words (threshold {FEWER_DISTINCT * theirs:.2f}); a higher `temperature` varies them."))
     said, before = chosen.vocabulary, rejected.vocabulary
-    if said.n and said.value > max(VOCABULARY_RATE, 2 * (before.value or 0)):
+    if said.value is not None and said.value > max(VOCABULARY_RATE, 2 * (before.value or 0)):
         warn("chosen.vocabulary", said.value, VOCABULARY_RATE, "max_vocabulary",
              (f"Chosen texts use the principles' own words, such as mindfulness, {said.value:.1f} times in 1,000 "
               f"words, rejected {before.value or 0:.1f} (threshold {VOCABULARY_RATE:g}); a lower `max_vocabulary` "
               "drops such rows, and worked examples without these words show how to do without"))
     alike = health.similarity
-    if alike.median > SIMILAR:
+    if alike.median is not None and alike.median > SIMILAR:
         warn("similarity", alike.median, SIMILAR, "max_similarity",
              (f"Revisions hardly change the answers: median similarity {alike.median:.2f} (threshold {SIMILAR:g}); "
               "a lower `max_similarity` drops the nearest."))
@@ -328,7 +329,7 @@ def _balance_warnings(health: Health) -> list[HealthWarning]:
     "Whether one principle, hazard or persona has many more pairs than another."
     found = []
     for key, axis in health.axes.items():
-        if axis.ratio.value <= UNEVEN or max(axis.counts.values()) < FEWEST: continue
+        if axis.ratio.value is None or axis.ratio.value <= UNEVEN or max(axis.counts.values()) < FEWEST: continue
         (most, many), (least, few) = list(axis.counts.items())[0], list(axis.counts.items())[-1]
         found.append(HealthWarning(
             figure=f"axes.{key}", value=axis.ratio.value, threshold=UNEVEN, setting="balance",

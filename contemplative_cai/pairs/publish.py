@@ -37,7 +37,7 @@ def check_repo(repo: str,  # as the user typed it
     raise InputError(f"--repo {brief(repo, 100)!r}: expected OWNER/NAME, such as lab/pairs: letters, digits, '-', "
                      "'_' and '.', at most 96, without '--' or '..', beginning and ending with a letter or digit")
 
-
+# %% ../../nbs/06_pairs/09_publish.ipynb #00000007
 def refuse_restricted(pairs: Sequence[PreferencePair],  # rows
                       ) -> None:
     "Raises `InputError` when a pair is of a hazard that a recipe has to name."
@@ -47,7 +47,7 @@ def refuse_restricted(pairs: Sequence[PreferencePair],  # rows
                          f"{', '.join(f'{brief(hazard)} {count}' for hazard, count in sorted(restricted.items()))}; "
                          "generate a run without them: leave hazards out of the recipe, or name others")
 
-
+# %% ../../nbs/06_pairs/09_publish.ipynb #0000000a
 @dataclass(frozen=True)
 class Upload:
     "What would be sent, and where; printed, what `ccai push` says."
@@ -66,7 +66,14 @@ class Upload:
         lines += [f"{name:<42} {size:>11,} bytes  sha256 {code}" for name, size, code in self.files]
         return "\n".join([*lines, "", "The card begins:", *(f"  {line}".rstrip() for line in self.card.split("\n"))])
 
+# %% ../../nbs/06_pairs/09_publish.ipynb #0000000c
+def _file_facts(folder: Path) -> tuple[tuple[str, int, str], ...]:
+    "Path, bytes and sha256 of every file below a folder, in order."
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in sorted(folder.rglob("*")) if path.is_file()}
+    return tuple((name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items())
 
+# %% ../../nbs/06_pairs/09_publish.ipynb #0000000f
 def plan_upload(run: Run,  # a run that has generated
                 repo: str,  # owner/name
                 public: bool = False,  # whether others may see it
@@ -75,45 +82,12 @@ def plan_upload(run: Run,  # a run that has generated
     check_repo(repo)
     refuse_restricted(load_pairs(run))
     folder = write_dataset(run)
-    contents = {path.relative_to(folder).as_posix(): path.read_bytes()
-                for path in sorted(folder.rglob("*")) if path.is_file()}
-    card = contents["README.md"].decode("utf-8")
+    card = (folder / "README.md").read_bytes().decode("utf-8")
     licence = yaml.safe_load(card.split("---\n")[1])["license"]
-    return Upload(
-        repo, public, folder,
-        tuple((name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()),
-        ", ".join(licence) if isinstance(licence, list) else licence, card.split("\n## ")[0].strip()
-    )
+    return Upload(repo, public, folder, _file_facts(folder),
+                  ", ".join(licence) if isinstance(licence, list) else licence, card.split("\n## ")[0].strip())
 
-# %% ../../nbs/06_pairs/09_publish.ipynb #00000008
-ADVICE = {
-    401: "the hub does not accept the token; log in again with: hf auth login, or set HF_TOKEN to a valid one",
-    403: "the token may not write there; take one with write permission for that owner, or another owner",
-    404: "the hub has no such owner or repository; check --repo",
-    409: "the repository is there but not yours to see, or was changed meanwhile; look at it, then repeat the command",
-    429: "too many requests; wait some minutes, then repeat the command",
-}
-
-
-def _failure(error: Exception, repo: str, token: str | None) -> UploadFailed:
-    "What to tell when the hub, or the way to it, failed; the token is taken out of whatever was said."
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    message = next(
-        (line.strip() for line in str(getattr(error, "server_message", None) or error).split("\n") if line.strip()),
-        type(error).__name__,
-    )
-    if token: message = message.replace(token, "(token)")
-    if status is None:
-        what = "the hub refuses the card" if "Invalid metadata" in str(error) else (
-            "the hub cannot be reached, or broke off; check the network (and HF_HUB_OFFLINE), then repeat the command"
-        )
-    else:
-        what = ADVICE.get(
-            status, "the hub is in trouble; wait, then repeat the command" if status >= 500 else "the hub refuses"
-        )
-    return UploadFailed(f"--repo {repo}: {what} ({f'{status}: ' if status else ''}{message[:200]}). The run is as it was")
-
-
+# %% ../../nbs/06_pairs/09_publish.ipynb #00000012
 def _ready_repo(api, upload: Upload) -> bool:
     """Make the repository where there is none; returns whether it is private.
     Raises `InputError` when others could see what was meant to be private."""
@@ -127,7 +101,35 @@ def _ready_repo(api, upload: Upload) -> bool:
                          "make it private on the hub, or take another name. Nothing was sent")
     return bool(there.private)
 
+# %% ../../nbs/06_pairs/09_publish.ipynb #00000015
+ADVICE = {
+    401: "the hub does not accept the token; log in again with: hf auth login, or set HF_TOKEN to a valid one",
+    403: "the token may not write there; take one with write permission for that owner, or another owner",
+    404: "the hub has no such owner or repository; check --repo",
+    409: "the repository is there but not yours to see, or was changed meanwhile; look at it, then repeat the command",
+    429: "too many requests; wait some minutes, then repeat the command",
+}
 
+
+def _advice(status: int | None, error: Exception) -> str:
+    "What happened and what to do, by the status of the hub's reply; None where none came."
+    if status in ADVICE: return ADVICE[status]
+    if status is not None:
+        return "the hub is in trouble; wait, then repeat the command" if status >= 500 else "the hub refuses"
+    if "Invalid metadata" in str(error): return "the hub refuses the card"
+    return "the hub cannot be reached, or broke off; check the network (and HF_HUB_OFFLINE), then repeat the command"
+
+# %% ../../nbs/06_pairs/09_publish.ipynb #00000017
+def _failure(error: Exception, repo: str, token: str | None) -> UploadFailed:
+    "What to tell when the hub, or the way to it, failed; the token is taken out of whatever was said."
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    lines = str(getattr(error, "server_message", None) or error).split("\n")
+    message = next((line.strip() for line in lines if line.strip()), type(error).__name__)
+    if token: message = message.replace(token, "(token)")
+    reply = f"{status}: {message[:200]}" if status else message[:200]
+    return UploadFailed(f"--repo {repo}: {_advice(status, error)} ({reply}). The run is as it was")
+
+# %% ../../nbs/06_pairs/09_publish.ipynb #0000001a
 def send(upload: Upload,  # from `plan_upload`
          ) -> str:
     """Send the data set to the hub; returns where it is and who sees it.

@@ -73,7 +73,7 @@ class ReviewSession:
         return (first + [id for id in open_ids if id not in first and id not in last]
                 + [id for id in last if id not in first])
 
-    def _side_a(self, pair_id: str) -> str:
+    def _side_a(self, pair_id: str) -> Literal["chosen", "rejected"]:
         "Which side stands as A: by lot, the same whenever the pair is shown to this reviewer."
         return "chosen" if int(digest([self._seed, self.reviewer, pair_id, "side"], 8), 16) % 2 else "rejected"
 
@@ -86,7 +86,8 @@ class ReviewSession:
         a = self._side_a(pair.id)
         return BlindedPair(pair.id, pair.prompt[-1].content, sides[a], sides["rejected" if a == "chosen" else "chosen"])
 
-    def _append(self, decision: str, preferred: str | None, note: str) -> Decision:
+    def _append(self, decision: Literal["accept", "reject", "note"], preferred: Literal["A", "B", "neither"] | None,
+                note: str) -> Decision:
         "Write a decision on the current pair, flushed to disk."
         if self.current is None: raise InputError("every pair is decided; there is nothing to decide on")
         id = self.current.pair_id
@@ -152,7 +153,7 @@ def apply_reviews(run: Run,  # a run that has generated
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     "Rewrite `pairs.jsonl` and `dropped.jsonl` by the decisions there are; returns both."
     dropped = read_rows(run.path("dropped.jsonl"), Dropped)
-    candidates = load_pairs(run) + [row.pair for row in dropped if row.reason == "review"]
+    candidates = load_pairs(run) + [row.pair for row in dropped if row.reason == "review" and row.pair is not None]
     out = reviewed_out(read_decisions(run))
     kept = [pair for pair in candidates if pair.id not in out]
     left = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason="review", detail=out[pair.id], pair=pair)

@@ -145,8 +145,8 @@ class Difference:
             lines += ["", f"{'principle':<24}" + "".join(f"{kind:>11}" for kind in KINDS_OF_CHANGE),
                       *(f"{name:<24}" + "".join(f"{row[kind]:>11,}" for kind in KINDS_OF_CHANGE)
                         for name, row in self.by_principle.items())]
-        said = [f"{name:<24} {brief(before, 60)} → {brief(after, 60)}" for name, before, after in self.settings]
-        return "\n".join([*lines, "", *(said or ["the recipes, models and versions are the same"])])
+        settings = [f"{name:<24} {brief(before, 60)} → {brief(after, 60)}" for name, before, after in self.settings]
+        return "\n".join([*lines, "", *(settings or ["the recipes, models and versions are the same"])])
 
     __repr__ = __str__
 

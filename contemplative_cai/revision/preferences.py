@@ -25,8 +25,8 @@ def _margins(llm: LLM, journal: Journal, stage: str, contexts: Sequence[Conversa
     "By how many nats the first reply is likelier than the second, a figure a context."
     logprobs = weigh(llm, journal, stage, [context for context in contexts for _ in pair],
                   [reply for _ in contexts for reply in pair], run)
-    return [next((value for value in (one, other) if isinstance(value, CallFailed)), None) or one.total - other.total
-            for one, other in zip(logprobs[::2], logprobs[1::2])]
+    return [(one if isinstance(one, CallFailed) else other if isinstance(other, CallFailed)
+             else one.total - other.total) for one, other in zip(logprobs[::2], logprobs[1::2])]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000009
 def _measure(principle: Principle) -> str:
@@ -44,8 +44,8 @@ def violation_margins(llm: LLM,  # who weighs
     def asked(does): return [_one(f"{text}Does the answer above {does} this? Reply with yes or no.") for text in shown]
     short = _margins(llm, journal, "violates", asked("fall short of"), ("Yes", "No"), run)
     keeps = _margins(llm, journal, "violates", asked("keep to"), ("No", "Yes"), run)
-    return [next((value for value in pair if isinstance(value, CallFailed)), None) or sum(pair) / 2
-            for pair in zip(short, keeps)]
+    return [(one if isinstance(one, CallFailed) else other if isinstance(other, CallFailed) else (one + other) / 2)
+            for one, other in zip(short, keeps)]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000010
 class Preference(Record):
@@ -80,19 +80,18 @@ def preferences(
     backwards = [_pairwise(question, other, one, principle) for question, one, other, principle in cases]
     first = _margins(llm, journal, "prefer", forwards, ("A", "B"), run)
     second = _margins(llm, journal, "prefer", backwards, ("B", "A"), run)
-    return [(next((value for value in pair if isinstance(value, CallFailed)), None)
-             or Preference(first=pair[0], second=pair[1]))
-            for pair in zip(first, second)]
+    return [(one if isinstance(one, CallFailed) else other if isinstance(other, CallFailed)
+             else Preference(first=one, second=other)) for one, other in zip(first, second)]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000019
 def _ranked(principles: Sequence[Principle],
             weights: list[tuple[Principle, Logprob | CallFailed]]) -> list[str] | CallFailed:
     "Ids by total weight, ties in the constitution's order; the first failure instead where there is one."
     failed = next((weight for _, weight in weights if isinstance(weight, CallFailed)), None)
-    total = ({principle.id: sum(weight.total for other, weight in weights if other is principle)
-              for principle in principles}
-             if failed is None else {})
-    return failed or sorted(total, key=lambda id: -total[id])
+    if failed is not None: return failed
+    total = {principle.id: sum(weight.total for other, weight in weights
+                               if other is principle and isinstance(weight, Logprob)) for principle in principles}
+    return sorted(total, key=lambda id: -total[id])
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #0000001b
 def _which(prompt: Prompt, listed: Sequence[Principle]) -> Conversation:

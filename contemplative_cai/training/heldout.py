@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ScoredPair', 'wins', 'score_preferences', 'base_and_trained', 'held_out_preferences', 'accuracies', 'Likelier',
-           'compare_preferences', 'preference_accuracy', 'preference_figure', 'preference_table']
+           'compare_preferences', 'PreferenceAccuracy', 'preference_accuracy', 'preference_figure', 'preference_table']
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000002
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.files import read_json, read_rows, write_json
+from ..core.files import FileRecord, read_record, read_rows, write_record
 from ..core.recipe import Recipe
 from ..core.run import Run, trained_folder
 from ..core.schema import PreferencePair, Record
@@ -22,6 +22,7 @@ from ..models.llm import LLM, Logprob
 from ..models.local import load_llm
 from ..pairs.baselines import bag_of_words_rule, length_rule
 from ..pairs.make import load_pairs, load_split, pairs_of
+from .checkpoints import PartAccuracy, Training
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000003
 class ScoredPair(Record):
@@ -69,8 +70,9 @@ def base_and_trained(recipe: Recipe,
     "Both models in float32; raises `InputError` when the folder holds neither adapter nor model."
     if (folder / "model").is_dir():
         trained = ModelSpec(name="model", kind="folder", hub_id=str(folder / "model"))
-        return tuple(load_llm(spec, "float32", recipe.device, batch_size=batch_size)
-                     for spec in (model_spec(recipe.model), trained))
+        base, tuned = (load_llm(spec, "float32", recipe.device, batch_size=batch_size)
+                       for spec in (model_spec(recipe.model), trained))
+        return base, tuned
     base = load_llm(model_spec(recipe.model), "float32", recipe.device, {"tuned": folder / "adapter"},
                     batch_size=batch_size)
     return base, base.with_adapter("tuned")
@@ -88,21 +90,17 @@ def held_out_preferences(recipe: Recipe,
 
 
 def accuracies(preferences: Sequence[ScoredPair],  # scored held-out pairs
-               ) -> dict:
+               ) -> dict[str, PartAccuracy]:
     """Preference accuracy before and after, by part: `likelihood` of base and tuned, and `reward`;
     null where there are no pairs. Intervals are the evaluation's."""
     def mean(values): return sum(values) / len(values) if values else None
-    found = {}
-    for part in ("validation", "test"):
-        rows = [p for p in preferences if p.part == part]
-        found[part] = {
-            "pairs": len(rows),
-            "likelihood_base": mean([wins(p.base_chosen.mean - p.base_rejected.mean) for p in rows]),
-            "likelihood_tuned": mean([wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in rows]),
-            "reward_before": 0.5 if rows else None,
-            "reward_after": mean([wins(p.margin) for p in rows]),
-        }
-    return found
+    def part(rows):
+        return PartAccuracy(
+            pairs=len(rows), likelihood_base=mean([wins(p.base_chosen.mean - p.base_rejected.mean) for p in rows]),
+            likelihood_tuned=mean([wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in rows]),
+            reward_before=0.5 if rows else None, reward_after=mean([wins(p.margin) for p in rows]),
+        )
+    return {name: part([p for p in preferences if p.part == name]) for name in ("validation", "test")}
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000008
 class Likelier(Record):
@@ -125,39 +123,48 @@ def compare_preferences(preferences: list[ScoredPair],  # scored test pairs
                     difference=paired_difference(base, tuned, clusters, resamples, seed))
 
 
+class PreferenceAccuracy(FileRecord):
+    "`preference.json`: shares of unseen pairs that are decided rightly, and by what."
+    reward: Estimate  # by the trained model: chosen gained more than rejected
+    length_rule: Estimate  # by length alone
+    bag_of_words: Estimate
+    likelihood: Likelier
+
+
 def preference_accuracy(run: Run,  # a trained run
                         recipe: Recipe,
-                        ) -> dict:
+                        ) -> PreferenceAccuracy:
     """Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs,
     into `preference.json` of the trained stage."""
     split, pairs, folder = load_split(run), load_pairs(run), trained_folder(run)
     preferences = [p for p in read_rows(folder / "preferences.jsonl", ScoredPair) if p.part == "test"]
-    scored, trained = {p.pair_id for p in preferences}, set(read_json(folder / "training.json")["pair_ids"])
+    scored, trained = {p.pair_id for p in preferences}, set(read_record(folder / "training.json", Training).pair_ids)
     test, train = ([pair for pair in pairs_of(pairs, split.test) if pair.id in scored],
                    [pair for pair in pairs if pair.id in trained])
     clusters = [pair.prompt_id for pair in test]
-    def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed).model_dump()
-    found = {"reward": judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]),
-             "length_rule": judged(length_rule(train, test), clusters),
-             "bag_of_words": judged(bag_of_words_rule(train, test), clusters),
-             "likelihood": compare_preferences(preferences, recipe.resamples, recipe.seed).model_dump()}
-    write_json(folder / "preference.json", found)
-    return found
+    def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed)
+    preference = PreferenceAccuracy(
+        reward=judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]),
+        length_rule=judged(length_rule(train, test), clusters),
+        bag_of_words=judged(bag_of_words_rule(train, test), clusters),
+        likelihood=compare_preferences(preferences, recipe.resamples, recipe.seed),
+    )
+    write_record(folder / "preference.json", preference)
+    return preference
 
 # %% ../../nbs/07_training/07_heldout.ipynb #0000000b
-def preference_figure(facts: dict,  # from `collect`
+def preference_figure(preference: PreferenceAccuracy,  # of a trained run
                       ):
     "Held-out preference accuracy of the trained model beside two rules that understand nothing."
-    found = facts["preference"]
-    rows = [("trained model (reward)", Estimate(**found["reward"]), BLUE),
-            ("bag of words", Estimate(**found["bag_of_words"]), GREY),
-            ("length alone", Estimate(**found["length_rule"]), GREY)]
+    rows = [("trained model (reward)", preference.reward, BLUE), ("bag of words", preference.bag_of_words, GREY),
+            ("length alone", preference.length_rule, GREY)]
     if all(value.mean is None for _, value, _ in rows):
         return worded("No held-out pairs were kept, so there is nothing to draw.")
     figure, axes = quiet_axes(height=1.9)
     for y, (_, value, colour) in enumerate(rows):
         if value.mean is None: continue
-        if value.low is not None: axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
+        if value.low is not None and value.high is not None:
+            axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
         axes.plot(value.mean, y, "o", color=colour, markersize=7)
         text = shown(value) if not value.undefined else f"{value.mean:.2f}\n({value.undefined})"
         axes.annotate(text, (1, y), xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
@@ -172,20 +179,18 @@ def preference_figure(facts: dict,  # from `collect`
     return figure
 
 # %% ../../nbs/07_training/07_heldout.ipynb #0000000c
-def preference_table(facts: dict,  # from `collect`
+def preference_table(preference: PreferenceAccuracy,  # of a trained run
                      ) -> list[dict]:
     "Held-out preferences before and after training, with intervals; and what rules that understand nothing reach."
-    found = facts["preference"]
-    pairs = found["likelihood"]
+    reward, pairs = preference.reward, preference.likelihood
     def number(value): return "no data" if value is None else f"{value:.2f}"
-    reward = Estimate(**found["reward"])
     return [
         {"on unseen pairs": "chosen gained more than rejected (reward)", "before": "0.50" if reward.n else "no data",
          "after": shown(reward), "pairs": reward.n, "prompts": reward.clusters},
-        {"on unseen pairs": "chosen is likelier, a token (likelihood)", "before": number(pairs["base"]),
-         "after": f"{number(pairs['tuned'])}; difference {shown(Estimate(**pairs['difference']), signed=True)}",
+        {"on unseen pairs": "chosen is likelier, a token (likelihood)", "before": number(pairs.base),
+         "after": f"{number(pairs.tuned)}; difference {shown(pairs.difference, signed=True)}",
          "pairs": reward.n, "prompts": reward.clusters},
-        *({"on unseen pairs": f"told apart by {name}", "before": "-", "after": shown(Estimate(**found[key])),
-           "pairs": found[key]["n"], "prompts": found[key]["clusters"]}
-          for key, name in (("bag_of_words", "a bag of words"), ("length_rule", "length alone"))),
+        *({"on unseen pairs": f"told apart by {name}", "before": "-", "after": shown(rule), "pairs": rule.n,
+           "prompts": rule.clusters}
+          for rule, name in ((preference.bag_of_words, "a bag of words"), (preference.length_rule, "length alone"))),
     ]

@@ -67,9 +67,10 @@ def ending_tokens(recipe: Recipe,  # whose model
     "Token ids that end generation, by the model's generation_config.json and its tokenizer."
     from transformers import GenerationConfig
     source, revision = model_source(model_spec(recipe.model))
-    try: named = GenerationConfig.from_pretrained(source, revision=revision).eos_token_id
+    try: named = GenerationConfig.from_pretrained(source, revision=revision or "main").eos_token_id
     except OSError: named = None
-    return {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
+    tokens = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
+    return {token for token in tokens if token is not None}
 
 
 def audited(recipe: Recipe,
@@ -139,7 +140,7 @@ STAGE_SETTINGS = {"sft": ("sft_learning_rate", "sft_epochs", "packing"),
 def stages(recipe: Recipe,
            ) -> list[str]:
     "The stages of its training, in order: sft, dpo."
-    return recipe.training.split("+")
+    return [*recipe.training.split("+")]
 
 
 def _said(messages: Conversation) -> list[dict]:

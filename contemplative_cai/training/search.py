@@ -30,13 +30,13 @@ from .rows import stages
 from .train import check_training, train
 from .watch import read_metrics
 
-# %% ../../nbs/07_training/09_search.ipynb #00000004
+# %% ../../nbs/07_training/09_search.ipynb #00000006
 # keys a search may vary: what pairs there are is not among them
 SEARCHED = ("learning_rate", "beta", "loss", "label_smoothing", "ld_alpha", "epochs", "sft_learning_rate", "sft_epochs",
             "schedule", "warmup", "train_batch_size", "accumulation", "lora_r", "lora_alpha", "lora_dropout",
             "lora_targets", "training", "helpful_share")
 
-
+# %% ../../nbs/07_training/09_search.ipynb #00000008
 def _range(key: str, value: dict, name: str) -> list[str]:
     "What is wrong with a range."
     unknown = [part for part in value if part not in ("low", "high", "log", "step")]
@@ -49,20 +49,26 @@ def _range(key: str, value: dict, name: str) -> list[str]:
         return [f"{name}: '{key}': a range on a logarithmic scale begins above 0"]
     return [f"{name}: '{key}': log and step exclude each other"] if value.get("log") and value.get("step") else []
 
+# %% ../../nbs/07_training/09_search.ipynb #0000000b
+def _space_problems(space: dict[str, Any], name: str) -> list[str]:
+    "What is wrong with a space, before its values are tried."
+    problems = [f"{name}: '{key}' cannot be searched; {did_you_mean(key, list(SEARCHED))}"
+                for key in space if key not in SEARCHED]
+    for key, value in space.items():
+        if isinstance(value, dict): problems += _range(key, value, name)
+        elif not isinstance(value, list) or not value:
+            problems.append(f"{name}: '{key}': expected a list of values, "
+                            f"or a range with low and high, found {value!r}")
+    if not space: problems.append(f"{name}: an empty space; name at least one key, such as beta: [0.05, 0.1, 0.3]")
+    return problems
+
 
 def read_space(path: Path,  # a YAML file
                recipe: Recipe,  # whose settings it varies
                ) -> dict[str, Any]:
     "The space; raises `InputError` with every key that cannot be varied, and every end of it that is no recipe."
     space = read_yaml(read_text(path), path.name)
-    problems = [f"{path.name}: '{key}' cannot be searched; {did_you_mean(key, list(SEARCHED))}"
-                for key in space if key not in SEARCHED]
-    for key, value in space.items():
-        if isinstance(value, dict): problems += _range(key, value, path.name)
-        elif not isinstance(value, list) or not value:
-            problems.append(f"{path.name}: '{key}': expected a list of values, "
-                            f"or a range with low and high, found {value!r}")
-    if not space: problems.append(f"{path.name}: an empty space; name at least one key, such as beta: [0.05, 0.1, 0.3]")
+    problems = _space_problems(space, path.name)
     if problems: raise InputError(*problems)
     for key, value in space.items():
         for end in (value["low"], value["high"]) if isinstance(value, dict) else value:
@@ -72,7 +78,7 @@ def read_space(path: Path,  # a YAML file
                                    for problem in error.problems)) from None
     return space
 
-
+# %% ../../nbs/07_training/09_search.ipynb #0000000f
 def suggest(trial: Any,  # optuna's
             space: dict[str, Any],  # from `read_space`
             ) -> dict[str, Any]:
@@ -86,7 +92,7 @@ def suggest(trial: Any,  # optuna's
         )(key, value["low"], value["high"], log=bool(value.get("log")), step=value.get("step", 1 if whole else None))
     return {key: one(key, value) for key, value in space.items()}
 
-# %% ../../nbs/07_training/09_search.ipynb #00000007
+# %% ../../nbs/07_training/09_search.ipynb #00000012
 PRUNED = "pruned"
 
 
@@ -99,7 +105,22 @@ def _looks(folder: Path) -> list[tuple[int, float]]:
             for row in rows if (isinstance(row["eval_rewards/accuracies"], (int, float))
                                 and isinstance(row.get("eval_rewards/margins", 0.0), (int, float)))]
 
+# %% ../../nbs/07_training/09_search.ipynb #00000014
+def _begin(run: Run, folder: Path, log: Any) -> subprocess.Popen:
+    "The process that trains a trial; it ends with this one."
+    return subprocess.Popen([
+        sys.executable, "-m", "contemplative_cai.training.search", run.name, str(run.folder), str(folder)
+    ], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
 
+
+def _how_it_ended(folder: Path, status: int, pruned: bool) -> str:
+    "Done, pruned, or failed with the last line of its log."
+    if status == 0: return "done"
+    if pruned: return PRUNED
+    last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
+    return f"failed: {last[-1] if last else f'status {status}'}"[:300]
+
+# %% ../../nbs/07_training/09_search.ipynb #00000016
 def run_trial(run: Run,  # whose pairs are trained on
               recipe: Recipe,  # with the trial's values
               folder: Path,  # of the trial
@@ -110,9 +131,7 @@ def run_trial(run: Run,  # whose pairs are trained on
     write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
     stage, seen, pruned = folder / stages(recipe)[-1], 0, False
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        process = subprocess.Popen([
-            sys.executable, "-m", "contemplative_cai.training.search", run.name, str(run.folder), str(folder)
-        ], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
+        process = _begin(run, folder, log)
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -126,12 +145,9 @@ def run_trial(run: Run,  # whose pairs are trained on
             process.wait()
             raise
     looks = _looks(stage)
-    if process.returncode == 0: return "done", looks
-    if pruned: return PRUNED, looks
-    last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
-    return f"failed: {last[-1] if last else f'status {process.returncode}'}"[:300], looks
+    return _how_it_ended(folder, process.returncode, pruned), looks
 
-
+# %% ../../nbs/07_training/09_search.ipynb #00000018
 def main(argv: list[str],  # the run's name and folder, and the trial's folder
          ) -> int:
     "Train one trial; what it needs lies in its folder."
@@ -141,7 +157,7 @@ def main(argv: list[str],  # the run's name and folder, and the trial's folder
     train(run, recipe, check_training(run, recipe), folder, scored=False)
     return 0
 
-# %% ../../nbs/07_training/09_search.ipynb #00000009
+# %% ../../nbs/07_training/09_search.ipynb #0000001a
 def open_study(folder: Path,  # search/ of a run
                name: str,  # of the study: what is searched
                seed: int,  # of the sampler
@@ -158,7 +174,7 @@ def open_study(folder: Path,  # search/ of a run
     return optuna.create_study(study_name=name, storage=f"sqlite:///{folder / 'study.sqlite'}", load_if_exists=True,
                                direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
 
-
+# %% ../../nbs/07_training/09_search.ipynb #0000001b
 def _abandoned(study: Any) -> list[dict]:
     "Values of trials a killed search left running; they are tried again, before anything new."
     import optuna
@@ -178,7 +194,15 @@ def _finished(study: Any) -> int:
         for trial in study.get_trials(deepcopy=False)
     )
 
+# %% ../../nbs/07_training/09_search.ipynb #0000001d
+def _trial_line(number: int, values: dict[str, Any], best: float | None, how: str) -> str:
+    "What is said of a trial."
+    settings = ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+                         for key, value in values.items())
+    score = "" if best is None else f"{best:.3f}, "
+    return f"trial {number}: {settings} → {score}{how}"
 
+# %% ../../nbs/07_training/09_search.ipynb #0000001f
 def _try(run: Run, recipe: Recipe, space: dict, study: Any, folder: Path, say) -> None:
     "One trial, told to the study."
     import optuna
@@ -197,11 +221,9 @@ def _try(run: Run, recipe: Recipe, space: dict, study: Any, folder: Path, say) -
     if best is not None: trial.set_user_attr("best", best)
     if how == "done": study.tell(trial, best)
     else: study.tell(trial, state=optuna.trial.TrialState.PRUNED if how == PRUNED else optuna.trial.TrialState.FAIL)
-    say(f"trial {trial.number}: "
-        f"{', '.join(f'{key}={value:.3g}' if isinstance(value, float) else f'{key}={value}' for key, value in values.items())}"
-        f" → {f'{best:.3f}, ' if best is not None else ''}{how}")
+    say(_trial_line(trial.number, values, best, how))
 
-
+# %% ../../nbs/07_training/09_search.ipynb #00000020
 def search(run: Run,  # a run that has generated
            recipe: Recipe,  # what is not searched
            space: dict[str, Any],  # from `read_space`
@@ -226,7 +248,7 @@ def search(run: Run,  # a run that has generated
         save_search(run, recipe, study)
     return save_search(run, recipe, study)
 
-# %% ../../nbs/07_training/09_search.ipynb #0000000b
+# %% ../../nbs/07_training/09_search.ipynb #00000022
 def trial_table(study: Any,  # optuna's
                 ) -> list[dict]:
     "One row a trial, the best first; a score is a validation accuracy, with a thousandth of the margin."
@@ -238,6 +260,26 @@ def trial_table(study: Any,  # optuna's
     return sorted(rows, key=lambda row: (row["how"] != "done", -(row["score"] if row["score"] is not None else -9),
                                          row["trial"]))
 
+# %% ../../nbs/07_training/09_search.ipynb #00000024
+_COLOURS = {"done": BLUE, PRUNED: GREY}
+
+
+def _draw_setting(axes, name: str, rows: list[dict]) -> None:
+    "The score of each trial against one setting; a setting that is no number has its values side by side."
+    numeric = all(isinstance(row[name], (int, float)) for row in rows)
+    places = {value: i for i, value in enumerate(dict.fromkeys(str(row[name]) for row in rows))}
+    for row in rows:
+        axes.plot(row[name] if numeric else places[str(row[name])], row["score"], "o",
+                  color=_COLOURS.get(row["how"], ORANGE), markersize=4,
+                  markerfacecolor="none" if row["how"] != "done" else None)
+    values = [row[name] for row in rows]
+    if not numeric: axes.set_xticks(list(places.values()), list(places), fontsize=7)
+    elif name != "trial" and values and min(values) > 0 and max(values) > 20 * min(values): axes.set_xscale("log")
+    axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
+    axes.set_xlabel(name, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
 
 def search_figure(rows: list[dict],  # from `trial_table`
                   ):
@@ -245,26 +287,23 @@ def search_figure(rows: list[dict],  # from `trial_table`
     names = [key for key in rows[0] if key not in ("trial", "score", "how")]
     shown = [row for row in rows if row["score"] is not None]
     figure = picture(2.4 * (len(names) + 1), 2.4)
-    colours = {"done": BLUE, PRUNED: GREY}
-    for axes, name in zip(figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0], ["trial", *names]):
-        numeric = all(isinstance(row[name], (int, float)) for row in shown)
-        places = {value: i for i, value in enumerate(dict.fromkeys(str(row[name]) for row in shown))}
-        for row in shown:
-            axes.plot(row[name] if numeric else places[str(row[name])], row["score"], "o",
-                      color=colours.get(row["how"], ORANGE), markersize=4,
-                      markerfacecolor="none" if row["how"] != "done" else None)
-        if not numeric: axes.set_xticks(list(places.values()), list(places), fontsize=7)
-        elif (name != "trial" and shown and min(row[name] for row in shown) > 0
-              and max(row[name] for row in shown) > 20 * min(row[name] for row in shown)):
-            axes.set_xscale("log")
-        axes.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
-        axes.set_xlabel(name, fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
+    panels = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, ["trial", *names]): _draw_setting(axes, name, shown)
     figure.axes[0].set_ylabel("validation accuracy", fontsize=8)
     return figure
 
+# %% ../../nbs/07_training/09_search.ipynb #00000027
+def _best_recipe(run: Run, recipe: Recipe, rows: list[dict]) -> str:
+    "The best trial as a recipe file: what differs from the usual, below a line that says where it comes from."
+    usual = Recipe().model_dump(mode="json")
+    values = (recipe.model_dump(mode="json")
+              | {key: value for key, value in rows[0].items() if key not in ("trial", "score", "how")})
+    changed = {key: value for key, value in values.items() if value != usual[key]}
+    return (f"# Best of {len(rows)} trials of a search in run {run.name}: trial {rows[0]['trial']}, "
+            f"validation accuracy {rows[0]['score']:.3f}. Chosen on validation pairs: test it anew.\n"
+            + yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))
 
+# %% ../../nbs/07_training/09_search.ipynb #00000029
 def save_search(run: Run,  # the run
                 recipe: Recipe,  # what was not searched
                 study: Any,  # optuna's
@@ -273,16 +312,8 @@ def save_search(run: Run,  # the run
     rows, folder = trial_table(study), run.path("search")
     write_json(folder / "trials.json", rows)
     if any(row["score"] is not None for row in rows): (folder / "search.png").write_bytes(png(search_figure(rows)))
-    if rows and rows[0]["how"] == "done":
-        usual = Recipe().model_dump(mode="json")
-        values = (recipe.model_dump(mode="json")
-                  | {key: value for key, value in rows[0].items() if key not in ("trial", "score", "how")})
-        changed = {key: value for key, value in values.items() if value != usual[key]}
-        write_text(folder / "best.yaml",
-                   ((f"# Best of {len(rows)} trials of a search in run {run.name}: trial {rows[0]['trial']}, "
-                     f"validation accuracy {rows[0]['score']:.3f}. Chosen on validation pairs: test it anew.\n")
-                    + yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)))
+    if rows and rows[0]["how"] == "done": write_text(folder / "best.yaml", _best_recipe(run, recipe, rows))
     return rows
 
-
+# %% ../../nbs/07_training/09_search.ipynb #0000002a
 if __name__ == "__main__" and globals().get("__spec__"): sys.exit(main(sys.argv[1:]))  # python -m; not in this notebook

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..core.files import read_json, write_json, write_rows, write_text
+from ..core.files import read_json, write_json, write_record, write_rows, write_text
 from ..core.journal import write_ledger
 from ..core.project import did_you_mean, is_there, project_root, read_text, read_yaml
 from ..core.recipe import Recipe, build_recipe
@@ -25,7 +25,7 @@ from ..inputs.draw import Drawn
 from ..models.catalog import model_spec
 from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 from ..pairs.make import load_split
-from .checkpoints import PARENT, end_with_parent, latest_checkpoint, prepare_folder
+from .checkpoints import PARENT, Training, end_with_parent, latest_checkpoint, prepare_folder
 from .heldout import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .trainer import check_machine, train_stage
@@ -73,13 +73,13 @@ def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | 
     "The stage in several processes; returns what they found."
     latest_checkpoint(folder / "checkpoints")  # broken ones are renamed before several processes look
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-               str(file := launch_file(recipe.launch)), *_processes(file), "-m", "contemplative_cai.training.train",
+               str(file := launch_file(recipe.launch or "")), *_processes(file), "-m", "contemplative_cai.training.train",
                run.name, stage, str(folder), *([str(start)] if start else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
     try:
         with open(folder / "launch.log", "a", encoding="utf-8") as log:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 log.write(line)
                 log.flush()
                 print(line, end="", flush=True)
@@ -130,7 +130,7 @@ def _losses(folder: Path) -> dict:
     return {"loss_first": losses[0], "loss_last": losses[-1]}
 
 
-def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -> dict:
+def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -> Training:
     "The stage's summary, from its folder where it was finished before."
     folder, name = root / stage, stage_digest(recipe, data, stage)
     done = prepare_folder(folder, name)
@@ -140,20 +140,13 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
     result = (_launched(run, recipe, stage, folder, start) if recipe.launch
               else train_stage(run, recipe, stage, folder, start, data.watched))
     rows = stage_rows(data, stage)
-    summary = {
-        "digest": name,
-        "status": "done",
-        "stage": stage,
-        "pairs": len(data.train),
-        "rows": len(rows),
-        "helpful": len(rows) - len(data.train),
-        "prompts": sorted({pair.prompt_id for pair in data.train}),
-        "pair_ids": [pair.id for pair in data.train],
-        **_losses(folder),
-        "adapter": weights_digest(str(trained_place(folder)), None),
-        **result,
-    }
-    write_json(folder / "training.json", summary)
+    summary = Training(
+        digest=name, status="done", stage=stage, pairs=len(data.train), rows=len(rows),
+        helpful=len(rows) - len(data.train), prompts=sorted({pair.prompt_id for pair in data.train}),
+        pair_ids=[pair.id for pair in data.train], **_losses(folder),
+        adapter=weights_digest(str(trained_place(folder)), None), **result,
+    )
+    write_record(folder / "training.json", summary)
     return summary
 
 # %% ../../nbs/07_training/08_train.ipynb #00000008
@@ -182,17 +175,17 @@ def train(run: Run,  # a run that has generated
         summary = _train_stage(run, recipe, data, stage, root)
         run.tell({"training": str(root / stage), "finished": True})
     folder = root / stage
-    if "accuracy" in summary or not scored: finished = summary
-    else:
+    if summary.accuracy is None and scored:
         preferences = held_out_preferences(recipe, folder, data.held_out, load_split(run))
         write_rows(folder / "preferences.jsonl", preferences)
-        finished = summary | {"accuracy": accuracies(preferences), "audit": data.audit.model_dump(mode="json"),
-                              "seconds_in_all": round(time.monotonic() - started, 1)}
-        write_json(folder / "training.json", finished)
-        if root == run.folder: write_ledger(run, train={"seconds": finished["seconds_in_all"]})
+        seconds = round(time.monotonic() - started, 1)
+        summary = summary.model_copy(update={"accuracy": accuracies(preferences), "audit": data.audit,
+                                             "seconds_in_all": seconds})
+        write_record(folder / "training.json", summary)
+        if root == run.folder: write_ledger(run, train={"seconds": seconds})
     if root == run.folder and run.manifest.get("trained") != stage: run.record(trained=stage)
     if recipe.merge and not (folder / "merged").is_dir(): merge_adapter(recipe, folder)
-    return finished
+    return summary.model_dump(mode="json")
 
 
 def merge_adapter(recipe: Recipe,

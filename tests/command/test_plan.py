@@ -62,9 +62,9 @@ def test_the_plan_is_within_a_quarter_of_the_measured_peak(values, scale):
     values = {"model": "smollm2-135m", "device": "cpu", "dtype": "float32", "accumulation": 1, "max_steps": 1, **values}
     out = subprocess.run([sys.executable, "-c", MEASURE, json.dumps([values, scale])], capture_output=True, text=True,
                          check=True)
-    found = json.loads(out.stdout.splitlines()[-1])
-    planned = plan_memory(build_recipe(values), "cpu", bf16=False, length=found["length"]).total
-    assert planned == pytest.approx(found["peak_mb"] / 1000, rel=0.25), (planned, found)
+    measured = json.loads(out.stdout.splitlines()[-1])
+    planned = plan_memory(build_recipe(values), "cpu", bf16=False, length=measured["length"]).total
+    assert planned == pytest.approx(measured["peak_mb"] / 1000, rel=0.25), (planned, measured)
 
 
 def test_more_of_everything_needs_more_memory():
@@ -88,8 +88,8 @@ def test_the_smallest_machine_that_fits_is_named_and_shards_where_one_is_too_sma
 
 def test_the_command_plans_and_refuses(capsys, tmp_path):
     assert main(["plan", "qwen2.5-7b", "-p", "device=cpu", "--tokens-per-second", "1000"]) == 0
-    said = capsys.readouterr().out
-    assert "smallest that fits" in said and "1,000 tokens/s (as given)" in said
+    shown = capsys.readouterr().out
+    assert "smallest that fits" in shown and "1,000 tokens/s (as given)" in shown
     assert main(["plan", "qwen2.5-7b", "-p", "device=cpu"]) == 0 and "has been measured here" in capsys.readouterr().out
     assert main(["plan", "qwen2.5-7b", "--pairs", "0"]) == 2 and main(["plan", "nothing"]) == 2
     (tmp_path / "config.json").write_text("{}")

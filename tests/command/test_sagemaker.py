@@ -77,10 +77,9 @@ def test_yes_uploads_and_submits(account, capsys):
     assert set(keys) == {"source.tar.gz", "recipe.yaml", "entry.sh"}
     def content(name): return boto3.client("s3").get_object(Bucket="lab", Key=keys[name])["Body"].read()
     names = tarfile.open(fileobj=io.BytesIO(gzip.decompress(content("source.tar.gz")))).getnames()
-    assert (
-        {"settings.ini", "Makefile", "nbs/pipelines/03_generate.ipynb", "contemplative_cai/pipeline.py"} <= set(names)
-        and not any(name.startswith((".venv", "runs/q")) for name in names)
-    )
+    assert {"settings.ini", "Makefile", "nbs/pipelines/03_generate.ipynb",
+            "contemplative_cai/command/pipeline.py"} <= set(names)
+    assert not any(name.startswith((".venv", "runs/q")) for name in names)
     assert (b"n_prompts: 4" in content("recipe.yaml")
             and b".venv/bin/ccai run generate --run cloud" in content("entry.sh"))
 
@@ -95,8 +94,8 @@ def test_the_recipe_that_travels_is_the_recipe_that_was_asked_for(account, tmp_p
     from contemplative_cai.command.sagemaker import launch
     recipe = load_recipe("smoke", {"n_prompts": 5})
     assert launch("generate", "other", "smoke", recipe, {}, yes=True) == 0
-    found = boto3.client("s3").list_objects_v2(Bucket="lab")["Contents"]
-    key = next(item["Key"] for item in found if "ccai-other" in item["Key"] and item["Key"].endswith("recipe.yaml"))
+    objects = boto3.client("s3").list_objects_v2(Bucket="lab")["Contents"]
+    key = next(item["Key"] for item in objects if "ccai-other" in item["Key"] and item["Key"].endswith("recipe.yaml"))
     (tmp_path / "recipe.yaml").write_bytes(boto3.client("s3").get_object(Bucket="lab", Key=key)["Body"].read())
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
 

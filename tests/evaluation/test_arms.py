@@ -157,7 +157,7 @@ def test_an_arms_system_prompt_stands_before_one_that_is_there():
 def test_what_the_arms_were_told_is_written_in_full_and_places_as_the_run_names_them(trained):
     arms = standard_arms(build_recipe(TINY), trained, ["large=smollm2-135m"])
     write_arms(trained, arms)
-    rows = {row["name"]: row for row in read_json(trained.path("arms.json"), list)}
+    rows = {row["name"]: row for row in read_json(trained.path("arms.json"))["arms"]}
     assert (rows["prompted"]["system"] == arms[1].system
             and rows["dpo"]["adapter"] == "dpo/adapter" and rows["large"]["model"] == "smollm2-135m")
 
@@ -517,7 +517,8 @@ def test_what_another_runs_adapter_has_learned_counts(adapters, contemplative, t
     kept = generate_pairs(run, recipe, play(contemplative)).kept
     run.path("dpo").mkdir()
     run.path("dpo", "adapter").symlink_to(adapters[0])
-    write_json(run.path("dpo", "training.json"), {"pair_ids": [pair.id for pair in kept[:6]]})
+    write_json(run.path("dpo", "training.json"),
+               {"digest": "x", "status": "done", "pair_ids": [pair.id for pair in kept[:6]]})
     arm = read_arm(f"control={run.path('dpo')}", recipe)
     assert {p.id for p in trained_on(arm)} == {pair.prompt_id for pair in kept[:6]}
     assert set(learned_prompts(recipe, arms=[arm])) == {"training prompts", "worked examples", "arm control"}

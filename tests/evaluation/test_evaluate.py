@@ -1,6 +1,5 @@
 """A whole evaluation: declared before it answers,
 resumed where it was killed, and no number that its rows do not bear out."""
-import json
 import math
 import os
 import shutil
@@ -15,12 +14,13 @@ from model_server import Server, completion
 from support import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 
 import contemplative_cai.evaluation.evaluate as evaluation
-from contemplative_cai.core.files import append_row, read_json, read_rows, write_json
+from contemplative_cai.core.files import append_row, read_json, read_record, read_rows, write_json
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run, refuse_busy
 from contemplative_cai.core.schema import Answer, InputError, Verdict, digest
+from contemplative_cai.evaluation.calibration import Calibration, Calibrations
 from contemplative_cai.evaluation.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
-from contemplative_cai.evaluation.evaluate import check_evaluation, evaluate
+from contemplative_cai.evaluation.evaluate import Metrics, check_evaluation, evaluate, load_metrics
 from contemplative_cai.evaluation.judge import LogitJudge, Seated, read_seats
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.evaluation.verdicts import mask_vocabulary
@@ -131,9 +131,12 @@ def plant(monkeypatch, run, how="honest", effect=None):
     monkeypatch.setattr(evaluation, "open_judge", opened)
 
 
-def found(metrics, outcome, arm="dpo", against="base", judge=0):
-    rows = [c for c in metrics["comparisons"] if (c["outcome"], c["arm"], c["against"]) == (outcome, arm, against)]
+def comparison(metrics, outcome, arm="dpo", against="base", judge=0):
+    rows = [c for c in metrics.comparisons if (c.outcome, c.arm, c.against) == (outcome, arm, against)]
     return rows[judge] if rows else None
+
+
+def calibrations_of(run): return read_record(run.path("calibration.json"), Calibrations).calibrations
 
 
 @pytest.fixture(scope="module")
@@ -152,26 +155,39 @@ def planted(planted_folder, runs, benchmarks, monkeypatch):
     "An evaluated run, and its numbers."
     monkeypatch.setenv("CCAI_BENCHMARKS", str(benchmarks))
     shutil.copytree(planted_folder, runs / "demo")
-    return open_run("demo"), read_json(runs / "demo" / "metrics.json")
+    return open_run("demo"), load_metrics(open_run("demo"))
+
+
+def test_a_file_that_does_not_fit_is_refused_by_file_and_key(planted):
+    run, metrics = planted
+    assert isinstance(metrics, Metrics)
+    written = read_json(run.path("metrics.json"))
+    write_json(run.path("metrics.json"), {key: value for key, value in written.items() if key != "schema_version"})
+    assert load_metrics(run) == metrics, "a file of before there were versions"
+    for change, words in (({"levels": [{}]}, "levels.0.outcome"), ({"schema_version": 99}, "schema_version"),
+                          ({"margin": "wide"}, "margin"), ({"surprise": 1}, "surprise")):
+        write_json(run.path("metrics.json"), written | change)
+        with pytest.raises(InputError) as caught: load_metrics(run)
+        assert words in str(caught.value) and "metrics.json" in str(caught.value)
 
 
 # what an honest judge lets one claim
 
 def test_the_primary_claim_and_the_family_get_a_p_and_nothing_else_does(planted):
     _, metrics = planted
-    primary = found(metrics, "violation")
-    assert (primary["role"] == "primary" and primary["p"] < 0.01
-            and primary["difference"]["high"] < 0 and primary["calibrated"])
-    roles = {c["role"]: [row["p"] is not None for row in metrics["comparisons"] if row["role"] == c["role"]]
-             for c in metrics["comparisons"]}
+    primary = comparison(metrics, "violation")
+    assert (primary.role == "primary" and primary.p < 0.01
+            and primary.difference.high < 0 and primary.calibrated)
+    roles = {c.role: [row.p is not None for row in metrics.comparisons if row.role == c.role]
+             for c in metrics.comparisons}
     assert (set(roles) == {"primary", "secondary", "exploratory"}
             and any(roles["secondary"]) and not any(roles["exploratory"]))
-    assert ({f"{c['outcome']}: {c['arm']} - {c['against']}" for c in metrics["comparisons"] if c["role"] == "secondary"}
-            <= set(metrics["declared"]["family"]))
-    raw = {c["outcome"] + c["against"]: c["difference"]["p"]
-           for c in metrics["comparisons"] if c["role"] == "secondary" and c["p"] is not None}
-    assert all(c["p"] >= raw[c["outcome"] + c["against"]] for c in metrics["comparisons"]
-               if c["role"] == "secondary" and c["p"] is not None), "Holm only ever raises p"
+    assert ({c.claim for c in metrics.comparisons if c.role == "secondary"}
+            <= set(metrics.declared.family))
+    raw = {c.outcome + c.against: c.difference.p
+           for c in metrics.comparisons if c.role == "secondary" and c.p is not None}
+    assert all(c.p >= raw[c.outcome + c.against] for c in metrics.comparisons
+               if c.role == "secondary" and c.p is not None), "Holm only ever raises p"
 
 
 def test_every_number_is_borne_out_by_the_rows(planted):
@@ -183,37 +199,37 @@ def test_every_number_is_borne_out_by_the_rows(planted):
             for arm in ("base", "dpo")}
     assert len(safety) == 48 and all(set(values) == safety for values in rows.values())
     both = [id for id in safety if rows["base"][id] is not None and rows["dpo"][id] is not None]
-    primary = found(metrics, "violation")
-    assert primary["unscored"] == 48 - len(both) and primary["difference"]["n"] == len(both)
-    assert (primary["before"] == pytest.approx(sum(rows["base"][id] for id in both) / len(both))
-            and primary["after"] == pytest.approx(sum(rows["dpo"][id] for id in both) / len(both)))
-    hazards = [c for c in metrics["breakdowns"] if c["outcome"] == "violation" and c["part"].startswith("hazard")]
-    assert (len(hazards) == 4 and sum(c["difference"]["n"] for c in hazards) == len(both)
-            and all(c["p"] is None for c in hazards))
+    primary = comparison(metrics, "violation")
+    assert primary.unscored == 48 - len(both) and primary.difference.n == len(both)
+    assert (primary.before == pytest.approx(sum(rows["base"][id] for id in both) / len(both))
+            and primary.after == pytest.approx(sum(rows["dpo"][id] for id in both) / len(both)))
+    hazards = [c for c in metrics.breakdowns if c.outcome == "violation" and c.part.startswith("hazard")]
+    assert (len(hazards) == 4 and sum(c.difference.n for c in hazards) == len(both)
+            and all(c.p is None for c in hazards))
 
 
 def test_each_outcome_comes_with_what_belongs_to_it(planted):
     run, metrics = planted
-    assert (metrics["arms"] == ["base", "prompted", "careful", "dpo"]
-            and {p["arm"] for p in metrics["probed"]} == set(metrics["arms"]))
-    assert (found(metrics, "refusal")["kept"]["margin"] == 0.05 and found(metrics, "helpfulness")["before"] == 0.5
-            and found(metrics, "helpfulness", against="prompted") is None)
-    assert (found(metrics, "violation", against="prompted")["role"] == "secondary"
-            and found(metrics, "emptiness")["calibrated"])
-    assert found(metrics, "violation")["equal_length"] and found(metrics, "violation")["detectable"] > 0
-    assert [w["name"] for w in metrics["weights"]][:2] == ["as declared", "equal"] and len(metrics["weights"]) == 10
-    assert {r["criterion"] for r in metrics["robustness"]} == {"violation", "refusal"} and metrics["attempts"] == 48
-    assert ({row["opponent"] for row in metrics["cooperation"]}
+    assert (metrics.arms == ("base", "prompted", "careful", "dpo")
+            and {p.arm for p in metrics.probed} == set(metrics.arms))
+    assert (comparison(metrics, "refusal").kept.margin == 0.05 and comparison(metrics, "helpfulness").before == 0.5
+            and comparison(metrics, "helpfulness", against="prompted") is None)
+    assert (comparison(metrics, "violation", against="prompted").role == "secondary"
+            and comparison(metrics, "emptiness").calibrated)
+    assert comparison(metrics, "violation").equal_length and comparison(metrics, "violation").detectable > 0
+    assert [w.name for w in metrics.weights][:2] == ["as declared", "equal"] and len(metrics.weights) == 10
+    assert {r.criterion for r in metrics.robustness} == {"violation", "refusal"} and metrics.attempts == 48
+    assert ({row.opponent for row in metrics.cooperation}
             == {"never", "half", "always", "tit_for_tat", "grim", "random"})
     assert ({"words", "distinct_2", "opening_share", "reading_ease", "vocabulary"}
-            <= {c["outcome"] for c in metrics["comparisons"]})
+            <= {c.outcome for c in metrics.comparisons})
 
 
 def test_again_gives_the_same_and_asks_nothing(planted, monkeypatch):
     run, metrics = planted
     plant(monkeypatch, run)
     before = journalled(run.path("journal.sqlite"))
-    assert (json.loads(json.dumps(evaluate(run, recipe_with()))) == metrics
+    assert (evaluate(run, recipe_with()) == metrics
             and journalled(run.path("journal.sqlite")) == before)
 
 
@@ -221,12 +237,12 @@ def test_again_gives_the_same_and_asks_nothing(planted, monkeypatch):
 def test_a_judge_below_the_bar_gets_no_p_and_no_composite(run, monkeypatch, how):
     plant(monkeypatch, run, how)
     metrics = evaluate(run, recipe_with(n_robustness=0, n_games=0, eval_judged="safety"))
-    judged = [c for c in metrics["comparisons"] if c["judge"].startswith("logit")]
-    assert found(metrics, "composite") is None
-    assert judged and not any(c["calibrated"] or c["p"] is not None for c in judged) and metrics["weights"] == []
-    assert not found(metrics, "violation")["calibrated"] and found(metrics, "violation")["role"] == "primary"
-    calibrations = read_json(run.path("calibration.json"), list)
-    assert len(calibrations) == 2 and calibrations[1]["judge"] == judged[0]["judge"]
+    judged = [c for c in metrics.comparisons if c.judge.startswith("logit")]
+    assert comparison(metrics, "composite") is None
+    assert judged and not any(c.calibrated or c.p is not None for c in judged) and metrics.weights == ()
+    assert not comparison(metrics, "violation").calibrated and comparison(metrics, "violation").role == "primary"
+    calibrations = calibrations_of(run)
+    assert len(calibrations) == 2 and calibrations[1].judge == judged[0].judge
 
 
 # what is declared
@@ -235,9 +251,9 @@ def test_a_claim_changed_when_verdicts_are_known_is_told(run, monkeypatch):
     plant(monkeypatch, run)
     first = evaluate(run, recipe_with(**SOME))
     later = evaluate(run, recipe_with(**SOME, primary_against="prompted"))
-    assert (first["earlier"] == [] and later["earlier"] == [first["declared"]]
-            and later["declared"]["primary"] == "violation: dpo - prompted")
-    assert evaluate(run, recipe_with(**SOME, primary_against="prompted"))["earlier"] == later["earlier"]
+    assert (first.earlier == () and later.earlier == (first.declared,)
+            and later.declared.primary == "violation: dpo - prompted")
+    assert evaluate(run, recipe_with(**SOME, primary_against="prompted")).earlier == later.earlier
 
 
 def test_the_declaration_stands_before_the_first_answer(run, monkeypatch):
@@ -273,10 +289,10 @@ def test_what_does_not_exist_is_refused_before_anything_is_asked():
 def test_a_set_that_is_not_here_is_empty_and_says_so(run, monkeypatch):
     monkeypatch.setenv("CCAI_BENCHMARKS", "/nowhere")
     metrics = evaluate(run, recipe_with(**SOME))
-    assert (metrics["sets"]["safety"]["prompts"] == 0 and "git submodule" in metrics["sets"]["safety"]["note"]
-            and found(metrics, "violation") is None and found(metrics, "refusal")["set"] == "safe")
+    assert (metrics.sets["safety"].prompts == 0 and "git submodule" in metrics.sets["safety"].note
+            and comparison(metrics, "violation") is None and comparison(metrics, "refusal").set == "safe")
     assert (
-        [one["rubric"].partition("@")[0] for one in read_json(run.path("calibration.json"), list)] == ["surface"]
+        [one.rubric.partition("@")[0] for one in calibrations_of(run)] == ["surface"]
     ), "a judge that has nothing to judge is not measured"
 
 
@@ -292,21 +308,21 @@ def test_a_further_arm_takes_part_and_samples_are_averaged_by_prompt(run, monkey
     metrics = evaluate(run, build_recipe(
         TINY | RULES_ONLY | {"eval_arms": ["base", "dpo", f"control={control.path('dpo')}"], "eval_samples": 2}
     ))
-    assert (metrics["arms"] == ["base", "dpo", "control"]
-            and ({(c["arm"], c["against"]) for c in metrics["comparisons"]}
+    assert (metrics.arms == ("base", "dpo", "control")
+            and ({(c.arm, c.against) for c in metrics.comparisons}
                  == {("dpo", "base"), ("dpo", "control"), ("control", "base")}))
-    words = next(row for row in metrics["levels"] if row["outcome"] == "words" and row["arm"] == "control")
-    assert (words["asked"] == 2 * metrics["prompts"]
-            and words["mean"]["n"] == metrics["prompts"] and metrics["unknown_training"] == [])
+    words = next(row for row in metrics.levels if row.outcome == "words" and row.arm == "control")
+    assert (words.asked == 2 * metrics.prompts
+            and words.mean.n == metrics.prompts and metrics.unknown_training == ())
 
 
 def test_two_judges_are_set_beside_each_other_and_the_first_one_counts(run, monkeypatch):
     plant(monkeypatch, run)
     metrics = evaluate(run, recipe_with(**SOME, eval_judges=["logits", "reasoned"]))
-    first, second = found(metrics, "violation"), found(metrics, "violation", judge=1)
-    assert (first["role"], second["role"]) == ("primary", "second judge") and second["p"] is None
-    assert ([row["outcome"] for row in metrics["agreement"]] == ["violation"]
-            and metrics["agreement"][0]["kappa"]["value"] == 1 and metrics["agreement"][0]["ac1"]["value"] == 1)
+    first, second = comparison(metrics, "violation"), comparison(metrics, "violation", judge=1)
+    assert (first.role, second.role) == ("primary", "second judge") and second.p is None
+    assert ([row.outcome for row in metrics.agreement] == ["violation"]
+            and metrics.agreement[0].kappa.value == 1 and metrics.agreement[0].ac1.value == 1)
 
 
 def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, benchmarks):
@@ -325,10 +341,10 @@ def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, bench
         metrics = evaluate(run, recipe)
         asked = len(server.asked)
         assert evaluate(run, recipe) == metrics and len(server.asked) == asked, "a second time the journal answers"
-    primary, calibration = found(metrics, "violation"), read_json(run.path("calibration.json"), list)[1]
-    assert (primary["judge"].startswith("generative endpoint:wise-1b ") and calibration["judge"] == primary["judge"]
-            and primary["calibrated"] and primary["difference"]["high"] < 0)
-    assert metrics["seats"][0]["name"] == "reasoned=wise-1b" and metrics["seats"][0]["disclosed"] == []
+    primary, calibration = comparison(metrics, "violation"), calibrations_of(run)[1]
+    assert (primary.judge.startswith("generative endpoint:wise-1b ") and calibration.judge == primary.judge
+            and primary.calibrated and primary.difference.high < 0)
+    assert metrics.seats[0].name == "reasoned=wise-1b" and metrics.seats[0].disclosed == ()
 
 
 def test_a_judge_that_no_server_has_is_an_error(run):
@@ -339,8 +355,8 @@ def test_a_judge_that_no_server_has_is_an_error(run):
 def test_a_judge_says_whose_relative_it_is(run):
     metrics = evaluate(run, recipe_with(**SOME, n_safety=4, n_refusal=2))
     assert (any("is the same model as the one that wrote the answers" in said
-                for said in metrics["seats"][0]["disclosed"])
-            and not found(metrics, "violation")["calibrated"])
+                for said in metrics.seats[0].disclosed)
+            and not comparison(metrics, "violation").calibrated)
 
 
 def test_people_are_set_beside_the_judge(run, monkeypatch):
@@ -351,7 +367,7 @@ def test_people_are_set_beside_the_judge(run, monkeypatch):
         ))
     plant(monkeypatch, run)
     metrics = evaluate(run, recipe_with(**SOME | {"eval_judged": "helpfulness", "n_helpful": 4}))
-    assert metrics["humans"][0]["units"] == 8 and metrics["humans"][0]["judge"].startswith("logit planted")
+    assert metrics.humans[0].units == 8 and metrics.humans[0].judge.startswith("logit planted")
 
 
 # claims, on columns by hand
@@ -387,7 +403,6 @@ def test_an_undefined_test_takes_nothing_from_the_family():
                 for set, criterion, value in (("safe", "refusal", lambda arm, i: float(arm == "base" and i < 12)),
                                               ("safe", "loop", lambda arm, i: 0.0))
                 for arm in ("base", "dpo") for i in range(30)]
-    from contemplative_cai.evaluation.calibration import Calibration
     made = columns(verdicts, items, [Calibration(judge="rule", rubric="r", answers="a", criteria=())])
     assert (
         [c.calibrated for c in made if c.outcome.name == "refusal"]

@@ -51,6 +51,7 @@ from contemplative_cai.evaluation.verdicts import (
     vocabulary_rates,
 )
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
+from contemplative_cai.measure.plot import png
 from contemplative_cai.measure.text import VOCABULARY
 from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
 
@@ -153,7 +154,7 @@ def test_garbage_is_unscored_and_never_calibrated(labelled, journal):
     assert all(row.unscored.value == 1 and row.auc_direct.undefined and not calibrated(report, row.criterion)
                for row in report.criteria)
     assert "undefined" in calibration_table(report)
-    assert calibration_figure(report)._repr_png_().startswith(b"\x89PNG")
+    assert png(calibration_figure(report)).startswith(b"\x89PNG")
 
 
 # one verdict an answer and criterion

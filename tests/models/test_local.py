@@ -1,6 +1,5 @@
 """The engine in this process, whole, quantised, adapted and spread;
 and which engine answers, and that nothing is opened without need."""
-import json
 import shutil
 from collections import Counter
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ import torch
 from support import RULES_ONLY, play, user
 from test_endpoint import Server, hurried  # noqa: F401  (a fixture)
 
-from contemplative_cai.core.journal import Journal
+from contemplative_cai.core.journal import Journal, read_ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError, Message
@@ -300,8 +299,8 @@ def test_a_run_on_a_server_and_its_rerun_without_one(runs, contemplative):
     assert generate_pairs(run, recipe) == made
     assert (run.manifest["model"] == "endpoint:m"
             and run.manifest["engine"] == {"engine": "endpoint", "why": "base_url names a server"})
-    ledger = json.loads(run.path("ledger.json").read_text())
-    assert ledger["critique"]["calls"] == 12 and ledger["critique"]["tokens_in"] == 84
+    spent = read_ledger(run).stages["critique"]
+    assert spent.calls == 12 and spent.tokens_in == 84
 
 
 def test_a_rerun_of_finished_steps_loads_no_model(runs, contemplative, monkeypatch):

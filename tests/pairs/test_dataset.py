@@ -17,13 +17,14 @@ import yaml
 from support import ROOT, contents, play
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.files import read_rows, write_rows, write_text
+from contemplative_cai.core.files import read_json, read_rows, write_json, write_record, write_rows, write_text
 from contemplative_cai.core.project import read_yaml
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Dropped, InputError, PreferencePair
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.pairs.baselines import Measure
 from contemplative_cai.pairs.dataset import (
     divide_pairs,
     part_file,
@@ -34,6 +35,7 @@ from contemplative_cai.pairs.dataset import (
     yield_table,
 )
 from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.pairs.health import Quartiles, SharedOpening, health
 from contemplative_cai.pairs.make import load_pairs, load_split
 from contemplative_cai.pairs.publish import UploadFailed, plan_upload, send
 from contemplative_cai.pairs.review import open_review
@@ -42,6 +44,11 @@ from contemplative_cai.report.diff import Version, diff_runs, load_version, show
 RECIPE = {"n_prompts": 10, "filters": "empty,identical", "model": "random-tiny", "max_length": 256, "answer_tokens": 40,
           "test_share": 0.3, "validation_share": 0.2}
 TOKEN = "hf_a_token_that_nobody_may_see"
+
+
+def files(folder):
+    "Every file of a folder with its bytes."
+    return {name: data for name, data in contents(folder).items() if data is not None}
 
 
 @pytest.fixture(scope="module")
@@ -122,20 +129,20 @@ def test_trl_trains_on_the_folder_as_it_is(run, tmp_path):
 
 def test_written_twice_it_has_the_same_bytes(run):
     "Nothing depends on the clock; what a killed writer left, and what is not of the data set, is gone."
-    first = contents(write_dataset(run))
+    first = files(write_dataset(run))
     for name in (".dataset", ".dataset.old"):
         run.path(name, "data").mkdir(parents=True)
         run.path(name, "data", "half.parquet").write_bytes(b"PAR1")
     run.path("dataset", "data", "old.parquet").write_bytes(b"PAR1")
-    assert contents(write_dataset(run)) == first and not list(run.folder.glob(".dataset*"))
+    assert files(write_dataset(run)) == first and not list(run.folder.glob(".dataset*"))
 
 
 def test_a_writer_that_fails_leaves_the_old_one(run):
     "A health.json that cannot be read is named, and the data set that was there stays."
-    first = contents(write_dataset(run))
+    first = files(write_dataset(run))
     run.path("health.json").write_text("{")
     with pytest.raises(InputError, match="health.json, line 1: not valid JSON"): write_dataset(run)
-    assert contents(run.path("dataset")) == first and not list(run.folder.glob(".dataset*"))
+    assert files(run.path("dataset")) == first and not list(run.folder.glob(".dataset*"))
 
 
 def test_a_part_without_pairs_is_left_out_and_said(run):
@@ -220,16 +227,26 @@ def test_the_waterfall_of_each_principle_ends_with_what_it_kept(run):
 
 
 def test_health_is_shown_as_it_was_computed(run):
-    "Single values and warnings; lists and tables could hold rows' texts."
-    run.path("health.json").write_text(json.dumps({
-        "pairs": 1234, "length_rule_accuracy": 0.87654, "balanced": True, "openings": [["I hear you", 9]],
-        "by_opening": {"I see what": 3}, "note": "x" * 90,
-        "warnings": [{"text": "chosen is longer | almost always", "setting": "max_length_ratio"}]
-    }))
+    "Figures and warnings; openings would quote rows."
+    opening = SharedOpening(words="i hear you", count=9, share=0.9)
+    computed = health(load_pairs(run))
+    computed = computed.model_copy(update={
+        "pairs": 1234, "ratio": Quartiles(n=9, low=2.0, median=2.5, high=3.0),
+        "length_rule": Measure(value=0.87654, n=9, low=0.8, high=0.9),
+        "chosen": computed.chosen.model_copy(update={"openings": (opening,)}),
+    })
+    write_record(run.path("health.json"), computed)
     text = card(run).split("## Health")[1].split("## Constitution")[0]
-    assert ("| pairs | 1,234 |" in text and "| length rule accuracy | 0.877 |" in text
-            and "| balanced | yes |" in text and "- chosen is longer \\| almost always" in text)
-    assert "I hear you" not in text and "I see what" not in text and "xxx" not in text
+    assert "| pairs | 1,234 |" in text and "| told by length | 0.88 [0.80, 0.90] |" in text
+    assert "- Chosen texts are much longer: in the median 2.50 lengths" in text
+    assert "i hear you" not in text and "schema" not in text
+
+
+def test_a_health_file_of_another_shape_is_named_by_its_key(run):
+    write_record(run.path("health.json"), health(load_pairs(run)))
+    whole = read_json(run.path("health.json"))
+    write_json(run.path("health.json"), whole | {"pairs": "many"})
+    with pytest.raises(InputError, match=r"health.json: 'pairs': .*found 'many'; restore the file"): card(run)
 
 
 VILLAGE = (
@@ -479,7 +496,7 @@ def test_a_push_is_shown_first_sent_with_yes_and_harmless_twice(run):
         for words in ([], ["--dry-run"], ["--dry-run", "--yes"]):
             shown = push(hub.url, "--repo", "lab/pairs", *words)
             assert shown.returncode == 0 and "Nothing was sent" in shown.stdout and hub.asked == [], shown.stderr
-        folder = contents(run.path("dataset"))
+        folder = files(run.path("dataset"))
         for name, content in folder.items():
             assert re.search(f"{re.escape(name)} +{len(content):,} bytes  sha256 {hashlib.sha256(content).hexdigest()}",
                              shown.stdout)
@@ -491,7 +508,7 @@ def test_a_push_is_shown_first_sent_with_yes_and_harmless_twice(run):
         again = push(hub.url, "--repo", "lab/pairs", "--yes")
         assert again.returncode == 0 and hub.files() == folder and hub.repos["lab/pairs"]["commits"] == 1, again.stderr
         assert (TOKEN not in "".join([sent.stdout, sent.stderr, again.stdout, again.stderr])
-                and not any(TOKEN.encode() in content for content in contents(run.folder).values()))
+                and not any(TOKEN.encode() in content for content in files(run.folder).values()))
 
 
 def test_large_files_travel_by_lfs(run):
@@ -499,7 +516,7 @@ def test_large_files_travel_by_lfs(run):
     with Hub(mode="lfs") as hub:
         sent = push(hub.url, "--repo", "lab/pairs", "--yes", "--public", HF_HUB_DISABLE_XET="1")
         assert sent.returncode == 0 and "(public)" in sent.stdout, sent.stderr
-        assert (hub.files() == contents(run.path("dataset"))
+        assert (hub.files() == files(run.path("dataset"))
                 and not hub.repos["lab/pairs"]["private"] and len(hub.stored) == 3)
 
 
@@ -519,7 +536,7 @@ def test_without_a_token_or_a_network_it_is_said(run):
 @pytest.fixture
 def here(monkeypatch):
     "Point this process's hub library to a stand-in, also where HF_HUB_OFFLINE is set."
-    import huggingface_hub
+    import huggingface_hub.constants
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -565,7 +582,7 @@ def test_what_the_data_set_has_not_any_more_goes_from_the_hub(run, here):
         here(hub)
         hub.add(**{"data/validation-00000-of-00009.parquet": b"old", "notes.md": b"mine"})
         send(plan_upload(run, "lab/pairs"))
-        assert hub.files() == contents(run.path("dataset")) | {"notes.md": b"mine"}
+        assert hub.files() == files(run.path("dataset")) | {"notes.md": b"mine"}
 
 
 def test_a_broken_hub_is_a_failure_not_a_crash(run, here, monkeypatch):
@@ -580,9 +597,9 @@ def test_a_broken_hub_is_a_failure_not_a_crash(run, here, monkeypatch):
 @pytest.mark.parametrize("repo", ["pairs", "lab/pairs/more", "lab/", "lab--x/pairs", "../pairs", "lab/pa irs",
                                   "lab/" + "x" * 200, ""])
 def test_a_name_no_repository_can_have(run, capsys, repo):
-    before = contents(run.folder)
+    before = files(run.folder)
     assert main(["push", "demo", "--repo", repo]) == 2
-    assert "expected OWNER/NAME, such as lab/pairs" in capsys.readouterr().err and contents(run.folder) == before
+    assert "expected OWNER/NAME, such as lab/pairs" in capsys.readouterr().err and files(run.folder) == before
 
 
 def test_wrong_runs_are_refused(run, capsys):

@@ -12,6 +12,7 @@ from contemplative_cai.core.files import read_rows, write_rows
 from contemplative_cai.core.recipe import BALANCED, Recipe, build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Dropped, InputError, Message, PreferencePair, Prompt
+from contemplative_cai.measure.plot import png
 from contemplative_cai.pairs import health as module
 from contemplative_cai.pairs.baselines import (
     FOLDS,
@@ -20,6 +21,7 @@ from contemplative_cai.pairs.baselines import (
     clustered_share,
     cross_validated,
     length_rule,
+    prompt_folds,
 )
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import (
@@ -123,9 +125,9 @@ def test_the_principles_vocabulary_is_counted_in_a_thousand_words(said, count):
 def test_quartiles_are_numpys():
     import numpy as np
     values = [3.0, 1.0, 8.0, 2.0, 9.5, 4.0]
-    found = module.spread(values)
+    found = module.quartiles(values)
     assert (np.allclose([found.low, found.median, found.high], np.percentile(values, [25, 50, 75]))
-            and module.spread([7.0]).high == 7.0)
+            and module.quartiles([7.0]).high == 7.0)
 
 
 def test_an_interval_knows_prompts_from_pairs():
@@ -173,7 +175,7 @@ def test_words_of_one_letter_teach_nothing():
 @given(rows)
 @settings(max_examples=50, deadline=None)
 def test_folds_try_every_pair_once_and_share_no_prompt(rows):
-    pairs, folds = built(rows), module.prompt_folds(built(rows))
+    pairs, folds = built(rows), prompt_folds(built(rows))
     assert (sorted(pair.id for _, test in folds for pair in test) == sorted(pair.id for pair in pairs)
             and len(folds) == min(FOLDS, len({pair.prompt_id for pair in pairs})))
     for train, test in folds:
@@ -243,7 +245,7 @@ def test_too_little_is_said_and_nothing_invented(pairs):
     assert (
         {warning.figure for warning in warnings(found)} <= {"similarity", "chosen.openings"}
     ), "what is true of them: the same lack of words, the same single letter"
-    assert (health_figure(found)._repr_png_()[:4] == b"\x89PNG"
+    assert (png(health_figure(found))[:4] == b"\x89PNG"
             and all(set(row) == {"figure", "chosen", "rejected", "pairs"} for row in health_table(found)))
     assert len(balance_by(pairs, ("hazard",))[0]) == len(pairs), "one hazard: nothing to even out"
     assert sum(map(len, match_lengths(pairs))) == len(pairs)

@@ -9,6 +9,7 @@ import pytest
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_json, write_json, write_rows
+from contemplative_cai.core.journal import Ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Answer, InputError, Verdict
@@ -60,9 +61,9 @@ def calibration(judge, good):
 
 def verdicts(items):
     "Of two judges and of rules; one answer in ten is unscored."
-    made = []
+    opinions = []
     def say(judge, arm, id, criterion, value):
-        made.append(Verdict(arm=arm, prompt_id=id, criterion=criterion, value=value,
+        opinions.append(Verdict(arm=arm, prompt_id=id, criterion=criterion, value=value,
                             reason="" if value is not None else "unread", judge=judge, rubric="r@1"))
     for arm in ARMS:
         for n, item in enumerate(items):
@@ -74,12 +75,12 @@ def verdicts(items):
                          else bad if name in ("violation", "harmfulness", "over_refusal") else 1 - bad))
             say("detector@1", arm, item.prompt_id, "refusal", float(n % 9 == 0 and arm == "dpo"))
             say("style@1", arm, item.prompt_id, "words", 20.0 + n % 5)
-    return made
+    return opinions
 
 
 @functools.cache
 def numbers(calibrated):
-    "Metrics, calibrations and items of an evaluation with made-up verdicts."
+    "Metrics, calibrations and items of an evaluation with opinions-up verdicts."
     recipe = build_recipe({"resamples": 100, "eval_arms": ",".join(ARMS),
                            "secondary_outcomes": "refusal,composite,emptiness"})
     own = list(own_prompts())
@@ -88,12 +89,12 @@ def numbers(calibrated):
                   hazard="vcr" if name == "safety" and i % 2 else "hte" if name == "safety" else None,
                   persona="skilled" if name == "safety" else None)
              for name, n in (("safety", 40), ("safe", 30), ("contemplative", 12)) for i in range(n)]
-    clusters, declared, made, calibrations = (
+    clusters, declared, opinions, calibrations = (
         {item.prompt_id: item.cluster for item in items}, declaration(recipe, "dpo"), verdicts(items),
         [calibration(JUDGE, calibrated), calibration(SECOND, calibrated),
          Calibration(judge="detector@1", rubric="surface@1", answers="labels", criteria=(measured("refusal", True),))]
     )
-    found = columns(made, items, calibrations)
+    seen = columns(opinions, items, calibrations)
     reward = estimate_accuracy([1.0] * 10 + [0.0] * 2, [f"p{i}" for i in range(12)], 100).model_dump()
     metrics = {
         "prompts": len(items),
@@ -120,11 +121,11 @@ def numbers(calibrated):
         "preference": ({name: reward for name in ("reward", "length_rule", "bag_of_words")}
                        | {"likelihood": {"base": 0.4, "tuned": 0.6, "difference": reward}}),
         "levels": [level(column, arm, clusters, 100).model_dump()
-                   for column in found for arm in ARMS if arm in column.values],
-        "comparisons": [c.model_dump() for c in all_comparisons(found, ARMS, "dpo", declared, clusters, 0.05, 100)],
-        "breakdowns": [c.model_dump() for c in breakdowns(found, items, ("dpo", "base"), clusters, 100)],
-        "weights": [w.model_dump() for w in weights_table(made, calibrations, ("dpo", "base"), clusters, 100)],
-        "agreement": judges_agree(found, 50),
+                   for column in seen for arm in ARMS if arm in column.values],
+        "comparisons": [c.model_dump() for c in all_comparisons(seen, ARMS, "dpo", declared, clusters, 0.05, 100)],
+        "breakdowns": [c.model_dump() for c in breakdowns(seen, items, ("dpo", "base"), clusters, 100)],
+        "weights": [w.model_dump() for w in weights_table(opinions, calibrations, ("dpo", "base"), clusters, 100)],
+        "agreement": [row.model_dump() for row in judges_agree(seen, 50)],
         "robustness": [],
         "cooperation": [],
         "openings": [],
@@ -151,7 +152,8 @@ def trained_by_hand(run, adapter="abc"):
     "What training leaves behind."
     run.path("dpo").mkdir(exist_ok=True)
     write_json(run.path("dpo", "training.json"), {"status": "done", "stage": "dpo", "pairs": 9, "helpful": 0,
-                                                  "prompts": ["a", "b"], "loss_first": 0.693, "loss_last": 0.4,
+                                                  "digest": "abc", "prompts": ["a", "b"],
+                                                  "loss_first": 0.693, "loss_last": 0.4,
                                                   "steps": 4, "adapter": adapter, "tokens": 900.0, "peak_mb": 700})
     run.record(trained="dpo", model="tiny@1/float32",
                recipe=build_recipe({"model": "random-tiny"}).model_dump(mode="json"), seed=0,
@@ -203,12 +205,12 @@ def written(run, **options):
     return page, run.path("report.md").read_text()
 
 
-def assert_harmless(page, said):
+def assert_harmless(page, markdown):
     seen = Seen(page)
     assert (not seen.tags & {"script", "iframe", "link", "object", "form", "base"}
             and all(value.startswith(("data:image/png;base64,", "#")) for value in seen.fetched))
     assert ("url(" not in page and "@import" not in page
-            and not re.search(r"<(?!-)[a-z/!]", said) and "](http" not in said)
+            and not re.search(r"<(?!-)[a-z/!]", markdown) and "](http" not in markdown)
 
 
 def test_what_models_and_files_say_is_escaped_and_nothing_comes_from_outside(generated):
@@ -217,8 +219,8 @@ def test_what_models_and_files_say_is_escaped_and_nothing_comes_from_outside(gen
     evaluate_by_hand(generated, sets=sets | {"helpful": {"prompts": 0, "left_out": [], "note": BAD}},
                      unknown_training=["prompted"], seats=[{"name": BAD, "judge": JUDGE, "disclosed": [BAD]}])
     generated.record(model=f"{BAD}@1", constitution=BAD)
-    page, said = written(generated, show_text=True)
-    assert_harmless(page, said)
+    page, markdown = written(generated, show_text=True)
+    assert_harmless(page, markdown)
     assert ("&lt;script&gt;" in page and "nobody can tell" in page
             and "nothing says what that arm was trained on" in page)
 
@@ -227,7 +229,7 @@ def test_what_models_and_files_say_is_escaped_and_nothing_comes_from_outside(gen
 def test_every_stage_of_a_run_has_a_report(generated, step):
     if step != "generated": trained_by_hand(generated)
     if step == "evaluated": evaluate_by_hand(generated)
-    page, said = written(generated)
+    page, markdown = written(generated)
     cards = {one.what: one.number for one in headline(collect(generated))}
     assert (
         list(cards) == ["Trained", "Primary outcome", "Over-refusal", "Capability", "Pairs kept", "Held-out preference"]
@@ -235,7 +237,7 @@ def test_every_stage_of_a_run_has_a_report(generated, step):
     )
     assert ((cards["Trained"] == "not yet") == (step == "generated")
             and (cards["Primary outcome"] == "not yet") == (step != "evaluated"))
-    assert (("Declared claims" in page) == (step == "evaluated") == ("### Declared claims" in said)
+    assert (("Declared claims" in page) == (step == "evaluated") == ("### Declared claims" in markdown)
             and "What this run does not show" in page)
     assert [list(row) for row in headline(collect(generated))] == read_json(generated.path("headline.json"), list)
 
@@ -248,9 +250,9 @@ def test_every_number_of_the_headline_is_in_the_metrics(evaluated):
         elif isinstance(value, int | float): numbers.append(value)
     walk(read_json(evaluated.path("metrics.json")))
     for what in ("Primary outcome", "Over-refusal", "Held-out preference"):
-        said = (f"{cards[what].number} {cards[what].basis}".replace("−", "-")
+        card_text = (f"{cards[what].number} {cards[what].basis}".replace("−", "-")
                 .replace("< 0.001", "").replace("0.50 before", ""))
-        for text in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?", said):
+        for text in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?", card_text):
             digits = len(text.partition(".")[2])
             assert any(abs(round(abs(value), digits) - abs(float(text))) < 1e-9 for value in numbers), (what, text)
     assert ("DEMO set by judge logits, unofficial" in cards["Primary outcome"].basis
@@ -263,15 +265,15 @@ def test_safety_and_over_refusal_are_in_the_headline_whatever_is_primary(evaluat
     metrics = read_json(evaluated.path("metrics.json"))
     write_json(evaluated.path("metrics.json"),
                metrics | {"declared": metrics["declared"] | {"primary": f"{outcome}: dpo - base"}})
-    said = headline(collect(evaluated))
-    assert ([one.what for one in said]
+    figures = headline(collect(evaluated))
+    assert ([one.what for one in figures]
             == ["Trained", "Primary outcome", *cards, "Capability", "Pairs kept", "Held-out preference"])
-    assert all("DEMO set" in one.basis for one in said if one.what == "Safety")
+    assert all("DEMO set" in one.basis for one in figures if one.what == "Safety")
 
 
 def test_each_table_and_figure_names_its_file(evaluated):
     from contemplative_cai.pairs.health import health
-    page = report_page(collect(evaluated), health(collect(evaluated)["kept"]))
+    page = report_page(collect(evaluated), health(collect(evaluated).kept))
     parts = [part for section in page.sections for part in section.parts if hasattr(part, "source")]
     assert (len(parts) > 25 and all(re.search(r"\.(json|jsonl|yaml)", part.source) for part in parts)
             and all(part.alt for part in parts if hasattr(part, "alt")))
@@ -283,32 +285,33 @@ def test_a_judge_below_the_bar_gets_its_banner_no_p_and_no_composite(generated):
     for good in (True, False):
         evaluate_by_hand(generated, good)
         shown[good] = written(generated)
-    for page, said in [shown[False]]:
-        assert page.count("UNCALIBRATED JUDGE") > 5 and said.count("UNCALIBRATED JUDGE") > 5
-        lines = [line for line in said.splitlines()
+    for page, markdown in [shown[False]]:
+        assert page.count("UNCALIBRATED JUDGE") > 5 and markdown.count("UNCALIBRATED JUDGE") > 5
+        lines = [line for line in markdown.splitlines()
                  if line.startswith("|") and "composite" in line and "family, corrected" not in line]
         assert lines and not any(re.search(r"\d\.\d", line) for line in lines), "a composite is shown"
         assert not any(re.search(r"<td>[^<]*composite[^<]*</td>[^\n]*\d\.\d", line) for line in page.splitlines())
-        table = said[said.index("### Declared claims"):said.index("### Kept within")]
+        table = markdown[markdown.index("### Declared claims"):markdown.index("### Kept within")]
         assert all(line.split("|")[6].strip() == "-" for line in table.splitlines() if "UNCALIBRATED" in line)
-        assert not re.search(r"p (<|&lt;|0\.)", said), "a p is shown"
-    page, said = shown[True]
-    assert ("UNCALIBRATED JUDGE" not in said and "(Holm)" in said and "The composite under other weights" in page
-            and re.search(r"composite \| logits \| 0\.\d\d", said))
+        assert not re.search(r"p (<|&lt;|0\.)", markdown), "a p is shown"
+    page, markdown = shown[True]
+    assert ("UNCALIBRATED JUDGE" not in markdown and "(Holm)" in markdown
+            and "The composite under other weights" in page
+            and re.search(r"composite \| logits \| 0\.\d\d", markdown))
     cards = {one.what: one for one in headline(collect(generated))}
     assert (cards["Primary outcome"].number == "no claim"
             and "UNCALIBRATED JUDGE" in cards["Primary outcome"].basis and "Over-refusal" in cards)
 
 
 def test_limits_follow_from_what_is_there(evaluated):
-    said = " ".join(limits(collect(evaluated)))
-    assert ("not comparable with any leaderboard" in said and "capability has not been measured" in said
-            and "replaced" not in said and "trained again" not in said)
+    sentences = " ".join(limits(collect(evaluated)))
+    assert ("not comparable with any leaderboard" in sentences and "capability has not been measured" in sentences
+            and "replaced" not in sentences and "trained again" not in sentences)
     evaluate_by_hand(evaluated, earlier=[{"primary": "words: dpo - base", "family": []}])
     trained_by_hand(evaluated, adapter="another")
-    said = " ".join(limits(collect(evaluated)))
-    assert ("'words: dpo - base' was replaced by 'violation: dpo - base'" in said
-            and "trained again after it was evaluated" in said)
+    sentences = " ".join(limits(collect(evaluated)))
+    assert ("'words: dpo - base' was replaced by 'violation: dpo - base'" in sentences
+            and "trained again after it was evaluated" in sentences)
     assert "changed after verdicts were known" in written(evaluated)[0]
 
 
@@ -330,7 +333,7 @@ def test_answers_of_other_sources_are_shown_only_when_asked_for(evaluated):
     assert (page.count("<details><summary>prompt safety") == 0
             and "40 of ailuminate, 30 of xstest" in page and page.count("<div><b>dpo</b>") == 12)
     assert all(text == "(hidden: a source of adversarial prompts; rebuild with show_text to read)"
-               for row in side_by_side(collect(evaluated)) if not row["own"] for _, text in row["answers"])
+               for row in side_by_side(collect(evaluated)) if not row.own for _, text in row.answers)
     page, _ = written(evaluated, show_text=True)
     assert page.count("<div><b>dpo</b>") == 82 and page.count("<details open") == 0
 
@@ -378,11 +381,11 @@ def test_what_keeps_runs_apart_is_said(two):
                           "unknown_training": ["prompted"], "samples": 3})
     other.path("items.jsonl").write_text("\n".join(items[1:]) + "\n")
     other.record(seed=1, constitution="charter@2")
-    said = " ".join(differences_of(compare_runs(two)))
+    sentences = " ".join(differences_of(compare_runs(two)))
     for words in ("different primary outcomes", "judged by different judges",
                   "different safety prompts (40 and 39, 39 in common)", "differ in seed (0; 1)",
                   "differ in constitution", "differ in samples (1; 3)", "nobody can tell what prompted learned from"):
-        assert words in said, words
+        assert words in sentences, words
     place = write_comparison(compare_runs(two))
     assert_harmless(place.read_text(), place.with_suffix(".md").read_text())
     assert "What keeps these runs apart" in place.read_text()
@@ -417,12 +420,9 @@ def test_a_ledger_is_added_up_by_step_and_nothing_is_invented():
     assert ([stage_of(name)
              for name in ("respond", "critique", "train", "answer dpo", "judge weigh", "play base", "evaluate")]
             == ["generate", "generate", "train", "evaluate", "evaluate", "evaluate", "evaluate"])
-    found = costs({"respond": {"tokens_in": None, "tokens_out": 4, "seconds": 1.0},
-                   "critique": {"tokens_in": None, "tokens_out": 3, "seconds": 2.0},
-                   "answer base": {"tokens_out": 5, "seconds": 2.0}, "evaluate": {"tokens_out": None, "seconds": 8.0}})
-    assert found == {"generate": {"tokens_in": None, "tokens_out": 7, "seconds": 3.0},
-                     "train": {"tokens_in": None, "tokens_out": None, "seconds": None},
-                     "evaluate": {"tokens_in": None, "tokens_out": 5, "seconds": 8.0}}
+    ledger = Ledger(stages={"respond": {"tokens_out": 4, "seconds": 1.0}, "critique": {"tokens_out": 3, "seconds": 2.0},
+                            "answer base": {"tokens_out": 5, "seconds": 2.0}, "evaluate": {"seconds": 8.0}})
+    assert costs(ledger) == {"generate": (None, 7, 3.0), "train": (None, None, None), "evaluate": (None, 5, 8.0)}
 
 
 def test_the_line_of_a_run_shows_the_primary_outcome(evaluated, capsys):

@@ -111,7 +111,7 @@ def test_other_settings_train_anew_and_keep_the_old(trained):
 def test_evaluation_is_repeatable_and_its_report_escapes_what_models_say(trained):
     run, recipe, _ = trained
     first = evaluate(run, recipe)
-    assert evaluate(run, recipe)["comparisons"] == first["comparisons"]
+    assert evaluate(run, recipe).comparisons == first.comparisons
     rows = run.path("answers.jsonl").read_text().splitlines()
     row = json.loads(rows[0]) | {"text": "<script>alert(1)</script> [ERROR]"}
     run.path("answers.jsonl").write_text("\n".join([json.dumps(row), *rows[1:]]) + "\n")

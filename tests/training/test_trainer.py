@@ -132,7 +132,7 @@ def test_all_weights_of_a_small_model_can_be_trained(run):
     base, tuned = (AutoModelForCausalLM.from_pretrained(path)
                    for path in (model_source(model_spec("random-tiny"))[0], run.path("dpo", "model")))
     assert not torch.equal(base.model.layers[0].mlp.up_proj.weight, tuned.model.layers[0].mlp.up_proj.weight)
-    assert evaluate(run, recipe)["probed"][1]["nats"] != 0
+    assert evaluate(run, recipe).probed[1].nats != 0
     assert ("from_pretrained(\"path/to/this/folder\")" in write_card(run).read_text()
             and "training all weights" in write_card(run).read_text())
 
