@@ -19,13 +19,14 @@ def holds_data(axes):
 
 def watched_png(figure):
     empty = [axes for axes in figure.axes if axes.axison and axes.get_visible() and not holds_data(axes)]
-    if empty or not figure.axes: print("a figure without data:", empty, file=sys.stderr)
+    if empty or not (figure.axes or figure.words): print("a figure without data:", empty, file=sys.stderr)
     return drawn_before(figure)
 
 plot.png = watched_png
 '''
 LINE = [("setup", {}), ("generate", {"recipe": "smoke", "settings": {"n_few_shot": 1}}), ("review", {}), ("train", {}),
-        ("evaluate", {"n_games": 1}), ("quickstart", {"recipe": "smoke"}), ("smoke-test", {"n_prompts": 4})]
+        ("evaluate", {"n_games": 1}), ("quickstart", {"recipe": "smoke"}),
+        ("smoke-test", {"settings": {"answer_tokens": 20}})]
 assert {step for step, _ in LINE} == set(STEPS)
 
 
@@ -99,7 +100,7 @@ def test_the_recipe_in_force_is_shown_with_what_differs(executed, step):
     tables = [shown(output) for output in outputs(notebook) if "<div style='columns" in shown(output)]
     assert len(tables) == 1 and "n_prompts" in tables[0]
     if step == "generate": assert "every key as in its file" in tables[0]
-    if step == "smoke-test": assert "n_prompts 4 (file: 8)" in tables[0] and "font-weight:bold" in tables[0]
+    if step == "smoke-test": assert "answer_tokens 20 (file: 24)" in tables[0] and "font-weight:bold" in tables[0]
 
 
 @pytest.mark.parametrize("step, figures", [("generate", 3), ("train", 2), ("evaluate", 3), ("quickstart", 3)])

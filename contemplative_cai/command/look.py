@@ -143,8 +143,10 @@ def leaks(drawn: Drawn,
           ) -> Grid:
     "What is learned from, against what is tested on or guarded."
     def row(entry):
-        return {name.replace("_", " "): "not on this machine" if value is None else value
-                for name, value in entry.items()}
+        absent = "" if entry["held_out_prompts"] is not None else " (not on this machine)"
+        return {name.replace("_", " "): value for name, value in entry.items()} | {
+            "held out": f"{entry['held_out']}{absent}"
+        }
     return grid([row(dict(entry)) for entry in drawn.leakage.table], empty="Nothing is held out.")
 
 
