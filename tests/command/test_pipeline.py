@@ -37,6 +37,7 @@ def outputs(path):
     return [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
 
 
+@pytest.mark.long
 def test_smoke_test_notebook(runs):
     done = ccai("run", "smoke-test")
     assert done.returncode == 0, done.stderr
@@ -45,6 +46,7 @@ def test_smoke_test_notebook(runs):
     )
 
 
+@pytest.mark.long
 def test_setup_generate_review_train_evaluate_by_the_command(runs):
     "The five steps on the random model; the recipe is given once and remembered."
     assert ccai("run", "setup", "--run", "line").returncode == 0
@@ -68,6 +70,7 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
     assert again.returncode == 0 and "all done before" in again.stderr, again.stderr
 
 
+@pytest.mark.long
 def test_quickstart_on_the_real_model(runs):
     "The embedded model with small parameters: real texts, real DPO, a report."
     small = dict(n_prompts=6, critique_tokens=32, answer_tokens=40, revision_tokens=48, epochs=1, n_eval_prompts=2,
@@ -79,6 +82,7 @@ def test_quickstart_on_the_real_model(runs):
     assert manifest["model"].startswith("smollm2-135m@") and manifest["steps"]["evaluate"]["status"] == "done"
 
 
+@pytest.mark.long
 def test_plain_papermill_from_the_root(runs, tmp_path):
     done = subprocess.run(
         [str(Path(sys.executable).with_name("papermill")), "nbs/pipelines/03_generate.ipynb",
@@ -89,6 +93,7 @@ def test_plain_papermill_from_the_root(runs, tmp_path):
     assert open_run("demo").manifest["recipe"]["n_prompts"] == 4
 
 
+@pytest.mark.long
 def test_in_place_as_jupyterlab_runs_it(runs):
     "JupyterLab starts the kernel in the notebook's own folder."
     from nbclient import NotebookClient
@@ -126,6 +131,7 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
 SLOW = ["-p", "n_prompts=24", "-p", "batch_size=2", "-p", "answer_tokens=48"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_leave_a_run_that_goes_on(runs, how):
     process = subprocess.Popen([*CCAI, "run", "generate", "--recipe", "smoke", *SLOW], cwd=ROOT, stderr=subprocess.PIPE,
@@ -147,6 +153,7 @@ GENERATE = ("from contemplative_cai.core.recipe import load_recipe; from contemp
             "2, 'temperature': 0.9}))")
 
 
+@pytest.mark.long
 def test_kill_9_in_the_middle_of_generation_gives_the_same_pairs(runs):
     "Killed three times at different moments, then finished: the same bytes as without a kill, and nothing done twice."
     def start(name):
@@ -235,6 +242,7 @@ def test_help_teaches():
     assert "learning_rate" in shown and "peak learning rate of DPO" in shown and "exit status" in shown
 
 
+@pytest.mark.long
 def test_executed_copies_are_signed_and_sources_untouched(runs):
     from nbformat.sign import NotebookNotary
     source = (ROOT / "nbs" / "pipelines" / "04_review.ipynb").read_bytes()

@@ -54,6 +54,7 @@ print(json.dumps(measured | {"length": max(tokens(row, side) for row in rows for
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("values,scale", [
     ({"train_batch_size": 1}, 1.0), pytest.param({"train_batch_size": 2}, 1.5, marks=pytest.mark.slow),
     pytest.param({"train_batch_size": 4, "gradient_checkpointing": True}, 1.0, marks=pytest.mark.slow)

@@ -76,6 +76,7 @@ NURSERY = """
 """
 
 
+@pytest.mark.long
 def test_twenty_kills_change_nothing(runs, tmp_path):
     """SIGKILL at twenty random moments of one generation with the embedded model:
     the same files byte for byte, and only calls in flight made again."""

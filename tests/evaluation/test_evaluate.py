@@ -435,6 +435,7 @@ def test_a_principle_is_asked_for_by_name_and_a_part_of_it_is_not_the_principle(
 
 # killed anywhere
 
+@pytest.mark.long
 def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
     """kill -9 while arms answer, and while the judge weighs;
     the same command goes on, and the numbers are those of an evaluation that nobody stopped."""

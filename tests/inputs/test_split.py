@@ -420,6 +420,7 @@ def test_the_command_refuses_a_leak_before_anything_is_written(tmp_path, scripte
     assert main(argv) == 2 and "leak: " in capsys.readouterr().err and not (runs / "mine").exists()
 
 
+@pytest.mark.long
 def test_the_mixed_recipe_runs_as_the_command_says(tmp_path, runs):
     """Two sources, a held-out hazard, combined principles:
     through the notebook, into the manifest and the split; no foreign text on the way."""

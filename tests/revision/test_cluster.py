@@ -25,7 +25,7 @@ from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.revision import cluster
 from contemplative_cai.revision.cluster import ChainActor, ray_llm, recipe_chain
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'cluster'")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'cluster'")]
 OUTPUTS = ("pairs.jsonl", "dropped.jsonl", "split.json")
 DRIVER = """
 import sys

@@ -327,6 +327,7 @@ def test_principles_are_sampled_by_the_seed_or_routed_by_the_model(contemplative
             == sorted(["boundless_care"] * 3 + ["emptiness"] * 3)), "the place on the list cancels out"
 
 
+@pytest.mark.long
 def test_parts_are_played_by_different_models(contemplative):
     "Critic and reviser are opened by name; the pair says who wrote what."
     recipe = build_recipe({"model": "random-tiny", "reviser": "random-tiny", "device": "cpu", "dtype": "float32",
