@@ -1,4 +1,7 @@
-"""Contemplative constitutional AI: generate, review, train, evaluate. A name below is imported when it is first used."""
+"""Contemplative constitutional AI: generate, review, train, evaluate.
+
+A name below is imported when it is first used.
+"""
 __version__ = "0.1.0"
 
 from importlib import import_module

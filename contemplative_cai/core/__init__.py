@@ -1,1 +1,2 @@
-"""Records, errors, files, the run folder, the journal, the recipe: what everything stands on; knows no model and no statistics."""
+"""Records, errors, files, the run folder, the journal, the recipe: what everything stands on;
+knows no model and no statistics."""

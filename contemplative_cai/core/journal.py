@@ -170,15 +170,17 @@ class Journal:
 
     def totals(self) -> dict[str, dict]:
         "Calls, tokens, seconds and open failures by stage; tokens nobody counted are null."
-        query = """SELECT stage, COUNT(*), SUM(json_extract(completion, '$.prompt_tokens')), SUM(json_extract(completion, '$.completion_tokens')), SUM(json_extract(completion, '$.cached_tokens')), SUM(seconds)
+        query = """SELECT stage, COUNT(*), SUM(json_extract(completion, '$.prompt_tokens')),
+                          SUM(json_extract(completion, '$.completion_tokens')),
+                          SUM(json_extract(completion, '$.cached_tokens')), SUM(seconds)
                    FROM calls GROUP BY stage"""
-        found = {stage: {"calls": calls, "tokens_in": read, "tokens_out": written, "tokens_cached": cached,
-                         "seconds": round(seconds, 1), "failed": 0}
-                 for stage, calls, read, written, cached, seconds in self._db.execute(query)}
+        totals = {stage: {"calls": calls, "tokens_in": read, "tokens_out": written, "tokens_cached": cached,
+                          "seconds": round(seconds, 1), "failed": 0}
+                  for stage, calls, read, written, cached, seconds in self._db.execute(query)}
         for stage, count in self._db.execute("SELECT stage, COUNT(*) FROM failures GROUP BY stage"):
-            found.setdefault(stage, {"calls": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": None, "seconds": 0.0,
-                                     "failed": 0})["failed"] = count
-        return found
+            nothing = {"calls": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": None, "seconds": 0.0}
+            totals.setdefault(stage, dict(nothing))["failed"] = count
+        return totals
 
 # %% ../../nbs/01_core/05_journal.ipynb #0000000a
 def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:

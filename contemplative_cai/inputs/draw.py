@@ -145,7 +145,7 @@ class Drawn:
 def draw(recipe: Recipe,
          run: Run | None = None,  # whose split counts; None: as the recipe divides
          ) -> Drawn:
-    "Draw a recipe's prompts and divide them; nothing is written. Raises `InputError` when the run's split is another's."
+    "Draw a recipe's prompts and divide them, in memory; raises `InputError` when the run's split is another's."
     prompts = recipe_prompts(recipe)
     return Drawn(recipe, prompts, recipe_split(recipe, prompts, run.path("split.json") if run else None))
 

@@ -254,10 +254,13 @@ CARD = """---
 
 # {{ title }}
 
-{{ pairs | length }} preference pairs from {{ prompts }} prompts: a language model answered each prompt, criticised its answer by one principle of a constitution, and answered again. The second answer is `chosen`, the first `rejected`.
+{{ pairs | length }} preference pairs from {{ prompts }} prompts: a language model answered each prompt, criticised {#
+#}its answer by one principle of a constitution, and answered again. The second answer is `chosen`, {#
+#}the first `rejected`.
 {% if harmful %}
 
-> **Content warning.** Prompts of {{ harmful | join(", ") }} were written to elicit harmful answers, and both sides of a pair may be such answers. No row is quoted on this page.
+> **Content warning.** Prompts of {{ harmful | join(", ") }} were written to elicit harmful answers, and both sides {#
+#}of a pair may be such answers. No row is quoted on this page.
 {% endif %}
 
 ## What is in it
@@ -268,9 +271,11 @@ CARD = """---
 | {{ name }} | {{ rows | length }} | {{ rows | map(attribute="prompt_id") | unique | list | length }} |
 {% endfor %}
 
-Divided by {{ split.by }}: {{ kept_together }}{% if split.held_out %} (held out: {{ split.held_out | join(", ") }}){% endif %}.
+Divided by {{ split.by }}: {{ kept_together }}{% if split.held_out %} (held out: {#
+#}{{ split.held_out | join(", ") }}){% endif %}.
 {%- if empty %} Parts without pairs are left out: {{ empty | join(", ") }}.{% endif %}
-{%- if nowhere %} {{ nowhere }} pairs are in no part: their principle is held out, and their prompts are trained on under others.{% endif %}
+{%- if nowhere %} {{ nowhere }} pairs are in no part: their principle is held out, and their prompts are trained on {#
+#}under others.{% endif %}
 
 
 ```python
@@ -279,7 +284,8 @@ pairs = load_dataset("OWNER/NAME")  # or this folder
 DPOTrainer(..., train_dataset=pairs["{{ first }}"])  # TRL takes it as it is
 ```
 
-`prompt`, `chosen` and `rejected` are lists of turns (`role`, `content`). The other columns say where a row comes from: {% for name in columns %}`{{ name }}`{{ ", " if not loop.last else "." }}{% endfor %}
+`prompt`, `chosen` and `rejected` are lists of turns (`role`, `content`). The other columns say where a row comes {#
+#}from: {% for name in columns %}`{{ name }}`{{ ", " if not loop.last else "." }}{% endfor %}
 
 
 ## Yield
@@ -347,7 +353,8 @@ Revision request:
 | key | model | licence |
 |---|---|---|
 {% for key, spec in models.items() %}
-| `{{ key }}` | {% if not spec %}not one that this project knows{% elif spec.hub_id %}{{ spec.hub_id }} at {{ spec.revision }}{% else %}{{ spec.name }}{% endif %} | {{ spec.licence if spec else "as its owner says" }} |
+| `{{ key }}` | {% if not spec %}not one that this project knows{% elif spec.hub_id %}{{ spec.hub_id }} at {#
+#}{{ spec.revision }}{% else %}{{ spec.name }}{% endif %} | {{ spec.licence if spec else "as its owner says" }} |
 {% endfor %}
 
 ## Licences of the prompts
@@ -371,7 +378,9 @@ Answers, critiques and revisions were written by the models above.
 {% if not recipe %}
 The recipe was not recorded.
 {% else %}
-In a clone of contemplative_cai{% if commit %} at commit `{{ commit.split("+")[0] }}`{% if "+" in commit %} (and changes that were not committed){% endif %}{% endif %}, with this `recipe.yaml` (other keys have their defaults; files of one's own are named without their folders):
+In a clone of contemplative_cai{% if commit %} at commit `{{ commit.split("+")[0] }}`{% if "+" in commit %} (and {#
+#}changes that were not committed){% endif %}{% endif %}, with this {#
+#}`recipe.yaml` (other keys have their defaults; files of one's own are named without their folders):
 
 ```yaml
 {{ recipe }}```
@@ -390,7 +399,8 @@ ccai run generate --run {{ run }} --recipe recipe.yaml
 
 ## Citation
 
-Source of the principles ({{ cited | join(", ") }}): Laukkonen et al., [arXiv:2504.15125](https://arxiv.org/abs/2504.15125). The words of the constitution and the data are not theirs.
+Source of the principles ({{ cited | join(", ") }}): Laukkonen et al., {#
+#}[arXiv:2504.15125](https://arxiv.org/abs/2504.15125). The words of the constitution and the data are not theirs.
 {% endif %}
 """
 

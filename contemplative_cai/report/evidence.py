@@ -124,7 +124,8 @@ def number(value: float | None,
            signed: bool = False,  # with a plus sign
            ) -> str:
     "A bare number, or a dash where there is none."
-    return "-" if value is None else f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    if value is None: return "-"
+    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def interval_words(mean: Estimate | None,
