@@ -91,7 +91,8 @@ def test_a_stage_has_one_line_of_progress_in_a_cell(executed, step):
     for cell in executed[step].cells:
         lines = [str(output.data.get("text/plain", "")) for output in cell.get("outputs", []) if "data" in output]
         stages = [line.split(":")[0] for line in lines if re.match(r"[a-z ]+: \d+ of \d+ ", line)]
-        assert len(stages) == len(set(stages)), stages
+        twice = [stage for stage in set(stages) if stages.count(stage) > 1 + stage.startswith("judge ")]
+        assert not twice, f"{twice}: only a judge may have two lines, being measured before it is asked"
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -17,6 +17,7 @@ from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.make import load_split
 from contemplative_cai.training.search import open_study, read_space, search
 
+pytestmark = pytest.mark.long  # whole trainings
 RECIPE = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 14, "validation_share": 0.3,
           "filters": "empty,identical", "epochs": 2, "max_length": 256, "train_batch_size": 4, "accumulation": 1,
           "eval_steps": 2, "learning_rate": 0.01}

@@ -29,6 +29,7 @@ from contemplative_cai.training.rows import training_pairs
 from contemplative_cai.training.train import train
 from contemplative_cai.training.watch import metrics_row, read_metrics
 
+pytestmark = pytest.mark.long  # whole trainings
 RECIPE = ({"model": "random-tiny", "dtype": "float32", "device": "cpu", "n_prompts": 10, "filters": "empty,identical",
            "epochs": 2, "learning_rate": 0.01, "max_length": 256, "train_batch_size": 4, "accumulation": 1,
            "save_steps": 2, "test_share": 0.4, "n_eval_prompts": 4, "answer_tokens": 12, "resamples": 200}

@@ -34,6 +34,7 @@ from contemplative_cai.training.train import check_training, launch_names, train
 from contemplative_cai.training.trainer import ByLength, Halted, check_base, rewind, watched_answers
 from contemplative_cai.training.watch import LN2, read_metrics
 
+pytestmark = pytest.mark.long  # whole trainings
 RECIPE = {
     "model": "random-tiny",
     "dtype": "float32",
