@@ -75,12 +75,14 @@ def _dequantize(gguf: Path) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
         print("preparing the embedded model: once, about half a minute", flush=True)
         tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name,
                                                      dtype=torch.float32).to(torch.bfloat16)
         model.hf_quantizer, model.is_quantized = None, False  # these three keep a GGUF-loaded model from being saved
         del model.config.quantization_config
+        disable_progress_bar()
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return make
@@ -91,6 +93,7 @@ def _random_model(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
     texts = [json.loads(line)["text"]
              for line in (project_root() / "data/prompts/practice.jsonl").read_text(encoding="utf-8").splitlines()]
     raw = Tokenizer(models.BPE())
@@ -107,6 +110,7 @@ def _random_model(folder: Path) -> None:
                                              num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
                                              max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
                                              pad_token_id=0, tie_word_embeddings=True))
+    disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
