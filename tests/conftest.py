@@ -1,5 +1,6 @@
 """Fixtures: a runs folder of one's own, the scripted model, and the shared data where it lies."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from contemplative_cai.inputs.constitution import load_constitution
 
 settings.register_profile("repeatable", derandomize=True)  # a red test is red again on the next run, here and in CI
 settings.load_profile("repeatable")
+
+# a shell starts what runs in the background deaf to Ctrl-C, and so would be what the tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):

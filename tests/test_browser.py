@@ -28,8 +28,9 @@ KERNEL_IDLE = re.compile(r"\| Idle$")
 QUESTION, ANSWER = "<u>Who</u> is right?", '<img src=x onerror="window.ran=true"> He is.'
 REVISION = "<b>Nobody</b> yet. <script>window.ran=true</script> Ask & listen."
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and os.environ.get("CCAI_BROWSER") != "required",
-                                reason="no chromium on PATH (CCAI_BROWSER=required makes this a failure)")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(
+    CHROMIUM is None and os.environ.get("CCAI_BROWSER") != "required",
+    reason="no chromium on PATH (CCAI_BROWSER=required makes this a failure)")]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from support import ROOT
 
 from contemplative_cai.core.project import STEPS, notebook_path
 
+pytestmark = pytest.mark.long  # one line of runs, from setup to report
+
 # runs in the kernel: a figure that is shown while axes of it hold no data is reported on stderr, which fails the test
 WATCH_FIGURES = '''
 import sys

@@ -223,15 +223,7 @@ def test_a_bad_address_is_refused(url):
 def gone(name="endpoint"): return not [thread for thread in threading.enumerate() if thread.name == name]
 
 
-@pytest.fixture
-def hears_ctrl_c():
-    "A shell starts what runs in the background deaf to it."
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_ends_at_once_and_keeps_what_was_finished(tmp_path, hears_ctrl_c):
+def test_ctrl_c_ends_at_once_and_keeps_what_was_finished(tmp_path):
     def slow(handler, asked): return asked != "quick" and (time.sleep(8) or handler.drop())
     rows = [user("quick")] + [user(f"question {i}") for i in range(40)]
     with Server(slow) as server, Journal(tmp_path / "j.sqlite") as journal:
