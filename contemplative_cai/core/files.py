@@ -19,10 +19,7 @@ from pydantic_core import ErrorDetails
 from .project import brief, read_text
 from .schema import InputError, Record
 
-# %% ../../nbs/01_core/03_files.ipynb #00000003
-R = TypeVar("R", bound=Record)
-
-# %% ../../nbs/01_core/03_files.ipynb #00000005
+# %% ../../nbs/01_core/03_files.ipynb #n0050000
 def write_text(path: Path,  # file to replace
                text: str,  # its new content
                ) -> None:
@@ -44,7 +41,7 @@ def write_json(path: Path,  # file to replace
     "Replace a JSON file in one step."
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-
+# %% ../../nbs/01_core/03_files.ipynb #n0050003
 _REMEDY = "restore the file, or move it away and rerun the step that writes it"
 
 
@@ -70,6 +67,9 @@ def read_json(path: Path,  # a JSON file
         raise InputError(f"{path}: expected a JSON {kind.__name__}, found {type(value).__name__}; {_REMEDY}")
     return value
 
+# %% ../../nbs/01_core/03_files.ipynb #n0050006
+R = TypeVar("R", bound=Record)
+
 
 def write_rows(path: Path,  # JSONL file to replace
                rows: Iterable[Record],  # one line each
@@ -92,7 +92,7 @@ def read_rows(path: Path,  # JSONL file; a missing one has no rows
                              "restore the line, or move the file away and rerun the step that writes it") from None
     return rows
 
-# %% ../../nbs/01_core/03_files.ipynb #x7045316
+# %% ../../nbs/01_core/03_files.ipynb #n0070000
 class FileRecord(Record):
     "What a JSON file of a run's folder holds."
     # the field that takes the whole of a file without a version; empty: such files have the same fields
@@ -107,7 +107,7 @@ class FileRecord(Record):
         versioned = isinstance(value, dict) and "schema_version" in value
         return {cls.wraps: value} if cls.wraps and not versioned else value
 
-
+# %% ../../nbs/01_core/03_files.ipynb #n0070003
 F = TypeVar("F", bound=FileRecord)
 # pydantic's kinds of errors in plain words; others keep pydantic's own
 PLAIN = {"missing": "is missing", "extra_forbidden": "is not a key of this file"}
@@ -120,7 +120,7 @@ def _misfit(error: ErrorDetails) -> str:
     if error["type"] in PLAIN: return f"'{key}' {PLAIN[error['type']]}"
     return f"'{key}': {error['msg'].removeprefix('Value error, ')}, found {brief(repr(error['input']))}"
 
-
+# %% ../../nbs/01_core/03_files.ipynb #n0070006
 def check_record(value: Any,  # what a JSON file held
                  kind: type[F],  # record to build of it
                  path: Path,  # the file, for the message
@@ -149,7 +149,7 @@ def write_record(path: Path,  # file to replace
     "Replace a JSON file in one step by a record, with its schema version."
     write_json(path, record.model_dump(mode="json"))
 
-# %% ../../nbs/01_core/03_files.ipynb #00000007
+# %% ../../nbs/01_core/03_files.ipynb #n0110000
 def repair_log(path: Path,  # append-only JSONL file
                ) -> None:
     "Cut off a last line that has no end."
@@ -167,7 +167,7 @@ def append_row(path: Path,  # append-only JSONL file; made when it is not there
         file.flush()
         os.fsync(file.fileno())
 
-# %% ../../nbs/01_core/03_files.ipynb #00000009
+# %% ../../nbs/01_core/03_files.ipynb #n0130000
 def read_lines(path: Path,  # a log that a training writes as it goes
                ) -> list[dict]:
     "Its lines; a last line without an end is not one, and a file that is not there has none."

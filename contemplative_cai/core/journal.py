@@ -20,7 +20,7 @@ from .files import FileRecord, read_record, write_record
 from .run import Run, now
 from .schema import InputError, Record
 
-# %% ../../nbs/01_core/05_journal.ipynb #00000004
+# %% ../../nbs/01_core/05_journal.ipynb #n0040000
 # file systems without shared memory between machines
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "fuse.sshfs",
            "fuse.glusterfs", "fuse.s3fs")
@@ -36,10 +36,10 @@ def file_system(path: Path,  # a file or folder; need not exist yet
         fields = line.split(" ")
         point = Path(fields[4].encode().decode("unicode_escape"))
         if "-" in fields and (point == place or point in place.parents):
-            best = max(best, (len(point.parts), fields[fields.index("-") + 1]), key=lambda found: found[0])
+            best = max(best, (len(point.parts), fields[fields.index("-") + 1]), key=lambda mount: mount[0])
     return best[1]
 
-# %% ../../nbs/01_core/05_journal.ipynb #00000007
+# %% ../../nbs/01_core/05_journal.ipynb #n0070000
 # bytes up to which the whole file is checked when it is opened; damage in a larger one shows when its rows are read
 CHECKED_BELOW = 1e9
 SCHEMA = (("CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, stage TEXT NOT NULL, completion TEXT NOT NULL, "
@@ -48,7 +48,29 @@ SCHEMA = (("CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, stage TEXT N
            "attempts INTEGER NOT NULL, ended TEXT NOT NULL)"))
 
 
-def _said(path: Path, error: sqlite3.Error) -> Exception:
+def _check_content(db: sqlite3.Connection, path: Path) -> None:
+    "Refuse a damaged file and another program's."
+    if path.stat().st_size < CHECKED_BELOW:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok": raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+    tables = ({name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+              - {"calls", "failures"})
+    if tables: raise sqlite3.DatabaseError(f"it holds another program's tables: {', '.join(sorted(tables))}")
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    "Make the tables that are missing, and the column that older journals lack."
+    db.execute(f"PRAGMA journal_mode={'DELETE' if file_system(path) in NETWORK else 'WAL'}")
+    db.execute("PRAGMA synchronous=FULL")
+    _check_content(db, path)
+    for statement in SCHEMA: db.execute(statement)
+    if "alike" not in {row[1] for row in db.execute("PRAGMA table_info(calls)")}:
+        db.execute("ALTER TABLE calls ADD COLUMN alike TEXT")
+    db.execute("CREATE INDEX IF NOT EXISTS calls_alike ON calls (alike)")
+    db.execute("SELECT key, stage, completion, seconds, ended FROM calls LIMIT 1")
+
+# %% ../../nbs/01_core/05_journal.ipynb #n0070003
+def _trouble(path: Path, error: sqlite3.Error) -> Exception:
     "What SQLite complains about, with what to do."
     text = str(error)
     if "unable to open" in text or "readonly" in text:
@@ -65,7 +87,64 @@ def _said(path: Path, error: sqlite3.Error) -> Exception:
                           "'ccai repair RUN' saves the calls that can still be read; or restore the file from a copy")
     return error
 
+# %% ../../nbs/01_core/05_journal.ipynb #n0070006
+@contextmanager
+def _transaction(db: sqlite3.Connection, path: Path) -> Generator[sqlite3.Connection]:
+    "All rows or none; a full disk, a lock or damage becomes an error that says what to do."
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield db
+        db.execute("COMMIT")
+    except BaseException as error:
+        if db.in_transaction: db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error): raise _trouble(path, error) from None
+        raise
 
+
+def _rows_for(db: sqlite3.Connection, path: Path, query: str, values: list[str]) -> Iterator[tuple]:
+    "Rows for the values, which `{marks}` in the query stands for, 500 at a time."
+    try:
+        for start in range(0, len(values), 500):
+            part = values[start:start + 500]
+            yield from db.execute(query.format(marks=",".join("?" * len(part))), part)
+    except sqlite3.Error as error: raise _trouble(path, error) from None
+
+# %% ../../nbs/01_core/05_journal.ipynb #n0160000
+def _totals(db: sqlite3.Connection) -> dict[str, dict]:
+    "Calls, tokens, seconds and open failures by stage."
+    query = """SELECT stage, COUNT(*), SUM(json_extract(completion, '$.prompt_tokens')),
+                      SUM(json_extract(completion, '$.completion_tokens')),
+                      SUM(json_extract(completion, '$.cached_tokens')), SUM(seconds)
+               FROM calls GROUP BY stage"""
+    totals = {stage: {"calls": calls, "tokens_in": read, "tokens_out": written, "tokens_cached": cached,
+                      "seconds": round(seconds, 1), "failed": 0}
+              for stage, calls, read, written, cached, seconds in db.execute(query)}
+    for stage, count in db.execute("SELECT stage, COUNT(*) FROM failures GROUP BY stage"):
+        nothing = {"calls": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": None, "seconds": 0.0}
+        totals.setdefault(stage, dict(nothing))["failed"] = count
+    return totals
+
+# %% ../../nbs/01_core/05_journal.ipynb #n0180000
+_GET = "SELECT key, completion FROM calls WHERE key IN ({marks})"
+_GET_ALIKE = ("SELECT alike, completion FROM calls WHERE alike IN ({marks}) "
+              "AND json_extract(completion, '$.finish_reason') = 'stop' ORDER BY ended, key")
+_SAVE = "INSERT OR IGNORE INTO calls (key, stage, completion, seconds, ended, alike) VALUES (?, ?, ?, ?, ?, ?)"
+_FAIL = ("INSERT INTO failures VALUES (?, ?, ?, 1, ?) ON CONFLICT(key) DO UPDATE SET reason = "
+         "excluded.reason, attempts = attempts + 1, ended = excluded.ended")
+
+# %% ../../nbs/01_core/05_journal.ipynb #n0190000
+def _opened(path: Path, wait: float) -> sqlite3.Connection:
+    "The file, ready for use; nothing stays open when it cannot be used."
+    db = None
+    try:
+        db = sqlite3.connect(path, timeout=wait, isolation_level=None)
+        _prepare(db, path)
+    except sqlite3.Error as error:
+        if db is not None: db.close()
+        raise _trouble(path, error) from None
+    return db
+
+# %% ../../nbs/01_core/05_journal.ipynb #n0190003
 class Journal:
     "The model calls of a run, on disk; a context manager."
 
@@ -73,29 +152,7 @@ class Journal:
                  path: Path,  # the SQLite file; made when it is not there
                  wait: float = 30.0,  # seconds to wait for another process's lock
                  ):
-        self.path = path
-        try:
-            self._db = sqlite3.connect(path, timeout=wait, isolation_level=None)
-            self._db.execute(f"PRAGMA journal_mode={'DELETE' if file_system(path) in NETWORK else 'WAL'}")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._check()
-            for statement in SCHEMA: self._db.execute(statement)
-            if "alike" not in {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}:
-                self._db.execute("ALTER TABLE calls ADD COLUMN alike TEXT")
-            self._db.execute("CREATE INDEX IF NOT EXISTS calls_alike ON calls (alike)")
-            self._db.execute("SELECT key, stage, completion, seconds, ended FROM calls LIMIT 1")
-        except sqlite3.Error as error:
-            if hasattr(self, "_db"): self._db.close()
-            raise _said(path, error) from None
-
-    def _check(self) -> None:
-        "Refuse a damaged file and another program's."
-        if self.path.stat().st_size < CHECKED_BELOW:
-            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok": raise sqlite3.DatabaseError(verdict.splitlines()[-1])
-        tables = ({name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                  - {"calls", "failures"})
-        if tables: raise sqlite3.DatabaseError(f"it holds another program's tables: {', '.join(sorted(tables))}")
+        self.path, self._db = path, _opened(path, wait)
 
     def __enter__(self): return self
 
@@ -105,13 +162,9 @@ class Journal:
         "Close the file; what was saved stays."
         self._db.close()
 
-    def _rows(self, query: str, values: list[str]) -> Iterator[tuple]:
-        "Rows for the values, which `{marks}` in the query stands for, 500 at a time."
-        try:
-            for start in range(0, len(values), 500):
-                part = values[start:start + 500]
-                yield from self._db.execute(query.format(marks=",".join("?" * len(part))), part)
-        except sqlite3.Error as error: raise _said(self.path, error) from None
+    def _stored(self, query: str, values: list[str]) -> Iterator[tuple[str, dict]]:
+        "What a query for values finds: a digest, and the completion."
+        for name, text in _rows_for(self._db, self.path, query, values): yield name, json.loads(text)
 
     def get(
         self,
@@ -119,28 +172,13 @@ class Journal:
         alike: dict[str, tuple[str, int]] | None = None,  # key to its digest without the limit, and the limit, tokens
     ) -> dict[str, dict]:
         "The stored completions among `keys`; with `alike`, also those that ended by themselves within the limit."
-        found = {key: json.loads(text)
-                 for key, text in self._rows("SELECT key, completion FROM calls WHERE key IN ({marks})", keys)}
-        wanted = {alike[key][0]: (key, alike[key][1]) for key in keys if key not in found} if alike else {}
-        for name, text in self._rows(("SELECT alike, completion FROM calls WHERE alike IN ({marks}) "
-                                      "AND json_extract(completion, '$.finish_reason') = 'stop' ORDER BY ended, key"),
-                                     list(wanted)):
-            (key, limit), completion = wanted[name], json.loads(text)
+        completions = dict(self._stored(_GET, keys))
+        wanted = {alike[key][0]: (key, alike[key][1]) for key in keys if key not in completions} if alike else {}
+        for name, completion in self._stored(_GET_ALIKE, list(wanted)):
+            key, limit = wanted[name]
             if completion["completion_tokens"] is not None and completion["completion_tokens"] <= limit:
-                found.setdefault(key, completion)
-        return found
-
-    @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        "All rows or none; a full disk, a lock or damage becomes an error that says what to do."
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction: self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error): raise _said(self.path, error) from None
-            raise
+                completions.setdefault(key, completion)
+        return completions
 
     def save(self,
              stage: str,  # respond, critique, revise, answer
@@ -150,9 +188,9 @@ class Journal:
              ) -> None:
         "Commit a batch whole; its earlier failures are forgotten."
         share, same = seconds / max(len(completions), 1), alike or {}
-        with self._transaction() as db:
+        with _transaction(self._db, self.path) as db:
             db.executemany(
-                "INSERT OR IGNORE INTO calls (key, stage, completion, seconds, ended, alike) VALUES (?, ?, ?, ?, ?, ?)",
+                _SAVE,
                 [(key, stage, json.dumps(value, ensure_ascii=False), share, now(), same.get(key, (None,))[0])
                  for key, value in completions.items()],
             )
@@ -163,26 +201,14 @@ class Journal:
              reasons: dict[str, str],  # what went wrong, by key
              ) -> None:
         "Record calls that failed; a call that was made before keeps its completion."
-        with self._transaction() as db:
-            db.executemany(("INSERT INTO failures VALUES (?, ?, ?, 1, ?) ON CONFLICT(key) DO UPDATE SET reason = "
-                            "excluded.reason, attempts = attempts + 1, ended = excluded.ended"),
-                           [(key, stage, reason, now()) for key, reason in reasons.items()])
+        with _transaction(self._db, self.path) as db:
+            db.executemany(_FAIL, [(key, stage, reason, now()) for key, reason in reasons.items()])
 
     def totals(self) -> dict[str, dict]:
         "Calls, tokens, seconds and open failures by stage; tokens nobody counted are null."
-        query = """SELECT stage, COUNT(*), SUM(json_extract(completion, '$.prompt_tokens')),
-                          SUM(json_extract(completion, '$.completion_tokens')),
-                          SUM(json_extract(completion, '$.cached_tokens')), SUM(seconds)
-                   FROM calls GROUP BY stage"""
-        totals = {stage: {"calls": calls, "tokens_in": read, "tokens_out": written, "tokens_cached": cached,
-                          "seconds": round(seconds, 1), "failed": 0}
-                  for stage, calls, read, written, cached, seconds in self._db.execute(query)}
-        for stage, count in self._db.execute("SELECT stage, COUNT(*) FROM failures GROUP BY stage"):
-            nothing = {"calls": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": None, "seconds": 0.0}
-            totals.setdefault(stage, dict(nothing))["failed"] = count
-        return totals
+        return _totals(self._db)
 
-# %% ../../nbs/01_core/05_journal.ipynb #0000000a
+# %% ../../nbs/01_core/05_journal.ipynb #n0100000
 def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:
     "The rows of a damaged table, from both ends towards the damage, and by number where the damage is in between."
     columns = ", ".join(row[1] for row in source.execute(f"PRAGMA table_info({table})"))
@@ -199,38 +225,46 @@ def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:
     last = min((number for number in seen if number > first), default=first)
     for number in range(first + 1, last): yield from walk("ASC", f"WHERE rowid = {number}")
 
+# %% ../../nbs/01_core/05_journal.ipynb #n0250000
+def _copy_readable(path: Path, fresh: Journal) -> int:
+    "Copy all rows that can be read into a new journal; how many calls were among them."
+    saved, source = 0, sqlite3.connect(path)
+    for table, width in [("calls", 6), ("failures", 5)]:
+        try:
+            rows = [row + (None,) * (width - len(row))
+                    for row in _readable(source, table) if all(isinstance(value, str) for value in row[:3])]
+        except sqlite3.Error: rows = []  # not even the table's description can be read
+        with _transaction(fresh._db, fresh.path) as db:
+            db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * width)})", rows)
+        saved += len(rows) if table == "calls" else 0
+    source.close()
+    fresh._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return saved
 
+
+def _replace(path: Path, draft: Path) -> Path:
+    "Put the draft in the damaged file's place; where that is now."
+    old = next(name for i in range(1, 1000) if not (name := path.with_name(f"{path.name}.damaged-{i}")).exists())
+    shutil.move(path, old)
+    for end in ("-wal", "-shm"): path.with_name(path.name + end).unlink(missing_ok=True)
+    os.replace(draft, path)
+    return old
+
+# %% ../../nbs/01_core/05_journal.ipynb #n0250002
 def salvage(path: Path,  # a journal that cannot be used
             ) -> tuple[int, Path]:
     """A new journal of all rows that can be read, in the old one's place;
     how many calls, and where the old file is now. Raises `InputError` when none can."""
-    draft, old = path.with_name(f".{path.name}.{os.getpid()}"), next(
-        name for i in range(1, 1000) if not (name := path.with_name(f"{path.name}.damaged-{i}")).exists()
-    )
-    saved = 0
-    with Journal(draft) as fresh:
-        source = sqlite3.connect(path)
-        for table, width in [("calls", 6), ("failures", 5)]:
-            try:
-                rows = [row + (None,) * (width - len(row))
-                        for row in _readable(source, table) if all(isinstance(value, str) for value in row[:3])]
-            except sqlite3.Error: rows = []  # not even the table's description can be read
-            with fresh._transaction() as db:
-                db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * width)})", rows)
-            saved += len(rows) if table == "calls" else 0
-        source.close()
-        fresh._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if saved:
-        shutil.move(path, old)
-        for end in ("-wal", "-shm"): path.with_name(path.name + end).unlink(missing_ok=True)
-        os.replace(draft, path)
+    draft, old = path.with_name(f".{path.name}.{os.getpid()}"), None
+    with Journal(draft) as fresh: saved = _copy_readable(path, fresh)
+    if saved: old = _replace(path, draft)
     for end in ("", "-wal", "-shm"): draft.with_name(draft.name + end).unlink(missing_ok=True)
-    if not saved:
+    if old is None:
         raise InputError(f"{path}: no call in it can be read; restore it from a copy, or move it away and rerun: "
                          "its calls will be made again")
     return saved, old
 
-# %% ../../nbs/01_core/05_journal.ipynb #0000000d
+# %% ../../nbs/01_core/05_journal.ipynb #n0130000
 class LedgerEntry(Record):
     "What one stage has cost; None where nobody measured."
     tokens_in: int | None = None
@@ -254,7 +288,7 @@ def read_ledger(run: Run,  # any run
     path = run.path("ledger.json")
     return read_record(path, Ledger) if path.exists() else Ledger()
 
-
+# %% ../../nbs/01_core/05_journal.ipynb #n0130003
 def write_ledger(run: Run,  # the run to account for
                  # stage to what it has cost, by the fields of `LedgerEntry`.
                  # Seconds are this session's and are added up

@@ -147,6 +147,7 @@ class _OneKeyEach(BaseConstructor):
     "A YAML loader in which a key may appear once."
 
     def construct_mapping(self, node, deep=False):
+        "A mapping, after its keys were looked at; raises YAML's own error where one stands twice or is no name."
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for i, (key, (key_node, _)) in enumerate(zip(keys, node.value)):
             if key in keys[:i]:

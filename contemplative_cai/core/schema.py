@@ -7,11 +7,12 @@ __all__ = ['Text', 'Conversation', 'digest', 'Record', 'Named', 'Message', 'Prom
            'Criterion', 'Rubric', 'Generated', 'Response', 'Critique', 'Revision', 'Triple', 'PreferencePair',
            'Dropped', 'Answer', 'Verdict', 'asked_text']
 
-# %% ../../nbs/01_core/01_schema.ipynb #00000002
+# %% ../../nbs/01_core/01_schema.ipynb #n0020000
 import hashlib
 import html
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,7 +35,7 @@ def digest(value: Any,  # records, dicts, lists, strings, numbers
     text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
-# %% ../../nbs/01_core/01_schema.ipynb #00000007
+# %% ../../nbs/01_core/01_schema.ipynb #n0070000
 class Record(BaseModel):
     "Something that passes between functions: frozen, validated when built, unknown fields refused."
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +57,7 @@ class Named(Record):
 
 Text = Field(min_length=1, pattern=r"\S")  # a text with at least one visible character
 
-# %% ../../nbs/01_core/01_schema.ipynb #00000009
+# %% ../../nbs/01_core/01_schema.ipynb #n0090000
 class Message(Record):
     "One turn of a chat, in the shape every chat template takes."
     role: Literal["system", "user", "assistant"]
@@ -65,7 +66,7 @@ class Message(Record):
 
 Conversation = tuple[Message, ...]
 
-
+# %% ../../nbs/01_core/01_schema.ipynb #n0090003
 class Prompt(Named):
     "A question to be answered, and where it came from."
     identity = ("text", "history")
@@ -93,7 +94,7 @@ class Prompt(Named):
         "The conversation the model is asked to continue."
         return (*self.history, Message(role="user", content=self.text))
 
-# %% ../../nbs/01_core/01_schema.ipynb #0000000d
+# %% ../../nbs/01_core/01_schema.ipynb #n0130000
 class WorkedExample(Record):
     "One prompt carried through answer, critique and revision; shown to the model as a few-shot example."
     prompt: str = Text
@@ -112,7 +113,35 @@ class Principle(Record):
     revision_request: str = Text  # asks the model to write the answer again
     examples: tuple[WorkedExample, ...] = ()
 
+# %% ../../nbs/01_core/01_schema.ipynb #n0130003
+def _twice(names: Iterable[str]) -> list[str]:
+    "The names that stand more than once, sorted."
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
+
+# columns of a constitution's table
+_HEADS = ("principle", "clauses", "critique request", "revision request", "examples")
+
+
+def _html_list(items: tuple[str, ...]) -> str:
+    "Texts as a list; each escaped."
+    return ("<ul style='margin:0;padding-left:1.2em'>"
+            + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
+
+
+def _html_cell(content: str | int) -> str:
+    "A table's cell; what goes in is HTML already."
+    return f"<td style='text-align:left;vertical-align:top;white-space:pre-wrap'>{content}</td>"
+
+
+def _principle_row(principle: Principle) -> str:
+    "A principle as a row of the table."
+    name = f"<b>{html.escape(principle.title)}</b><br><code>{principle.id}</code>"
+    cells = (name, _html_list(principle.clauses), html.escape(principle.critique_request),
+             html.escape(principle.revision_request), len(principle.examples))
+    return f"<tr>{''.join(map(_html_cell, cells))}</tr>"
+
+# %% ../../nbs/01_core/01_schema.ipynb #n0130005
 class Constitution(Record):
     "Principles, and how to hold them."
     id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)
@@ -125,8 +154,7 @@ class Constitution(Record):
 
     @model_validator(mode="after")
     def _distinct_ids(self):
-        twice = sorted(name
-                       for name, count in Counter(principle.id for principle in self.principles).items() if count > 1)
+        twice = _twice(principle.id for principle in self.principles)
         if twice: raise ValueError(f"two principles share the id {', '.join(twice)}; give each its own")
         return self
 
@@ -137,22 +165,14 @@ class Constitution(Record):
 
     def _repr_html_(self) -> str:
         "The constitution as a table, for notebooks; every text escaped."
-        def listed(items):
-            return ("<ul style='margin:0;padding-left:1.2em'>"
-                    + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
-        def cell(text): return f"<td style='text-align:left;vertical-align:top;white-space:pre-wrap'>{text}</td>"
-        heads = "".join(f"<th style='text-align:left'>{head}</th>"
-                        for head in ("principle", "clauses", "critique request", "revision request", "examples"))
-        rows = "".join((f"<tr>{cell(f'<b>{html.escape(p.title)}</b><br><code>{p.id}</code>')}{cell(listed(p.clauses))}"
-                        f"{cell(html.escape(p.critique_request))}{cell(html.escape(p.revision_request))}"
-                        f"{cell(len(p.examples))}</tr>")
-                       for p in self.principles)
-        meta = f"<p>Meta-principles</p>{listed(self.meta_principles)}" if self.meta_principles else ""
+        heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in _HEADS)
+        rows = "".join(map(_principle_row, self.principles))
+        meta = f"<p>Meta-principles</p>{_html_list(self.meta_principles)}" if self.meta_principles else ""
         return (f"<div style='max-width:75em'><p><b>{html.escape(self.title)}</b> ({html.escape(self.id)}, "
                 f"{html.escape(self.language)}, version {html.escape(self.version)}, "
                 f"digest {self.digest})</p>{meta}<table><tr>{heads}</tr>{rows}</table></div>")
 
-
+# %% ../../nbs/01_core/01_schema.ipynb #n0130008
 class Criterion(Record):
     "One question put to an answer."
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -174,7 +194,7 @@ class Criterion(Record):
             raise ValueError(f"criterion '{self.id}' has levels and no negated question; add one under 'negated'")
         return self
 
-
+# %% ../../nbs/01_core/01_schema.ipynb #n0130011
 class Rubric(Record):
     "Criteria that belong together, applied by one kind of judge."
     id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -185,8 +205,7 @@ class Rubric(Record):
 
     @model_validator(mode="after")
     def _adds_up(self):
-        twice = sorted(name
-                       for name, count in Counter(criterion.id for criterion in self.criteria).items() if count > 1)
+        twice = _twice(criterion.id for criterion in self.criteria)
         if twice: raise ValueError(f"two criteria share the id {', '.join(twice)}; give each its own")
         weights = [criterion.weight for criterion in self.criteria if criterion.weight is not None]
         if weights and abs(sum(weights) - 1) > 1e-9:
@@ -198,7 +217,7 @@ class Rubric(Record):
         "The content's short name, recorded in every verdict; what is left at its default does not change it."
         return digest(self.model_dump(mode="json", exclude_defaults=True))
 
-# %% ../../nbs/01_core/01_schema.ipynb #0000000f
+# %% ../../nbs/01_core/01_schema.ipynb #n0150000
 class Generated(Named):
     "A text a model wrote, and the circumstances."
     prompt_id: str
@@ -226,7 +245,7 @@ class Revision(Generated):
     critique_id: str
     principle: str
 
-
+# %% ../../nbs/01_core/01_schema.ipynb #n0150003
 class Triple(Record):
     """Answer, critique and revision of one prompt under one principle; what
     could not be made is None and `failure` says why. Without either there was nothing to mend, or nobody could tell."""
@@ -248,7 +267,7 @@ class Triple(Record):
                              "or a verdict that calls for none")
         return self
 
-# %% ../../nbs/01_core/01_schema.ipynb #00000011
+# %% ../../nbs/01_core/01_schema.ipynb #n0170000
 class PreferencePair(Named):
     "One prompt with a better (`chosen`) and a worse (`rejected`) answer."
     identity = ("prompt", "chosen", "rejected", "principle")
@@ -275,7 +294,7 @@ class PreferencePair(Named):
             raise ValueError("chosen and rejected must be non-empty assistant turns")
         return self
 
-
+# %% ../../nbs/01_core/01_schema.ipynb #n0170004
 class Dropped(Record):
     "A row that did not become a pair, or stopped being one, and why."
     prompt_id: str
@@ -288,7 +307,7 @@ class Dropped(Record):
     revision: str | None = None
     pair: PreferencePair | None = None  # the whole pair, where one had been built
 
-# %% ../../nbs/01_core/01_schema.ipynb #00000015
+# %% ../../nbs/01_core/01_schema.ipynb #n0210000
 class Answer(Record):
     "One arm's answer to one prompt."
     arm: str  # base, prompted, dpo, ...
@@ -301,7 +320,7 @@ class Answer(Record):
     failure: str | None = None
     sample: int = 0  # which of several answers to the same prompt, from 0
 
-
+# %% ../../nbs/01_core/01_schema.ipynb #n0210003
 class Verdict(Record):
     "One judgement: one arm, one prompt, one criterion."
     arm: str
@@ -322,7 +341,7 @@ class Verdict(Record):
         if self.value is None and not self.reason: raise ValueError("a verdict without a value needs the reason")
         return self
 
-# %% ../../nbs/01_core/01_schema.ipynb #00000016
+# %% ../../nbs/01_core/01_schema.ipynb #n0220000
 def asked_text(prompt: Prompt,  # a question, perhaps at the end of a conversation
                ) -> str:
     "The question as one text; earlier turns go before it, with who said them."

@@ -15,7 +15,7 @@ from typing import Any
 from .files import FileRecord, write_record
 from .run import Run
 
-# %% ../../nbs/01_core/06_terminal.ipynb #00000005
+# %% ../../nbs/01_core/06_terminal.ipynb #n0050000
 def clock(seconds: float,  # duration, seconds
           ) -> str:
     "A duration as people say it: 42 s, 3 min 05 s, 2 h 10 min."
@@ -24,7 +24,7 @@ def clock(seconds: float,  # duration, seconds
     if whole < 3600: return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
-
+# %% ../../nbs/01_core/06_terminal.ipynb #n0050003
 class Standing(FileRecord):
     "`progress.json`: how far the stage that is being worked on, or was the last, has come."
     stage: str
@@ -48,7 +48,17 @@ def progress_line(state: dict,  # the fields of a `Standing`
     else: parts.append("estimating the time to go")
     return " · ".join(parts)
 
+# %% ../../nbs/01_core/06_terminal.ipynb #n0070001
+def _drawn(text: str, over: bool, display_handle: Any) -> Any:
+    "Draw where we are: a notebook cell, a terminal, or nowhere; gives back the notebook's output, to be changed later."
+    if "ipykernel" in sys.modules:
+        from IPython.display import display
+        if display_handle is None: return display({"text/plain": text}, raw=True, display_id=True)
+        display_handle.update({"text/plain": text}, raw=True)
+    elif sys.stderr.isatty(): print(f"\r\x1b[2K{text}", end="\n" if over else "", file=sys.stderr, flush=True)
+    return display_handle
 
+# %% ../../nbs/01_core/06_terminal.ipynb #n0070004
 class Progress:
     "The live progress line of one stage; `advance` moves it."
 
@@ -84,14 +94,8 @@ class Progress:
         self._draw()
 
     def _draw(self) -> None:
-        "Draw where we are: a notebook cell, a terminal, or nowhere."
-        if "ipykernel" in sys.modules:
-            from IPython.display import display
-            if self._display is None: self._display = display({"text/plain": self._text}, raw=True, display_id=True)
-            else: self._display.update({"text/plain": self._text}, raw=True)
-        elif sys.stderr.isatty():
-            print(f"\r\x1b[2K{self._text}", end="\n" if self.state["done"] >= self.state["total"] else "",
-                  file=sys.stderr, flush=True)
+        "Draw the line as it stands."
+        self._display = _drawn(self._text, self.state["done"] >= self.state["total"], self._display)
 
 # %% ../../nbs/01_core/06_terminal.ipynb #00000009
 def text_table(rows: Sequence[Sequence],  # of cells; the first row is the header

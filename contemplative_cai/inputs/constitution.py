@@ -61,7 +61,7 @@ def _principle_name(section: MarkdownSection, name: str) -> tuple[str, str]:
                          f"write '## {section.title} {{#short_name}}'")
     return rest[:-1].strip(), title.strip()
 
-# %% ../../nbs/03_inputs/05_constitution.ipynb #b0b32e7d
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0130000
 _PARTS = ("Clauses", "Critique request", "Revision request")  # the third-level headings that a principle must have
 
 
@@ -83,7 +83,7 @@ def _check_parts(head: MarkdownSection, below: list[MarkdownSection], title: str
     refuse_unread([section for section in below if section.level not in (3, 4)], name,
                   "use '###' for the parts of a principle and '####' for those of an example")
 
-
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0130002
 def _examples(below: list[MarkdownSection], name: str) -> tuple[WorkedExample, ...]:
     "The worked examples among the sections of a principle, each from the fourth-level headings up to the next part."
     heads = [section for section in below if section.level == 3]
@@ -116,7 +116,7 @@ def _principle(sections: list[MarkdownSection], name: str) -> Principle:
         raise InputError(f"{name}, line {head.line}: principle '{title}': {problem['loc'][0]}: "
                          f"{problem['msg']}") from None
 
-# %% ../../nbs/03_inputs/05_constitution.ipynb #ab16c06c
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0170000
 FRONT_KEYS = ("id", "title", "language", "version")  # of the front matter
 
 
@@ -129,7 +129,22 @@ def _check_front(front: dict, name: str) -> None:
         raise InputError(f"{name}: front matter has an unknown key '{unknown[0]}'; "
                          f"{did_you_mean(unknown[0], list(FRONT_KEYS))}")
 
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0170003
+def _meta_groups(groups: list[list[MarkdownSection]], name: str) -> list[list[MarkdownSection]]:
+    "The chapter of meta-principles, if there is one; refuses two."
+    metas = [group for group in groups if group[0].title.lower() == "meta-principles"]
+    if len(metas) > 1:
+        raise InputError(f"{name}, line {metas[1][0].line}: '## Meta-principles' stands twice; join the two")
+    return metas
 
+
+def _refuse_loose(sections: list[MarkdownSection], metas: list[list[MarkdownSection]], name: str) -> None:
+    "Refuse headings before the first chapter, and below the meta-principles."
+    before = sections[1:next((i for i, section in enumerate(sections) if section.level == 2), len(sections))]
+    refuse_unread(before + [section for group in metas for section in group[1:]], name,
+                  "the title belongs into the front matter, other text below it, without a heading")
+
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0170005
 def parse_constitution(text: str,  # the Markdown
                        name: str = "constitution",  # what to call it in messages, usually the file's name
                        ) -> Constitution:
@@ -141,14 +156,11 @@ def parse_constitution(text: str,  # the Markdown
     _check_front(front, name)
     sections = read_sections(body, offset)
     groups = chapters(sections)
-    metas = [group for group in groups if group[0].title.lower() == "meta-principles"]
+    metas = _meta_groups(groups, name)
     meta = [group[0] for group in metas]
-    if len(meta) > 1: raise InputError(f"{name}, line {meta[1].line}: '## Meta-principles' stands twice; join the two")
     if len(groups) == len(metas):
         raise InputError(f"{name}: no principles found; each begins with a line '## Title {{#id}}'")
-    before = sections[1:next((i for i, section in enumerate(sections) if section.level == 2), len(sections))]
-    refuse_unread(before + [section for group in metas for section in group[1:]], name,
-                  "the title belongs into the front matter, other text below it, without a heading")
+    _refuse_loose(sections, metas, name)
     principles = every([lambda group=group: _principle(group, name) for group in groups if group[0] not in meta])
     try:
         return Constitution(**{key: str(front[key]) for key in FRONT_KEYS}, preamble=sections[0].body,
@@ -264,7 +276,7 @@ def combine_principles(principles: list[Principle],  # two or more
         examples=_in_turn([principle.examples for principle in principles]),
     )
 
-# %% ../../nbs/03_inputs/05_constitution.ipynb #8bd7d063
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0380000
 def _check_groups(groups: list[list[str]]) -> None:
     "Raises `InputError` for a principle that stands alone, or in two places."
     for group in groups:
@@ -277,7 +289,7 @@ def _check_groups(groups: list[list[str]]) -> None:
             raise InputError(f"combine: principle '{id}' stands in two places; "
                              "a principle can be part of one combination")
 
-
+# %% ../../nbs/03_inputs/05_constitution.ipynb #n0380003
 def combine(constitution: Constitution,  # what to change
             combinations: tuple[str, ...],  # ids joined by +, such as emptiness+mindfulness
             ) -> Constitution:

@@ -222,7 +222,7 @@ def _worked_examples(section: MarkdownSection, name: str) -> tuple[tuple[str, ..
     return (bullets(replace(section, body="\n".join(lines[:first])), name),
             tuple(_checked(WorkedExample, f"{name}, line {section.line}", **example) for example in examples))
 
-# %% ../../nbs/03_inputs/04_dialects.ipynb #bcbd829b
+# %% ../../nbs/03_inputs/04_dialects.ipynb #n0340000
 def _structured_parts(sections: list[MarkdownSection], name: str, title: str) -> dict:
     "Requests, clauses and examples of a principle, from the sections below its heading."
     values, clauses, examples = {}, [], []
@@ -243,7 +243,7 @@ def _structured_parts(sections: list[MarkdownSection], name: str, title: str) ->
                              f"{did_you_mean(section.title, parts)}")
     return values | {"clauses": tuple(clauses), "examples": tuple(examples)}
 
-
+# %% ../../nbs/03_inputs/04_dialects.ipynb #n0340003
 def _structured_principle(sections: list[MarkdownSection], name: str, position: int) -> Principle:
     "A principle of the structured dialect."
     head = sections[0]

@@ -23,7 +23,7 @@ from .split import Leak, Split, check_split, extend_split, find_leaks, guarded_p
 from .split import held_names, leak_table, read_split, refuse_leaks, relabelled, split_prompts
 from .split import worked_examples
 
-# %% ../../nbs/03_inputs/08_draw.ipynb #00000003
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0030001
 def recipe_prompts(recipe: Recipe,
                    ) -> list[Prompt]:
     "The prompts a recipe draws, benign twins last."
@@ -34,7 +34,7 @@ def recipe_prompts(recipe: Recipe,
     return ([*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed) if twin.id not in known)]
             if n else drawn)
 
-
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0030004
 def parted(recipe: Recipe,
            prompts: Sequence[Prompt],  # from `recipe_prompts`
            ) -> tuple[list[Prompt], list[Prompt]]:
@@ -42,7 +42,41 @@ def parted(recipe: Recipe,
     own = {prompt.id for prompt in load_prompts(TWINS)} if recipe.twins else set()
     return [prompt for prompt in prompts if prompt.id not in own], [prompt for prompt in prompts if prompt.id in own]
 
-# %% ../../nbs/03_inputs/08_draw.ipynb #x6895045
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0060000
+def _wanted_rule(recipe: Recipe) -> dict[str, Any]:
+    "How a recipe divides, by key."
+    return {"split_by": recipe.split_by,
+            "held_out": held_names(recipe.held_out, recipe.split_by) if recipe.held_out else None,
+            "validation_share": recipe.validation_share, "test_share": recipe.test_share}
+
+
+def _kept_rule(split: Split) -> dict[str, Any]:
+    "How a split was divided, by the same keys."
+    return {"split_by": split.by, "held_out": split.held_out, "validation_share": split.validation_share,
+            "test_share": split.test_share}
+
+
+def _refuse_ignored(recipe: Recipe, split: Split, path: Path) -> None:
+    "Raises `InputError` where a recipe takes a shared split and also says how to divide, otherwise."
+    kept = _kept_rule(split)
+    ignored = [name for name, value in _wanted_rule(recipe).items()
+               if value not in (Recipe.model_fields[name].default, kept[name])]
+    if ignored:
+        raise InputError(f"split {path} decides who is tested on, and the recipe's {' and '.join(ignored)} say "
+                         "otherwise; take these keys away, or the split")
+
+
+def _refuse_changed(recipe: Recipe, split: Split, path: Path) -> None:
+    "Raises `InputError` where a run's own split was made with another seed or rule."
+    kept = _kept_rule(split)
+    wanted = [("seed", recipe.seed, split.seed),
+              *((name, value, kept[name]) for name, value in _wanted_rule(recipe).items() if value is not None)]
+    changed = [f"{name} {was}, now {value}" for name, value, was in wanted if was not in (value, None)]
+    if changed:
+        raise InputError(f"{path}: this split was made with another rule ({'; '.join(changed)}). "
+                         "Use the old values, another --run, or move the split away to draw a new one")
+
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0060003
 def recipe_split(recipe: Recipe,
                  prompts: list[Prompt],  # what it draws
                  saved: Path | None = None,  # the run's split.json, where there is one
@@ -55,27 +89,9 @@ def recipe_split(recipe: Recipe,
         return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (),
                              recipe_principles(recipe))
     split = read_split(path)
-    wanted = {"split_by": recipe.split_by,
-              "held_out": held_names(recipe.held_out, recipe.split_by) if recipe.held_out else None,
-              "validation_share": recipe.validation_share, "test_share": recipe.test_share}
-    made = {"split_by": split.by, "held_out": split.held_out, "validation_share": split.validation_share,
-            "test_share": split.test_share}
-    if recipe.split:
-        ignored = [name
-                   for name, value in wanted.items() if value not in (Recipe.model_fields[name].default, made[name])]
-        if ignored:
-            raise InputError(f"split {path} decides who is tested on, and the recipe's {' and '.join(ignored)} say "
-                             "otherwise; take these keys away, or the split")
+    if recipe.split: _refuse_ignored(recipe, split, path)
     else:
-        changed = [f"{name} {was}, now {value}"
-                   for name, value, was in [
-                       ("seed", recipe.seed, split.seed),
-                       *((name, value, made[name]) for name, value in wanted.items() if value is not None),
-                   ]
-                   if was not in (value, None)]
-        if changed:
-            raise InputError(f"{path}: this split was made with another rule ({'; '.join(changed)}). "
-                             "Use the old values, another --run, or move the split away to draw a new one")
+        _refuse_changed(recipe, split, path)
         if set(split.parts) < {prompt.id for prompt in prompts} and not relabelled(split, prompts):
             return extend_split(split, prompts, recipe_principles(recipe))
     check_split(split, prompts, str(path),
@@ -83,7 +99,21 @@ def recipe_split(recipe: Recipe,
                   if recipe.split else []))
     return split
 
-# %% ../../nbs/03_inputs/08_draw.ipynb #x7711345
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0090000
+def _learned_examples(recipe: Recipe) -> dict[str, list[Prompt]]:
+    "The worked examples that are shown to the model, as a set; none where none is shown."
+    shown = recipe.n_few_shot if recipe.few_shot == "first" else None
+    examples = worked_examples(recipe_constitution(recipe), shown) if recipe.n_few_shot else None
+    return {} if examples is None else {"worked examples": examples}
+
+
+def _evaluated(recipe: Recipe) -> dict[str, list[Prompt]]:
+    "The prompts that only the evaluation asks, as a set named by their sources."
+    if not recipe.n_eval_prompts: return {}
+    name = "evaluation: " + ", ".join(map(str, recipe.eval_prompts))
+    return {name: draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)}
+
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0090002
 class Leakage(FileRecord):
     "`leakage.json`: which sets were compared, and what stands on both sides."
     table: tuple[dict[str, Any], ...]  # from `leak_table`
@@ -107,20 +137,13 @@ class Drawn:
     @cached_property
     def learned(self) -> dict[str, list[Prompt]]:
         "What is learned from, by name."
-        shown = self.recipe.n_few_shot if self.recipe.few_shot == "first" else None
-        examples = worked_examples(recipe_constitution(self.recipe), shown) if self.recipe.n_few_shot else None
-        return ({"training prompts": self.part("train")} | self.more
-                | ({} if examples is None else {"worked examples": examples}))
+        return {"training prompts": self.part("train")} | self.more | _learned_examples(self.recipe)
 
     @cached_property
     def held_out(self) -> dict[str, list[Prompt] | None]:
         "What is tested on or guarded, by name; None: not on this machine."
-        extra, recipe = {}, self.recipe
-        if recipe.n_eval_prompts:
-            name = "evaluation: " + ", ".join(map(str, recipe.eval_prompts))
-            extra = {name: draw_prompts(recipe.eval_prompts, recipe.n_eval_prompts, recipe.seed)}
-        return ({name: self.part(name) for name in ("validation", "test")} | extra
-                | {name: guarded_prompts(name) for name in recipe.guarded})
+        parts = {name: self.part(name) for name in ("validation", "test")}
+        return parts | _evaluated(self.recipe) | {name: guarded_prompts(name) for name in self.recipe.guarded}
 
     def leaks(self,
               learned: dict[str, list[Prompt]],  # sets that are learned from, by name
@@ -141,7 +164,7 @@ class Drawn:
         "The same, when more is learned from."
         return replace(self, more=self.more | more) if more else self
 
-
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0090004
 def draw(recipe: Recipe,
          run: Run | None = None,  # whose split counts; None: as the recipe divides
          ) -> Drawn:
@@ -162,7 +185,7 @@ def handed(drawn: Drawn | None,  # from a caller that has drawn already
                          "call draw(recipe, run) with this recipe, or leave drawn out")
     return drawn
 
-
+# %% ../../nbs/03_inputs/08_draw.ipynb #n0090009
 def refuse_leakage(run: Run,  # where leakage.json goes
                    drawn: Drawn,
                    ) -> None:

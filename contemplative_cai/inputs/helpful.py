@@ -45,7 +45,7 @@ def helpful_row(row: dict,  # of a data set
     raise InputError(f"{place}: expected messages, prompt + completion, or prompt + chosen + rejected, "
                      f"found {', '.join(sorted(map(str, row))) or 'nothing'}")
 
-# %% ../../nbs/03_inputs/03_helpful.ipynb #c39bd688
+# %% ../../nbs/03_inputs/03_helpful.ipynb #n0140000
 FILE_KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}  # how `datasets` calls what it reads
 
 
@@ -65,7 +65,7 @@ def _load_rows(source: str) -> Any:
         message = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"helpful: {source} cannot be read ({type(error).__name__}: {message})") from None
 
-
+# %% ../../nbs/03_inputs/03_helpful.ipynb #n0140003
 def read_helpful(source: str,  # a .jsonl or .parquet file, or hub:owner/name
                  ) -> list[HelpfulRow]:
     "Every row of a helpful data set; raises `InputError` when it cannot be read or a row has another shape."

@@ -144,7 +144,7 @@ class Wording(Record):
             raise ValueError("history should be turns of user and assistant, in pairs")
         return self
 
-# %% ../../nbs/03_inputs/07_rubrics.ipynb #7f89069f
+# %% ../../nbs/03_inputs/07_rubrics.ipynb #n0320000
 class Wrapper(Record):
     "A family of ways to dress a question up."
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -157,7 +157,7 @@ class Wrapper(Record):
         "The content's short name."
         return digest(self)
 
-
+# %% ../../nbs/03_inputs/07_rubrics.ipynb #n0320003
 def wrapper_names() -> list[str]:
     "The wrappers in `data/jailbreaks/`."
     return sorted(path.stem for path in (project_root() / "data" / "jailbreaks").glob("*.yaml"))

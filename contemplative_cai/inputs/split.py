@@ -119,7 +119,7 @@ def held_names(named: Sequence[str],  # as a recipe writes them
     "The names as a split keeps them: a hazard for each of its codes."
     return tuple(dict.fromkeys(hazard_of(name) if by == "hazard" else name for name in named))
 
-# %% ../../nbs/03_inputs/06_split.ipynb #5022ca31
+# %% ../../nbs/03_inputs/06_split.ipynb #n0150000
 def _check_held_out(named: Sequence[str], values: Sequence[str], by: str) -> None:
     "Raises `InputError` where too little is there to hold one out, for a name that is not there, and for all of them."
     if len(values) < 2:
@@ -131,7 +131,7 @@ def _check_held_out(named: Sequence[str], values: Sequence[str], by: str) -> Non
     if set(named) == set(values):
         raise InputError(f"held_out names every {by}, which leaves nothing to train on; name fewer")
 
-
+# %% ../../nbs/03_inputs/06_split.ipynb #n0150003
 def _held_out(prompts: Sequence[Prompt], by: str, named: tuple[str, ...], share: float, seed: int,
               principles: Mapping[str, tuple[str, ...]] | None) -> tuple[str, ...]:
     """The hazards or principles to hold out: those that were named,

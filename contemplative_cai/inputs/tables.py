@@ -125,7 +125,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
     yield 1, dict.fromkeys(key for _, row in rows for key in row)
     yield from rows
 
-# %% ../../nbs/03_inputs/01_tables.ipynb #064d1820
+# %% ../../nbs/03_inputs/01_tables.ipynb #n0170001
 def _parquet_header(path: Path) -> dict:
     "The columns of a Parquet file; raises `InputError` when it is not one."
     import pyarrow
@@ -146,7 +146,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
                          f"({type(error).__name__}); write them as text") from None
     yield from enumerate(rows, 1)
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #n0170003
 READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows}  # those that say their columns first
 ENDINGS = (*READERS, ".parquet")
 
@@ -259,7 +259,7 @@ def table_prompts(rows: Iterator[tuple[int, dict]], schema: dict[str, str], sour
     if not prompts: raise InputError(f"{name}: no prompts below the header")
     return prompts
 
-# %% ../../nbs/03_inputs/01_tables.ipynb #21f0e460
+# %% ../../nbs/03_inputs/01_tables.ipynb #n0330000
 def _parquet_prompts(path: Path, source: Source, place: str) -> list[Prompt]:
     "The prompts of a Parquet file, of which only the columns that are needed are read."
     header = _parquet_header(path)
@@ -268,7 +268,7 @@ def _parquet_prompts(path: Path, source: Source, place: str) -> list[Prompt]:
     return table_prompts(_parquet_rows(path, [column for column in schema.values() if column in header]), schema,
                          source, path.name, place, "row")
 
-
+# %% ../../nbs/03_inputs/01_tables.ipynb #n0330003
 def read_prompts(path: Path,  # .csv, .jsonl (also .gz) or .parquet file
                  place: str | None = None,  # name of the source; the file's stem when not given
                  source: Source | None = None,  # columns and history, where they are not the usual

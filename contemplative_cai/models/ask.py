@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROBE', 'WEIGHED_TOGETHER', 'HOPELESS', 'call_key', 'another', 'ask', 'weigh']
 
-# %% ../../nbs/04_models/09_ask.ipynb #00000002
+# %% ../../nbs/04_models/09_ask.ipynb #n0020000
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +14,7 @@ from ..core.run import Run
 from ..core.schema import Conversation, digest
 from ..core.terminal import Progress
 from .llm import LLM, CallFailed, Completion, Logprob, ModelCallError, Sampling
+from .llm import consecutive_batches
 
 # %% ../../nbs/04_models/09_ask.ipynb #89d49554
 def call_key(stage: str,  # respond, critique, revise, answer
@@ -87,7 +88,7 @@ def ask(llm: LLM,  # who is asked
                              f"the first: {next(iter(reasons.values()))}")
     return [Completion(**known[key]) if key in known else CallFailed(reason=reasons[key]) for key in keys]
 
-# %% ../../nbs/04_models/09_ask.ipynb #9dc6b228
+# %% ../../nbs/04_models/09_ask.ipynb #n0190000
 # rows of the list that are weighed and committed together, at least:
 # they share what they begin with, and a kill can cost them
 WEIGHED_TOGETHER = 128
@@ -110,17 +111,12 @@ def _weighed(llm: LLM, contexts: list[Conversation], replies: list[str], known: 
     known += logprobs
     return logprobs
 
-
-def _cut(count: int, size: int) -> list[list[int]]:
-    "Places in the list's order: whoever lists many questions about one answer lists them side by side."
-    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-
 # %% ../../nbs/04_models/09_ask.ipynb #7a4bd0c7
 def _completion(logprob: Logprob) -> dict:
     "A weighed reply as the journal keeps it: nothing was written."
     return logprob.model_dump() | {"prompt_tokens": None, "completion_tokens": 0, "cached_tokens": None}
 
-# %% ../../nbs/04_models/09_ask.ipynb #adced780
+# %% ../../nbs/04_models/09_ask.ipynb #n0240000
 def weigh(llm: LLM,  # who weighs
           journal: Journal,
           stage: str,  # what for: violates, prefer, route
@@ -136,7 +132,8 @@ def weigh(llm: LLM,  # who weighs
     rows = dict(zip(keys, zip(contexts, replies)))
     names, known, reasons, so_far = list(rows), journal.get(list(rows)), {}, []
     progress = Progress(run, label or stage, total=len(names), done=len(known))
-    for batch in _cut(len(names), max(WEIGHED_TOGETHER, llm.batch_size)) if len(known) < len(names) else []:
+    left = len(known) < len(names)  # only then is the model opened, to say how large its batches are
+    for batch in consecutive_batches(len(names), max(WEIGHED_TOGETHER, llm.batch_size)) if left else []:
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
         logprobs = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))

@@ -176,10 +176,34 @@ def arrangement(going: list[int],  # places that stay, ascending
     movers = iter(place for place in going if place >= n)
     return [place if place in staying else next(movers) for place in range(n)]
 
-# %% ../../nbs/04_models/03_attention.ipynb #2c9ff614
-class PackedRows:
-    """A batch of rows in progress: a shared prefix read once,
-    the rows' own tokens without padding, buffers that new tokens are written into."""
+# %% ../../nbs/04_models/03_attention.ipynb #n0200001
+def _side_by_side(own: list[list[int]], taken: list[int], offset: int, device: Any) -> tuple[Any, Any]:
+    "Token ids of rows as one row, and their positions: behind the prefix and what each has from the one before it."
+    import torch
+    ids = torch.tensor([[token for row in own for token in row]], device=device)
+    positions = (torch.cat([torch.arange(less, less + len(row), device=device)
+                            for less, row in zip(taken, own)])[None]
+                 + offset)
+    return ids, positions
+
+
+def _step_mask(longest: int, places: Any, dtype: Any) -> Any:
+    "What is added to a step's scores: minus infinity for places behind each row's own, rows x 1 x 1 x longest."
+    import torch
+    ahead = torch.arange(longest, device=places.device)[None] > places[:, None]
+    return torch.zeros(ahead.shape, device=places.device,
+                       dtype=dtype).masked_fill_(ahead, float("-inf"))[:, None, None]
+
+
+def _move(buffers: tuple, order: list[int]) -> None:
+    "Let each place of the buffers take over another row's keys and values."
+    keys, values = buffers
+    for place, came_from in enumerate(order):
+        if place != came_from: keys[place], values[place] = keys[came_from], values[came_from]
+
+# %% ../../nbs/04_models/03_attention.ipynb #n0240000
+class _PackedState:
+    "Rows in progress as the model's layers see them: buffers for keys and values, and what each token may look at."
 
     def __init__(self,
                  model: Any,  # with `install_attention`
@@ -227,6 +251,11 @@ class PackedRows:
         for i, (start, end) in enumerate(self._spans, self._first):
             for buffer, new in zip(self._buffers[layer], (key, value)): buffer[i, :, :end - start] = new[:, start:end]
 
+# %% ../../nbs/04_models/03_attention.ipynb #n0240002
+class PackedRows(_PackedState):
+    """A batch of rows in progress: a shared prefix read once,
+    the rows' own tokens without padding, buffers that new tokens are written into."""
+
     def read(self,
              kept: list[int] | None = None,  # how many of each row's last positions get scores; None: the last one
              ) -> Iterator[Any]:
@@ -239,10 +268,7 @@ class PackedRows:
             ends = list(itertools.accumulate(map(len, own)))
             self._spans, self._first = list(zip([0, *ends], ends)), part[0]
             self._seen = row_places(self._spans, taken, device)
-            ids = torch.tensor([[token for row in own for token in row]], device=device)
-            positions = (torch.cat([torch.arange(less, less + len(row), device=device)
-                                    for less, row in zip(taken, own)])[None]
-                         + self._offset)
+            ids, positions = _side_by_side(own, taken, self._offset, device)
             keep = torch.cat([places[-kept[i]:] for i, places in zip(part, self._seen)])
             yield from self._forward(ids, positions, keep)[0].split([kept[i] for i in part])
         self._spans = []
@@ -255,9 +281,7 @@ class PackedRows:
         self._places, self._order = (torch.tensor(self._lengths, device=tokens.device),
                                      torch.arange(len(tokens), device=tokens.device))
         self._lengths = [length + 1 for length in self._lengths]
-        ahead = torch.arange(max(self._lengths), device=tokens.device)[None] > self._places[:, None]
-        self._mask = torch.zeros(ahead.shape, device=tokens.device,
-                                 dtype=self._model.dtype).masked_fill_(ahead, float("-inf"))[:, None, None]
+        self._mask = _step_mask(max(self._lengths), self._places, self._model.dtype)
         return self._forward(tokens[:, None], self._places[:, None] + self._offset, 1)[:, -1]
 
     def keep(self,
@@ -265,9 +289,7 @@ class PackedRows:
              ) -> list[int]:
         "Let the other rows leave; which row is at each place now."
         order = arrangement(going)
-        for keys, values in self._buffers.values():
-            for place, came_from in enumerate(order):
-                if place != came_from: keys[place], values[place] = keys[came_from], values[came_from]
+        for buffers in self._buffers.values(): _move(buffers, order)
         self._lengths = [self._lengths[i] for i in order]
         return order
 
@@ -281,7 +303,7 @@ def read_prefix(model: Any,  # with `install_attention`
     return [(keys[0, :, :len(ids)].clone(), values[0, :, :len(ids)].clone())
             for _, (keys, values) in sorted(alone._buffers.items())]
 
-# %% ../../nbs/04_models/03_attention.ipynb #74cdaca9
+# %% ../../nbs/04_models/03_attention.ipynb #n0250000
 class PaddedRows:
     "The same for any architecture, with transformers' own cache: rows padded on the left, no prefix shared."
 
@@ -299,6 +321,7 @@ class PaddedRows:
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
 
     def _forward(self, ids, positions, keep: int):
+        "Scores of the last `keep` positions; the cache grows by what was read."
         return self._model(input_ids=ids, attention_mask=self._mask, position_ids=positions,
                            past_key_values=self._cache, use_cache=True, logits_to_keep=keep).logits
 

@@ -6,7 +6,7 @@
 __all__ = ['NO_KEY', 'PAUSE', 'GIVE_UP_AFTER', 'REMEDY', 'check_url', 'read_key', 'without_key', 'read_completion', 'EndpointLLM',
            'served_models', 'check_served']
 
-# %% ../../nbs/04_models/06_endpoint.ipynb #00000002
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0020000
 import asyncio
 import copy
 import importlib.util
@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 from ..core.project import did_you_mean
 from ..core.schema import Conversation, InputError
 from .llm import CallFailed, Completion, Logprob, ModelCallError, Sampling, adapted_key
+from .llm import consecutive_batches
 from .local import row_seed
 
 # %% ../../nbs/04_models/06_endpoint.ipynb #8941ab73
@@ -224,9 +225,72 @@ def _groups(heard: queue.SimpleQueue) -> Iterator[dict[int, Any]]:
         if isinstance(items[-1], Exception): raise items[-1]
         if items[-1] is None: return
 
-# %% ../../nbs/04_models/06_endpoint.ipynb #77d23012
-class EndpointLLM:
-    "A model that an OpenAI-compatible server serves by name."
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0230000
+def _missed(error: Exception, variable: str, key: str) -> _NoAnswer:
+    "Why one row has no answer."
+    if isinstance(error, _NoAnswer): return error
+    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):
+        return _NoAnswer(f"this conversation cannot be sent as UTF-8: {error.reason}")
+    return _no_answer(error, variable, key)
+
+
+def _failed_call(missed: _NoAnswer, retries: int) -> CallFailed:
+    "A row's failure, with how often it was tried; what is forbidden (403) is not tried again."
+    tried = f" (tried {retries + 1} times)" if missed.kind == "again" and missed.status != 403 else ""
+    return CallFailed(reason=missed.reason + tried)
+
+
+def _all_or_error(count: int, groups: Iterator[dict[int, Any]]) -> list:
+    "What every row was answered, in input order; raises `ModelCallError` for the first row that failed."
+    outcomes = {i: item for group in groups for i, item in group.items()}
+    failed = [item for i, item in sorted(outcomes.items()) if isinstance(item, CallFailed)]
+    if failed: raise ModelCallError(f"{len(failed)} of {count} calls failed; the first: {failed[0].reason}")
+    return [outcomes[i] for i in range(count)]
+
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0230003
+def _chat_body(served: str, conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
+    "What is asked for; the seed is the row's own, so that equal settings do not draw alike in different rows."
+    body = {"model": served, "messages": [message.model_dump() for message in conversation],
+            "max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+            "seed": row_seed(conversation, sampling.seed) % 2**31}
+    # vLLM's name; OpenAI's own servers do not know it
+    if sampling.repetition_penalty != 1: body["repetition_penalty"] = sampling.repetition_penalty
+    return body
+
+
+def _without_the_key(outcome: Completion | CallFailed, key: str) -> Completion | CallFailed:
+    "An outcome in which the key does not stand; an answer that repeats it is not used."
+    if isinstance(outcome, CallFailed): return CallFailed(reason=without_key(outcome.reason, key))
+    if key != NO_KEY and len(key) >= 8 and key in outcome.text:
+        return CallFailed(reason="the server repeated the key in its answer; the answer is not used")
+    return outcome
+
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0230007
+def _unweighed(reason: str) -> _NoAnswer:
+    "What to say of a server that cannot tell how likely a given text is."
+    return _NoAnswer((f"the server does not tell how likely a given text is ({reason}); "
+                      "vLLM does, with /tokenize and prompt_logprobs"),
+                     "stop", "use engine: vllm or engine: transformers for this model")
+
+
+def _read_tokens(answer: Any) -> list[int]:
+    "Token ids; raises `ValueError` for an answer without them."
+    if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list):
+        raise ValueError("expected token ids")
+    return answer["tokens"]
+
+
+def _read_total(answer: Any, whole: list[int], start: int) -> float:
+    "The sum of the log-probabilities of a row's tokens from `start` on, as vLLM tells them of a prompt."
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices: raise ValueError("expected a completion with choices")
+    told = choices[0].get("prompt_logprobs")
+    if not isinstance(told, list) or len(told) != len(whole): raise _unweighed("no prompt_logprobs in its answer")
+    return sum(entry[str(token)]["logprob"] for token, entry in zip(whole[start:], told[start:]))
+
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0230010
+class _ServedModel:
+    "An address, the name a model is served by there, and what the journal calls it."
 
     def __init__(self,
                  base_url: str,  # the server's address, such as http://127.0.0.1:8000/v1
@@ -267,34 +331,16 @@ class EndpointLLM:
 
     def batches(self, conversations):
         "In input order."
-        return [list(range(start, min(start + self.batch_size, len(conversations))))
-                for start in range(0, len(conversations), self.batch_size)]
+        return consecutive_batches(len(conversations), self.batch_size)
 
-    def chat(self, conversations, sampling):
-        "One completion a conversation, in input order; raises `ModelCallError`."
-        return self._all(len(conversations), self.stream(conversations, sampling))
+    def _stopped(self, missed: _NoAnswer, before: str = "") -> ModelCallError:
+        "The error that ends the work: what the server said, and what to do."
+        return ModelCallError(f"{self.base_url}, model '{self.served}': {before}{missed.reason}; {missed.remedy}. "
+                              "What was finished is kept; then run the same command again")
 
-    def stream(self, conversations, sampling):
-        "Groups of finished rows by position, as they finish; raises `ModelCallError` when nothing more can be asked."
-        return self._each(len(conversations),
-                          lambda client, i, key: self._complete(client, conversations[i], sampling, key))
-
-    def logprobs(self, conversations, continuations):
-        """How likely each continuation is, its end of turn included, from a server with vLLM's prompt_logprobs;
-        in input order; raises `ModelCallError`."""
-        if len(conversations) != len(continuations):
-            raise ValueError("expected one continuation a context, "
-                             f"got {len(conversations)} contexts and {len(continuations)} continuations")
-        return self._all(len(conversations), self._each(
-            len(conversations), lambda client, i, key: self._weigh(client, conversations[i], continuations[i], key)
-        ))
-
-    def _all(self, count: int, groups: Iterator[dict[int, Any]]) -> list:
-        "What was found for every row, in input order; raises `ModelCallError` for the first row that failed."
-        outcomes = {i: item for group in groups for i, item in group.items()}
-        failed = [item for i, item in sorted(outcomes.items()) if isinstance(item, CallFailed)]
-        if failed: raise ModelCallError(f"{len(failed)} of {count} calls failed; the first: {failed[0].reason}")
-        return [outcomes[i] for i in range(count)]
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0230012
+class _ManyCalls(_ServedModel):
+    "So many requests at once, and what their failures mean for the others."
 
     def _each(self, count: int, ask_one: Callable) -> Iterator[dict[int, Any]]:
         """`ask_one` for every position, so many at once; groups as they finish.
@@ -316,59 +362,58 @@ class EndpointLLM:
         with _in_a_thread(work) as heard: yield from _groups(heard)
 
     async def _one(self, client: Any, i: int, key: str, ask_one: Callable, straight: list[_NoAnswer]) -> Any:
-        """What is found for one row, or the reason why nothing is;
+        """What one row is answered, or the reason why it is not;
         `straight` collects failures until the server answers again."""
-        try: found = await ask_one(client, i, key)
-        except _NoAnswer as error: missed = error
-        except _openai().APIError as error: missed = _no_answer(error, self._api_key_env, key)
-        except (UnicodeEncodeError, UnicodeDecodeError) as error:
-            missed = _NoAnswer(f"this conversation cannot be sent as UTF-8: {error.reason}")
-        else: missed = None
-        if missed is None or missed.kind == "row": straight.clear()
-        if missed is None: return found
+        try: outcome = await ask_one(client, i, key)
+        except (_NoAnswer, _openai().APIError, UnicodeEncodeError, UnicodeDecodeError) as error:
+            missed = _missed(error, self._api_key_env, key)
+        else:
+            straight.clear()
+            return outcome
+        if missed.kind == "row": straight.clear()
         if missed.kind == "stop": raise self._stopped(missed)
         if missed.kind == "again": straight.append(missed)
-        return CallFailed(reason=missed.reason + (f" (tried {self.retries + 1} times)"
-                                                  if missed.kind == "again" and missed.status != 403 else ""))
+        return _failed_call(missed, self.retries)
 
-    def _stopped(self, missed: _NoAnswer, before: str = "") -> ModelCallError:
-        "The error that ends the work: what the server said, and what to do."
-        return ModelCallError(f"{self.base_url}, model '{self.served}': {before}{missed.reason}; {missed.remedy}. "
-                              "What was finished is kept; then run the same command again")
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0230014
+class EndpointLLM(_ManyCalls):
+    "A model that an OpenAI-compatible server serves by name."
+
+    def chat(self, conversations, sampling):
+        "One completion a conversation, in input order; raises `ModelCallError`."
+        return _all_or_error(len(conversations), self.stream(conversations, sampling))
+
+    def stream(self, conversations, sampling):
+        "Groups of finished rows by position, as they finish; raises `ModelCallError` when nothing more can be asked."
+        return self._each(len(conversations),
+                          lambda client, i, key: self._complete(client, conversations[i], sampling, key))
+
+    def logprobs(self, conversations, continuations):
+        """How likely each continuation is, its end of turn included, from a server with vLLM's prompt_logprobs;
+        in input order; raises `ModelCallError`."""
+        if len(conversations) != len(continuations):
+            raise ValueError("expected one continuation a context, "
+                             f"got {len(conversations)} contexts and {len(continuations)} continuations")
+        return _all_or_error(len(conversations), self._each(
+            len(conversations), lambda client, i, key: self._weigh(client, conversations[i], continuations[i], key)
+        ))
 
     async def _complete(self, client: Any, conversation: Conversation, sampling: Sampling,
                         key: str) -> Completion | CallFailed:
-        "One chat completion; its seed is the row's own, so that equal settings do not draw alike in different rows."
-        body = {"model": self.served, "messages": [message.model_dump() for message in conversation],
-                "max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
-                "seed": row_seed(conversation, sampling.seed) % 2**31}
-        # vLLM's name; OpenAI's own servers do not know it
-        if sampling.repetition_penalty != 1: body["repetition_penalty"] = sampling.repetition_penalty
-        found = await _post(client, "/chat/completions", body, read_completion, key)
-        if key != NO_KEY and len(key) >= 8 and isinstance(found, Completion) and key in found.text:
-            return CallFailed(reason="the server repeated the key in its answer; the answer is not used")
-        return CallFailed(reason=without_key(found.reason, key)) if isinstance(found, CallFailed) else found
+        "One chat completion."
+        body = _chat_body(self.served, conversation, sampling)
+        return _without_the_key(await _post(client, "/chat/completions", body, read_completion, key), key)
 
     async def _tokens(self, client: Any, messages: list[dict], open_turn: bool, key: str) -> list[int]:
         "Token ids of messages, as the server's chat template writes them."
-        def read(answer):
-            if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list):
-                raise ValueError("expected token ids")
-            return answer["tokens"]
         try:
             return await _post(client, f"{self.base_url.removesuffix('/v1')}/tokenize",
-                               {"model": self.served, "messages": messages, "add_generation_prompt": open_turn}, read,
-                               key)
+                               {"model": self.served, "messages": messages, "add_generation_prompt": open_turn},
+                               _read_tokens, key)
         except _openai().APIStatusError as error:
             missed = _no_answer(error, self._api_key_env, key)
-            if missed.status in (404, 405, 501): missed = self._unweighed(missed.reason)
+            if missed.status in (404, 405, 501): missed = _unweighed(missed.reason)
             raise missed from None
-
-    def _unweighed(self, reason: str) -> _NoAnswer:
-        "What to say to a server that cannot tell how likely a given text is."
-        return _NoAnswer((f"the server does not tell how likely a given text is ({reason}); "
-                          "vLLM does, with /tokenize and prompt_logprobs"),
-                         "stop", "use engine: vllm or engine: transformers for this model")
 
     async def _weigh(self, client: Any, conversation: Conversation, continuation: str, key: str) -> Logprob:
         "The log-probability of one continuation: vLLM reads the whole row as a prompt and tells each token's."
@@ -378,24 +423,14 @@ class EndpointLLM:
         if whole[:len(context)] != context:
             raise _NoAnswer("the chat template does not keep the context's tokens when a reply follows; "
                             "its log-probability is undefined")
-
-        def read(answer):
-            choices = answer.get("choices") if isinstance(answer, dict) else None
-            if not choices: raise ValueError("expected a completion with choices")
-            told = choices[0].get("prompt_logprobs")
-            if not isinstance(told, list) or len(told) != len(whole):
-                raise self._unweighed("no prompt_logprobs in its answer")
-            return sum(entry[str(token)]["logprob"] for token, entry in zip(whole[len(context):], told[len(context):]))
         body = {"model": self.served, "prompt": whole, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        return Logprob(total=await _post(client, "/completions", body, read, key), tokens=len(whole) - len(context))
+        total = await _post(client, "/completions", body, lambda answer: _read_total(answer, whole, len(context)), key)
+        return Logprob(total=total, tokens=len(whole) - len(context))
 
-# %% ../../nbs/04_models/06_endpoint.ipynb #b5e22484
-def served_models(base_url: str,  # the server's address
-                  api_key_env: str = "CCAI_API_KEY",  # environment variable with its key
-                  timeout: float = 20.0,  # seconds to wait for it
-                  ) -> list[str]:
-    "The names a server serves, adapters included; raises `InputError` when it does not tell."
-    address, key = check_url(base_url), read_key(api_key_env)
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0250000
+def _models_answer(address: str, api_key_env: str, timeout: float) -> Any:
+    "The JSON that /models answers; raises `InputError` when there is none."
+    key = read_key(api_key_env)
 
     async def work(report):
         async with _open_client(address, key, timeout, 1, 1) as client:
@@ -405,9 +440,18 @@ def served_models(base_url: str,  # the server's address
                 raise _NoAnswer("its answer is not JSON", remedy="check base_url, which usually ends in /v1") from None
             except _openai().APIError as error: raise _no_answer(error, api_key_env, key) from None
     try:
-        with _in_a_thread(work) as heard: answer = next(_groups(heard))[0]
+        with _in_a_thread(work) as heard: return next(_groups(heard))[0]
     except _NoAnswer as error:
         raise InputError(f"base_url {address}: asked which models it serves: {error.reason}; {error.remedy}") from None
+
+# %% ../../nbs/04_models/06_endpoint.ipynb #n0250003
+def served_models(base_url: str,  # the server's address
+                  api_key_env: str = "CCAI_API_KEY",  # environment variable with its key
+                  timeout: float = 20.0,  # seconds to wait for it
+                  ) -> list[str]:
+    "The names a server serves, adapters included; raises `InputError` when it does not tell."
+    address = check_url(base_url)
+    answer = _models_answer(address, api_key_env, timeout)
     listed = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(listed, list):
         raise InputError(f"base_url {address}: its /models is not a list of models; "

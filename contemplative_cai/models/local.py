@@ -56,17 +56,115 @@ def penalise(logits,  # scores of the next token, rows x vocabulary
     import torch
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
-# %% ../../nbs/04_models/05_local.ipynb #5325e821
+# %% ../../nbs/04_models/05_local.ipynb #n0120000
+def _token_ids(tokenizer: Any, conversation: Conversation, reply: str | None = None) -> list[int]:
+    "Token ids of a conversation, ready for the assistant's turn, or ending with `reply`."
+    messages = ([message.model_dump() for message in conversation]
+                + ([{"role": "assistant", "content": reply}] if reply is not None else []))
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply is None)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _with_reply(context: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
+    "Both, when the whole row begins with its context; raises `ModelCallError` when it does not."
+    if whole[:len(context)] != context:
+        raise ModelCallError("the chat template does not keep the context's tokens when a reply follows; "
+                             "its log-probability is undefined")
+    return context, whole
+
+# %% ../../nbs/04_models/05_local.ipynb #n0120003
 SHARED_FROM = 64  # tokens from which a common beginning is worth computing once
 KEPT_PREFIXES = 8  # prefixes whose keys and values stay in memory
 
 
 def _parts(places: list[int], size: int) -> list[list[int]]:
+    "Places, so many at a time."
     return [places[start:start + size] for start in range(0, len(places), size)]
 
-# %% ../../nbs/04_models/05_local.ipynb #6955b6ec
-class TransformersLLM:
-    "A causal language model in this process, with any number of LoRA adapters; build it with `load_llm`."
+
+def _alike(rows: list[list[int]]) -> list[list[int]]:
+    "Positions of rows that begin alike, the longest first; behind them those that begin like no other."
+    heads = [tuple(row[:SHARED_FROM]) for row in rows]
+    groups: dict[tuple, list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i)): groups.setdefault(heads[i], []).append(i)
+    alone = [i for group in groups.values() if len(group) == 1 for i in group]
+    return [group for group in groups.values() if len(group) > 1] + ([alone] if alone else [])
+
+
+def _in_input_order(batches: list[list[int]], answer: Callable[[list[int]], list]) -> list:
+    "What each batch is answered, in the order in which the rows came."
+    outcomes: dict[int, Any] = {}
+    for batch in batches: outcomes.update(zip(batch, answer(batch)))
+    return [outcomes[i] for i in range(len(outcomes))]
+
+# %% ../../nbs/04_models/05_local.ipynb #n0130003
+def _marked(rows: list[list[int]], vocabulary: int, stops: list[int]):
+    "Which tokens of the vocabulary are in each row; those that end a turn are never marked."
+    import torch
+    seen = torch.zeros(len(rows), vocabulary, dtype=torch.bool)
+    for i, row in enumerate(rows): seen[i, row] = True
+    seen[:, stops] = False
+    return seen
+
+
+def _continued(going: PackedRows | PaddedRows, seen: Any, stops: Any, sampling: Sampling,
+               generators: list) -> list[list[int]]:
+    "Read the rows, then add tokens, one to each row at a time; a row that is finished leaves. The new ids of each."
+    import torch
+    active = list(range(len(generators)))
+    new: list[list[int]] = [[] for _ in generators]
+    logits = torch.cat(list(going.read()))
+    while True:
+        logits = logits.to(stops.device)  # of several GPUs the last one has the scores
+        if sampling.repetition_penalty != 1: logits = penalise(logits, seen, sampling.repetition_penalty)
+        tokens = choose_tokens(logits, sampling, [generators[i] for i in active])
+        for i, token in zip(active, tokens.tolist()): new[i].append(token)
+        if len(new[active[0]]) == sampling.max_tokens: return new
+        seen.scatter_(1, tokens[:, None], True)
+        left = (~torch.isin(tokens, stops)).nonzero().squeeze(1).tolist()
+        if not left: return new
+        if len(left) < len(active):
+            order = going.keep(left)
+            tokens, seen, active = tokens[order], seen[order], [active[i] for i in order]
+        logits = going.step(tokens)
+
+# %% ../../nbs/04_models/05_local.ipynb #n0130005
+def _turn_ends(model: Any, tokenizer: Any) -> list[int]:
+    "Token ids that end a turn, as the model and its tokenizer name them."
+    named = model.generation_config.eos_token_id
+    return sorted({*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None})
+
+
+def _before_end(new: list[int], stops: list[int]) -> list[int]:
+    "Generated ids up to and without the one that ends the turn."
+    end = next((i for i, token in enumerate(new) if token in stops), None)
+    return new if end is None else new[:end]
+
+
+def _logprob(logits: Any, tokens: list[int]) -> Logprob:
+    "The log-probability of tokens, each weighed by the scores of the position before it."
+    import torch
+    picked = torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
+    return Logprob(total=picked.sum().item(), tokens=len(tokens))
+
+# %% ../../nbs/04_models/05_local.ipynb #n0130008
+def _check_context(model: Any, longest: int) -> None:
+    "Refuse what does not fit the model's context."
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and longest > limit:
+        raise ModelCallError(f"{longest} tokens do not fit the model's context of {limit}; "
+                             "use fewer worked examples or lower the token limits")
+
+
+def _failed(error: RuntimeError | MemoryError) -> ModelCallError:
+    "What a failure of torch means for who asked."
+    return ModelCallError(f"{type(error).__name__}: "
+                          f"{str(error).splitlines()[0] if str(error) else 'no message'}; "
+                          "if memory ran out, lower batch_size")
+
+# %% ../../nbs/04_models/05_local.ipynb #n0150000
+class _AdaptedModel:
+    "A causal language model in memory, the adapters on it, and the key that names both."
 
     def __init__(self,
                  model: Any,  # transformers model, or a PeftModel around one
@@ -85,11 +183,6 @@ class TransformersLLM:
         "Name, weights, adapter and precision."
         return adapted_key(self._base_key, self._adapters[self._adapter] if self._adapter else None)
 
-    @property
-    def batch_size(self) -> int:
-        "Conversations answered together, of ordinary length."
-        return self._fitting(1024)
-
     def with_adapter(self, name):
         """The same weights in memory with another adapter on, or with none;
         raises `KeyError` for one that was not loaded."""
@@ -105,6 +198,15 @@ class TransformersLLM:
         self.model.set_adapter(self._adapter)
         return nullcontext()
 
+# %% ../../nbs/04_models/05_local.ipynb #n0150002
+class _RowReader(_AdaptedModel):
+    "From conversations to rows of tokens, from rows to batches, and from a batch to what is read behind its prefix."
+
+    @property
+    def batch_size(self) -> int:
+        "Conversations answered together, of ordinary length."
+        return self._fitting(1024)
+
     def _fitting(self, tokens: int) -> int:
         "How many rows of so many tokens go together."
         if self._batch_size != "auto": return self._batch_size
@@ -113,10 +215,7 @@ class TransformersLLM:
 
     def _encode(self, conversation: Conversation, reply: str | None = None) -> list[int]:
         "Token ids of a conversation, ready for the assistant's turn, or ending with `reply`."
-        messages = ([message.model_dump() for message in conversation]
-                    + ([{"role": "assistant", "content": reply}] if reply is not None else []))
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply is None)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return _token_ids(self.tokenizer, conversation, reply)
 
     def batches(self, conversations):
         """Rows that begin alike together, longest first:
@@ -124,12 +223,8 @@ class TransformersLLM:
         return self._cut([self._encode(conversation) for conversation in conversations])
 
     def _cut(self, rows: list[list[int]]) -> list[list[int]]:
-        heads = [tuple(row[:SHARED_FROM]) for row in rows]
-        groups: dict[tuple, list[int]] = {}
-        for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i)): groups.setdefault(heads[i], []).append(i)
-        alone = [i for group in groups.values() if len(group) == 1 for i in group]
-        sharing = [group for group in groups.values() if len(group) > 1] + ([alone] if alone else [])
-        return [part for group in sharing for part in _parts(group, self._fitting(self._own_length(rows, group)))]
+        "Positions of rows in batches; those of a batch begin alike, or like no other."
+        return [part for group in _alike(rows) for part in _parts(group, self._fitting(self._own_length(rows, group)))]
 
     def _own_length(self, rows: list[list[int]], group: list[int]) -> int:
         "Tokens of a group's longest row beside the prefix, with room for a completion."
@@ -155,12 +250,9 @@ class TransformersLLM:
         shared = self._shared(rows)
         return PackedRows(self.model, [row[shared:] for row in rows], self._prefix(rows[0][:shared]), room)
 
-    def _check_context(self, longest: int) -> None:
-        "Refuse what does not fit the model's context."
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        if limit and longest > limit:
-            raise ModelCallError(f"{longest} tokens do not fit the model's context of {limit}; "
-                                 "use fewer worked examples or lower the token limits")
+# %% ../../nbs/04_models/05_local.ipynb #n0310000
+class _RowWriter(_RowReader):
+    "From a batch of rows to their completions."
 
     def _guarded(self, function: Callable, *args):
         "Call with the adapter in place and no gradients; a runtime failure of torch becomes a `ModelCallError`."
@@ -170,30 +262,12 @@ class TransformersLLM:
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, ModelCallError): raise
                 if torch.cuda.is_available(): torch.cuda.empty_cache()
-                raise ModelCallError(f"{type(error).__name__}: "
-                                     f"{str(error).splitlines()[0] if str(error) else 'no message'}; "
-                                     "if memory ran out, lower batch_size") from error
-
-    def chat(self, conversations, sampling):
-        "One completion a conversation, in input order; raises `ModelCallError`."
-        rows = [self._encode(conversation) for conversation in conversations]
-        seeds = [row_seed(conversation, sampling.seed) for conversation in conversations]
-        completions: dict[int, Completion] = {}
-        for batch in self._cut(rows):
-            for i, completion in zip(
-                batch, self._guarded(self._chat_batch, [rows[i] for i in batch], [seeds[i] for i in batch], sampling)
-            ):
-                completions[i] = completion
-        return [completions[i] for i in range(len(conversations))]
-
-    def stream(self, conversations, sampling):
-        "The batch as one group; in halves when it fails."
-        return stream_batch(self, conversations, sampling)
+                raise _failed(error) from error
 
     def _chat_batch(self, rows: list[list[int]], seeds: list[int], sampling: Sampling) -> list[Completion]:
         "Generate for one batch: the shared prefix once, then all rows token by token; a row that is finished leaves."
         import torch
-        self._check_context(max(map(len, rows)) + sampling.max_tokens)
+        _check_context(self.model, max(map(len, rows)) + sampling.max_tokens)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         new, shared = self._decode(rows, sampling, generators), self._shared(rows)
         return [self._completion(len(row), tokens, shared if i else 0)
@@ -203,44 +277,49 @@ class TransformersLLM:
         "New token ids of each row, the one that ends the turn included."
         import torch
         stops = torch.tensor(self._stop_ids(), device=self.model.device)
-        going, seen, active = self._open(rows, sampling.max_tokens), self._seen(rows), list(range(len(rows)))
-        new: list[list[int]] = [[] for _ in rows]
-        logits = torch.cat(list(going.read()))
-        while True:
-            logits = logits.to(stops.device)  # of several GPUs the last one has the scores
-            if sampling.repetition_penalty != 1: logits = penalise(logits, seen, sampling.repetition_penalty)
-            tokens = choose_tokens(logits, sampling, [generators[i] for i in active])
-            for i, token in zip(active, tokens.tolist()): new[i].append(token)
-            if len(new[active[0]]) == sampling.max_tokens: return new
-            seen.scatter_(1, tokens[:, None], True)
-            left = (~torch.isin(tokens, stops)).nonzero().squeeze(1).tolist()
-            if not left: return new
-            if len(left) < len(active):
-                order = going.keep(left)
-                tokens, seen, active = tokens[order], seen[order], [active[i] for i in order]
-            logits = going.step(tokens)
+        going = self._open(rows, sampling.max_tokens)
+        return _continued(going, self._seen(rows), stops, sampling, generators)
 
     def _seen(self, rows: list[list[int]]):
         "Which tokens of the vocabulary are in each row; the one that ends a turn is never marked."
-        import torch
-        seen = torch.zeros(len(rows), self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-        for i, row in enumerate(rows): seen[i, row] = True
-        seen[:, self._stop_ids()] = False
-        return seen.to(self.model.device)
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        return _marked(rows, vocabulary, self._stop_ids()).to(self.model.device)
 
     def _stop_ids(self) -> list[int]:
         "Token ids that end a turn."
-        named = self.model.generation_config.eos_token_id
-        return sorted({*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id} - {None})
+        return _turn_ends(self.model, self.tokenizer)
 
     def _completion(self, prompt_tokens: int, new: list[int], cached: int) -> Completion:
         "A completion from the generated ids, up to and without the token that ends the turn."
-        stops = self._stop_ids()
-        end = next((i for i, token in enumerate(new) if token in stops), None)
-        kept = new if end is None else new[:end]
+        kept = _before_end(new, self._stop_ids())
+        ended = len(kept) < len(new)
         return Completion(text=self.tokenizer.decode(kept, skip_special_tokens=True).strip(),
-                          finish_reason="length" if end is None else "stop", prompt_tokens=prompt_tokens,
-                          completion_tokens=len(kept) + (end is not None), cached_tokens=cached)
+                          finish_reason="stop" if ended else "length", prompt_tokens=prompt_tokens,
+                          completion_tokens=len(kept) + ended, cached_tokens=cached)
+
+# %% ../../nbs/04_models/05_local.ipynb #n0310002
+class TransformersLLM(_RowWriter):
+    "A causal language model in this process, with any number of LoRA adapters; build it with `load_llm`."
+
+    def chat(self, conversations, sampling):
+        "One completion a conversation, in input order; raises `ModelCallError`."
+        rows = [self._encode(conversation) for conversation in conversations]
+        seeds = [row_seed(conversation, sampling.seed) for conversation in conversations]
+        return _in_input_order(self._cut(rows), lambda batch: self._guarded(
+            self._chat_batch, [rows[i] for i in batch], [seeds[i] for i in batch], sampling
+        ))
+
+    def stream(self, conversations, sampling):
+        "The batch as one group; in halves when it fails."
+        return stream_batch(self, conversations, sampling)
+
+    def logprobs(self, conversations, continuations):
+        """How likely each continuation is, its end-of-turn included as in training;
+        in input order; raises `ModelCallError`."""
+        rows = [_with_reply(self._encode(conversation), self._encode(conversation, text))
+                for conversation, text in zip(conversations, continuations, strict=True)]
+        return _in_input_order(self._scored_together(rows),
+                               lambda batch: self._guarded(self._logprob_batch, [rows[i] for i in batch]))
 
     def _scored_together(self, rows: list[tuple[list[int], list[int]]]) -> list[list[int]]:
         """Rows sorted by their tokens, so that each takes over what the one before it begins with;
@@ -250,40 +329,18 @@ class TransformersLLM:
         size = len(rows) if self._batch_size == "auto" else self._batch_size
         return _parts(sorted(range(len(rows)), key=lambda i: rows[i][1]), max(size, 1))
 
-    def logprobs(self, conversations, continuations):
-        """How likely each continuation is, its end-of-turn included as in training;
-        in input order; raises `ModelCallError`."""
-        rows = []
-        for conversation, text in zip(conversations, continuations, strict=True):
-            context, whole = self._encode(conversation), self._encode(conversation, text)
-            if whole[:len(context)] != context:
-                raise ModelCallError("the chat template does not keep the context's tokens when a reply follows; "
-                                     "its log-probability is undefined")
-            rows.append((context, whole))
-        logprobs: dict[int, Logprob] = {}
-        for batch in self._scored_together(rows):
-            for i, value in zip(batch, self._guarded(self._logprob_batch, [rows[i] for i in batch])):
-                logprobs[i] = value
-        return [logprobs[i] for i in range(len(rows))]
-
     def _logprob_batch(self, rows: list[tuple[list[int], list[int]]]) -> list[Logprob]:
         """Sum token log-probabilities;
         only the positions before the continuations' tokens pass through the vocabulary matrix."""
-        import torch
         whole, lengths = [row for _, row in rows], [len(row) - len(context) for context, row in rows]
-        self._check_context(max(map(len, whole)))
+        _check_context(self.model, max(map(len, whole)))
         shared = self._shared([context for context, _ in rows])
         read = [row[shared:-1] for row in whole]  # nothing follows the last token
         batch = (PackedRows(self.model, read, self._prefix(whole[0][:shared])) if self.shares_prefix
                  else self._open(read, 0))
-        logprobs = []
-        for row, n, logits in zip(whole, lengths, batch.read(lengths)):
-            picked = torch.log_softmax(logits.float(), -1).gather(-1,
-                                                                  torch.tensor(row[-n:], device=logits.device)[:, None])
-            logprobs.append(Logprob(total=picked.sum().item(), tokens=n))
-        return logprobs
+        return [_logprob(logits, row[-n:]) for row, n, logits in zip(whole, lengths, batch.read(lengths))]
 
-# %% ../../nbs/04_models/05_local.ipynb #d9e76aaf
+# %% ../../nbs/04_models/05_local.ipynb #n0170000
 def check_adapter(folder: Path,  # of a PEFT adapter
                   ) -> None:
     "Raises `InputError` when the folder holds no adapter."
@@ -301,7 +358,7 @@ def _adapted_model(model, name: str, folder: Path):
         model.load_adapter(folder, name)
         return model
 
-
+# %% ../../nbs/04_models/05_local.ipynb #n0170003
 def load_llm(spec: ModelSpec,  # which model
              dtype: str = "auto",  # auto, bfloat16, float16 or float32
              device: str = "auto",  # auto, cpu, cuda or mps

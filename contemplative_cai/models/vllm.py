@@ -6,7 +6,7 @@
 __all__ = ['GRACE', 'LAYERS', 'RANKS', 'BOOT', 'descendants', 'guard', 'find_vllm', 'adapter_rank', 'adapter_layers', 'free_port',
            'last_lines', 'surroundings_of', 'VllmServer']
 
-# %% ../../nbs/04_models/07_vllm.ipynb #00000002
+# %% ../../nbs/04_models/07_vllm.ipynb #n0020000
 import ctypes
 import json
 import os
@@ -22,12 +22,13 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from ..core.project import project_root
 from ..core.schema import InputError
 from ..core.terminal import clock
 
-# %% ../../nbs/04_models/07_vllm.ipynb #cd4c5f0e
+# %% ../../nbs/04_models/07_vllm.ipynb #n0040000
 GRACE = 8.0  # seconds the server has to end by itself
 
 
@@ -44,7 +45,7 @@ def descendants(pid: int,  # a process
         processes += ring
     return processes
 
-
+# %% ../../nbs/04_models/07_vllm.ipynb #n0040003
 def _end(server: subprocess.Popen, grace: float) -> None:
     "Ask the server to end; what is there after its grace, or a second after the server itself, is killed."
     server.terminate()
@@ -131,7 +132,7 @@ def adapter_layers(folder: Path,  # of a PEFT adapter
         with open(path, "rb") as file: keys += json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return {key.split(".lora_")[0].rpartition(".")[2] for key in keys if ".lora_" in key}
 
-# %% ../../nbs/04_models/07_vllm.ipynb #5892baad
+# %% ../../nbs/04_models/07_vllm.ipynb #n0150000
 def free_port() -> int:
     "A port of 127.0.0.1 that nobody listens on."
     with socket.socket() as probe:
@@ -149,7 +150,7 @@ def last_lines(log: Path,  # what the server wrote
     causes = [line for line in lines[:-count] if re.search(r"\b[A-Z]\w*(Error|Exception): ", line)][-3:]
     return "\n".join(f"  {line}" for line in causes + lines[-count:]) or "  (it wrote nothing)"
 
-
+# %% ../../nbs/04_models/07_vllm.ipynb #n0150003
 def surroundings_of(python: Path,  # the server's
                     offline: bool,  # whether the model lies on this disk
                     hidden: str,  # environment variable with the key of some other server
@@ -173,9 +174,57 @@ def _line() -> Callable[[str], None]:
         return lambda text: print(f"\r\x1b[2K{text}", end="\n" if "ready" in text else "", file=sys.stderr, flush=True)
     return lambda text: None
 
-# %% ../../nbs/04_models/07_vllm.ipynb #a1a5ba7b
-class VllmServer:
-    "A `vllm serve` in a process of its own; a context manager."
+# %% ../../nbs/04_models/07_vllm.ipynb #n0190001
+def _adapter_options(ranks: list[int], adapters: dict[str, Path], layers: list[str]) -> list[str]:
+    "Options that reserve room for adapters, and serve those that are there."
+    options = []
+    if ranks:
+        highest = max(ranks)
+        options += ["--enable-lora", "--max-lora-rank", str(next((rank for rank in RANKS if rank >= highest), highest)),
+                    "--max-loras", str(max(1, len(adapters))), "--lora-target-modules", *layers]
+    if adapters: options += ["--lora-modules", *(f"{name}={folder.resolve()}" for name, folder in adapters.items())]
+    return options
+
+# %% ../../nbs/04_models/07_vllm.ipynb #n0190004
+def _guarded_process(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen:
+    "A command behind a guard of its own, what it writes going to the log."
+    run_guard = ("import sys; from contemplative_cai.models.vllm import guard; "
+                 "sys.exit(guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))")
+    with open(log, "wb") as file:
+        return subprocess.Popen([sys.executable, "-c", run_guard, str(os.getpid()), str(GRACE), *command],
+                                stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                                env=environment)
+
+
+def _end_guard(process: subprocess.Popen) -> None:
+    "Tell a guard to end its server, and wait until all are gone."
+    if process.stdin is not None:
+        with suppress(OSError): process.stdin.close()
+    # a process forked from us may still hold its input open
+    with suppress(ProcessLookupError): process.terminate()
+    # the guard does not rest before all are gone
+    with suppress(subprocess.TimeoutExpired): process.wait(GRACE + 10)
+
+# %% ../../nbs/04_models/07_vllm.ipynb #n0190007
+def _call(port: int | None, path: str, body: dict | None = None, timeout: float = 5.0) -> tuple[int, str]:
+    "Status and text of an answer; no proxy stands between a machine and itself."
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode() if body else None,
+                                     {"Content-Type": "application/json"})
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error: return error.code, error.read().decode(errors="replace")
+
+
+def _ask_to_load(port: int | None, name: str, folder: Path, again: bool) -> tuple[int, str]:
+    "Status and text of the server's answer when it is asked to load an adapter; status 0 where none came."
+    body = {"lora_name": name, "lora_path": str(Path(folder).resolve()), "load_inplace": again}
+    try: return _call(port, "/v1/load_lora_adapter", body, timeout=300.0)
+    except OSError as error: return 0, str(error)
+
+# %% ../../nbs/04_models/07_vllm.ipynb #n0190010
+class _VllmCommand:
+    "What to serve, by which name, with which adapters; and the command line that says so."
 
     def __init__(self,
                  source: str,  # folder of the model, or its hub id
@@ -198,7 +247,8 @@ class VllmServer:
             [adapter_rank(folder) for folder in self.adapters.values()] + ([max_lora_rank] if max_lora_rank else [])
         ), patience, hidden
         self._layers = sorted(set(LAYERS).union(*map(adapter_layers, self.adapters.values())))
-        self._python, self._guard, self.port = find_vllm(python), None, None
+        self._python, self.port = find_vllm(python), None
+        self._guard: subprocess.Popen | None = None
 
     @property
     def base_url(self) -> str:
@@ -213,31 +263,20 @@ class VllmServer:
                 "--enable-prompt-tokens-details", "--generation-config", "vllm", "--uvicorn-log-level", "warning"]
         if revision: line += ["--revision", revision]
         if max_model_len: line += ["--max-model-len", str(max_model_len)]
-        if self._ranks:
-            line += ["--enable-lora", "--max-lora-rank",
-                     str(next((rank for rank in RANKS if rank >= max(self._ranks)), max(self._ranks))), "--max-loras",
-                     str(max(1, len(self.adapters))), "--lora-target-modules", *self._layers]
-        if self.adapters:
-            line += ["--lora-modules", *(f"{name}={folder.resolve()}" for name, folder in self.adapters.items())]
-        return [*line, *extra]
+        return [*line, *_adapter_options(self._ranks, self.adapters, self._layers), *extra]
 
-    def __enter__(self): return self.start()
+# %% ../../nbs/04_models/07_vllm.ipynb #n0370000
+class _VllmProcess(_VllmCommand):
+    "The server's process, from its start to its end."
 
-    def __exit__(self, *_): self.stop()
-
-    def start(self) -> "VllmServer":
+    def start(self) -> Self:
         """Start the server and wait until it is ready;
         raises `InputError` with the end of its log when it does not become so."""
         self.stop()
         self.port = free_port()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        run_guard = ("import sys; from contemplative_cai.models.vllm import guard; "
-                     "sys.exit(guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))")
         environment = surroundings_of(self._python, Path(self.source).is_dir(), self._hidden)
-        with open(self.log, "wb") as log:
-            self._guard = subprocess.Popen([
-                sys.executable, "-c", run_guard, str(os.getpid()), str(GRACE), *self.command()
-            ], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
+        self._guard = _guarded_process(self.command(), self.log, environment)
         try: self._wait(self._guard)
         except BaseException:
             self.stop()
@@ -262,23 +301,27 @@ class VllmServer:
     def _ready(self) -> bool:
         "Whether our server answers, and not another that took its port."
         try:
-            return self._call("/health")[0] == 200 and any(entry["id"] == self.served_name
-                                                           for entry in json.loads(self._call("/v1/models")[1])["data"])
+            return (_call(self.port, "/health")[0] == 200
+                    and any(entry["id"] == self.served_name
+                            for entry in json.loads(_call(self.port, "/v1/models")[1])["data"]))
         except (OSError, ValueError, LookupError, TypeError): return False
-
-    def _call(self, path: str, body: dict | None = None, timeout: float = 5.0) -> tuple[int, str]:
-        "Status and text of an answer; no proxy stands between a machine and itself."
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}",
-                                         json.dumps(body).encode() if body else None,
-                                         {"Content-Type": "application/json"})
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as answer:
-                return answer.status, answer.read().decode(errors="replace")
-        except urllib.error.HTTPError as error: return error.code, error.read().decode(errors="replace")
 
     def alive(self) -> bool:
         "Whether the server's process is there."
         return self._guard is not None and self._guard.poll() is None
+
+    def stop(self) -> None:
+        "End the server and all its processes; nothing happens when it is not running."
+        if self._guard is not None: _end_guard(self._guard)
+        self._guard = None
+
+# %% ../../nbs/04_models/07_vllm.ipynb #n0370002
+class VllmServer(_VllmProcess):
+    "A `vllm serve` in a process of its own; a context manager."
+
+    def __enter__(self): return self.start()
+
+    def __exit__(self, *_): self.stop()
 
     def load_adapter(self,
                      name: str,  # to serve it by
@@ -292,23 +335,8 @@ class VllmServer:
                              f"{', '.join(sorted(others))}; give it to VllmServer from the start")
         if not self.alive():
             raise InputError(f"adapter '{name}' cannot be loaded: vllm serve is not running; its log is {self.log}")
-        try:
-            status, reply = self._call("/v1/load_lora_adapter", {
-                "lora_name": name, "lora_path": str(Path(folder).resolve()), "load_inplace": name in self.adapters
-            }, timeout=300.0)
-        except OSError as error: status, reply = 0, str(error)
+        status, reply = _ask_to_load(self.port, name, folder, name in self.adapters)
         if status != 200:
             raise InputError(f"adapter '{name}' ({folder}) was not loaded by vllm: {' '.join(reply.split())[:400]}; "
                              f"adapters loaded later need max_lora_rank, at least their rank of {rank}")
         self.adapters[name] = Path(folder)
-
-    def stop(self) -> None:
-        "End the server and all its processes; nothing happens when it is not running."
-        if self._guard is None: return
-        if self._guard.stdin is not None:
-            with suppress(OSError): self._guard.stdin.close()
-        # a process forked from us may still hold its input open
-        with suppress(ProcessLookupError): self._guard.terminate()
-        # the guard does not rest before all are gone
-        with suppress(subprocess.TimeoutExpired): self._guard.wait(GRACE + 10)
-        self._guard = None

@@ -29,6 +29,7 @@ def length_rule(train: list[PreferencePair],  # pairs the rule is read off
     """1 where the side with the usual length of a chosen text (longer or shorter,
     as in training) is the chosen one, 0 where not, 0.5 at equal length."""
     def longer(pair):
+        "1 where chosen is longer, -1 where it is shorter, 0 at equal length."
         chosen, rejected = (len(normalise(side[0].content).split()) for side in (pair.chosen, pair.rejected))
         return (chosen > rejected) - (chosen < rejected)
     sign = 1 if sum(map(longer, train)) >= 0 else -1
@@ -61,6 +62,7 @@ class Measure(Record):
 
     @model_validator(mode="after")
     def _a_value_or_a_reason(self):
+        "A measure without a value says why it has none."
         if self.value is None and not self.undefined: raise ValueError("a measure without a value needs the reason")
         return self
 

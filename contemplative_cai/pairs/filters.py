@@ -241,7 +241,7 @@ def is_complete(triple: Triple) -> TypeGuard[CompleteTriple]:
 
 Filter = Callable[[CompleteTriple, Principle, Thresholds], str | None]
 
-
+# %% ../../nbs/06_pairs/01_filters.ipynb #x675d32c
 def empty(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     "Answer, critique or revision has no words."
     blank = [name for name in ("response", "critique", "revision")

@@ -7,7 +7,7 @@ __all__ = ['Generation', 'check_methods', 'open_models', 'generate_pairs']
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #00000002
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from ..core.journal import Journal, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, asked_text
+from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, Triple, asked_text
 from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import Drawn, handed, parted, refuse_leakage
@@ -24,14 +24,14 @@ from ..inputs.split import Split, prompts_digest
 from ..inputs.tables import mended
 from ..models.catalog import model_spec
 from ..models.choose import open_llm
-from ..models.llm import LLM
+from ..models.llm import LLM, CallFailed
 from .filters import recipe_thresholds
 from .health import balance_pairs
 from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
-from ..revision.preferences import preferences
-from ..revision.revise import Models, make_triples, recipe_methods
+from ..revision.preferences import Preference, preferences
+from ..revision.revise import Methods, Models, make_triples, recipe_methods
 from ..revision.templates import load_template, shows_one_clause
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #00000004
@@ -53,7 +53,7 @@ def _is_constitution(name: str) -> bool:
     "Whether a member of an ensemble is a constitution, not a model."
     return name in constitution_names() or name.endswith(".md")
 
-
+# %% ../../nbs/06_pairs/07_generate.ipynb #xd6b67db
 def check_methods(recipe: Recipe,
                   ) -> None:
     """Look, before anything is asked, at the template set
@@ -66,7 +66,7 @@ def check_methods(recipe: Recipe,
     every([lambda: load_template(recipe.template), *(lambda name=name: model_spec(name) for name in models),
            *(lambda name=name: load_constitution(name) for name in recipe.ensemble or () if _is_constitution(name))])
 
-
+# %% ../../nbs/06_pairs/07_generate.ipynb #xab72090
 @contextmanager
 def open_models(recipe: Recipe,
                 run: Run | None = None,  # where a server's log goes
@@ -80,7 +80,57 @@ def open_models(recipe: Recipe,
         parts = {part: others[name] for part, name in _named_models(recipe).items()}
         yield Models(answer, parts.get("critic", answer), parts.get("reviser", answer))
 
+# %% ../../nbs/06_pairs/07_generate.ipynb #x60441c2
+@dataclass(frozen=True)
+class _Step:
+    "A recipe at work in a run."
+    run: Run
+    recipe: Recipe
+    drawn: Drawn
+    constitution: Constitution
+    methods: Methods
 
+
+def _begin(run: Run, recipe: Recipe, drawn: Drawn | None) -> _Step:
+    "The step, with everything that the recipe names read; raises `InputError` where that fails, and on a leak."
+    step = _Step(run, recipe, handed(drawn, recipe, run), recipe_constitution(recipe), recipe_methods(recipe))
+    refuse_leakage(run, step.drawn)
+    return step
+
+
+def _record_made_of(step: _Step, models: Models) -> None:
+    "Write into the run's manifest what its pairs are made of, and its split into `split.json`."
+    constitution, prompts, named = step.constitution, step.drawn.prompts, _named_models(step.recipe)
+    others = {part: getattr(models, part).key if part in named else None for part in ("critic", "reviser")}
+    step.run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None,
+                    constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts),
+                    drawn=dict(Counter(prompt.source for prompt in prompts)),
+                    mended=dict(Counter(change for prompt in prompts for change in mended(prompt))),
+                    template=step.methods.label, seed=step.recipe.seed)
+    write_text(step.run.path("split.json"), step.drawn.split.model_dump_json(indent=1) + "\n")
+
+# %% ../../nbs/06_pairs/07_generate.ipynb #xd1d7197
+def _paraphrased(step: _Step, asked: list[Prompt], answer: LLM, journal: Journal) -> list[Prompt]:
+    "Paraphrases of the training prompts among those that are asked, where the recipe wants any."
+    if not step.recipe.paraphrases: return []
+    training = [prompt for prompt in asked if step.drawn.split.parts[prompt.id] == "train"]
+    def leaks(rewordings): return {leak.learned_id for leak in step.drawn.leaks({"paraphrases": rewordings})}
+    more = paraphrases(answer, journal, training, step.drawn.prompts, step.recipe.paraphrases, step.methods.answer,
+                       leaks, step.run)
+    step.run.record(paraphrases=more.counts)
+    return more.prompts
+
+
+def _triples(step: _Step, models: Models, journal: Journal) -> list[Triple]:
+    "Answer, critique and revision of every prompt and principle, and the twins' answers."
+    asked, twins = parted(step.recipe, step.drawn.prompts)
+    asked = [*asked, *_paraphrased(step, asked, models.answer, journal)]
+    triples = make_triples(models, journal, asked, step.constitution, step.methods, step.run)
+    if twins:
+        triples += twin_triples(models.answer, journal, twins, step.methods.answer, step.recipe.seed, step.run)
+    return triples
+
+# %% ../../nbs/06_pairs/07_generate.ipynb #x38bb43f
 def _compared(pairs: list[PreferencePair], constitution: Constitution, whole: bool = False) -> list[tuple]:
     """What a judge is asked about each pair: the question with what went before it,
     chosen, rejected, and its principle or the whole constitution."""
@@ -92,26 +142,9 @@ def _compared(pairs: list[PreferencePair], constitution: Constitution, whole: bo
     return [(asked(pair), pair.chosen[0].content, pair.rejected[0].content, principles.get(pair.principle, together))
             for pair in pairs]
 
-
-def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal,
-            run: Run) -> tuple[list[PreferencePair], list[Dropped]]:
-    "The pairs that the judge, where there is one, and the ensemble leave; twins are not theirs to judge."
-    dropped: list[Dropped] = []
-    twins, kept = ([pair for pair in kept if pair.principle == BENIGN.id],
-                   [pair for pair in kept if pair.principle != BENIGN.id])
-    if recipe.judge == "logits":
-        kept, dropped = filter_judged(kept, preferences(critic, journal, _compared(kept, constitution), run),
-                                      recipe.filters)
-    if not recipe.ensemble: return [*kept, *twins], dropped
-    kept, gone = filter_ensemble(
-        kept, {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble},
-        recipe.filters
-    )
-    return [*kept, *twins], [*dropped, *gone]
-
-
+# %% ../../nbs/06_pairs/07_generate.ipynb #x36f5089
 def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM,
-              journal: Journal, run: Run) -> list:
+              journal: Journal, run: Run) -> Sequence[Preference | CallFailed]:
     """How a member of the ensemble weighs the pairs:
     another model by the same principles, or the critic by another constitution."""
     if _is_constitution(name):
@@ -121,42 +154,45 @@ def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constituti
         return preferences(member, journal, _compared(pairs, constitution), run)
 
 
+def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal,
+            run: Run) -> tuple[list[PreferencePair], list[Dropped]]:
+    "The pairs that the judge, where there is one, and the ensemble leave; twins are not theirs to judge."
+    dropped: list[Dropped] = []
+    twins, kept = ([pair for pair in kept if pair.principle == BENIGN.id],
+                   [pair for pair in kept if pair.principle != BENIGN.id])
+    if recipe.judge == "logits":
+        weighed = preferences(critic, journal, _compared(kept, constitution), run)
+        kept, dropped = filter_judged(kept, weighed, recipe.filters)
+    if not recipe.ensemble: return [*kept, *twins], dropped
+    opinions = {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble}
+    kept, outvoted = filter_ensemble(kept, opinions, recipe.filters)
+    return [*kept, *twins], [*dropped, *outvoted]
+
+# %% ../../nbs/06_pairs/07_generate.ipynb #xfd45e03
+def _filtered(step: _Step, triples: list[Triple], critic: LLM,
+              journal: Journal) -> tuple[list[PreferencePair], list[Dropped]]:
+    "The pairs that filters, judge and balance leave, and every row that they drop."
+    run, recipe = step.run, step.recipe
+    kept, dropped = filter_triples(triples, step.constitution, recipe.filters, recipe_thresholds(recipe),
+                                   step.methods.label, recipe.few_shot == "mixed")
+    run.tell({"rows": waterfall(kept, dropped)})
+    kept, outvoted = _judged(kept, recipe, step.constitution, critic, journal, run)
+    kept, surplus = balance_pairs(kept, recipe)
+    return kept, [*dropped, *outvoted, *surplus]
+
+# %% ../../nbs/06_pairs/07_generate.ipynb #x9f82c8b
 def generate_pairs(run: Run,  # where it goes
                    recipe: Recipe,
                    llm: LLM | None = None,  # who answers; None: the recipe's model
                    drawn: Drawn | None = None,  # from `draw`; None: drawn here
                    ) -> Generation:
     "Answers, critiques and revisions of the recipe's prompts, filtered into `pairs.jsonl` and `dropped.jsonl`."
-    drawn, constitution, methods = handed(drawn, recipe, run), recipe_constitution(recipe), recipe_methods(recipe)
-    prompts, split = drawn.prompts, drawn.split
-    refuse_leakage(run, drawn)
+    step = _begin(run, recipe, drawn)
     with Journal(run.path("journal.sqlite")) as journal, open_models(recipe, run, llm) as models:
-        others = {part: getattr(models, part).key if part in _named_models(recipe) else None
-                  for part in ("critic", "reviser")}
-        run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None,
-                   constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts),
-                   drawn=dict(Counter(prompt.source for prompt in prompts)),
-                   mended=dict(Counter(change for prompt in prompts for change in mended(prompt))),
-                   template=methods.label, seed=recipe.seed)
-        write_text(run.path("split.json"), split.model_dump_json(indent=1) + "\n")
-        asked, twins = parted(recipe, prompts)
-        training = [prompt for prompt in asked if split.parts[prompt.id] == "train"]
-        if recipe.paraphrases:
-            def leaks(made): return {leak.learned_id for leak in drawn.leaks({"paraphrases": made})}
-            more = paraphrases(models.answer, journal, training, prompts, recipe.paraphrases, methods.answer, leaks,
-                               run)
-            run.record(paraphrases=more.counts)
-            asked += more.prompts
-        triples = make_triples(models, journal, asked, constitution, methods, run)
-        if twins: triples += twin_triples(models.answer, journal, twins, methods.answer, recipe.seed, run)
-        kept, dropped = filter_triples(triples, constitution, recipe.filters, recipe_thresholds(recipe), methods.label,
-                                       recipe.few_shot == "mixed")
-        run.tell({"rows": waterfall(kept, dropped)})
-        kept, gone = _judged(kept, recipe, constitution, models.critic, journal, run)
-    kept, surplus = balance_pairs(kept, recipe)
-    dropped += [*gone, *surplus]
+        _record_made_of(step, models)
+        kept, dropped = _filtered(step, _triples(step, models, journal), models.critic, journal)
     run.tell({"rows": waterfall(kept, dropped)})
     write_rows(run.path("pairs.jsonl"), kept)
     write_rows(run.path("dropped.jsonl"), dropped)
     write_ledger(run, generate={"kept_pairs": len(kept)})
-    return Generation(prompts, split, kept, dropped)
+    return Generation(step.drawn.prompts, step.drawn.split, kept, dropped)

@@ -52,6 +52,7 @@ def drop_pair(pair: PreferencePair,  # a pair that was built
 
 
 def _dropped(triple: Triple, reason: str, detail: str) -> Dropped:
+    "The triple as a dropped row, with the texts it has."
     texts = {name: getattr(triple, name).text if getattr(triple, name) else None
              for name in ("response", "critique", "revision")}
     return Dropped(prompt_id=triple.prompt.counts_as, principle=triple.principle, hazard=triple.prompt.hazard,

@@ -10,9 +10,10 @@ __all__ = ['TEXT', 'Decision', 'check_reviewer', 'BlindedPair', 'ReviewSession',
 import html
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.files import append_row, read_rows, repair_log, write_rows
 from ..core.journal import write_ledger
@@ -31,14 +32,14 @@ class Decision(Record):
     note: str = ""
     at: str  # time, UTC
 
-
+# %% ../../nbs/06_pairs/06_review.ipynb #x0d34a91
 def check_reviewer(name: str,  # a reviewer's short name
                    ) -> None:
     "Raises `InputError` for a name that cannot be part of a file's name."
     try: check_run_name(name)
     except InputError as error: raise InputError(str(error).replace("run name", "reviewer's name")) from None
 
-
+# %% ../../nbs/06_pairs/06_review.ipynb #x495652e
 @dataclass(frozen=True)
 class BlindedPair:
     "What the reviewer is shown."
@@ -47,7 +48,26 @@ class BlindedPair:
     a: str
     b: str
 
+# %% ../../nbs/06_pairs/06_review.ipynb #x6b12780
+def _drawn_side(seed: int, reviewer: str, pair_id: str) -> Literal["chosen", "rejected"]:
+    "Which side stands as A for a reviewer: by lot, and always the same."
+    return "chosen" if int(digest([seed, reviewer, pair_id, "side"], 8), 16) % 2 else "rejected"
 
+
+def _blinded(pair: PreferencePair, side_a: Literal["chosen", "rejected"]) -> BlindedPair:
+    "The pair with one side as A and the other as B."
+    texts = pair.chosen[0].content, pair.rejected[0].content
+    a, b = texts if side_a == "chosen" else texts[::-1]
+    return BlindedPair(pair.id, pair.prompt[-1].content, a, b)
+
+# %% ../../nbs/06_pairs/06_review.ipynb #x1e6351f
+def _queued(open_ids: list[str], first: list[str], last: list[str]) -> list[str]:
+    "The open ids in their order, some of them at the beginning and some at the end."
+    first, last = ([id for id in ids if id in open_ids] for ids in (first, last))
+    return (first + [id for id in open_ids if id not in first and id not in last]
+            + [id for id in last if id not in first])
+
+# %% ../../nbs/06_pairs/06_review.ipynb #x3eb8c9d
 class ReviewSession:
     "A queue of pairs for one reviewer; opened again, it goes on where it stopped."
 
@@ -68,23 +88,18 @@ class ReviewSession:
     @property
     def queue(self) -> list[str]:
         "Ids of the pairs without a decision, one that was taken up again first, skipped ones last."
-        open_ids = [id for id in self._pairs if id not in self.decisions]
-        first, last = ([id for id in ids if id in open_ids] for ids in (self._first, self._skipped))
-        return (first + [id for id in open_ids if id not in first and id not in last]
-                + [id for id in last if id not in first])
+        return _queued([id for id in self._pairs if id not in self.decisions], self._first, self._skipped)
 
     def _side_a(self, pair_id: str) -> Literal["chosen", "rejected"]:
         "Which side stands as A: by lot, the same whenever the pair is shown to this reviewer."
-        return "chosen" if int(digest([self._seed, self.reviewer, pair_id, "side"], 8), 16) % 2 else "rejected"
+        return _drawn_side(self._seed, self.reviewer, pair_id)
 
     @property
     def current(self) -> BlindedPair | None:
         "The pair to look at now; None when all are decided."
         if not self.queue: return None
         pair = self._pairs[self.queue[0]]
-        sides = {"chosen": pair.chosen[0].content, "rejected": pair.rejected[0].content}
-        a = self._side_a(pair.id)
-        return BlindedPair(pair.id, pair.prompt[-1].content, sides[a], sides["rejected" if a == "chosen" else "chosen"])
+        return _blinded(pair, self._side_a(pair.id))
 
     def _append(self, decision: Literal["accept", "reject", "note"], preferred: Literal["A", "B", "neither"] | None,
                 note: str) -> Decision:
@@ -134,13 +149,13 @@ class ReviewSession:
 def read_decisions(run: Run,  # a run with reviews/
                    ) -> dict[str, list[Decision]]:
     "Every reviewer's last decision on each pair, by pair id."
-    found: dict[str, list[Decision]] = {}
+    decisions: dict[str, list[Decision]] = {}
     for path in sorted(run.path("reviews").glob("*.jsonl")):
         last = {row.pair_id: row for row in read_rows(path, Decision) if row.decision != "note"}
-        for id, row in last.items(): found.setdefault(id, []).append(row)
-    return found
+        for id, row in last.items(): decisions.setdefault(id, []).append(row)
+    return decisions
 
-
+# %% ../../nbs/06_pairs/06_review.ipynb #xa233315
 def reviewed_out(decisions: dict[str, list[Decision]],  # by pair id
                  ) -> dict[str, str]:
     "Pairs that leave, with the count that decided it."
@@ -148,7 +163,7 @@ def reviewed_out(decisions: dict[str, list[Decision]],  # by pair id
     return {id: f"{count['accept']} accept, {count['reject']} reject"
             for id, count in counts.items() if count["accept"] <= count["reject"]}
 
-
+# %% ../../nbs/06_pairs/06_review.ipynb #xd7adfc9
 def apply_reviews(run: Run,  # a run that has generated
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     "Rewrite `pairs.jsonl` and `dropped.jsonl` by the decisions there are; returns both."
@@ -164,7 +179,7 @@ def apply_reviews(run: Run,  # a run that has generated
     write_ledger(run, generate={"kept_pairs": len(kept)})
     return kept, dropped
 
-
+# %% ../../nbs/06_pairs/06_review.ipynb #x31d2c24
 def open_review(run: Run,  # a run that has generated
                 reviewer: str,  # a short name
                 seed: int = 0,  # order of the queue and of the sides
@@ -182,10 +197,23 @@ def pair_html(pair: BlindedPair | None,  # what to show
     "The current pair as HTML, every text escaped."
     if pair is None: return "<p>All pairs are decided. Thank you.</p>"
     def box(title, text):
+        "One of the answers, in a frame."
         return ("<div style='flex:1;min-width:0;border:1px solid #bbb;border-radius:6px;padding:8px "
                 f"12px'><b>{title}</b><div style='{TEXT}'>{html.escape(text)}</div></div>")
     return (f"<div style='{TEXT};margin:6px 0'><b>Question</b>\n{html.escape(pair.question)}</div><div "
             f"style='display:flex;gap:12px'>{box('A', pair.a)}{box('B', pair.b)}</div>")
+
+# %% ../../nbs/06_pairs/06_review.ipynb #x32f6da6
+def _actions(session: ReviewSession, note: Any) -> dict[str, Callable[[], object]]:
+    "What each button does; `note` is the field a reviewer types into."
+    def later():
+        "A note that was typed before is kept, as a remark."
+        if note.value: session.remark(note.value)
+        session.skip()
+    return {
+        "A is better": lambda: session.decide("A", note.value), "B is better": lambda: session.decide("B", note.value),
+        "Neither will do": lambda: session.decide("neither", note.value), "Later": later, "Back": session.reopen
+    }
 
 
 def review_widget(session: ReviewSession,  # what is reviewed
@@ -195,16 +223,12 @@ def review_widget(session: ReviewSession,  # what is reviewed
     import ipywidgets as widgets
     shown, count, note = widgets.HTML(), widgets.Label(), widgets.Text(placeholder="a note, kept with the decision",
                                                                        layout=widgets.Layout(width="60%"))
-    actions = {
-        "A is better": lambda: session.decide("A", note.value), "B is better": lambda: session.decide("B", note.value),
-        "Neither will do": lambda: session.decide("neither", note.value),
-        "Later": lambda: (session.remark(note.value) if note.value else None, session.skip()), "Back": session.reopen
-    }
+    actions, last = _actions(session, note), [0.0]
     buttons = {label: widgets.Button(description=label, button_style="" if label in ("Later", "Back") else "info")
                for label in actions}
-    last = [0.0]
 
     def refresh():
+        "Show the pair to look at now, and what can be done with it."
         shown.value = pair_html(session.current)
         count.value = f"{len(session.decisions)} decided, {len(session.queue)} to go"
         note.disabled = session.current is None
@@ -212,6 +236,7 @@ def review_widget(session: ReviewSession,  # what is reviewed
             button.disabled = not session.decisions if label == "Back" else session.current is None
 
     def act(button):
+        "Do what a button says, unless it was the second click of a double click."
         if time.monotonic() - last[0] < pause: return
         actions[button.description]()
         last[0], note.value = time.monotonic(), ""

@@ -58,6 +58,7 @@ def losses(kept: list[PreferencePair],  # pairs that passed
     def name(row): return getattr(row, by) or "none"
     reasons = [row["stage"] for row in waterfall(kept, dropped)[1:-1] if row["lost"]]
     def counted(mine, gone):
+        "Rows of one group: asked, lost by reason, kept."
         return {"asked": len(mine) + len(gone),
                 **{reason: sum(row.reason == reason for row in gone) for reason in reasons}, "kept": len(mine)}
     groups = {key: counted([row for row in kept if name(row) == key], [row for row in dropped if name(row) == key])
@@ -160,6 +161,7 @@ class Live:
         if "rows" in state or state["done"] >= state["total"] or time.monotonic() >= self._next: self._draw()
 
     def _draw(self) -> None:
+        "The figure of what is known now."
         from IPython.display import display
         started = time.monotonic()
         figure = live_figure(list(self._states.values()), self._rows)
@@ -167,7 +169,7 @@ class Live:
         else: self._display.update(figure)
         self._next = time.monotonic() + (time.monotonic() - started) / DRAWING_SHARE
 
-
+# %% ../../nbs/06_pairs/02_waterfall.ipynb #x9d04173
 def watched(run: Run,  # any run
             ) -> Run:
     "The same run, which in a notebook shows how far it is; elsewhere the run as it is."

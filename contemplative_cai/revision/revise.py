@@ -32,17 +32,24 @@ class Methods(MethodKeys):
     requests: Template  # how to ask for critiques and revisions
 
     def _sampling(self, tokens: int) -> Sampling:
+        "How tokens are chosen, up to so many."
         return Sampling(max_tokens=tokens, temperature=self.temperature, top_p=self.top_p,
                         repetition_penalty=self.repetition_penalty, seed=self.seed)
 
     @property
-    def answer(self) -> Sampling: return self._sampling(self.answer_tokens)
+    def answer(self) -> Sampling:
+        "How the tokens of an answer are chosen."
+        return self._sampling(self.answer_tokens)
 
     @property
-    def critique(self) -> Sampling: return self._sampling(self.critique_tokens)
+    def critique(self) -> Sampling:
+        "How the tokens of a critique are chosen."
+        return self._sampling(self.critique_tokens)
 
     @property
-    def revision(self) -> Sampling: return self._sampling(self.revision_tokens)
+    def revision(self) -> Sampling:
+        "How the tokens of a revision are chosen."
+        return self._sampling(self.revision_tokens)
 
     @property
     def form(self) -> str:

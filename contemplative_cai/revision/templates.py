@@ -205,7 +205,7 @@ def revision_turn(template: Template,  # how to ask
                  critique=critique)
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000025
-def _said(text: str) -> Message:
+def _reply(text: str) -> Message:
     return Message(role="assistant", content=text)
 
 
@@ -215,10 +215,10 @@ def _worked(template: Template, shot: Shot, kind: str, revising: bool) -> Conver
     asked, asked_again = (critique_turn(template, shot.principle, question, shot.answer, kind),
                           revision_turn(template, shot.principle, question, shot.answer, critique))
     if template.form == "chat":
-        opened = (Message(role="user", content=question), _said(shot.answer), asked, _said(critique))
-        return opened if shot.clean else (*opened, asked_again, _said(shot.example.revision))
-    if revising: return () if shot.clean else (asked_again, _said(shot.example.revision))
-    return (asked, _said(critique))
+        opened = (Message(role="user", content=question), _reply(shot.answer), asked, _reply(critique))
+        return opened if shot.clean else (*opened, asked_again, _reply(shot.example.revision))
+    if revising: return () if shot.clean else (asked_again, _reply(shot.example.revision))
+    return (asked, _reply(critique))
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000028
 def critique_conversation(template: Template,  # how to ask
@@ -232,7 +232,7 @@ def critique_conversation(template: Template,  # how to ask
     before = tuple(turn for shot in shown for turn in _worked(template, shot, kind, revising=False))
     turn = critique_turn(template, principle, prompt.text if template.form == "chat" else asked_text(prompt),
                          response.text, kind)
-    return (*before, *prompt.messages, _said(response.text), turn) if template.form == "chat" else (*before, turn)
+    return (*before, *prompt.messages, _reply(response.text), turn) if template.form == "chat" else (*before, turn)
 
 # %% ../../nbs/05_revision/01_templates.ipynb #0000002c
 def revision_conversation(template: Template,  # how to ask
@@ -245,7 +245,7 @@ def revision_conversation(template: Template,  # how to ask
                           ) -> Conversation:
     "The conversation that asks for the answer again, with its critique in view."
     if template.form == "chat":
-        return (*critique_conversation(template, principle, prompt, response, shown, kind), _said(critique.text),
+        return (*critique_conversation(template, principle, prompt, response, shown, kind), _reply(critique.text),
                 revision_turn(template, principle, prompt.text, response.text, critique.text))
     before = tuple(turn for shot in shown for turn in _worked(template, shot, kind, revising=True))
     return (*before, revision_turn(template, principle, asked_text(prompt), response.text, critique.text))
@@ -261,5 +261,5 @@ def guided_conversation(principle: Principle,  # to answer by
                      content=(f"{principle.description}\n\nAnswer so that this holds:\n{rules}\n\n"
                               "Speak to the person directly, and do not mention these rules.").strip())
     before = tuple(turn for shot in shown
-                   for turn in (Message(role="user", content=shot.example.prompt), _said(shot.example.revision)))
+                   for turn in (Message(role="user", content=shot.example.prompt), _reply(shot.example.revision)))
     return (system, *before, *prompt.messages)

@@ -155,6 +155,7 @@ class Rendered:
                  ):
         special = set(tokenizer.all_special_ids)
         def shown(ids):
+            "Their text, covered where that was asked for."
             texts = ((i, tokenizer.decode([i])) for i in ids)
             return "".join(_covered(text) if covered and i not in special else text for i, text in texts)
         self.sides = {side: (shown(row.prompt[:max_length]), shown(kept := row.kept(side, max_length)),
@@ -166,6 +167,7 @@ class Rendered:
                            for side, (read, learned, cut) in self.sides.items())
 
     def _repr_html_(self) -> str:
+        "Both sides next to each other, as a notebook shows them."
         heads = "".join(f"<th style='text-align:left;padding:.3em 1em'>{name}</th>" for name in self.sides)
         cells = "".join(_CELL.format(_spans(parts)) for parts in self.sides.values())
         return _PAIR_TABLE.format(heads=heads, cells=cells)

@@ -144,6 +144,7 @@ def end_with_parent() -> None:
     parent = int(os.environ[PARENT])
 
     def watch():
+        "Look once a second whether the parent is there."
         while alive(parent): time.sleep(1)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()

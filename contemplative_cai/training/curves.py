@@ -33,11 +33,19 @@ PANELS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
 # where nothing has been learned
 LINES = {"loss (nats)": LN2, "preference accuracy": 0.5, "gain over reference\n(nats an answer)": 0.0}
 
-
+# %% ../../nbs/07_training/05_curves.ipynb #x708f46e
 def _points(rows: list[dict], key: str) -> tuple[list[int], list[float]]:
     "Steps and values of the lines that have the key as a number."
-    found = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
-    return [step for step, _ in found], [value for _, value in found]
+    points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
+    return [step for step, _ in points], [value for _, value in points]
+
+# %% ../../nbs/07_training/05_curves.ipynb #x6e2a187
+def _limit(axes, title: str) -> None:
+    "The limits of a panel's values."
+    low, high = axes.get_ylim()
+    if title in ("loss (nats)", "words an answer"): axes.set_ylim(0, high * 1.05)  # a flat line stays clear of the edge
+    elif title in ("preference accuracy", "share in circles", "token accuracy"): share_axis(axes, "y")
+    elif low == high: axes.set_ylim(low - 1, high + 1)
 
 
 def _draw(axes, rows: list[dict], title: str, curves: tuple[Curve, ...], preference: bool) -> None:
@@ -46,10 +54,7 @@ def _draw(axes, rows: list[dict], title: str, curves: tuple[Curve, ...], prefere
         steps, values = _points(rows, key)
         if steps: axes.plot(steps, values, color=colour, marker=marker, markersize=2.5, linewidth=1, label=name)
     if title in LINES and preference: axes.axhline(LINES[title], color=GREY, linestyle="--", linewidth=1)
-    low, high = axes.get_ylim()
-    if title in ("loss (nats)", "words an answer"): axes.set_ylim(0, high * 1.05)  # a flat line stays clear of the edge
-    elif title in ("preference accuracy", "share in circles", "token accuracy"): share_axis(axes, "y")
-    elif low == high: axes.set_ylim(low - 1, high + 1)
+    _limit(axes, title)
     axes.set_title(title, fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
     whole_steps(axes)
@@ -57,24 +62,28 @@ def _draw(axes, rows: list[dict], title: str, curves: tuple[Curve, ...], prefere
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.lines) > 1 and any(name for _, name, *_ in curves): axes.legend(frameon=False, fontsize=7)
 
+# %% ../../nbs/07_training/05_curves.ipynb #x4e87c31
+def _shown_panels(rows: list[dict]) -> list[tuple[str, tuple[Curve, ...]]]:
+    "The panels that the lines have anything for."
+    panels = [(title, curves) for title, curves in PANELS if any(_points(rows, key)[0] for key, *_ in curves)]
+    paired = any("gain/chosen" in row for row in rows)
+    return [panel for panel in panels if not (paired and panel[0] == "token accuracy")]
+
 
 def panel_figure(rows: list[dict],  # lines of metrics.jsonl
-                 found: list[Finding] | tuple = (),  # said below the curves
+                 findings: list[Finding] | tuple = (),  # said below the curves
                  ):
     "The curves of one stage; the dashed lines are where nothing has been learned."
-    shown = [(title, curves) for title, curves in PANELS if any(_points(rows, key)[0] for key, *_ in curves)]
-    if any("gain/chosen" in row for row in rows): shown = [panel for panel in shown if panel[0] != "token accuracy"]
-    if not shown: return worded("No step has been logged yet.")
-    across = min(3 if len(shown) <= 6 else 4, len(shown))
-    down = -(-len(shown) // across)
-    figure = picture(7.2, 1.75 * down + 0.25 * len(found))
-    for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat,
-                           [*shown, *[None] * (across * down - len(shown))]):
-        if panel is None: axes.set_axis_off()
-        else: _draw(axes, rows, *panel, preference=any("rewards/margins" in row for row in rows))
-    if found:
-        figure.supxlabel("\n".join(f"{one.kind}, step {one.step}" for one in found), fontsize=8, color=ORANGE, x=0.01,
-                         ha="left")
+    panels, preference = _shown_panels(rows), any("rewards/margins" in row for row in rows)
+    if not panels: return worded("No step has been logged yet.")
+    across = min(3 if len(panels) <= 6 else 4, len(panels))
+    down = -(-len(panels) // across)
+    figure = picture(7.2, 1.75 * down + 0.25 * len(findings))
+    places = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes, panel in zip(places, panels): _draw(axes, rows, *panel, preference=preference)
+    for axes in places[len(panels):]: axes.set_axis_off()
+    sentences = "\n".join(f"{finding.kind}, step {finding.step}" for finding in findings)
+    if findings: figure.supxlabel(sentences, fontsize=8, color=ORANGE, x=0.01, ha="left")
     return figure
 
 # %% ../../nbs/07_training/05_curves.ipynb #00000006
@@ -105,7 +114,7 @@ class LivePanel:
         now = time.monotonic()
         self._next = now + (now - started) / DRAWING_SHARE
 
-
+# %% ../../nbs/07_training/05_curves.ipynb #00000007
 def panelled(run: Run,  # any run
              ) -> Run:
     "The run, drawn while it trains where there is a notebook to draw in."

@@ -42,13 +42,13 @@ class ScoredPair(Record):
         return ((self.tuned_chosen.total - self.base_chosen.total)
                 - (self.tuned_rejected.total - self.base_rejected.total))
 
-
+# %% ../../nbs/07_training/07_heldout.ipynb #xfc9d7aa
 def wins(difference: float,  # a margin or a difference of likelihoods
          ) -> float:
     "1 for a win, 0 for a loss, one half for a tie."
     return 0.5 if difference == 0 else float(difference > 0)
 
-
+# %% ../../nbs/07_training/07_heldout.ipynb #x360c9ed
 def score_preferences(base: LLM,  # the model before training
                       tuned: LLM,  # the model after
                       pairs: list[PreferencePair],  # held-out pairs
@@ -77,7 +77,7 @@ def base_and_trained(recipe: Recipe,
                     batch_size=batch_size)
     return base, base.with_adapter("tuned")
 
-
+# %% ../../nbs/07_training/07_heldout.ipynb #x7c4f39c
 def held_out_preferences(recipe: Recipe,
                          folder: Path,  # of the last stage
                          held_out: Sequence[PreferencePair],  # validation and test pairs
@@ -88,19 +88,26 @@ def held_out_preferences(recipe: Recipe,
     return score_preferences(*base_and_trained(recipe, folder), list(held_out),
                              {pair.prompt_id: split.part(pair.prompt_id) for pair in held_out})
 
+# %% ../../nbs/07_training/07_heldout.ipynb #xd43997c
+def _mean(values: Sequence[float]) -> float | None:
+    "Their mean; None of no values."
+    return sum(values) / len(values) if values else None
+
+
+def _part_accuracy(rows: Sequence[ScoredPair]) -> PartAccuracy:
+    "How often chosen comes out first in one part."
+    return PartAccuracy(
+        pairs=len(rows), likelihood_base=_mean([wins(p.base_chosen.mean - p.base_rejected.mean) for p in rows]),
+        likelihood_tuned=_mean([wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in rows]),
+        reward_before=0.5 if rows else None, reward_after=_mean([wins(p.margin) for p in rows]),
+    )
+
 
 def accuracies(preferences: Sequence[ScoredPair],  # scored held-out pairs
                ) -> dict[str, PartAccuracy]:
     """Preference accuracy before and after, by part: `likelihood` of base and tuned, and `reward`;
     null where there are no pairs. Intervals are the evaluation's."""
-    def mean(values): return sum(values) / len(values) if values else None
-    def part(rows):
-        return PartAccuracy(
-            pairs=len(rows), likelihood_base=mean([wins(p.base_chosen.mean - p.base_rejected.mean) for p in rows]),
-            likelihood_tuned=mean([wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in rows]),
-            reward_before=0.5 if rows else None, reward_after=mean([wins(p.margin) for p in rows]),
-        )
-    return {name: part([p for p in preferences if p.part == name]) for name in ("validation", "test")}
+    return {part: _part_accuracy([p for p in preferences if p.part == part]) for part in ("validation", "test")}
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000008
 class Likelier(Record):
@@ -122,7 +129,7 @@ def compare_preferences(preferences: list[ScoredPair],  # scored test pairs
     return Likelier(base=before.mean, tuned=after.mean,
                     difference=paired_difference(base, tuned, clusters, resamples, seed))
 
-
+# %% ../../nbs/07_training/07_heldout.ipynb #x7c08e47
 class PreferenceAccuracy(FileRecord):
     "`preference.json`: shares of unseen pairs that are decided rightly, and by what."
     reward: Estimate  # by the trained model: chosen gained more than rejected
@@ -130,17 +137,22 @@ class PreferenceAccuracy(FileRecord):
     bag_of_words: Estimate
     likelihood: Likelier
 
+# %% ../../nbs/07_training/07_heldout.ipynb #x3150b6e
+def _tested_and_trained(run: Run, folder: Path, scored: set[str]) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    "The run's pairs that were scored in the test, and those that were trained on."
+    pairs, trained = load_pairs(run), set(read_record(folder / "training.json", Training).pair_ids)
+    return ([pair for pair in pairs_of(pairs, load_split(run).test) if pair.id in scored],
+            [pair for pair in pairs if pair.id in trained])
+
 
 def preference_accuracy(run: Run,  # a trained run
                         recipe: Recipe,
                         ) -> PreferenceAccuracy:
     """Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs,
     into `preference.json` of the trained stage."""
-    split, pairs, folder = load_split(run), load_pairs(run), trained_folder(run)
+    folder = trained_folder(run)
     preferences = [p for p in read_rows(folder / "preferences.jsonl", ScoredPair) if p.part == "test"]
-    scored, trained = {p.pair_id for p in preferences}, set(read_record(folder / "training.json", Training).pair_ids)
-    test, train = ([pair for pair in pairs_of(pairs, split.test) if pair.id in scored],
-                   [pair for pair in pairs if pair.id in trained])
+    test, train = _tested_and_trained(run, folder, {p.pair_id for p in preferences})
     clusters = [pair.prompt_id for pair in test]
     def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed)
     preference = PreferenceAccuracy(
@@ -153,6 +165,16 @@ def preference_accuracy(run: Run,  # a trained run
     return preference
 
 # %% ../../nbs/07_training/07_heldout.ipynb #0000000b
+def _draw_estimate(axes, y: int, value: Estimate, colour: str) -> None:
+    "A share with its interval in one row of the figure, and both in words beside it."
+    if value.mean is None: return
+    if value.low is not None and value.high is not None:
+        axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
+    axes.plot(value.mean, y, "o", color=colour, markersize=7)
+    text = shown(value) if not value.undefined else f"{value.mean:.2f}\n({value.undefined})"
+    axes.annotate(text, (1, y), xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
+
+
 def preference_figure(preference: PreferenceAccuracy,  # of a trained run
                       ):
     "Held-out preference accuracy of the trained model beside two rules that understand nothing."
@@ -161,13 +183,7 @@ def preference_figure(preference: PreferenceAccuracy,  # of a trained run
     if all(value.mean is None for _, value, _ in rows):
         return worded("No held-out pairs were kept, so there is nothing to draw.")
     figure, axes = quiet_axes(height=1.9)
-    for y, (_, value, colour) in enumerate(rows):
-        if value.mean is None: continue
-        if value.low is not None and value.high is not None:
-            axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
-        axes.plot(value.mean, y, "o", color=colour, markersize=7)
-        text = shown(value) if not value.undefined else f"{value.mean:.2f}\n({value.undefined})"
-        axes.annotate(text, (1, y), xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
+    for y, (_, value, colour) in enumerate(rows): _draw_estimate(axes, y, value, colour)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=9)
     axes.invert_yaxis()
     share_axis(axes)

@@ -33,6 +33,20 @@ class Data(Record):
     encoded: tuple[Encoded, ...]  # the training pairs in tokens, those that cutting made useless included
     audit: Audit
 
+# %% ../../nbs/07_training/02_rows.ipynb #x0c7ec94
+def _refuse_strangers(run: Run, pairs: list[PreferencePair], drawn: Drawn) -> None:
+    "Raises `InputError` when pairs were made of prompts that the recipe does not draw now."
+    missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in drawn.prompts}
+    if missing:
+        raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws "
+                         "now; run the generate step again with this recipe, or take a new --run name")
+
+# %% ../../nbs/07_training/02_rows.ipynb #x064ebd5
+def _compared(drawn: Drawn, helpful: tuple[HelpfulRow, ...]) -> Drawn:
+    "The draw with the questions of helpful rows among what is learned from."
+    asked = [Prompt(text=row.prompt[-1].content, source="helpful", history=row.prompt[:-1]) for row in helpful]
+    return drawn.learning({"helpful data": asked} if asked else {})
+
 
 def training_pairs(run: Run,  # a run that has generated
                    recipe: Recipe,
@@ -47,12 +61,8 @@ def training_pairs(run: Run,  # a run that has generated
     train, held_out = (pairs_of(pairs, split.train, untrained(split, {pair.principle for pair in pairs}, recipe)),
                        pairs_of(pairs, (*split.validation, *split.test)))
     drawn = handed(drawn, recipe, run)
-    missing = {pair.prompt_id for pair in pairs} - {prompt.id for prompt in drawn.prompts}
-    if missing:
-        raise InputError(f"run '{run.name}': {len(missing)} prompts of its pairs are not among those the recipe draws "
-                         "now; run the generate step again with this recipe, or take a new --run name")
-    asked = [Prompt(text=row.prompt[-1].content, source="helpful", history=row.prompt[:-1]) for row in helpful]
-    compared = drawn.learning({"helpful data": asked} if asked else {})
+    _refuse_strangers(run, pairs, drawn)
+    compared = _compared(drawn, helpful)
     if record: refuse_leakage(run, compared)
     else: refuse_leaks(compared.leakage.leaks)
     if len(train) < 2:
@@ -60,7 +70,7 @@ def training_pairs(run: Run,  # a run that has generated
                          "raise n_prompts, loosen the filters, or look at dropped.jsonl")
     return train, held_out
 
-
+# %% ../../nbs/07_training/02_rows.ipynb #x2b5a6ee
 def ending_tokens(recipe: Recipe,  # whose model
                   tokenizer: Any,  # its tokenizer
                   ) -> set[int]:
@@ -72,7 +82,7 @@ def ending_tokens(recipe: Recipe,  # whose model
     tokens = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
     return {token for token in tokens if token is not None}
 
-
+# %% ../../nbs/07_training/02_rows.ipynb #xbf4b904
 def audited(recipe: Recipe,
             train: list[PreferencePair],  # pairs to train on
             ) -> tuple[tuple[Encoded, ...], Audit]:
@@ -82,7 +92,7 @@ def audited(recipe: Recipe,
     return encoded, audit_lengths(encoded, recipe.max_length,
                                   template_faults(tokenizer, ending_tokens(recipe, tokenizer), train[0]))
 
-
+# %% ../../nbs/07_training/02_rows.ipynb #x7b48b02
 WATCHED = 8  # validation prompts answered while training
 
 
@@ -94,36 +104,53 @@ def watched_prompts(run: Run,  # a run that has generated
     return tuple(prompt.messages for prompt in sorted(drawn.prompts, key=lambda prompt: prompt.id)
                  if prompt.id in validation)[:WATCHED]
 
+# %% ../../nbs/07_training/02_rows.ipynb #x88a9cbc
+def _helpful_rows(recipe: Recipe) -> tuple[HelpfulRow, ...]:
+    "The helpful file's rows; raises `InputError` when DPO alone is to learn from rows without rejected answers."
+    helpful = tuple(read_helpful(recipe.helpful)) if recipe.helpful else ()
+    paired = "dpo" in recipe.training and recipe.training != "sft+dpo"
+    if helpful and paired and not all(row.rejected for row in helpful):
+        raise InputError(f"helpful: {recipe.helpful} has no rejected answers, and training is {recipe.training}; "
+                         "give rows with prompt, chosen and rejected, or set training to sft+dpo or sft")
+    return helpful
 
+
+def _learnable(run: Run, recipe: Recipe, train: list[PreferencePair],
+               encoded: tuple[Encoded, ...]) -> tuple[PreferencePair, ...]:
+    "The pairs that cutting leaves something of; raises `InputError` when they are fewer than two."
+    kept = tuple(pair for pair, row in zip(train, encoded) if learnable(row, recipe.max_length))
+    if len(kept) < 2:
+        raise InputError(f"run '{run.name}': after cutting at max_length {recipe.max_length}, "
+                         f"{len(kept)} pairs have anything to learn from; raise max_length")
+    return kept
+
+# %% ../../nbs/07_training/02_rows.ipynb #xbd845b3
+def _refuse_unwatchable(run: Run, recipe: Recipe, validation: tuple[PreferencePair, ...],
+                        watched: tuple[Conversation, ...]) -> None:
+    "Raises `InputError` when the recipe looks at validation pairs or prompts and there are none."
+    if recipe.eval_steps and not validation:
+        raise InputError(f"eval_steps looks at validation pairs, and run '{run.name}' kept none; "
+                         "raise validation_share or n_prompts, or take eval_steps away")
+    if recipe.watch_steps and not watched:
+        raise InputError(f"watch_steps answers validation prompts, and the split of run '{run.name}' has none; "
+                         "raise validation_share or n_prompts, or take watch_steps away")
+
+# %% ../../nbs/07_training/02_rows.ipynb #xc6a4e41
 def training_data(run: Run,  # a run that has generated
                   recipe: Recipe,
                   record: bool = True,  # write what was compared into leakage.json
                   drawn: Drawn | None = None,  # from `draw`; None: drawn here
                   ) -> Data:
     "Everything a training reads, checked; raises `InputError` with what is wrong."
-    helpful = tuple(read_helpful(recipe.helpful)) if recipe.helpful else ()
-    if (helpful and "dpo" in recipe.training and recipe.training != "sft+dpo"
-            and not all(row.rejected for row in helpful)):
-        raise InputError(f"helpful: {recipe.helpful} has no rejected answers, and training is {recipe.training}; "
-                         "give rows with prompt, chosen and rejected, or set training to sft+dpo or sft")
-    drawn = handed(drawn, recipe, run)
+    helpful, drawn = _helpful_rows(recipe), handed(drawn, recipe, run)
     train, held_out = training_pairs(run, recipe, helpful, record, drawn)
     encoded, audit = audited(recipe, train)
     refuse_cuts(audit, recipe.max_cut)
-    kept = tuple(pair for pair, row in zip(train, encoded) if learnable(row, recipe.max_length))
-    if len(kept) < 2:
-        raise InputError(f"run '{run.name}': after cutting at max_length {recipe.max_length}, "
-                         f"{len(kept)} pairs have anything to learn from; raise max_length")
-    validation, watched = set(load_split(run).validation), watched_prompts(run, drawn)
-    if recipe.eval_steps and not any(pair.prompt_id in validation for pair in held_out):
-        raise InputError(f"eval_steps looks at validation pairs, and run '{run.name}' kept none; "
-                         "raise validation_share or n_prompts, or take eval_steps away")
-    if recipe.watch_steps and not watched:
-        raise InputError(f"watch_steps answers validation prompts, and the split of run '{run.name}' has none; "
-                         "raise validation_share or n_prompts, or take watch_steps away")
+    kept, watched = _learnable(run, recipe, train, encoded), watched_prompts(run, drawn)
+    validation = tuple(pairs_of(held_out, load_split(run).validation))
+    _refuse_unwatchable(run, recipe, validation, watched)
     return Data(
-        train=kept, watched=watched, validation=tuple(pair for pair in held_out if pair.prompt_id in validation),
-        held_out=tuple(held_out),
+        train=kept, watched=watched, validation=validation, held_out=tuple(held_out),
         helpful=tuple(draw_helpful(list(helpful), len(kept), recipe.helpful_share, recipe.seed)) if helpful else (),
         encoded=encoded, audit=audit
     )
@@ -142,22 +169,23 @@ def stages(recipe: Recipe,
     "The stages of its training, in order: sft, dpo."
     return [*recipe.training.split("+")]
 
-
-def _said(messages: Conversation) -> list[dict]:
+# %% ../../nbs/07_training/02_rows.ipynb #x49fcd3c
+def _turns(messages: Conversation) -> list[dict]:
+    "A conversation as TRL reads it."
     return [message.model_dump() for message in messages]
 
-
+# %% ../../nbs/07_training/02_rows.ipynb #x8c07e8b
 def stage_rows(data: Data,  # what the training is made of
                stage: str,  # sft or dpo
                validation: bool = False,  # the rows that are watched instead of those trained on
                ) -> list[dict]:
     "The stage's rows in TRL's conversational format: prompt and completion, or prompt, chosen and rejected."
     rows = [*(data.validation if validation else data.train), *(() if validation else data.helpful)]
-    if stage == "sft": return [{"prompt": _said(row.prompt), "completion": _said(row.chosen)} for row in rows]
-    return [{"prompt": _said(row.prompt), "chosen": _said(row.chosen), "rejected": _said(row.rejected)}
+    if stage == "sft": return [{"prompt": _turns(row.prompt), "completion": _turns(row.chosen)} for row in rows]
+    return [{"prompt": _turns(row.prompt), "chosen": _turns(row.chosen), "rejected": _turns(row.rejected)}
             for row in rows if row.rejected]
 
-
+# %% ../../nbs/07_training/02_rows.ipynb #x31def7f
 def stage_digest(recipe: Recipe,
                  data: Data,  # what the training is made of
                  stage: str,  # sft or dpo

@@ -62,7 +62,7 @@ def _space_problems(space: dict[str, Any], name: str) -> list[str]:
     if not space: problems.append(f"{name}: an empty space; name at least one key, such as beta: [0.05, 0.1, 0.3]")
     return problems
 
-
+# %% ../../nbs/07_training/09_search.ipynb #x2118613
 def read_space(path: Path,  # a YAML file
                recipe: Recipe,  # whose settings it varies
                ) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def suggest(trial: Any,  # optuna's
             ) -> dict[str, Any]:
     "A value for each key."
     def one(key, value):
+        "A value for one key: of a list, or of a range."
         if isinstance(value, list):
             return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in value]))
         whole = all(isinstance(value[part], int) for part in ("low", "high"))
@@ -209,6 +210,7 @@ def _try(run: Run, recipe: Recipe, space: dict, study: Any, folder: Path, say) -
     trial = study.ask()
     values = suggest(trial, space)
     def prune(step, score):
+        "Whether the trial is not worth going on with."
         trial.report(score, step)
         return trial.should_prune()
     try:
@@ -280,7 +282,7 @@ def _draw_setting(axes, name: str, rows: list[dict]) -> None:
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
-
+# %% ../../nbs/07_training/09_search.ipynb #xac11c0b
 def search_figure(rows: list[dict],  # from `trial_table`
                   ):
     "Score against each searched setting, and over the trials."

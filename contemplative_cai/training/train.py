@@ -47,53 +47,72 @@ def launch_file(name: str,  # as the recipe says
         raise InputError(f"launch: no configuration '{name}'; {did_you_mean(name, launch_names())}")
     return project_root() / "configs" / "accelerate" / f"{name}.yaml"
 
+# %% ../../nbs/07_training/08_train.ipynb #x03af238
+def _tracking_places(place: Path) -> dict[str, str]:
+    "The environment that keeps trackers in a folder."
+    return {"TRACKIO_DIR": str(place / "trackio"), "TENSORBOARD_LOGGING_DIR": str(place / "tensorboard"),
+            "WANDB_DIR": str(place), "WANDB_PROJECT": "contemplative_cai",
+            "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}", "MLFLOW_EXPERIMENT_NAME": "contemplative_cai"}
+
 
 def _tracking(recipe: Recipe, run: Run) -> None:
     """Where trackers that work on this machine keep what they are told: in the run's folder;
     Weights & Biases offline where it has no key."""
+    if not recipe.trackers: return
     place = run.path("trackers")
-    usual = {"TRACKIO_DIR": place / "trackio", "TENSORBOARD_LOGGING_DIR": place / "tensorboard", "WANDB_DIR": place,
-             "WANDB_PROJECT": "contemplative_cai", "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}",
-             "MLFLOW_EXPERIMENT_NAME": "contemplative_cai"}
-    if recipe.trackers: place.mkdir(exist_ok=True)
-    for name, value in usual.items() if recipe.trackers else (): os.environ.setdefault(name, str(value))
-    if ("wandb" in (recipe.trackers or ()) and not os.environ.get("WANDB_API_KEY")
-            and not Path("~/.netrc").expanduser().exists()):
-        os.environ.setdefault("WANDB_MODE", "offline")
+    place.mkdir(exist_ok=True)
+    for name, value in _tracking_places(place).items(): os.environ.setdefault(name, value)
+    with_key = os.environ.get("WANDB_API_KEY") or Path("~/.netrc").expanduser().exists()
+    if "wandb" in recipe.trackers and not with_key: os.environ.setdefault("WANDB_MODE", "offline")
 
-
+# %% ../../nbs/07_training/08_train.ipynb #x69a4b7a
 def _processes(file: Path) -> list[str]:
     "One process a GPU, where the configuration does not say how many."
     import torch
     return ([] if "num_processes" in read_yaml(read_text(file), file.name)
             else ["--num_processes", str(torch.cuda.device_count() or 1)])
 
+# %% ../../nbs/07_training/08_train.ipynb #x2a8ae0c
+def _launch_command(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | None) -> list[str]:
+    "The command that trains a stage in several processes."
+    file = launch_file(recipe.launch or "")
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *_processes(file), "-m",
+            "contemplative_cai.training.train", run.name, stage, str(folder), *([str(start)] if start else [])]
 
-def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | None) -> dict:
-    "The stage in several processes; returns what they found."
-    latest_checkpoint(folder / "checkpoints")  # broken ones are renamed before several processes look
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-               str(file := launch_file(recipe.launch or "")), *_processes(file), "-m",
-               "contemplative_cai.training.train", run.name, stage, str(folder), *([str(start)] if start else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True, env=os.environ | {PARENT: str(os.getpid())})
-    try:
-        with open(folder / "launch.log", "a", encoding="utf-8") as log:
-            for line in process.stdout or ():
-                log.write(line)
-                log.flush()
-                print(line, end="", flush=True)
-        process.wait()
+# %% ../../nbs/07_training/08_train.ipynb #xd5b5d67
+def _copy_lines(process: subprocess.Popen, path: Path) -> None:
+    "Pass on what a process prints, into a log and to the eye, until it ends."
+    with open(path, "a", encoding="utf-8") as log:
+        for line in process.stdout or ():
+            log.write(line)
+            log.flush()
+            print(line, end="", flush=True)
+    process.wait()
+
+
+def _wait(process: subprocess.Popen, path: Path) -> int:
+    "The status a process of its own session ends with; an interruption is passed to all of the session."
+    try: _copy_lines(process, path)
     except KeyboardInterrupt:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         raise
-    if process.returncode:
-        raise RuntimeError(f"{stage}: the processes of accelerate launch ended with status {process.returncode}; "
+    return process.returncode
+
+# %% ../../nbs/07_training/08_train.ipynb #x0d5e5f4
+def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | None) -> dict:
+    "The stage in several processes; returns what `result.json` says."
+    latest_checkpoint(folder / "checkpoints")  # broken ones are renamed before several processes look
+    process = subprocess.Popen(_launch_command(run, recipe, stage, folder, start), stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                               env=os.environ | {PARENT: str(os.getpid())})
+    status = _wait(process, folder / "launch.log")
+    if status:
+        raise RuntimeError(f"{stage}: the processes of accelerate launch ended with status {status}; "
                            f"the end of {folder.name}/launch.log says why")
     return read_json(folder / "result.json")
 
-
+# %% ../../nbs/07_training/08_train.ipynb #xae394bd
 def main(argv: list[str],  # run, stage, folder, and where the stage before ended
          ) -> int:
     "One process of several: train a stage whose folder is prepared."
@@ -123,27 +142,32 @@ def prepare_stage(run: Run,  # the run it belongs to
     write_json(folder / "stage.json", {"run": str(run.folder), "recipe": recipe.model_dump(mode="json"),
                                        "watched": [[turn.model_dump() for turn in prompt] for prompt in data.watched]})
 
-
+# %% ../../nbs/07_training/08_train.ipynb #xef73dec
 def _losses(folder: Path) -> dict:
     "The first and the last loss."
     losses = [row["loss"] for row in read_metrics(folder) if isinstance(row.get("loss"), (int, float))]
     return {"loss_first": losses[0], "loss_last": losses[-1]}
 
+# %% ../../nbs/07_training/08_train.ipynb #xec5d21f
+def _result(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -> dict:
+    "What came of a stage, trained in this process or in several."
+    folder = root / stage
+    prepare_stage(run, recipe, data, stage, folder)
+    start = trained_place(root / "sft") if stage == "dpo" and recipe.training == "sft+dpo" else None
+    if recipe.launch: return _launched(run, recipe, stage, folder, start)
+    return train_stage(run, recipe, stage, folder, start, data.watched)
+
 
 def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -> Training:
     "The stage's summary, from its folder where it was finished before."
     folder, name = root / stage, stage_digest(recipe, data, stage)
-    done = prepare_folder(folder, name)
-    if done: return done
-    prepare_stage(run, recipe, data, stage, folder)
-    start = trained_place(root / "sft") if stage == "dpo" and recipe.training == "sft+dpo" else None
-    result = (_launched(run, recipe, stage, folder, start) if recipe.launch
-              else train_stage(run, recipe, stage, folder, start, data.watched))
-    rows = stage_rows(data, stage)
+    finished = prepare_folder(folder, name)
+    if finished: return finished
+    result, rows = _result(run, recipe, data, stage, root), stage_rows(data, stage)
     summary = Training(
         digest=name, status="done", stage=stage, pairs=len(data.train), rows=len(rows),
-        helpful=len(rows) - len(data.train), prompts=sorted({pair.prompt_id for pair in data.train}),
-        pair_ids=[pair.id for pair in data.train], **_losses(folder),
+        helpful=len(rows) - len(data.train), prompts=tuple(sorted({pair.prompt_id for pair in data.train})),
+        pair_ids=tuple(pair.id for pair in data.train), **_losses(folder),
         adapter=weights_digest(str(trained_place(folder)), None), **result,
     )
     write_record(folder / "training.json", summary)
@@ -160,13 +184,25 @@ def check_training(run: Run,  # a run that has generated
     if recipe.launch: launch_file(recipe.launch)
     return training_data(run, recipe, record, drawn)
 
+# %% ../../nbs/07_training/08_train.ipynb #x7e78f92
+def _with_held_out(run: Run, recipe: Recipe, data: Data, folder: Path, summary: Training, started: float) -> Training:
+    "The last stage's summary with the accuracy on held-out pairs, which are scored and written down."
+    preferences = held_out_preferences(recipe, folder, data.held_out, load_split(run))
+    write_rows(folder / "preferences.jsonl", preferences)
+    seconds = round(time.monotonic() - started, 1)
+    summary = summary.model_copy(update={"accuracy": accuracies(preferences), "audit": data.audit,
+                                         "seconds_in_all": seconds})
+    write_record(folder / "training.json", summary)
+    if folder.parent == run.folder: write_ledger(run, train={"seconds": seconds})
+    return summary
 
+# %% ../../nbs/07_training/08_train.ipynb #x8bb5783
 def train(run: Run,  # a run that has generated
           recipe: Recipe,
           data: Data | None = None,  # from `check_training`; None: checked here
           root: Path | None = None,  # where sft/ and dpo/ go; None: the run's folder
           scored: bool = True,  # score held-out pairs, those of the test too; a search must not
-          ) -> dict:
+          ) -> Training:
     """Train, or finish training; returns the last stage's summary, as its `training.json` holds it.
     Raises `InputError`, `Halted`, or `KeyboardInterrupt` when a signal ended it: the same call goes on."""
     data, root, started = data or check_training(run, recipe), root or run.folder, time.monotonic()
@@ -176,23 +212,16 @@ def train(run: Run,  # a run that has generated
         run.tell({"training": str(root / stage), "finished": True})
     folder = root / stage
     if summary.accuracy is None and scored:
-        preferences = held_out_preferences(recipe, folder, data.held_out, load_split(run))
-        write_rows(folder / "preferences.jsonl", preferences)
-        seconds = round(time.monotonic() - started, 1)
-        summary = summary.model_copy(update={"accuracy": accuracies(preferences), "audit": data.audit,
-                                             "seconds_in_all": seconds})
-        write_record(folder / "training.json", summary)
-        if root == run.folder: write_ledger(run, train={"seconds": seconds})
+        summary = _with_held_out(run, recipe, data, folder, summary, started)
     if root == run.folder and run.manifest.get("trained") != stage: run.record(trained=stage)
     if recipe.merge and not (folder / "merged").is_dir(): merge_adapter(recipe, folder)
-    return summary.model_dump(mode="json")
+    return summary
 
-
+# %% ../../nbs/07_training/08_train.ipynb #x76a8033
 def merge_adapter(recipe: Recipe,
                   folder: Path,  # of a stage, with adapter/
                   ) -> Path:
-    """The model with its adapter merged in, into `merged/`:
-    for tools that take no adapters, such as llama.cpp's converter."""
+    "The model with its adapter merged in, into `merged/`."
     from peft import PeftModel
     spec = model_spec(recipe.model)
     model = load_model(spec, pick_dtype(recipe.dtype, pick_device(recipe.device)), "cpu")

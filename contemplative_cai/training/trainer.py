@@ -125,6 +125,7 @@ def _sorted_trainer(base: Any) -> type:
         """As the base, with rows of similar length together;
         TRL names the reference by all of its arguments, so that another beta would compute it again."""
         def _get_train_sampler(self, train_dataset=None):
+            "Rows of similar length together."
             rows = self.train_dataset if train_dataset is None else train_dataset
             names = ("prompt_ids", "chosen_ids", "rejected_ids")
             lengths = ([len(prompt) + max(len(chosen), len(rejected))
@@ -133,6 +134,7 @@ def _sorted_trainer(base: Any) -> type:
             return ByLength(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
         def _precompute_ref_logps(self, dataset, name, batch_size):
+            "Kept under a name that rows, cuts and weights decide."
             dataset._fingerprint = digest([dataset["prompt_ids"][:], dataset["chosen_ids"][:],
                                            dataset["rejected_ids"][:], self.args.max_length, self.args.ld_alpha])
             return super()._precompute_ref_logps(dataset, name, batch_size)
@@ -155,7 +157,7 @@ def _machine_options(recipe: Recipe) -> dict:
         ddp_find_unused_parameters=False,
     )
 
-
+# %% ../../nbs/07_training/06_trainer.ipynb #x4a99008
 def _learning_options(recipe: Recipe, stage: str) -> dict:
     "How fast, how long, and on how much of a row."
     return dict(
@@ -183,10 +185,10 @@ def _saving_options(recipe: Recipe, stage: str, folder: Path, watching: bool) ->
     return kept | dict(eval_strategy="steps", eval_steps=recipe.eval_steps, save_steps=recipe.eval_steps,
                        load_best_model_at_end=True, metric_for_best_model=figure, greater_is_better=greater)
 
-
+# %% ../../nbs/07_training/06_trainer.ipynb #x18826d4
 def _common(recipe: Recipe, stage: str, folder: Path, watching: bool) -> dict:
     "Keyword arguments that SFTConfig and DPOConfig share."
-    told = dict(
+    logged = dict(
         run_name=f"{folder.parent.name}-{stage}",
         project="contemplative_cai",
         logging_steps=1,
@@ -197,7 +199,7 @@ def _common(recipe: Recipe, stage: str, folder: Path, watching: bool) -> dict:
         disable_tqdm=True,
     )
     return (_machine_options(recipe) | _learning_options(recipe, stage)
-            | _saving_options(recipe, stage, folder, watching) | told)
+            | _saving_options(recipe, stage, folder, watching) | logged)
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000018
 def _lora(recipe: Recipe):
@@ -231,6 +233,15 @@ def _refuse_absent(recipe: Recipe, model: Any) -> None:
                      if type(module).__name__.startswith("Linear")} - {"lm_head"})
     raise InputError(f"lora_targets: model '{recipe.model}' has no module '{absent[0]}'; it has {', '.join(linear)}")
 
+# %% ../../nbs/07_training/06_trainer.ipynb #x5a4fa5a
+def _untrained(recipe: Recipe, spec: ModelSpec) -> Any:
+    "The model as it is before the stage, placed and quantized as the recipe says."
+    # with several processes accelerate places it
+    device = pick_device(recipe.device) if _alone() or recipe.train_quantization != "none" else "cpu"
+    # weights that are trained stay in float32; bfloat16 is then the arithmetic alone
+    precision = "float32" if recipe.adapter == "none" else pick_dtype(recipe.dtype, pick_device(recipe.device))
+    return load_model(spec, precision, device, recipe.train_quantization, recipe.device_map)
+
 
 def load_trainable(
     recipe: Recipe,
@@ -238,13 +249,9 @@ def load_trainable(
 ) -> Any:
     "The model to train; raises `InputError` when it cannot be loaded or has none of the modules the adapter is put on."
     from peft import PeftModel, prepare_model_for_kbit_training
-    # with several processes accelerate places it
-    device = pick_device(recipe.device) if _alone() or recipe.train_quantization != "none" else "cpu"
     whole = start is not None and not (start / "adapter_config.json").exists()
     spec = ModelSpec(name=start.name, kind="folder", hub_id=str(start)) if whole else model_spec(recipe.model)
-    # weights that are trained stay in float32; bfloat16 is then the arithmetic alone
-    precision = "float32" if recipe.adapter == "none" else pick_dtype(recipe.dtype, pick_device(recipe.device))
-    model = load_model(spec, precision, device, recipe.train_quantization, recipe.device_map)
+    model = _untrained(recipe, spec)
     _refuse_absent(recipe, model)
     if recipe.train_quantization != "none":
         checkpointing = recipe.gradient_checkpointing
@@ -317,7 +324,7 @@ def _base_logits(model: Any, tokenizer: Any):
     if not hasattr(model, "peft_config"): return _logits(model, tokenizer)
     with model.disable_adapter(): return _logits(model.get_base_model(), tokenizer)
 
-
+# %% ../../nbs/07_training/06_trainer.ipynb #xab3c58f
 def check_base(model: Any,  # a PeftModel
                tokenizer: Any,  # its tokenizer
                before: Any,  # logits of the probe before the adapter was there
@@ -418,28 +425,67 @@ def _append_lines(path: Path, rows: Sequence[dict]) -> None:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000035
-def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, stop: Stop,
-              watched: Sequence[Conversation], tokenizer: Any):
-    "A transformers callback; only the main process of several writes."
-    from transformers import TrainerCallback
+class _StageLog:
+    "The logs of a stage: metrics to disk, progress to the eye, findings to both."
+
+    def __init__(self, run: Run, recipe: Recipe, stage: str, folder: Path):
+        self.run, self.recipe, self.stage, self.folder = run, recipe, stage, folder
+        self.main = False  # whether this process writes; of several only one does
+        self.rows = read_metrics(folder)
+        self.known = {finding.kind: finding for finding in read_rows(folder / "findings.jsonl", Finding)}
+        stopping = (finding for finding in self.known.values() if finding.kind in recipe.stop_on)
+        self.halted: Finding | None = next(stopping, None)
+
+    def write(self, row: dict) -> None:
+        "Add a line of metrics, and say what the rules find in it."
+        self.rows.append(row)
+        if self.main: _append_lines(self.folder / "metrics.jsonl", [row])
+        for finding in findings(self.rows):
+            if finding.kind not in self.known: self.warn(finding)
+        if self.main: self.run.tell({"training": str(self.folder)})
+
+    def warn(self, finding: Finding) -> None:
+        "Take note of a finding, and whether it ends the training."
+        self.known[finding.kind] = finding
+        stops = finding.kind in self.recipe.stop_on
+        if stops: self.halted = self.halted or finding
+        if not self.main: return
+        append_row(self.folder / "findings.jsonl", finding)
+        print(f"{'stopped' if stops else 'warning'}: {self.stage}, {finding.sentence}", flush=True)
+
+    def answers(self, step: int, texts: Sequence[str], figures: dict) -> None:
+        "Add the watched answers of a step, and their figures."
+        if self.main:
+            _append_lines(self.folder / "watched.jsonl", [{"step": step, "answer": i, "text": text}
+                                                          for i, text in enumerate(texts)])
+        self.write({"step": step, **figures})
+
+# %% ../../nbs/07_training/06_trainer.ipynb #x2018d84
+def _opened_log(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int) -> _StageLog:
+    "The stage's logs, up to the step it goes on from."
     rewind(folder, resumed)
     (folder / "findings.jsonl").touch()  # an empty one says that nothing was found
-    rows = read_metrics(folder)
-    known = {finding.kind: finding for finding in read_rows(folder / "findings.jsonl", Finding)}
+    return _StageLog(run, recipe, stage, folder)
+
+# %% ../../nbs/07_training/06_trainer.ipynb #00000036
+def _recorder(log: _StageLog, resumed: int, stop: Stop, watched: Sequence[Conversation], tokenizer: Any):
+    "A transformers callback that keeps a stage's log; only the main process of several writes."
+    from transformers import TrainerCallback
+    recipe = log.recipe
 
     class Recorder(TrainerCallback):
-        "Metrics to disk, progress to the eye, findings to both."
-        halted: Finding | None = next((finding for finding in known.values() if finding.kind in recipe.stop_on), None)
-
+        "When the log is written, and when the training saves or ends."
         def on_train_begin(self, args, state, control, model=None, **_):
-            self.main, self.saved = state.is_world_process_zero, time.monotonic()
-            if self.main:
-                self.progress = Progress(run, f"train {stage}", total=state.max_steps, done=state.global_step,
+            "Open the progress line, and look at the answers before the first step."
+            log.main, self.saved = state.is_world_process_zero, time.monotonic()
+            if log.main:
+                self.progress = Progress(log.run, f"train {log.stage}", total=state.max_steps, done=state.global_step,
                                          unit="steps")
             if recipe.watch_steps and not resumed: self.look(model, state)
 
         def on_step_end(self, args, state, control, model=None, **_):
-            if self.main: self.progress.advance(1)
+            "Move the progress line, look, save by the clock, and end when a signal asks for it."
+            if log.main: self.progress.advance(1)
             if recipe.watch_steps and state.global_step % recipe.watch_steps == 0: self.look(model, state)
             if recipe.save_minutes and _alone() and time.monotonic() - self.saved > recipe.save_minutes * 60:
                 control.should_save = True
@@ -448,32 +494,15 @@ def _recorder(run: Run, recipe: Recipe, stage: str, folder: Path, resumed: int, 
         def on_save(self, args, state, control, **_): self.saved = time.monotonic()
 
         def on_log(self, args, state, control, logs=None, **_):
-            self.write(metrics_row(state.global_step, logs or {}, recipe.beta if stage == "dpo" else None))
-            if not self.halted: return
+            "Write the step down; a finding that stops ends the training, and weights that are nan are not saved."
+            log.write(metrics_row(state.global_step, logs or {}, recipe.beta if log.stage == "dpo" else None))
+            if not log.halted: return
             control.should_training_stop = True
-            control.should_save = self.halted.kind != "nan" and control.should_save
+            control.should_save = log.halted.kind != "nan" and control.should_save
 
         def look(self, model, state):
-            texts, row = watched_answers(model, tokenizer, watched, recipe.seed)
-            if self.main:
-                _append_lines(folder / "watched.jsonl", [{"step": state.global_step, "answer": i, "text": text}
-                                                         for i, text in enumerate(texts)])
-            self.write({"step": state.global_step, **row})
-
-        def write(self, row):
-            rows.append(row)
-            if self.main: _append_lines(folder / "metrics.jsonl", [row])
-            for finding in findings(rows):
-                if finding.kind not in known: self.warn(finding)
-            if self.main: run.tell({"training": str(folder)})
-
-        def warn(self, finding):
-            known[finding.kind] = finding
-            stops = finding.kind in recipe.stop_on
-            if stops: self.halted = self.halted or finding
-            if not self.main: return
-            append_row(folder / "findings.jsonl", finding)
-            print(f"{'stopped' if stops else 'warning'}: {stage}, {finding.sentence}", flush=True)
+            "Have the watched prompts answered."
+            log.answers(state.global_step, *watched_answers(model, tokenizer, watched, recipe.seed))
     return Recorder()
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000038
@@ -527,7 +556,23 @@ def _raise_if_ended(stage: str, folder: Path, halted: Finding | None, stop: Stop
         raise KeyboardInterrupt(f"{stage} stopped by {stop.reason} after {state.global_step} of {state.max_steps} "
                                 "steps, which are saved")
 
+# %% ../../nbs/07_training/06_trainer.ipynb #0000003c
+def _result(trainer: Any, resumed: int, early: bool, exact: bool, use: dict) -> dict:
+    "What `result.json` holds."
+    state = trainer.state
+    best = state.best_model_checkpoint
+    return {
+        "steps": state.global_step, "max_steps": state.max_steps, "resumed_from": resumed, "stopped_early": early,
+        "best_step": int(Path(best).name.split("-")[1]) if best else None,
+        "base_exact": exact or None, "processes": trainer.args.world_size, **use
+    }
+
 # %% ../../nbs/07_training/06_trainer.ipynb #0000003d
+def _is_writing(trainer: Any) -> bool:
+    "Whether this process takes part in saving what was trained: all do where its weights are spread over them."
+    return trainer.accelerator.is_main_process or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+
+
 def train_stage(run: Run,  # whose progress is shown
                 recipe: Recipe,
                 stage: str,  # sft or dpo
@@ -540,28 +585,21 @@ def train_stage(run: Run,  # whose progress is shown
     _quiet()
     tokenizer, checkpoints = load_tokenizer(model_spec(recipe.model)), folder / "checkpoints"
     checkpoint = latest_checkpoint(checkpoints) if _alone() else _newest(checkpoints)
+    resumed = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     model = load_trainable(recipe, start)
     base = _base_logits(model, tokenizer) if recipe.adapter == "lora" else None
-    resumed = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     with hearing_signals() as stop:
         started, cpu = time.monotonic(), time.process_time()
-        recorder = _recorder(run, recipe, stage, folder, resumed, stop, watched if recipe.watch_steps else (),
-                             tokenizer)
+        log = _opened_log(run, recipe, stage, folder, resumed)
+        recorder = _recorder(log, resumed, stop, watched if recipe.watch_steps else (), tokenizer)
         trainer = build_trainer(recipe, stage, folder, model, run.path("cache"), [recorder])
         if base is not None: check_base(trainer.model, tokenizer, base)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         use = _use(started, cpu, trainer, trainer.state.global_step - resumed, pick_device(recipe.device))
-    state = trainer.state
-    early = bool(state.global_step < state.max_steps and recipe.early_stopping and not stop.reason)
-    _raise_if_ended(stage, folder, recorder.halted, stop, state, early)
+    early = bool(trainer.state.global_step < trainer.state.max_steps and recipe.early_stopping and not stop.reason)
+    _raise_if_ended(stage, folder, log.halted, stop, trainer.state, early)
     if base is not None and _alone(): check_base(trainer.model, tokenizer, base)
-    if trainer.accelerator.is_main_process or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        _save_trained(trainer, recipe, folder)
-    best = state.best_model_checkpoint
-    result = {
-        "steps": state.global_step, "max_steps": state.max_steps, "resumed_from": resumed, "stopped_early": bool(early),
-        "best_step": int(Path(best).name.split("-")[1]) if best else None,
-        "base_exact": base is not None or None, "processes": trainer.args.world_size, **use
-    }
+    if _is_writing(trainer): _save_trained(trainer, recipe, folder)
+    result = _result(trainer, resumed, early, base is not None, use)
     if trainer.accelerator.is_main_process: write_json(folder / "result.json", result)
     return result

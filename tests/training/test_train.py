@@ -87,26 +87,26 @@ def test_base_and_tuned_are_told_apart_and_base_is_the_bare_model(trained):
 
 def test_training_learns_an_obvious_rule(trained):
     run, _, summary = trained
-    assert summary["loss_first"] == pytest.approx(0.6931, abs=2e-3) and summary["loss_last"] < 0.6
-    assert summary["accuracy"]["test"]["reward_before"] == 0.5 and summary["accuracy"]["test"]["reward_after"] > 0.8
+    assert summary.loss_first == pytest.approx(0.6931, abs=2e-3) and summary.loss_last < 0.6
+    assert summary.accuracy["test"].reward_before == 0.5 and summary.accuracy["test"].reward_after > 0.8
     assert ([row["step"] for row in read_metrics(run.path("dpo")) if "loss" in row]
-            == list(range(1, summary["steps"] + 1)))
+            == list(range(1, summary.steps + 1)))
 
 
 def test_no_test_prompt_reaches_training(trained):
     run, recipe, summary = trained
     split = load_split(run)
     train, held_out = training_pairs(run, recipe)
-    assert (set(summary["prompts"]) <= set(split.train)
+    assert (set(summary.prompts) <= set(split.train)
             and not {p.prompt_id for p in train} & {p.prompt_id for p in held_out})
-    assert not set(summary["prompts"]) & {prompt.id for prompt in evaluation_prompts(run, recipe)}
+    assert not set(summary.prompts) & {prompt.id for prompt in evaluation_prompts(run, recipe)}
 
 
 def test_other_settings_train_anew_and_keep_the_old(trained):
     run, recipe, summary = trained
     again = train(run, build_recipe(RECIPE | {"beta": 0.3}))
-    assert (again["digest"] != summary["digest"]
-            and (run.path(f"dpo-{summary['digest']}") / "adapter" / "adapter_config.json").exists())
+    assert (again.digest != summary.digest
+            and (run.path(f"dpo-{summary.digest}") / "adapter" / "adapter_config.json").exists())
 
 
 def test_evaluation_is_repeatable_and_its_report_escapes_what_models_say(trained):
@@ -130,7 +130,7 @@ def test_half_written_checkpoints_are_passed_over_and_renamed(trained):
     run, _, summary = trained
     folder = run.path("dpo", "checkpoints")
     newest = latest_checkpoint(folder)
-    assert newest.name == f"checkpoint-{summary['steps']}"
+    assert newest.name == f"checkpoint-{summary.steps}"
     broken = folder / "checkpoint-99"
     broken.mkdir()
     (broken / "trainer_state.json").write_text('{"global_step": 99}')
@@ -156,7 +156,7 @@ def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplat
     resumed = train(open_run("demo"), build_recipe(recipe))
     losses = [[round(row["loss"], 4) for row in read_metrics(runs / name / "dpo") if "loss" in row]
               for name in ("whole", "demo")]
-    assert losses[0] == losses[1] and resumed["steps"] == whole["steps"] and resumed["adapter"] == whole["adapter"]
+    assert losses[0] == losses[1] and resumed.steps == whole.steps and resumed.adapter == whole.adapter
 
 
 def test_too_few_pairs_is_said(contemplative):

@@ -101,15 +101,15 @@ def test_a_weighted_list_of_losses_is_their_weighted_sum(run):
 def test_sft_then_dpo_starts_and_is_measured_from_the_sft_adapter(run):
     recipe = recipe_with(training="sft+dpo", sft_epochs=3)
     summary = train(run, recipe)
-    assert summary["stage"] == "dpo" and losses(run.path("sft"))[-1] < losses(run.path("sft"))[0] - 0.5
+    assert summary.stage == "dpo" and losses(run.path("sft"))[-1] < losses(run.path("sft"))[0] - 0.5
     first = next(row for row in read_metrics(run.path("dpo")) if "loss" in row)
     assert (first["loss"] == pytest.approx(LN2, abs=1e-3)
             and abs(first["gain/chosen"]) < 1e-2), "the reference is where DPO starts, not the base"
-    assert read_json(run.path("sft", "training.json"))["adapter"] != summary["adapter"]
+    assert read_json(run.path("sft", "training.json"))["adapter"] != summary.adapter
     assert (sorted(path.name for path in run.path("dpo", "adapter").iterdir())
             == ["adapter_config.json", "adapter_model.safetensors"]), "the reference's copy is not part of the result"
     again = train(run, recipe.model_copy(update={"beta": 0.5}))
-    assert (again["digest"] != summary["digest"] and read_json(run.path("sft", "training.json"))["seconds"]
+    assert (again.digest != summary.digest and read_json(run.path("sft", "training.json"))["seconds"]
             and len(list(run.folder.glob("sft*"))) == 1), "SFT was done again"
 
 
@@ -129,7 +129,7 @@ def test_all_weights_of_a_small_model_can_be_trained(run):
     recipe = recipe_with(adapter="none", learning_rate=0.001, eval_steps=4)
     run.record(recipe=recipe.model_dump(mode="json"))
     summary = train(run, recipe)
-    assert summary["loss_last"] < summary["loss_first"] and not run.path("dpo", "adapter").exists()
+    assert summary.loss_last < summary.loss_first and not run.path("dpo", "adapter").exists()
     base, tuned = (AutoModelForCausalLM.from_pretrained(path)
                    for path in (model_source(model_spec("random-tiny"))[0], run.path("dpo", "model")))
     assert not torch.equal(base.model.layers[0].mlp.up_proj.weight, tuned.model.layers[0].mlp.up_proj.weight)
@@ -174,7 +174,7 @@ def test_quantized_weights_begin_at_the_reference_and_stay_the_base(run, bits, p
     close = 1e-5 if bits == "int8" else 1e-3  # the same batch; in 4 bits another one, and bfloat16 has 8 bits
     for key in ("loss", "eval_loss"):  # the first step of a warm-up has no length
         assert next(row[key] for row in rows if key in row) == pytest.approx(LN2, abs=close)
-    assert summary["base_exact"]
+    assert summary.base_exact
 
 
 def test_helpful_data_is_mixed_in_where_the_stage_can_learn_from_it(run, tmp_path):
@@ -189,8 +189,8 @@ def test_helpful_data_is_mixed_in_where_the_stage_can_learn_from_it(run, tmp_pat
     both = train(run, recipe_with(training="sft+dpo", helpful=str(talks), helpful_share=0.25, max_steps=1))
     rows = [json.loads(line) for line in run.path("sft", "rows", "train.jsonl").read_text().splitlines()]
     assert sum("fold a letter" in row["prompt"][-1]["content"] for row in rows) == round(len(rows) * 0.25)
-    assert both["helpful"] == 0 and both["rows"] == both["pairs"], "there is nothing for DPO to compare"
-    assert train(run, recipe_with(helpful=str(preferences), helpful_share=0.25, max_steps=1))["helpful"] > 0
+    assert both.helpful == 0 and both.rows == both.pairs, "there is nothing for DPO to compare"
+    assert train(run, recipe_with(helpful=str(preferences), helpful_share=0.25, max_steps=1)).helpful > 0
     with pytest.raises(InputError, match="no rejected answers, and training is dpo"):
         check_training(run, recipe_with(helpful=str(talks)))
     with pytest.raises(InputError, match="needs .* rows of helpful data, and there are 40"):
@@ -248,10 +248,10 @@ def test_the_first_losses_are_those_of_plain_trl(run, tmp_path):
 def test_two_trainings_of_one_seed_are_the_same_adapter_and_another_seed_is_not(run):
     first = train(run, recipe_with())
     shutil.rmtree(run.path("dpo"))
-    assert train(run, recipe_with())["adapter"] == first["adapter"]
+    assert train(run, recipe_with()).adapter == first.adapter
     other = run.path("other")
-    assert (train(run, recipe_with(), root=other)["adapter"] == first["adapter"]
-            and train(run, recipe_with(lora_alpha=16))["adapter"] != first["adapter"])
+    assert (train(run, recipe_with(), root=other).adapter == first.adapter
+            and train(run, recipe_with(lora_alpha=16)).adapter != first.adapter)
 
 
 def test_a_base_that_was_touched_is_noticed():
@@ -277,7 +277,7 @@ def test_two_processes_have_the_losses_of_one(run):
     train(run, recipe_with())
     one = losses(run.path("dpo"))
     summary = train(run, recipe_with(launch="cpu2", train_batch_size=1))
-    assert summary["processes"] == 2 and losses(run.path("dpo")) == pytest.approx(one, abs=1e-4)
+    assert summary.processes == 2 and losses(run.path("dpo")) == pytest.approx(one, abs=1e-4)
     assert "cpu2" in launch_names() and {"ddp", "fsdp2", "zero2", "zero3"} <= set(launch_names())
 
 
@@ -302,8 +302,8 @@ def test_sft_then_dpo_goes_on_after_kill_9_with_the_same_losses(run):
         assert losses(run.path("whole", stage)) == pytest.approx(losses(run.path(stage)), abs=1e-5)
         assert (run.path("whole", stage, "watched.jsonl").read_text()
                 == run.path(stage, "watched.jsonl").read_text()), "a step is told twice, or not at all"
-    assert (resumed["resumed_from"] > 0 and resumed["adapter"] == whole["adapter"]
-            and resumed["best_step"] == whole["best_step"])
+    assert (resumed.resumed_from > 0 and resumed.adapter == whole.adapter
+            and resumed.best_step == whole.best_step)
 
 
 def test_logs_go_back_to_the_checkpoint(tmp_path):
@@ -330,7 +330,7 @@ def test_a_signal_saves_the_step_it_is_in_and_ends_badly(run, number):
     assert saved is not None and int(saved.name.split("-")[1]) >= losses(run.path("dpo")).__len__() - 1
     assert read_json(run.path("dpo", "training.json"))["status"] == "running"
     resumed = train(run, build_recipe(recipe | {"epochs": 40}))
-    assert resumed["resumed_from"] == int(saved.name.split("-")[1]) and resumed["steps"] == resumed["max_steps"]
+    assert resumed.resumed_from == int(saved.name.split("-")[1]) and resumed.steps == resumed.max_steps
 
 
 def test_a_checkpoint_is_saved_by_the_clock(run):
@@ -370,16 +370,16 @@ def test_early_stopping_keeps_the_best_checkpoint(run):
     summary = train(run, recipe_with(epochs=30, learning_rate=0.02, eval_steps=2, early_stopping=2))
     looks = {row["step"]: row["eval_rewards/accuracies"]
              for row in read_metrics(run.path("dpo")) if "eval_rewards/accuracies" in row}
-    assert summary["stopped_early"] and summary["steps"] < summary["max_steps"]
-    assert (looks[summary["best_step"]] == max(looks.values())
-            and summary["best_step"] == min(step for step, value in looks.items() if value == max(looks.values())))
+    assert summary.stopped_early and summary.steps < summary.max_steps
+    assert (looks[summary.best_step] == max(looks.values())
+            and summary.best_step == min(step for step, value in looks.items() if value == max(looks.values())))
 
 
 def test_what_it_writes_is_watched_and_disturbs_nothing(run):
     plain = train(run, recipe_with())
     watched = train(run, recipe_with(watch_steps=2), root=run.path("watched"))
     rows = [row for row in read_metrics(run.path("watched", "dpo")) if "watch/kl" in row]
-    assert watched["adapter"] == plain["adapter"] and [row["step"] for row in rows][:3] == [0, 2, 4]
+    assert watched.adapter == plain.adapter and [row["step"] for row in rows][:3] == [0, 2, 4]
     assert rows[0]["watch/kl"] == 0 and rows[-1]["watch/kl"] > 0 and rows[-1]["watch/words"] > 0
 
 
@@ -503,7 +503,7 @@ def test_a_beta_that_means_something_else_is_said(run):
 def test_a_training_that_moved_nothing_is_said_to_have_learned_nothing(run):
     recipe = recipe_with(learning_rate=1e-8)
     run.record(recipe=recipe.model_dump(mode="json"))
-    assert abs(train(run, recipe)["loss_last"] - LN2) < 1e-3
+    assert abs(train(run, recipe).loss_last - LN2) < 1e-3
     preference_accuracy(run, recipe)
     assert "Nothing was learned" in learned(collect(run)) and "Nothing was learned" in write_card(run).read_text()
 
