@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-TYPED := core measure inputs models revision pairs training  # rooms in which the type checker finds nothing
 FAST := not slow and not long
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -34,7 +33,7 @@ quickstart: install  ## the whole line on the embedded model
 
 check: install-dev  ## style, and that notebooks, exports and README agree
 	$(BIN)/ruff check .
-	$(BIN)/ty check --quiet $(TYPED:%=contemplative_cai/%) --python .venv
+	$(BIN)/ty check --quiet contemplative_cai --python .venv
 	$(BIN)/python .ci/agree.py
 
 quick: check  ## the checks and the fast tests, a few minutes

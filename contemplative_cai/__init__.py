@@ -9,7 +9,7 @@ from importlib import import_module
 HOMES = {  # what a notebook begins with, and the module that defines it
     "begin": "command.pipeline",
     "write_setup": "command.pipeline",
-    "look": "command.look",
+    "look": "report.look",
     "load_recipe": "core.recipe",
     "open_run": "core.run",
     "step": "core.run",

@@ -85,13 +85,13 @@ def test_site_builds_offline_and_a_broken_link_is_named(tmp_path):
     assert {"index.html", "docs/tutorial.html", "05_revision/index.html", "05_revision/03_revise.html"} <= pages
     notebook = project / "nbs" / "docs" / "run.ipynb"
     text = notebook.read_text()
-    assert "../01_core/04_run.ipynb" in text and "../01_core/03_files.ipynb" in text
-    notebook.write_text(text.replace("../01_core/04_run.ipynb",
+    assert "../01_core/05_run.ipynb" in text and "../01_core/04_files.ipynb" in text
+    notebook.write_text(text.replace("../01_core/05_run.ipynb",
                                      "../01_core/lost.ipynb").replace("03_files.ipynb", "03_files.ipynb#lost"))
     broken = build(project)
     assert broken.returncode == 1
     assert "docs/run.html: link '../01_core/lost.html' leads to no page; mend it in nbs/docs/run.ipynb" in broken.stderr
-    assert "docs/run.html: link '../01_core/03_files.html#lost' leads to no heading" in broken.stderr
+    assert "docs/run.html: link '../01_core/04_files.html#lost' leads to no heading" in broken.stderr
     assert len(broken.stderr.splitlines()) == 2
 
 

@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..core.recipe import Recipe, build_recipe
 from ..core.schema import Conversation, Critique, InputError, Response
 from ..inputs.constitution import load_constitution
 from ..inputs.sources import draw_prompts
+from ..measure.plot import picture, png
 from ..models.catalog import model_spec
 from ..models.choose import open_llm
 from ..models.llm import LLM, Sampling
@@ -33,7 +34,7 @@ from ..models.vllm import descendants, find_vllm
 from ..models.weights import load_model, load_tokenizer, model_key, pick_device
 from ..revision.templates import CONVERSATION, critique_conversation, revision_conversation, shots
 
-# %% ../../nbs/10_command/08_bench.ipynb #00000004
+# %% ../../nbs/10_command/08_bench.ipynb #4fc3d24b
 BENCH_STAGES = {"answer": 128, "critique": 96, "revision": 128}  # stage to its longest completion, tokens
 
 
@@ -43,15 +44,15 @@ def conversations(llm: LLM,  # writes the texts that later stages look at
     "What each stage asks, for the first `n` practice prompts."
     prompts, constitution = draw_prompts(build_recipe({}).prompts, n, 0), load_constitution("contemplative")
     principle, shown = constitution.principles[0], shots(constitution, constitution.principles[0], 2)
+    written: dict[str, Any] = dict(finish_reason="stop", model=llm.key, seed=0)
     def texts(stage, asked):
         return [completion.text or "." for completion in llm.chat(asked, Sampling(max_tokens=BENCH_STAGES[stage]))]
     asked = {"answer": [prompt.messages for prompt in prompts]}
-    answers = [Response(prompt_id=prompt.id, text=text, finish_reason="stop", model=llm.key, seed=0)
+    answers = [Response(prompt_id=prompt.id, text=text, **written)
                for prompt, text in zip(prompts, texts("answer", asked["answer"]))]
     asked["critique"] = [critique_conversation(CONVERSATION, principle, prompt, answer, shown)
                          for prompt, answer in zip(prompts, answers)]
-    critiques = [Critique(prompt_id=a.prompt_id, response_id=a.id, principle=principle.id, text=text,
-                          finish_reason="stop", model=llm.key, seed=0)
+    critiques = [Critique(prompt_id=a.prompt_id, response_id=a.id, principle=principle.id, text=text, **written)
                  for a, text in zip(answers, texts("critique", asked["critique"]))]
     asked["revision"] = [revision_conversation(CONVERSATION, principle, *row, shown)
                          for row in zip(prompts, answers, critiques)]
@@ -80,7 +81,7 @@ class NaiveLLM:
             completions.append(self._llm._completion(ids.shape[1], new.tolist(), 0))
         return completions
 
-# %% ../../nbs/10_command/08_bench.ipynb #00000008
+# %% ../../nbs/10_command/08_bench.ipynb #b8efe939
 @dataclass(frozen=True)
 class Pass:
     "One engine's round over the three stages."
@@ -106,7 +107,7 @@ def _synchronise() -> None:
     import torch
     if torch.cuda.is_available(): torch.cuda.synchronize()
 
-
+# %% ../../nbs/10_command/08_bench.ipynb #5b0fa392
 def timed(name: str,  # of the engine
           llm: Any,  # has `chat`
           asked: dict[str, list[Conversation]],  # from `conversations`
@@ -117,26 +118,30 @@ def timed(name: str,  # of the engine
         started = time.monotonic()
         completions = llm.chat(rows, Sampling(max_tokens=BENCH_STAGES[stage]))
         _synchronise()
-        stages[stage], texts[stage], tokens = ((time.monotonic() - started) / len(rows), [c.text for c in completions],
-                                               tokens + sum(c.completion_tokens for c in completions))
+        stages[stage] = (time.monotonic() - started) / len(rows)
+        texts[stage] = [completion.text for completion in completions]
+        tokens += sum(completion.completion_tokens for completion in completions)
     wall, n = sum(stages.values()), len(asked["answer"])
     return Pass(name, n, wall, (time.process_time() + _server_seconds() - cpu) / n, tokens / wall / n, stages), texts
+
+# %% ../../nbs/10_command/08_bench.ipynb #ae2f0e1b
+def _along(text: str, other: str) -> float:
+    "Share of the words before the first that differs."
+    if text == other: return 1.0
+    words, others = text.split(), other.split()
+    common = next((i for i, (a, b) in enumerate(zip(words, others)) if a != b), min(len(words), len(others)))
+    return common / max(len(words), len(others), 1)
 
 
 def agreement(texts: dict[str, list[str]],  # by stage
               naive: dict[str, list[str]],  # the naive engine's, of the same conversations
               ) -> tuple[float, float]:
     "Share of texts that are the same, and mean share of a text's words before the first difference."
-    same, along = [], []
-    for stage in naive:
-        for ours, theirs in zip(texts[stage], naive[stage], strict=True):
-            words, others = ours.split(), theirs.split()
-            common = next((i for i, (a, b) in enumerate(zip(words, others)) if a != b), min(len(words), len(others)))
-            same.append(ours == theirs)
-            along.append(1.0 if ours == theirs else common / max(len(words), len(others), 1))
-    return statistics.mean(same), statistics.mean(along)
+    pairs = [pair for stage in naive for pair in zip(texts[stage], naive[stage], strict=True)]
+    return (statistics.mean(ours == theirs for ours, theirs in pairs),
+            statistics.mean(_along(ours, theirs) for ours, theirs in pairs))
 
-# %% ../../nbs/10_command/08_bench.ipynb #0000000b
+# %% ../../nbs/10_command/08_bench.ipynb #3cf6514b
 @dataclass(frozen=True)
 class Machine:
     "What was measured of the machine."
@@ -163,14 +168,13 @@ def measure_machine(device: str,  # cpu, cuda or mps
     "Matrix rate and memory bandwidth, the best of several tries."
     import torch
     size, dtype = (8192 if device == "cuda" else 1536), getattr(torch, precision)
-    left, right, block = torch.randn(size, size, device=device, dtype=dtype), torch.randn(
-        size, size, device=device, dtype=dtype
-    ), torch.ones(2**26 if device == "cpu" else 2**29, device=device, dtype=torch.float32)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    block = torch.ones(2**26 if device == "cpu" else 2**29, device=device, dtype=torch.float32)
     target = torch.empty_like(block)
     return Machine(device, precision, 2 * size**3 / _best(lambda: left @ right, 8),
                    2 * block.nbytes / _best(lambda: target.copy_(block), 8))
 
-
+# %% ../../nbs/10_command/08_bench.ipynb #a0a54996
 def least_seconds(llm: TransformersLLM,  # whose model and tokenizer to count with
                   rows: list[Conversation],  # one stage
                   new: int,  # tokens a row is continued by
@@ -178,9 +182,8 @@ def least_seconds(llm: TransformersLLM,  # whose model and tokenizer to count wi
                   ) -> float:
     "Seconds below which nothing can do it on this machine, by the count above."
     config, ids = llm.model.config, [llm._encode(row) for row in rows]
-    vocabulary = config.vocab_size * config.hidden_size
-    matrices, width = (llm.model.num_parameters() - vocabulary * (1 if config.tie_word_embeddings else 2),
-                       config.hidden_size * config.num_hidden_layers)
+    vocabulary, width = config.vocab_size * config.hidden_size, config.hidden_size * config.num_hidden_layers
+    matrices = llm.model.num_parameters() - vocabulary * (1 if config.tie_word_embeddings else 2)
     shared = llm._shared(ids)
     own = [len(row) - shared for row in ids]
     read = (2 * matrices * (shared + sum(own)) + 2 * vocabulary * len(rows)
@@ -189,7 +192,7 @@ def least_seconds(llm: TransformersLLM,  # whose model and tokenizer to count wi
     traffic = new * (matrices + vocabulary) * llm.model.dtype.itemsize
     return read / machine.flops + max(written / machine.flops, traffic / machine.bandwidth)
 
-# %% ../../nbs/10_command/08_bench.ipynb #0000000d
+# %% ../../nbs/10_command/08_bench.ipynb #f6e08618
 def step_seconds(llm: TransformersLLM,  # whose steps
                  rows: list[Conversation],  # at least as many as the largest size
                  sizes: list[int],  # rows in the batch
@@ -206,7 +209,7 @@ def step_seconds(llm: TransformersLLM,  # whose steps
             seconds.append(_best(lambda batch=batch, tokens=tokens: batch.step(tokens), steps))
     return seconds
 
-
+# %% ../../nbs/10_command/08_bench.ipynb #7d9ccb43
 def refilling(lengths: list[int],  # tokens written for each row, in the order of the batches
               size: int,  # rows a batch
               sizes: list[int],  # numbers of rows whose step was measured, ascending
@@ -219,7 +222,7 @@ def refilling(lengths: list[int],  # tokens written for each row, in the order o
                   for batch in batches for t in range(max(batch)))
     return leaving, sum(lengths) / size * float(np.interp(size, sizes, seconds))
 
-# %% ../../nbs/10_command/08_bench.ipynb #00000010
+# %% ../../nbs/10_command/08_bench.ipynb #4a96d4c8
 @contextmanager
 def engines(recipe: Recipe,  # model, precision and device
             with_vllm: bool,  # start a vllm server too
@@ -234,6 +237,20 @@ def engines(recipe: Recipe,  # model, precision and device
             )
         yield opened
 
+# %% ../../nbs/10_command/08_bench.ipynb #abf3befb
+def _round(opened: dict[str, Any],
+           asked: dict[str, list[Conversation]],
+           part: list[int],  # places of the prompts that the naive engine takes
+           ) -> Iterator[tuple[Pass, tuple[float, float] | None]]:
+    "Each engine's pass, and how far it agrees with the naive one."
+    naive_texts: dict[str, list[str]] = {}
+    for name, llm in opened.items():
+        mine = {stage: [rows[i] for i in part] for stage, rows in asked.items()} if name == "naive" else asked
+        one, texts = timed(name, llm, mine)
+        if name == "naive": naive_texts = texts
+        yield one, None if name == "naive" else agreement(
+            {stage: [texts[stage][i] for i in part] for stage in texts}, naive_texts)
+
 
 def measure_engines(opened: dict[str, Any],  # from `engines`
                     asked: dict[str, list[Conversation]],  # from `conversations`
@@ -244,21 +261,16 @@ def measure_engines(opened: dict[str, Any],  # from `engines`
     "All passes, and each engine's agreement with the naive one, a pair a round."
     passes, agreements, n = [], {name: [] for name in opened if name != "naive"}, len(asked["answer"])
     for r in range(rounds):
-        part = [(r * naive_prompts + i) % n for i in range(naive_prompts)]
-        naive_texts: dict[str, list[str]] = {}
-        for name, llm in opened.items():
-            one, texts = timed(
-                name, llm,
-                {stage: [rows[i] for i in part] for stage, rows in asked.items()} if name == "naive" else asked
-            )
+        for one, same in _round(opened, asked, [(r * naive_prompts + i) % n for i in range(naive_prompts)]):
             passes.append(one)
-            say(f"round {r + 1} of {rounds}, {name}: {one.wall:.2f} s a prompt, {one.cpu:.2f} CPU-s, "
+            say(f"round {r + 1} of {rounds}, {one.engine}: {one.wall:.2f} s a prompt, {one.cpu:.2f} CPU-s, "
                 f"{one.tokens_per_second:.0f} tokens/s")
-            if name == "naive": naive_texts = texts
-            else:
-                agreements[name].append(agreement({stage: [texts[stage][i] for i in part] for stage in texts},
-                                                  naive_texts))
+            if same: agreements[one.engine].append(same)
     return passes, agreements
+
+# %% ../../nbs/10_command/08_bench.ipynb #311bde5e
+# mean share of words up to the first difference, below which an engine counts as wrong; two precisions part sooner
+NEEDED = {"float32": 0.9, "bfloat16": 0.35, "float16": 0.35}
 
 
 def middle_round(passes: list[Pass],  # of one engine on the same prompts
@@ -267,99 +279,103 @@ def middle_round(passes: list[Pass],  # of one engine on the same prompts
     return sorted(passes, key=lambda one: one.cpu)[len(passes) // 2]
 
 
-# mean share of words up to the first difference, below which an engine counts as wrong; two precisions part sooner
-NEEDED = {"float32": 0.9, "bfloat16": 0.35, "float16": 0.35}
+def _cost_row(passes: list[Pass], naive: list[Pass], least: float) -> dict:
+    "One engine's medians and spreads, beside the naive passes of the same rounds."
+    wall, cpu = [one.wall for one in passes], [one.cpu for one in passes]
+    ratios = [n.cpu / one.cpu for n, one in zip(naive, passes)]
+    return {"engine": passes[0].engine, "wall": statistics.median(wall), "wall_spread": [min(wall), max(wall)],
+            "cpu": statistics.median(cpu),
+            "tokens_per_second": statistics.median(one.tokens_per_second for one in passes),
+            "ratio": statistics.median(ratios), "ratio_spread": [min(ratios), max(ratios)],
+            "of_limit": least / statistics.median(wall)}
 
 
 def bench_summary(passes: list[Pass],  # from `measure_engines`
-            agreements: dict[str, list[tuple[float, float]]],  # from `measure_engines`
-            least: float,  # seconds a prompt the machine needs at least
-            precision: str,  # of the engines beside the naive one
-            ) -> list[dict]:
+                  agreements: dict[str, list[tuple[float, float]]],  # from `measure_engines`
+                  least: float,  # seconds a prompt the machine needs at least
+                  precision: str,  # of the engines beside the naive one
+                  ) -> list[dict]:
     "A row an engine: medians, spread, ratios, agreement, and whether it may count."
-    def of(name, field): return [getattr(one, field) for one in passes if one.engine == name]
+    def of(name): return [one for one in passes if one.engine == name]
     rows = []
     for name in dict.fromkeys(one.engine for one in passes):
-        wall, cpu = statistics.median(of(name, "wall")), statistics.median(of(name, "cpu"))
-        ratios = [n.cpu / o.cpu
-                  for n, o in zip([p for p in passes if p.engine == "naive"], [p for p in passes if p.engine == name])]
-        same, along = ((statistics.mean(values) for values in zip(*agreements[name])) if name in agreements
-                       else (1.0, 1.0))
-        rows.append({
-            "engine": name,
-            "wall": wall,
-            "wall_spread": [min(of(name, "wall")), max(of(name, "wall"))],
-            "cpu": cpu,
-            "tokens_per_second": statistics.median(of(name, "tokens_per_second")),
-            "ratio": statistics.median(ratios),
-            "ratio_spread": [min(ratios), max(ratios)],
-            "of_limit": least / wall,
-            "same_texts": same,
-            "words_along": along,
-            "wrong": along < NEEDED[precision],
-            "triples_per_hour": 3600 / wall,
-        })
+        same, along = map(statistics.mean, zip(*agreements.get(name, [(1.0, 1.0)])))
+        row = _cost_row(of(name), of("naive"), least)
+        rows.append(row | {"same_texts": same, "words_along": along, "wrong": along < NEEDED[precision],
+                           "triples_per_hour": 3600 / row["wall"]})
     return rows
 
-# %% ../../nbs/10_command/08_bench.ipynb #00000011
+# %% ../../nbs/10_command/08_bench.ipynb #0700c5ad
+def _spread(low: float, high: float, digits: int) -> str:
+    "From the smallest to the largest."
+    return f"{low:.{digits}f}-{high:.{digits}f}"
+
+
+# heading, and what stands below it
+_COLUMNS = [
+    ("engine", lambda row: row["engine"]),
+    ("wall s/prompt", lambda row: f"{row['wall']:.2f}"),
+    ("(min-max)", lambda row: _spread(*row["wall_spread"], 2)),
+    ("CPU-s/prompt", lambda row: f"{row['cpu']:.2f}"),
+    ("tokens/s", lambda row: f"{row['tokens_per_second']:.0f}"),
+    ("x naive, CPU", lambda row: f"{row['ratio']:.1f}"),
+    ("(min-max)", lambda row: _spread(*row["ratio_spread"], 1)),
+    ("of limit", lambda row: f"{row['of_limit']:.0%}"),
+    ("texts same", lambda row: f"{row['same_texts']:.0%}"),
+    ("words along", lambda row: f"{row['words_along']:.0%}"),
+    ("triples/h", lambda row: f"{row['triples_per_hour']:.0f}"),
+    ("", lambda row: "WRONG" if row["wrong"] else ""),
+]
+
+
 def table(rows: list[dict],  # from `bench_summary`
           ) -> str:
     "The rows as aligned text."
-    head = ("engine", "wall s/prompt", "(min-max)", "CPU-s/prompt", "tokens/s", "x naive, CPU", "(min-max)", "of limit",
-            "texts same", "words along", "triples/h", "")
-    body = [(
-        r["engine"],
-        f"{r['wall']:.2f}",
-        f"{r['wall_spread'][0]:.2f}-{r['wall_spread'][1]:.2f}",
-        f"{r['cpu']:.2f}",
-        f"{r['tokens_per_second']:.0f}",
-        f"{r['ratio']:.1f}",
-        f"{r['ratio_spread'][0]:.1f}-{r['ratio_spread'][1]:.1f}",
-        f"{r['of_limit']:.0%}",
-        f"{r['same_texts']:.0%}",
-        f"{r['words_along']:.0%}",
-        f"{r['triples_per_hour']:.0f}",
-        "WRONG" if r["wrong"] else "",
-    ) for r in rows]
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    lines = [[heading for heading, _ in _COLUMNS], *([cell(row) for _, cell in _COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) if i else cell.ljust(width)
-                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
-                     for row in [head, *body])
+                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+
+# %% ../../nbs/10_command/08_bench.ipynb #b843a0e1
+def _draw_engines(axes, rows: list[dict], passes: list[Pass]) -> None:
+    "CPU-seconds a prompt by engine, every round a dot."
+    names = [row["engine"] for row in rows]
+    axes.barh(names, [row["cpu"] for row in rows], color="#9DB7D5", height=0.55)
+    longest = {name: max(one.cpu for one in passes if one.engine == name) for name in names}
+    for y, row in enumerate(rows):
+        axes.text(longest[row["engine"]] + 0.02 * max(longest.values()), y,
+                  f"{row['cpu']:.1f}" + ("" if row["engine"] == "naive" else f"  ({row['ratio']:.1f} x naive)"),
+                  va="center", fontsize=9)
+    for one in passes: axes.plot(one.cpu, names.index(one.engine), "o", color="#1B3A5C", markersize=3.5)
+    axes.set(xlabel="CPU-seconds a prompt (answer + critique + revision)", xlim=(0, max(longest.values()) * 1.2))
+    axes.invert_yaxis()
+
+
+def _draw_growth(axes, growth: list[Pass]) -> None:
+    "CPU-seconds a prompt as the work grows."
+    axes.plot([one.prompts for one in growth], [one.cpu for one in growth], "o-", color="#1B3A5C")
+    axes.set(xlabel="prompts in one run", ylabel="CPU-seconds a prompt", xscale="log",
+             ylim=(0, 1.1 * max(one.cpu for one in growth)),
+             xticks=[one.prompts for one in growth], xticklabels=[str(one.prompts) for one in growth])
+    axes.minorticks_off()
 
 
 def bench_figure(rows: list[dict],  # from `bench_summary`
-           passes: list[Pass],  # from `measure_engines`
-           growth: list[Pass],  # the same engine on more and more prompts
-           path: Path,  # where to save it
-           ) -> None:
+                 passes: list[Pass],  # from `measure_engines`
+                 growth: list[Pass],  # the same engine on more and more prompts
+                 path: Path,  # where to save it
+                 ) -> None:
     "CPU-seconds a prompt by engine, every round a dot; and how they change as the work grows."
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    drawn, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
-    names = [row["engine"] for row in rows]
-    left.barh(names, [row["cpu"] for row in rows], color="#9DB7D5", height=0.55)
-    longest = {name: max(one.cpu for one in passes if one.engine == name) for name in names}
-    for y, row in enumerate(rows):
-        left.text(longest[row["engine"]] + 0.02 * max(longest.values()), y,
-                  f"{row['cpu']:.1f}" + ("" if row["engine"] == "naive" else f"  ({row['ratio']:.1f} x naive)"),
-                  va="center", fontsize=9)
-    for one in passes: left.plot(one.cpu, names.index(one.engine), "o", color="#1B3A5C", markersize=3.5)
-    left.set(xlabel="CPU-seconds a prompt (answer + critique + revision)", xlim=(0, max(longest.values()) * 1.2))
-    left.invert_yaxis()
-    right.plot([one.prompts for one in growth], [one.cpu for one in growth], "o-", color="#1B3A5C")
-    right.set(xlabel="prompts in one run", ylabel="CPU-seconds a prompt", xscale="log", ylim=(0, None),
-              xticks=[one.prompts for one in growth], xticklabels=[str(one.prompts) for one in growth])
-    right.minorticks_off()
+    figure = picture(9, 3.4)
+    left, right = figure.subplots(1, 2)
+    _draw_engines(left, rows, passes)
+    _draw_growth(right, growth)
     for axes in (left, right): axes.spines[["top", "right"]].set_visible(False)
-    drawn.savefig(path, dpi=150)
-    plt.close(drawn)
+    path.write_bytes(png(figure))
 
-# %% ../../nbs/10_command/08_bench.ipynb #00000012
-def main(argv: list[str] | None = None,  # arguments; None: the process's
-         ) -> int:
-    """Run the bench, print its table, write `bench.json` and `bench.png`;
-    returns 1 when an engine says something else than the naive one."""
+# %% ../../nbs/10_command/08_bench.ipynb #6352b27f
+def _bench_parser() -> argparse.ArgumentParser:
+    "The arguments of the bench."
     parser = argparse.ArgumentParser(prog="python -m contemplative_cai.command.bench", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m",
                         help="name in configs/models.yaml (default: the embedded one)")
@@ -373,55 +389,86 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     parser.add_argument("--without-vllm", action="store_true", help="leave vllm out even where it is installed")
     parser.add_argument("--out", type=Path, default=None,
                         help="folder for bench.json and bench.png (default: runs/bench)")
-    arguments = parser.parse_args(argv)
-    recipe = build_recipe({"model": arguments.model, "dtype": arguments.dtype})
-    try: find_vllm()
-    except InputError: there = False
-    else: there = not arguments.without_vllm
-    if not there:
-        print("vllm: not part of this run"
-              + (" (asked for)" if arguments.without_vllm else "; 'make vllm' installs it"))
-    return _bench(arguments, recipe, there)
+    return parser
+
+# %% ../../nbs/10_command/08_bench.ipynb #474b61a1
+def _growth(ours: TransformersLLM, asked: dict[str, list[Conversation]], middle: Pass, sizes: str) -> Iterator[Pass]:
+    "The same engine on more and more prompts; the number that was benched is not done again."
+    n = len(asked["answer"])
+    for size in sorted({int(text) for text in sizes.split(",") if text.strip()}):
+        if size == n: yield middle
+        elif size > n: yield timed("transformers", ours, conversations(ours, size))[0]
+        else: yield timed("transformers", ours, {stage: rows[:size] for stage, rows in asked.items()})[0]
 
 
-def _bench(arguments: argparse.Namespace, recipe: Recipe, there: bool) -> int:
-    "The bench itself."
-    out = arguments.out or runs_root() / "bench"
-    out.mkdir(parents=True, exist_ok=True)
-    with engines(recipe, there) as opened:
-        ours = opened["transformers"]
+def _batch_sizes(most: int) -> list[int]:
+    "Numbers of rows whose step is measured, up to the fullest batch."
+    return [*(size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < most), most]
+
+
+def _steps(ours: TransformersLLM, asked: list[Conversation]) -> tuple[float, float]:
+    "Seconds of the critiques' steps when rows leave, and at least when places are filled."
+    sizes = _batch_sizes(min(ours.batch_size, len(asked)))
+    completions = ours.chat(asked, Sampling(max_tokens=BENCH_STAGES["critique"]))
+    lengths = [completion.completion_tokens for completion in completions]
+    return refilling(lengths, sizes[-1], sizes, step_seconds(ours, asked, sizes))
+
+# %% ../../nbs/10_command/08_bench.ipynb #f0cd8ac8
+def _bench(arguments: argparse.Namespace, recipe: Recipe, with_vllm: bool) -> dict:
+    "The measuring: what `bench.json` holds, with a line printed for each pass."
+    with engines(recipe, with_vllm) as opened:
+        ours, n = opened["transformers"], arguments.prompts
         precision = str(ours.model.dtype).removeprefix("torch.")
         print(f"{ours.key}; writing the conversations (not timed)", flush=True)
-        asked = conversations(ours, arguments.prompts)
-        if "vllm" in opened: opened["vllm"].chat(asked["answer"][:2], Sampling(max_tokens=4))
-        passes, agreements = measure_engines(opened, asked, arguments.rounds,
-                                             min(arguments.naive or arguments.prompts, arguments.prompts),
+        asked = conversations(ours, n)
+        if with_vllm: opened["vllm"].chat(asked["answer"][:2], Sampling(max_tokens=4))
+        passes, agreements = measure_engines(opened, asked, arguments.rounds, min(arguments.naive or n, n),
                                              lambda line: print(line, flush=True))
         growth = []
-        for n in sorted({int(text) for text in arguments.growth.split(",") if text.strip()}):
-            known = [one for one in passes if one.engine == "transformers"]
-            part = ({stage: rows[:n] for stage, rows in asked.items()} if n < arguments.prompts
-                    else conversations(ours, n) if n > arguments.prompts else None)
-            growth.append(middle_round(known) if part is None else timed("transformers", ours, part)[0])
-            print(f"{n} prompts: {growth[-1].wall:.2f} s a prompt, {growth[-1].cpu:.2f} CPU-s", flush=True)
-        sizes = ([size
-                  for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < ours.batch_size and size < arguments.prompts]
-                 + [min(ours.batch_size, arguments.prompts)])
-        lengths = [completion.completion_tokens
-                   for completion in ours.chat(asked["critique"], Sampling(max_tokens=BENCH_STAGES["critique"]))]
-        leaving, refilled = refilling(lengths, sizes[-1], sizes, step_seconds(ours, asked["critique"], sizes))
+        middle = middle_round([one for one in passes if one.engine == "transformers"])
+        for one in _growth(ours, asked, middle, arguments.growth):
+            growth.append(one)
+            print(f"{one.prompts} prompts: {one.wall:.2f} s a prompt, {one.cpu:.2f} CPU-s", flush=True)
+        leaving, refilled = _steps(ours, asked["critique"])
         machine = measure_machine(pick_device(recipe.device), precision)
-        least = (sum(least_seconds(ours, rows, BENCH_STAGES[stage], machine) for stage, rows in asked.items())
-                 / arguments.prompts)
-    rows = bench_summary(passes, agreements, least, precision)
-    print(f"\n{table(rows)}\n\nthe machine: {machine.flops / 1e9:.0f} GFLOP/s ({machine.precision}), "
-          f"{machine.bandwidth / 1e9:.1f} GB/s; it needs at least {least:.2f} s a prompt\n"
-          f"steps of the critiques when rows leave: {leaving:.1f} s; when places are filled: at least {refilled:.1f} s")
-    write_json(out / "bench.json", {
-        "model": ours.key, "prompts": arguments.prompts, "rounds": arguments.rounds, "machine": asdict(machine),
-        "least_seconds": least, "steps_seconds": {"leaving": leaving, "refilled_at_least": refilled}, "engines": rows,
-        "passes": [asdict(one) for one in passes], "growth": [asdict(one) for one in growth]
-    })
+        least = sum(least_seconds(ours, rows, BENCH_STAGES[stage], machine) for stage, rows in asked.items()) / n
+    return {"model": ours.key, "prompts": n, "rounds": arguments.rounds, "machine": asdict(machine),
+            "least_seconds": least, "steps_seconds": {"leaving": leaving, "refilled_at_least": refilled},
+            "engines": bench_summary(passes, agreements, least, precision), "passes": passes, "growth": growth}
+
+# %% ../../nbs/10_command/08_bench.ipynb #a45dd4c0
+def _bench_text(measured: dict) -> str:
+    "The table, and below it what the machine could do."
+    machine, steps = measured["machine"], measured["steps_seconds"]
+    return (f"{table(measured['engines'])}\n\nthe machine: {machine['flops'] / 1e9:.0f} GFLOP/s "
+            f"({machine['precision']}), {machine['bandwidth'] / 1e9:.1f} GB/s; it needs at least "
+            f"{measured['least_seconds']:.2f} s a prompt\nsteps of the critiques when rows leave: "
+            f"{steps['leaving']:.1f} s; when places are filled: at least {steps['refilled_at_least']:.1f} s")
+
+
+def _vllm_is_there(unwanted: bool) -> bool:
+    "Whether vllm takes part; says so where it does not."
+    try: find_vllm()
+    except InputError: reason = "; 'make vllm' installs it"
+    else: reason = ""
+    if unwanted: reason = " (asked for)"
+    if reason: print(f"vllm: not part of this run{reason}")
+    return not reason
+
+# %% ../../nbs/10_command/08_bench.ipynb #6c6aedc2
+def main(argv: list[str] | None = None,  # arguments; None: the process's
+         ) -> int:
+    """Run the bench, print its table, write `bench.json` and `bench.png`;
+    returns 1 when an engine says something else than the naive one."""
+    arguments = _bench_parser().parse_args(argv)
+    recipe = build_recipe({"model": arguments.model, "dtype": arguments.dtype})
+    with_vllm, out = _vllm_is_there(arguments.without_vllm), arguments.out or runs_root() / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    measured = _bench(arguments, recipe, with_vllm)
+    rows, passes, growth = measured["engines"], measured["passes"], measured["growth"]
+    print(f"\n{_bench_text(measured)}")
+    write_json(out / "bench.json", measured | {"passes": [asdict(one) for one in passes],
+                                               "growth": [asdict(one) for one in growth]})
     bench_figure(rows, passes, growth, out / "bench.png")
     print(f"{out / 'bench.json'}, {out / 'bench.png'}")
     return int(any(row["wrong"] for row in rows))

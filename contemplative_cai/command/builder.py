@@ -9,9 +9,11 @@ __all__ = ['WORKED_EXAMPLE_FIELDS', 'PRINCIPLE_FIELDS', 'HEAD_FIELDS', 'SEVERITY
 # %% ../../nbs/10_command/06_builder.ipynb #00000002
 import html
 import re
+import tempfile
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from ..pairs.filters import recipe_thresholds
 from ..pairs.make import filter_triples
 from ..revision.revise import alone, make_triples, recipe_methods
 
-# %% ../../nbs/10_command/06_builder.ipynb #00000004
+# %% ../../nbs/10_command/06_builder.ipynb #bb40aac2
 WORKED_EXAMPLE_FIELDS = tuple(part.lower() for part in EXAMPLE_PARTS)
 # field to what belongs there
 PRINCIPLE_FIELDS = {
@@ -50,7 +52,71 @@ def _lines(text: str) -> tuple[str, ...]:
     "The lines of a text that say something, list marks taken away."
     return tuple(line for line in (re.sub(r"^\s*[-*]\s+", "", line).strip() for line in text.split("\n")) if line)
 
+# %% ../../nbs/10_command/06_builder.ipynb #c2748309
+def _lacking(values: dict) -> list[str]:
+    "The parts of a principle, and of its worked examples, that are still empty."
+    fields = [text for name, text in PRINCIPLE_FIELDS.items() if name != "description" and not values[name].strip()]
+    return fields + [f"example {number}: {part}" for number, example in enumerate(values["examples"], 1)
+                     for part in WORKED_EXAMPLE_FIELDS if not example[part].strip()]
 
+
+def _build_principle(values: dict) -> Principle:
+    "A principle from its fields, none of which is missing; raises `ValidationError`."
+    texts: dict[str, Any] = ({name: values[name].strip() for name in PRINCIPLE_FIELDS}
+                             | {"clauses": _lines(values["clauses"])})
+    examples = tuple(WorkedExample(**{part: example[part].strip() for part in WORKED_EXAMPLE_FIELDS})
+                     for example in values["examples"])
+    return Principle(**texts, examples=examples)
+
+
+def _principle_or_problems(number: int, values: dict) -> tuple[Principle | None, list[str]]:
+    "A principle, or all that is in its way."
+    where = values["title"].strip() or f"principle {number}"
+    if lacking := _lacking(values): return None, [f"{where}: empty: {text}" for text in lacking]
+    try: return _build_principle(values), []
+    except ValidationError as error:
+        return None, [f"{where}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+
+# %% ../../nbs/10_command/06_builder.ipynb #fc043e16
+def _build_constitution(head: dict[str, str], principles: list[Principle]) -> Constitution:
+    "A constitution from the head's fields and its principles; raises `InputError`."
+    texts: dict[str, Any] = ({name: text.strip() for name, text in head.items()}
+                             | {"meta_principles": _lines(head["meta_principles"])})
+    try: return Constitution(**texts, principles=tuple(principles))
+    except ValidationError as error:
+        raise InputError(*(f"constitution: {'.'.join(map(str, item['loc'])) or 'principles'}: "
+                           f"{item['msg'].removeprefix('Value error, ')}" for item in error.errors())) from None
+
+
+def _refuse_misread(constitution: Constitution) -> None:
+    "Raises `InputError` when the file would not say what the constitution says."
+    text = dump_constitution(constitution)
+    if any(unicodedata.category(character) == "Cs" for character in text):
+        raise InputError("constitution: it holds half a character (a lone surrogate); write that text again")
+    try: same = parse_constitution(text, "draft") == constitution
+    except InputError as error:
+        raise InputError(*(f"a text would be misread in the file: {problem}" for problem in error.problems)) from None
+    if not same:
+        raise InputError("a text would be misread in the file: a line of it looks like a heading, "
+                         "a list or front matter; begin the line with another character")
+
+# %% ../../nbs/10_command/06_builder.ipynb #4a313f90
+def _build(head: dict[str, str], fields: list[dict]) -> Constitution:
+    "The constitution that a head and principles, as fields, have come to; raises `InputError`."
+    problems = [f"constitution: empty: {HEAD_FIELDS[name]}"
+                for name in ("id", "title", "language", "version") if not head[name].strip()]
+    principles = []
+    for number, values in enumerate(fields, 1):
+        principle, obstacles = _principle_or_problems(number, values)
+        problems += obstacles
+        if principle: principles.append(principle)
+    if not fields: problems.append("constitution: no principles yet; add one")
+    if problems: raise InputError(*problems)
+    constitution = _build_constitution(head, principles)
+    _refuse_misread(constitution)
+    return constitution
+
+# %% ../../nbs/10_command/06_builder.ipynb #e4637ca5
 @dataclass
 class Draft:
     "A constitution in the making: every field is text, and may still be empty."
@@ -74,49 +140,9 @@ class Draft:
         self.principles.append({name: "" for name in PRINCIPLE_FIELDS} | {"examples": []})
         return self.principles[-1]
 
-    def _principle(self, number: int, values: dict, problems: list[str]) -> Principle | None:
-        "One principle, or what it lacks, added to `problems`."
-        where = values["title"].strip() or f"principle {number}"
-        missing = [PRINCIPLE_FIELDS[name]
-                   for name in PRINCIPLE_FIELDS if name != "description" and not values[name].strip()]
-        missing += [f"example {n}: {part}" for n, example in enumerate(values["examples"], 1)
-                    for part in WORKED_EXAMPLE_FIELDS if not example[part].strip()]
-        problems += [f"{where}: empty: {text}" for text in missing]
-        if missing: return None
-        texts: dict[str, Any] = ({name: values[name].strip() for name in PRINCIPLE_FIELDS}
-                                 | {"clauses": _lines(values["clauses"])})
-        try:
-            return Principle(**texts, examples=tuple(
-                WorkedExample(**{part: example[part].strip() for part in WORKED_EXAMPLE_FIELDS})
-                for example in values["examples"]
-            ))
-        except ValidationError as error:
-            problems += [f"{where}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-
     def build(self) -> Constitution:
         "The constitution; raises `InputError` with everything that is in the way."
-        problems = [f"constitution: empty: {HEAD_FIELDS[name]}"
-                    for name in ("id", "title", "language", "version") if not self.head[name].strip()]
-        principles = [self._principle(number, values, problems) for number, values in enumerate(self.principles, 1)]
-        if not self.principles: problems.append("constitution: no principles yet; add one")
-        if problems: raise InputError(*problems)
-        head: dict[str, Any] = ({name: text.strip() for name, text in self.head.items()}
-                                | {"meta_principles": _lines(self.head["meta_principles"])})
-        try: constitution = Constitution(**head, principles=tuple(filter(None, principles)))
-        except ValidationError as error:
-            raise InputError(*((f"constitution: {'.'.join(map(str, item['loc'])) or 'principles'}: "
-                                f"{item['msg'].removeprefix('Value error, ')}")
-                               for item in error.errors())) from None
-        if any(unicodedata.category(c) == "Cs" for c in dump_constitution(constitution)):
-            raise InputError("constitution: it holds half a character (a lone surrogate); write that text again")
-        try: same = parse_constitution(dump_constitution(constitution), "draft") == constitution
-        except InputError as error:
-            raise InputError(*(f"a text would be misread in the file: {problem}"
-                               for problem in error.problems)) from None
-        if not same:
-            raise InputError("a text would be misread in the file: a line of it looks like a heading, "
-                             "a list or front matter; begin the line with another character")
-        return constitution
+        return _build(self.head, self.principles)
 
     def findings(self) -> list[LintFinding]:
         "What stands in the way, or else what a careful author would change."
@@ -139,7 +165,7 @@ class Draft:
         write_text(path, dump_constitution(constitution))
         return path
 
-# %% ../../nbs/10_command/06_builder.ipynb #00000008
+# %% ../../nbs/10_command/06_builder.ipynb #42759356
 def try_constitution(constitution: Constitution,  # as it is now
                      principle_id: str,  # which of its principles
                      prompt: str,  # what to ask
@@ -157,13 +183,13 @@ def try_constitution(constitution: Constitution,  # as it is now
     kept, dropped = filter_triples([triple], one, recipe.filters, recipe_thresholds(recipe))
     return triple, "kept" if kept else f"dropped: {dropped[0].reason} ({dropped[0].detail})"
 
-
+# %% ../../nbs/10_command/06_builder.ipynb #0c2a1745
 def recipe_llm(recipe: Recipe,
                ) -> LLM:
     "The recipe's model, opened at the first question."
     return keep_open(recipe)
 
-# %% ../../nbs/10_command/06_builder.ipynb #0000000a
+# %% ../../nbs/10_command/06_builder.ipynb #7b6cc259
 SEVERITY_COLOURS = {"error": "#B00020", "warning": "#8A5A00"}
 
 
@@ -182,6 +208,11 @@ def findings_html(findings: list[LintFinding],  # of a draft
         f"<ul style='max-height:14em;overflow:auto;margin:0;line-height:1.4'>{rows}</ul>"
     )
 
+# %% ../../nbs/10_command/06_builder.ipynb #c0a81968
+def _refused_html(text: str) -> str:
+    "Why something was not done."
+    return f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(text)}</p>"
+
 
 def triple_html(triple: Triple,  # a tried prompt
                 verdict: str,  # what the filters say
@@ -191,11 +222,172 @@ def triple_html(triple: Triple,  # a tried prompt
         return ("<div style='border:1px solid #bbb;border-radius:6px;padding:6px 12px;margin:4px "
                 f"0'><b>{title}</b><div style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'>"
                 f"{html.escape(record.text) if record else '<i>none</i>'}</div></div>")
-    failed = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(triple.failure)}</p>" if triple.failure else ""
+    failed = _refused_html(triple.failure) if triple.failure else ""
     return (f"{failed}{box('Answer', triple.response)}{box('Critique', triple.critique)}"
             f"{box('Revision', triple.revision)}<p>As a pair: <b>{html.escape(verdict)}</b></p>")
 
+# %% ../../nbs/10_command/06_builder.ipynb #d67ad68d
+def _button(label: str, action: Callable[[], None], style: str = ""):
+    "A button that calls `action`."
+    import ipywidgets as widgets
+    button = widgets.Button(description=label, button_style=style,
+                            layout=widgets.Layout(width="auto", min_width="6em"))
+    button.on_click(lambda _: action())
+    return button
 
+
+def _text_field(values: dict, name: str, label: str, rows: int, changed: Callable[[], None]):
+    "A text field with its label above, bound to `values[name]`; `changed` is called after every change."
+    import ipywidgets as widgets
+    layout = widgets.Layout(width="98%")
+    text = (widgets.Text(value=values[name], layout=layout) if rows == 1
+            else widgets.Textarea(value=values[name], layout=layout, rows=rows))
+
+    def keep(change):
+        values[name] = change["new"]
+        changed()
+    text.observe(keep, "value")
+    return widgets.VBox([widgets.HTML(f"<small>{html.escape(label)}</small>"), text])
+
+# %% ../../nbs/10_command/06_builder.ipynb #0a812751
+# lines of a field; one where nothing is said
+_FIELD_ROWS = {"preamble": 5, "meta_principles": 8, "description": 4, "clauses": 8, "critique_request": 4,
+               "revision_request": 4}
+
+
+def _text_fields(values: dict, labels: dict[str, str], changed: Callable[[], None]) -> list:
+    "A field for each label."
+    return [_text_field(values, name, label, _FIELD_ROWS.get(name, 1), changed) for name, label in labels.items()]
+
+
+def _example_box(number: int, example: dict, changed: Callable[[], None], remove: Callable[[], None]):
+    "The fields of a worked example, and a way to be rid of it."
+    import ipywidgets as widgets
+    fields = [_text_field(example, part, part, 2 if part == "prompt" else 4, changed)
+              for part in WORKED_EXAMPLE_FIELDS]
+    return widgets.VBox([widgets.HTML(f"<b>Example {number}</b>"), *fields, _button("Remove the example", remove)],
+                        layout=widgets.Layout(border="1px solid #ddd", padding="4px 8px", margin="4px 0"))
+
+# %% ../../nbs/10_command/06_builder.ipynb #4ff74d1f
+class _Editor:
+    "The fields of a draft, one principle at a time; every change goes into the draft at once."
+
+    def __init__(self, draft: Draft, changed: Callable[[], None]):
+        import ipywidgets as widgets
+        self.draft, self.changed, self.at = draft, changed, 0
+        if not draft.principles: draft.add_principle()
+        self.body, self.shown = widgets.VBox(), widgets.VBox()
+        self.choose = widgets.Dropdown(description="principle")
+        self.choose.observe(self._chosen, "index")
+        chooser = widgets.HBox([self.choose, _button("Add a principle", self._add), _button("Remove it", self._remove)])
+        tabs = widgets.Tab([widgets.VBox(_text_fields(draft.head, HEAD_FIELDS, changed)), self.body, self.shown],
+                           titles=("Constitution", "Principle", "Worked examples"), layout=widgets.Layout(width="99%"))
+        self.box = widgets.VBox([chooser, tabs], layout=widgets.Layout(width="58%"))
+        self._refresh()
+
+    def _worked_examples(self, examples: list[dict]) -> list:
+        "Their fields, each with a way to be rid of them, and a way to add one."
+        def remove(number): examples.pop(number); self._refresh()
+        def add(): examples.append(dict.fromkeys(WORKED_EXAMPLE_FIELDS, "")); self._refresh()
+        return [*(_example_box(number + 1, example, self.changed, partial(remove, number))
+                  for number, example in enumerate(examples)), _button("Add an example", add)]
+
+    def _refresh(self) -> None:
+        "Show the principle at hand."
+        principle = self.draft.principles[self.at]
+        labels = [f"{number}. {p['title'] or 'new'}" for number, p in enumerate(self.draft.principles, 1)]
+        self.choose.unobserve(self._chosen, "index")
+        self.choose.options, self.choose.index = labels, self.at
+        self.choose.observe(self._chosen, "index")
+        self.body.children = _text_fields(principle, PRINCIPLE_FIELDS, self.changed)
+        self.shown.children = self._worked_examples(principle["examples"])
+        self.changed()
+
+    def _show(self, at: int) -> None:
+        "Go to a principle."
+        self.at = at
+        self._refresh()
+
+    def _chosen(self, change) -> None:
+        if change["new"] is not None and change["new"] != self.at: self._show(change["new"])
+
+    def _add(self) -> None:
+        self.draft.add_principle()
+        self._show(len(self.draft.principles) - 1)
+
+    def _remove(self) -> None:
+        if len(self.draft.principles) == 1: return
+        self.draft.principles.pop(self.at)
+        self._show(max(0, self.at - 1))
+
+# %% ../../nbs/10_command/06_builder.ipynb #e269649a
+def _saved_html(path: Path) -> str:
+    "Where the file is, and how a run takes it."
+    return (f"<p style='color:#00695C'>Saved as <code>{html.escape(path.name)}</code>; use it with "
+            f"<code>-p constitution={html.escape(path.stem)}</code></p>")
+
+
+def _beside(form: "_Form"):
+    "What stands to the right of the editor."
+    import ipywidgets as widgets
+    def section(title): return widgets.HTML(f"<h4 style='margin:10px 0 2px'>{title}</h4>")
+    return widgets.VBox([
+        section("What is left to do"), form.problems, section(f"Try this principle ({html.escape(form.recipe.model)})"),
+        form.prompt, form.try_button, form.tried, section("Save"), widgets.HBox([form.save_button, form.replace]),
+        form.saved
+    ], layout=widgets.Layout(width="41%", padding="0 0 0 12px"))
+
+# %% ../../nbs/10_command/06_builder.ipynb #8f7e6db2
+class _Form:
+    "The editor, and beside it the findings, a try and a save."
+
+    def __init__(self, draft: Draft, recipe: Recipe, folder: Path, load: Callable[[Recipe], LLM], journal: Path | None):
+        import ipywidgets as widgets
+        self.draft, self.recipe, self.folder, self.load, self.journal = draft, recipe, folder, load, journal
+        self.llm: LLM | None = None
+        self.problems, self.saved, self.tried = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.prompt = widgets.Textarea(placeholder="a question to try it on", rows=2,
+                                       layout=widgets.Layout(width="98%"))
+        self.replace = widgets.Checkbox(description="replace a file of that name", indent=False, value=False)
+        self.try_button = _button("Try it", self._try, "info")
+        self.save_button = _button("Save", self._save, "success")
+        self.editor = _Editor(draft, self._look)
+        self.box = widgets.HBox([self.editor.box, _beside(self)])
+
+    def _look(self) -> None:
+        "Findings of the draft as it is now."
+        findings = self.draft.findings()
+        self.problems.value = findings_html(findings)
+        self.save_button.disabled = self.try_button.disabled = any(f.level == "error" for f in findings)
+
+    def _ask(self, prompt: str) -> tuple[Triple, str]:
+        "The prompt through the principle at hand; the model is loaded at the first."
+        constitution = self.draft.build()
+        self.llm = self.llm or self.load(self.recipe)
+        self.journal = self.journal or Path(tempfile.mkdtemp()) / "journal.sqlite"
+        with Journal(self.journal) as journal:
+            return try_constitution(constitution, constitution.principles[self.editor.at].id, prompt, self.recipe,
+                                    self.llm, journal)
+
+    def _try(self) -> None:
+        "Show what becomes of the prompt."
+        if not self.prompt.value.strip():
+            self.tried.value = "<p>Write a question first.</p>"
+            return
+        self.try_button.disabled = True
+        self.tried.value = "<p>Loading the model, then three calls; a minute or less on a laptop ...</p>"
+        try: self.tried.value = triple_html(*self._ask(self.prompt.value.strip()))
+        except InputError as error: self.tried.value = _refused_html(str(error))
+        finally: self._look()
+
+    def _save(self) -> None:
+        "Write the file, and say where it is."
+        try: path = self.draft.save(self.folder, self.replace.value)
+        except InputError as error: self.saved.value = _refused_html(str(error))
+        except OSError as error: self.saved.value = _refused_html(f"{error}; nothing was replaced")
+        else: self.saved.value = _saved_html(path)
+
+# %% ../../nbs/10_command/06_builder.ipynb #dbda6a30
 def builder_widget(draft: Draft,  # what is edited; the form writes into it
                    recipe: Recipe,  # whose model tries it
                    folder: Path | None = None,  # where it is saved; None: data/constitutions/
@@ -204,139 +396,3 @@ def builder_widget(draft: Draft,  # what is edited; the form writes into it
                    ):
     "The form, as an ipywidgets box: fields, live findings, 'Try it' and 'Save'."
     return _Form(draft, recipe, folder or project_root() / "data" / "constitutions", load, journal).box
-
-
-class _Form:
-    "The widgets of a draft; every change goes into the draft at once."
-
-    def __init__(self, draft: Draft, recipe: Recipe, folder: Path, load: Callable, journal: Path | None):
-        import ipywidgets as widgets
-        self.w, self.draft, self.recipe, self.folder, self.load, self.journal, self.llm, self.at = (
-            widgets, draft, recipe, folder, load, journal, None, 0
-        )
-        if not draft.principles: draft.add_principle()
-        self.problems, self.saved, self.tried = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.body, self.shown = widgets.VBox(), widgets.VBox()
-        self.choose = widgets.Dropdown(description="principle")
-        self.choose.observe(self._chosen, "index")
-        head = widgets.VBox([self._field(draft.head, name, label,
-                                         rows={"preamble": 5, "meta_principles": 8}.get(name, 1))
-                             for name, label in HEAD_FIELDS.items()])
-        chooser = widgets.HBox([self.choose, self._button("Add a principle", self._add),
-                                self._button("Remove it", self._remove)])
-        self.tabs = widgets.Tab([head, self.body, self.shown], titles=("Constitution", "Principle", "Worked examples"),
-                                layout=widgets.Layout(width="99%"))
-        self.prompt = widgets.Textarea(placeholder="a question to try it on", rows=2,
-                                       layout=widgets.Layout(width="98%"))
-        self.replace = widgets.Checkbox(description="replace a file of that name", indent=False, value=False)
-        self.try_button, self.save_button = (self._button("Try it", self._try, "info"),
-                                             self._button("Save", self._save, "success"))
-        def section(title): return widgets.HTML(f"<h4 style='margin:10px 0 2px'>{title}</h4>")
-        left = widgets.VBox([chooser, self.tabs], layout=widgets.Layout(width="58%"))
-        right = widgets.VBox([
-            section("What is left to do"), self.problems, section(f"Try this principle ({html.escape(recipe.model)})"),
-            self.prompt, self.try_button, self.tried, section("Save"), widgets.HBox([self.save_button, self.replace]),
-            self.saved
-        ], layout=widgets.Layout(width="41%", padding="0 0 0 12px"))
-        self.box = widgets.HBox([left, right])
-        self._refresh()
-
-    def _button(self, label, action, style=""):
-        "A button that calls `action`."
-        button = self.w.Button(description=label, button_style=style,
-                               layout=self.w.Layout(width="auto", min_width="6em"))
-        button.on_click(lambda _: action())
-        return button
-
-    def _field(self, values: dict, name: str, label: str, rows: int = 1):
-        "A text field with its label above, bound to `values[name]`."
-        kind = self.w.Text if rows == 1 else self.w.Textarea
-        options = {} if rows == 1 else {"rows": rows}
-        box = kind(value=values[name], layout=self.w.Layout(width="98%"), **options)
-        def changed(change):
-            values[name] = change["new"]
-            self._look()
-        box.observe(changed, "value")
-        return self.w.VBox([self.w.HTML(f"<small>{html.escape(label)}</small>"), box])
-
-    def _examples(self, principle: dict) -> list:
-        "The fields of a principle's worked examples."
-        def remove(number): principle["examples"].pop(number); self._refresh()
-        return [
-            self.w.VBox([
-                self.w.HTML(f"<b>Example {number + 1}</b>"),
-                *(self._field(example, part, part, rows=2 if part == "prompt" else 4)
-                  for part in WORKED_EXAMPLE_FIELDS),
-                self._button("Remove the example", lambda number=number: remove(number)),
-            ], layout=self.w.Layout(border="1px solid #ddd", padding="4px 8px", margin="4px 0"))
-            for number, example in enumerate(principle["examples"])
-        ]
-
-    def _refresh(self) -> None:
-        "Show the principle at hand, and what is left to do."
-        principle = self.draft.principles[self.at]
-        labels = [f"{number}. {p['title'] or 'new'}" for number, p in enumerate(self.draft.principles, 1)]
-        self.choose.unobserve(self._chosen, "index")
-        self.choose.options, self.choose.index = labels, self.at
-        self.choose.observe(self._chosen, "index")
-        rows = {"description": 4, "clauses": 8, "critique_request": 4, "revision_request": 4}
-        def add(): principle["examples"].append(dict.fromkeys(WORKED_EXAMPLE_FIELDS, "")); self._refresh()
-        self.body.children = [self._field(principle, name, label, rows.get(name, 1))
-                              for name, label in PRINCIPLE_FIELDS.items()]
-        self.shown.children = [*self._examples(principle), self._button("Add an example", add)]
-        self._look()
-
-    def _look(self) -> None:
-        "Findings of the draft as it is now."
-        findings = self.draft.findings()
-        self.problems.value = findings_html(findings)
-        self.save_button.disabled = self.try_button.disabled = any(f.level == "error" for f in findings)
-
-    def _chosen(self, change) -> None:
-        if change["new"] is not None and change["new"] != self.at:
-            self.at = change["new"]
-            self._refresh()
-
-    def _add(self) -> None:
-        self.draft.add_principle()
-        self.at = len(self.draft.principles) - 1
-        self._refresh()
-
-    def _remove(self) -> None:
-        if len(self.draft.principles) > 1:
-            self.draft.principles.pop(self.at)
-            self.at = max(0, self.at - 1)
-            self._refresh()
-
-    def _try(self) -> None:
-        "Run the prompt through the principle at hand."
-        import tempfile
-        if not self.prompt.value.strip():
-            self.tried.value = "<p>Write a question first.</p>"
-            return
-        self.try_button.disabled, self.tried.value = (
-            True, "<p>Loading the model, then three calls; a minute or less on a laptop ...</p>"
-        )
-        try:
-            constitution = self.draft.build()
-            self.llm = self.llm or self.load(self.recipe)
-            self.journal = self.journal or Path(tempfile.mkdtemp()) / "journal.sqlite"
-            with Journal(self.journal) as journal:
-                triple, verdict = try_constitution(constitution, constitution.principles[self.at].id,
-                                                   self.prompt.value.strip(), self.recipe, self.llm, journal)
-            self.tried.value = triple_html(triple, verdict)
-        except InputError as error:
-            self.tried.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}</p>"
-        finally: self._look()
-
-    def _save(self) -> None:
-        "Write the file, and say where it is."
-        try:
-            self.saved.value = ("<p style='color:#00695C'>Saved as <code>"
-                                f"{html.escape(self.draft.save(self.folder, self.replace.value).name)}</code>; use it "
-                                f"with <code>-p constitution={html.escape(self.draft.head['id'].strip())}</code></p>")
-        except InputError as error:
-            self.saved.value = f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}</p>"
-        except OSError as error:
-            self.saved.value = (f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(str(error))}; "
-                                "nothing was replaced</p>")

@@ -6,6 +6,7 @@
 __all__ = ['prompts_text', 'main']
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000002
+import io
 import json
 import os
 import signal
@@ -152,12 +153,13 @@ def _execute(plan: "Plan") -> int:
 
 def _farewell(plan: "Plan") -> None:
     "Say where the results are, and the main figures where there are some."
-    from contemplative_cai.core.files import read_json
+    from contemplative_cai.core.files import read_record
+    from contemplative_cai.report.page import Headline
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         print()
-        for what, number, basis, *_ in read_json(folder / "headline.json", list):
-            print(f"{what}: {number}\n    {basis}")
+        for figure in read_record(folder / "headline.json", Headline).figures:
+            print(f"{figure.what}: {figure.number}\n    {figure.basis}")
     for name in ("report.html", "setup.json"):
         if (folder / name).exists(): print(f"\n{name.partition('.')[0]}: {folder / name}")
     print(f"notebooks: {folder / 'notebooks'}")
@@ -198,14 +200,13 @@ def _cost(run: "Run") -> str:
 
 def _figures(run: "Run") -> dict[str, str]:
     "The main figures of a run's report, by name; none before there is one."
-    from contemplative_cai.core.files import read_json
+    from contemplative_cai.core.files import read_record
+    from contemplative_cai.report.page import Headline
     path = run.path("headline.json")
-    lines = read_json(path, list) if path.exists() else []
-    if not all(isinstance(line, list) and len(line) >= 2 for line in lines):
-        raise InputError(f"{path}: expected lines of what and how much; rebuild it with: ccai report {run.name}")
-    return {str(what): str(number) for what, number, *_ in lines}
+    figures = read_record(path, Headline).figures if path.exists() else ()
+    return {figure.what: figure.number for figure in figures}
 
-# %% ../../nbs/10_command/05_commands.ipynb #0000001d
+# %% ../../nbs/10_command/05_commands.ipynb #c53ae94b
 def _read_run(name: str) -> "tuple[Run, Manifest]":
     "A run and its manifest; raises `InputError` when it has none."
     from contemplative_cai.core.run import open_run, read_manifest
@@ -214,7 +215,7 @@ def _read_run(name: str) -> "tuple[Run, Manifest]":
         raise InputError(f"{run.folder}: no run.json; restore it from a copy, or move the folder away")
     return run, read_manifest(run)
 
-
+# %% ../../nbs/10_command/05_commands.ipynb #a573e46a
 def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
     "A run in the columns of `ccai runs`, and what is damaged in it."
     damage: list[str] = []
@@ -224,8 +225,9 @@ def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
         try: return read(*of)
         except InputError as error: damage.extend(error.problems)
 
-    run, manifest = readable(_read_run, name) or (None, None)
-    if run is None: return (name, "-", "damaged, see below", "-", "-", "-", "-"), damage
+    opened = readable(_read_run, name)
+    if opened is None: return (name, "-", "damaged, see below", "-", "-", "-", "-"), damage
+    run, manifest = opened
     done = ", ".join(step for step, entry in manifest.steps.items() if entry.status == "done")
     figures, cost = readable(_figures, run) or {}, readable(_cost, run) or "-"
     steps = f"{done or '-'} (damaged, see below)" if damage else done or "-"
@@ -440,14 +442,14 @@ def _terminable() -> Generator[None]:
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 
-# %% ../../nbs/10_command/05_commands.ipynb #00000038
+# %% ../../nbs/10_command/05_commands.ipynb #43f8a122
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
     arguments = command_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         # a name that is not UTF-8 can still be printed
-        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="backslashreplace")
     with _terminable():
         try: return _COMMANDS[arguments.command](arguments)
         except (InputError, StepFailed, OSError, KeyboardInterrupt) as error: return _say_how_it_ended(error)

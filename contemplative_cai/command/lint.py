@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['FOR_A_JUDGE', 'LintFinding', 'example_triple', 'lint_constitution', 'lint_file', 'count_words', 'principle_lengths',
-           'tokenizer_length', 'ConstitutionDiff', 'diff_constitutions', 'length_function', 'lint_text', 'show_text',
+           'tokenizer_length', 'length_function', 'ConstitutionDiff', 'diff_constitutions', 'lint_text', 'show_text',
            'diff_text']
 
 # %% ../../nbs/10_command/02_lint.ipynb #00000002
 import difflib
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ class LintFinding(Record):
     def __str__(self):
         return f"{self.level}: {self.where}" + (f" (line {self.line})" if self.line else "") + f": {self.what}"
 
-# %% ../../nbs/10_command/02_lint.ipynb #00000006
+# %% ../../nbs/10_command/02_lint.ipynb #51d85100
 def example_triple(principle: Principle,  # whose example
                    example: WorkedExample,  # a worked example
                    ) -> Triple:
@@ -53,91 +53,111 @@ def example_triple(principle: Principle,  # whose example
     return Triple(prompt=prompt, principle=principle.id, response=response, critique=critique,
                   revision=Revision(text=example.revision, critique_id=critique.id, principle=principle.id, **origin))
 
-
-def _example_findings(principle: Principle, number: int, example: WorkedExample) -> list[LintFinding]:
-    "What the filters say about an example, and whether its revision names the principle."
-    where = f"{principle.title}, example {number}"
+# %% ../../nbs/10_command/02_lint.ipynb #3085dde2
+def _filter_failures(principle: Principle, example: WorkedExample) -> list[tuple[str, str]]:
+    "The filters that would drop an example, and what each of them saw."
     others = principle.model_copy(
         update={"examples": tuple(other for other in principle.examples if other is not example)}
     )
     triple, limits = example_triple(principle, example), Thresholds()
-    failures = [(name, detail) for name, check in FILTER_FUNCTIONS.items()
-                if is_complete(triple) and (detail := check(triple, others, limits))]
-    findings = [LintFinding(level="warning", where=where,
-                            what=f"the filter '{name}' would drop its revision: {detail}; rewrite the revision")
-                for name, detail in failures]
-    revision = f" {plain_name(example.revision)} "
+    return [(name, detail) for name, check in FILTER_FUNCTIONS.items()
+            if is_complete(triple) and (detail := check(triple, others, limits))]
+
+
+def _says_the_name(principle: Principle, text: str) -> bool:
+    "Whether a text holds the principle's title or another of its names."
     names = [plain_name(principle.title),
              *(name for name in CANONICAL.get(principle.id, ())[1:] if len(name) > 7 and name != "compassion")]
-    told = any("names the principle" in detail for _, detail in failures)
-    if not told and any(f" {name} " in revision for name in names):
-        findings.append(LintFinding(
-            level="warning", where=where,
-            what=f"its revision says the principle's name, '{principle.title}'; say it in other words"
-        ))
-    return findings
+    return any(f" {name} " in f" {plain_name(text)} " for name in names)
 
-# %% ../../nbs/10_command/02_lint.ipynb #00000008
+# %% ../../nbs/10_command/02_lint.ipynb #447761c6
+def _example_findings(principle: Principle, number: int, example: WorkedExample) -> list[LintFinding]:
+    "What the filters say about an example, and whether its revision names the principle."
+    where, failures = f"{principle.title}, example {number}", _filter_failures(principle, example)
+    problems = [f"the filter '{name}' would drop its revision: {detail}; rewrite the revision"
+                for name, detail in failures]
+    told = any("names the principle" in detail for _, detail in failures)
+    if not told and _says_the_name(principle, example.revision):
+        problems.append(f"its revision says the principle's name, '{principle.title}'; say it in other words")
+    return [LintFinding(level="warning", where=where, what=problem) for problem in problems]
+
+# %% ../../nbs/10_command/02_lint.ipynb #bd5546d2
 # written for somebody with two answers
 FOR_A_JUDGE = re.compile(r"\b(choose|select|pick|prefer)\b[^.\n]{0,40}\b(response|answer|reply|option)\b",
                          re.IGNORECASE)
 
 
-def _principle_findings(principle: Principle) -> list[LintFinding]:
-    "What a principle lacks or says in the wrong place."
-    findings = []
-    def warn(what): findings.append(LintFinding(level="warning", where=principle.title, what=what))
-    if not principle.description: warn("no description; write below its heading what it asks for")
-    if not principle.examples: warn("no worked example; a small model needs two or three ('### Example 1')")
-    usual = known_principle(principle.title)
-    if usual and usual != principle.id and "_and_" not in principle.id:
-        warn(f"its id is '{principle.id}', and results are compared by id; '{usual}' is the usual one")
+def _request_problems(principle: Principle) -> Iterator[str]:
+    "What is wrong with the two requests."
     for field in ("critique_request", "revision_request"):
         if FOR_A_JUDGE.search(getattr(principle, field)):
-            warn(f"its {field.replace('_', ' ')} speaks to a judge with two answers ('choose the response that ...'); "
-                 "ask about the one answer instead")
+            yield (f"its {field.replace('_', ' ')} speaks to a judge with two answers "
+                   "('choose the response that ...'); ask about the one answer instead")
     if principle.critique_request == principle.revision_request:
-        warn("critique and revision request are the same text; the first asks where the answer falls short, "
-             "the second for a new answer")
+        yield ("critique and revision request are the same text; the first asks where the answer falls short, "
+               "the second for a new answer")
+
+
+def _principle_problems(principle: Principle) -> Iterator[str]:
+    "What a principle lacks or says in the wrong place."
+    if not principle.description: yield "no description; write below its heading what it asks for"
+    if not principle.examples: yield "no worked example; a small model needs two or three ('### Example 1')"
+    usual = known_principle(principle.title)
+    if usual and usual != principle.id and "_and_" not in principle.id:
+        yield f"its id is '{principle.id}', and results are compared by id; '{usual}' is the usual one"
+    yield from _request_problems(principle)
     repeated = sorted({clause for clause in principle.clauses if principle.clauses.count(clause) > 1})
-    for clause in repeated: warn(f"the clause '{clause[:50]}' stands there twice; take one away")
-    return findings
+    for clause in repeated: yield f"the clause '{clause[:50]}' stands there twice; take one away"
 
-
-def _whole_findings(constitution: Constitution) -> list[LintFinding]:
-    "What only shows when the principles lie side by side."
-    findings, counts = [], {p.title: len(p.examples) for p in constitution.principles}
-    def warn(where, what): findings.append(LintFinding(level="warning", where=where, what=what))
+# %% ../../nbs/10_command/02_lint.ipynb #3d677ba2
+def _uneven_examples(constitution: Constitution) -> Iterator[str]:
+    "Whether the principles have different numbers of worked examples."
+    counts = {p.title: len(p.examples) for p in constitution.principles}
     if len(set(counts.values())) > 1:
-        warn("examples",
-             ("the principles have "
-              f"different numbers of them ({', '.join(f'{title} {n}' for title, n in counts.items())}); "
-              "yields of principles can then not be compared"))
+        yield (f"the principles have different numbers of them ({', '.join(f'{t} {n}' for t, n in counts.items())}); "
+               "yields of principles can then not be compared")
+
+
+def _shared_clauses(constitution: Constitution) -> Iterator[tuple[str, str]]:
+    "Each clause that an earlier principle has too, with the later one's title."
     owner: dict[str, str] = {}
     for principle in constitution.principles:
         for clause in principle.clauses:
-            if clause in owner and owner[clause] != principle.title:
-                warn(principle.title,
-                     (f"the clause '{clause[:50]}' is also one of '{owner[clause]}'; "
-                      "a clause should tell two principles apart"))
-            owner.setdefault(clause, principle.title)
-    examples = worked_examples(constitution)
+            if owner.setdefault(clause, principle.title) != principle.title:
+                yield principle.title, (f"the clause '{clause[:50]}' is also one of '{owner[clause]}'; "
+                                        "a clause should tell two principles apart")
+
+
+def _asked_in_a_test(constitution: Constitution) -> Iterator[tuple[str, str]]:
+    "Each worked example whose question is one of the project's own prompts, or nearly."
+    examples, prompts = worked_examples(constitution), own_prompts()
     where = {example.id: f"{example.source} {example.source_id}" for example in examples}
-    for leak in find_leaks({"examples": examples}, {"own": list(own_prompts().values())}):
-        warn(where[leak.learned_id],
-             (f"its question is {'the same as' if leak.similarity == 1 else 'nearly'} prompt {leak.held_out_id} of "
-              f"{own_prompts()[leak.held_out_id].source}; the leak check will stop a run that tests on it"))
-    return findings
+    for leak in find_leaks({"examples": examples}, {"own": list(prompts.values())}):
+        alike = "the same as" if leak.similarity == 1 else "nearly"
+        yield where[leak.learned_id], (f"its question is {alike} prompt {leak.held_out_id} of "
+                                       f"{prompts[leak.held_out_id].source}; the leak check will stop a run that "
+                                       "tests on it")
 
-
+# %% ../../nbs/10_command/02_lint.ipynb #f644f76b
 def lint_constitution(constitution: Constitution,  # what to look at
                       ) -> list[LintFinding]:
     "Warnings about a constitution that can be read; an empty list is the aim."
-    findings = [finding for principle in constitution.principles
-                for finding in (*_principle_findings(principle),
-                                *(f for number, example in enumerate(principle.examples, 1)
-                                  for f in _example_findings(principle, number, example)))]
-    return findings + _whole_findings(constitution)
+    def warn(where, what): return LintFinding(level="warning", where=where, what=what)
+    findings = []
+    for principle in constitution.principles:
+        findings += [warn(principle.title, what) for what in _principle_problems(principle)]
+        for number, example in enumerate(principle.examples, 1):
+            findings += _example_findings(principle, number, example)
+    findings += [warn("examples", what) for what in _uneven_examples(constitution)]
+    return findings + [warn(where, what) for where, what in (*_shared_clauses(constitution),
+                                                             *_asked_in_a_test(constitution))]
+
+# %% ../../nbs/10_command/02_lint.ipynb #7ae56afd
+def _heading_line(lines: list[str], where: str) -> int | None:
+    "The line of the heading of a principle that a finding is about; None where there is none."
+    title = plain_name(where.split(", example")[0])
+    def headed(line): return plain_name(line.split("{#")[0]).removesuffix(" principle") == title
+    return next((number for number, line in enumerate(lines, 1) if line.startswith("## ") and headed(line)), None)
 
 
 def lint_file(path: Path,  # a constitution file
@@ -152,18 +172,23 @@ def lint_file(path: Path,  # a constitution file
                             what=problem.removeprefix(f"{path.name}, ").removeprefix(f"{path.name}: "))
                 for problem in error.problems]
     lines = text.replace("\r\n", "\n").split("\n")
-    def line_of(where):
-        return next((n for n, line in enumerate(lines, 1)
-                     if line.startswith("## ") and (plain_name(line.split("{#")[0]).removesuffix(" principle")
-                                                    == plain_name(where.split(", example")[0]))),
-                    None)
-    return [finding.model_copy(update={"line": line_of(finding.where)}) for finding in lint_constitution(constitution)]
+    return [finding.model_copy(update={"line": _heading_line(lines, finding.where)})
+            for finding in lint_constitution(constitution)]
 
-# %% ../../nbs/10_command/02_lint.ipynb #0000000b
+# %% ../../nbs/10_command/02_lint.ipynb #8bf67fa2
 def count_words(text: str,  # any text
                 ) -> int:
     "Words, separated by white space."
     return len(text.split())
+
+
+def _lengths(principle: Principle, count: Callable[[str], int]) -> dict[str, int]:
+    "What a principle's parts measure."
+    return {"description": count(principle.description),
+            "clause_text": sum(map(count, principle.clauses)),
+            "requests": count(principle.critique_request) + count(principle.revision_request),
+            "example_text": sum(count(text) for e in principle.examples
+                                for text in (e.prompt, e.response, e.critique, e.revision))}
 
 
 def principle_lengths(constitution: Constitution,  # what to measure
@@ -171,24 +196,42 @@ def principle_lengths(constitution: Constitution,  # what to measure
                       ) -> list[dict]:
     """One row a principle: `principle`, `clauses` and `examples` (how many),
     and the lengths of `description`, `clause_text`, `requests`, `example_text` and `total`."""
-    rows = []
-    for p in constitution.principles:
-        lengths = {"description": count(p.description),
-                   "clause_text": sum(map(count, p.clauses)),
-                   "requests": count(p.critique_request) + count(p.revision_request),
-                   "example_text": sum(count(text)
-                                       for e in p.examples for text in (e.prompt, e.response, e.critique, e.revision))}
-        rows.append({"principle": p.id, "clauses": len(p.clauses), "examples": len(p.examples)}
-                    | lengths | {"total": sum(lengths.values())})
-    return rows
+    return [{"principle": p.id, "clauses": len(p.clauses), "examples": len(p.examples), **lengths,
+             "total": sum(lengths.values())}
+            for p in constitution.principles for lengths in [_lengths(p, count)]]
 
-
+# %% ../../nbs/10_command/02_lint.ipynb #1e7157cf
 def tokenizer_length(tokenizer,  # of a transformers model
                   ) -> Callable[[str], int]:
     "The number of tokens a tokenizer makes of a text."
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-# %% ../../nbs/10_command/02_lint.ipynb #0000000e
+
+def length_function(model: str | None,  # a model's name; None: count words
+                    ) -> tuple[Callable[[str], int], str]:
+    "What to measure texts with, and its unit."
+    return ((tokenizer_length(load_tokenizer(model_spec(model))), f"tokens of {model}") if model
+            else (count_words, "words"))
+
+# %% ../../nbs/10_command/02_lint.ipynb #99eb1655
+def _change_text(diff: "ConstitutionDiff", part: str, left: str | None, right: str | None) -> str:
+    "A part that differs, line by line."
+    lines = list(difflib.unified_diff((left or "").split("\n"), (right or "").split("\n"), lineterm="", n=0))[2:]
+    only = f": only in {diff.left}" if right is None else f": only in {diff.right}" if left is None else ""
+    return "\n".join([f"{part}{only}", *(f"  {line}" for line in lines if not line.startswith("@@"))])
+
+
+_ALIGNED = "text-align:left;vertical-align:top"
+
+
+def _change_row(part: str, left: str | None, right: str | None) -> str:
+    "A part that differs, both sides beside each other; every text escaped."
+    def cell(text):
+        return (f"<td style='{_ALIGNED};white-space:pre-wrap;width:42%'>"
+                f"{'<i>not there</i>' if text is None else html.escape(text)}</td>")
+    return f"<tr><td style='{_ALIGNED}'>{html.escape(part)}</td>{cell(left)}{cell(right)}</tr>"
+
+
 @dataclass(frozen=True)
 class ConstitutionDiff:
     "Where two constitutions differ; printed as text, shown as a table in a notebook."
@@ -199,27 +242,24 @@ class ConstitutionDiff:
 
     def __str__(self):
         if not self.changes: return f"{self.left} and {self.right} say the same"
-        blocks = []
-        for part, left, right in self.changes:
-            lines = list(difflib.unified_diff((left or "").split("\n"), (right or "").split("\n"), lineterm="",
-                                              n=0))[2:]
-            blocks.append("\n".join([f"{part}" + (f": only in {self.left}" if right is None
-                                                  else f": only in {self.right}" if left is None else ""),
-                                     *(f"  {line}" for line in lines if not line.startswith("@@"))]))
-        return "\n\n".join([f"--- {self.left}\n+++ {self.right}", *blocks])
+        return "\n\n".join([f"--- {self.left}\n+++ {self.right}",
+                            *(_change_text(self, *change) for change in self.changes)])
 
     def _repr_html_(self) -> str:
-        "Both sides beside each other; every text escaped."
-        def cell(text):
-            return ("<td style='text-align:left;vertical-align:top;white-space:pre-wrap;width:42%'>"
-                    f"{'<i>not there</i>' if text is None else html.escape(text)}</td>")
-        rows = "".join(
-            f"<tr><td style='text-align:left;vertical-align:top'>{html.escape(part)}</td>{cell(left)}{cell(right)}</tr>"
-            for part, left, right in self.changes
-        )
-        return ((f"<table><tr><th></th><th style='text-align:left'>{html.escape(self.left)}</th><th "
-                 f"style='text-align:left'>{html.escape(self.right)}</th></tr>{rows}</table>")
-                if self.changes else f"<p>{html.escape(str(self))}</p>")
+        "Both sides beside each other."
+        if not self.changes: return f"<p>{html.escape(str(self))}</p>"
+        heads = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in (self.left, self.right))
+        return f"<table><tr><th></th>{heads}</tr>{''.join(_change_row(*change) for change in self.changes)}</table>"
+
+# %% ../../nbs/10_command/02_lint.ipynb #aacab675
+def _principle_parts(p: Principle) -> dict[str, str]:
+    "A principle as its parts, by name."
+    parts = {f"{p.id}: title": p.title, f"{p.id}: description": p.description,
+             f"{p.id}: clauses": "\n".join(p.clauses), f"{p.id}: critique request": p.critique_request,
+             f"{p.id}: revision request": p.revision_request}
+    return parts | {f"{p.id}: example {number}": "\n".join(f"{name}: {getattr(e, name)}"
+                                                           for name in ("prompt", "response", "critique", "revision"))
+                    for number, e in enumerate(p.examples, 1)}
 
 
 def _parts(constitution: Constitution) -> dict[str, str]:
@@ -227,13 +267,7 @@ def _parts(constitution: Constitution) -> dict[str, str]:
     c = constitution
     parts = {"title": c.title, "language": c.language, "version": c.version, "preamble": c.preamble,
              "meta-principles": "\n".join(c.meta_principles)}
-    for p in c.principles:
-        parts |= {f"{p.id}: title": p.title, f"{p.id}: description": p.description,
-                  f"{p.id}: clauses": "\n".join(p.clauses), f"{p.id}: critique request": p.critique_request,
-                  f"{p.id}: revision request": p.revision_request}
-        parts |= {f"{p.id}: example {number}": "\n".join(f"{name}: {getattr(e, name)}"
-                                                         for name in ("prompt", "response", "critique", "revision"))
-                  for number, e in enumerate(p.examples, 1)}
+    for principle in c.principles: parts |= _principle_parts(principle)
     return {name: text for name, text in parts.items() if text}
 
 
@@ -245,30 +279,35 @@ def diff_constitutions(left: Constitution,  # the one
     return ConstitutionDiff(left.id, right.id, tuple((name, a.get(name), b.get(name))
                                                      for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)))
 
-# %% ../../nbs/10_command/02_lint.ipynb #00000011
-def length_function(model: str | None,  # a model's name; None: count words
-                    ) -> tuple[Callable[[str], int], str]:
-    "What to measure texts with, and its unit."
-    return ((tokenizer_length(load_tokenizer(model_spec(model))), f"tokens of {model}") if model
-            else (count_words, "words"))
+# %% ../../nbs/10_command/02_lint.ipynb #dbb77809
+def _file_lines(name: str, count: Callable[[str], int], unit: str) -> tuple[str, bool]:
+    "One file's verdict, lengths and findings, and whether it can be used."
+    findings = lint_file(constitution_path(name))
+    errors = sum(finding.level == "error" for finding in findings)
+    verdict = (f"cannot be used, {errors} to mend" if errors
+               else f"{len(findings)} to consider" if findings else "nothing to find fault with")
+    sizes = [] if errors else ["  " + f"{unit}: " + ", ".join(
+        f"{row['principle']} {row['total']:,}" for row in principle_lengths(load_constitution(name), count))]
+    return "\n".join([f"{name}: {verdict}", *sizes, *(f"  {finding}" for finding in findings)]), not errors
 
 
 def lint_text(names: Sequence[str],  # constitutions; empty: all of data/constitutions/
               model: str | None = None,  # whose tokens to count; None: words
               ) -> tuple[str, bool]:
     "What `ccai constitution lint` prints, and whether every file can be used."
-    blocks, usable, (count, unit) = [], True, length_function(model)
-    for name in names or constitution_names():
-        findings = lint_file(constitution_path(name))
-        errors = sum(finding.level == "error" for finding in findings)
-        usable = usable and not errors
-        verdict = (f"cannot be used, {errors} to mend" if errors
-                   else f"{len(findings)} to consider" if findings else "nothing to find fault with")
-        sizes = "" if errors else "\n  " + f"{unit}: " + ", ".join(
-            f"{row['principle']} {row['total']:,}" for row in principle_lengths(load_constitution(name), count)
-        )
-        blocks.append("\n".join([f"{name}: {verdict}{sizes}", *(f"  {finding}" for finding in findings)]))
-    return "\n".join(blocks), usable
+    count, unit = length_function(model)
+    files = [_file_lines(name, count, unit) for name in names or constitution_names()]
+    return "\n".join(text for text, _ in files), all(usable for _, usable in files)
+
+# %% ../../nbs/10_command/02_lint.ipynb #7c27640c
+def _whole_text(constitution: Constitution) -> str:
+    "The file in our own format; raises `InputError` for a text that would be read back as another."
+    text = dump_constitution(constitution)
+    try: same = parse_constitution(text, constitution.id) == constitution
+    except InputError: same = False
+    if same: return text.rstrip("\n")
+    raise InputError(f"constitution '{constitution.id}' has a text that our own format would misread (a line "
+                     "that looks like a heading, or half a code block); change that text first")
 
 
 def show_text(constitution: Constitution,  # what to show
@@ -276,14 +315,7 @@ def show_text(constitution: Constitution,  # what to show
               full: bool = False,  # the whole text, in the project's own format
               ) -> str:
     "What `ccai constitution show` prints: a summary, or the file in our own format."
-    if full:
-        text = dump_constitution(constitution)
-        try: same = parse_constitution(text, constitution.id) == constitution
-        except InputError: same = False
-        if not same:
-            raise InputError(f"constitution '{constitution.id}' has a text that our own format would misread (a line "
-                             "that looks like a heading, or half a code block); change that text first")
-        return text.rstrip("\n")
+    if full: return _whole_text(constitution)
     c, (count, unit) = constitution, length_function(model)
     rows = ([("principle", "clauses", "examples", "description", "clause text", "requests", "example text", "total")]
             + [tuple(row.values()) for row in principle_lengths(c, count)])

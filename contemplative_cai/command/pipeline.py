@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MADE_WITH', 'LOOKED_AT_AGAIN', 'PARAMETER_KINDS', 'PATIENCE', 'Parameter', 'notebook_parameters', 'made_with',
-           'step_keys', 'with_settings', 'check_parameters', 'settle', 'begin', 'check_inputs', 'preflight',
-           'hush_broken_tasks', 'notebook_arguments', 'execute', 'check_setup', 'write_setup', 'parameter_help', 'Plan',
+           'step_keys', 'with_settings', 'check_parameters', 'settle', 'begin', 'Plan', 'check_inputs', 'preflight',
+           'hush_broken_tasks', 'notebook_arguments', 'execute', 'check_setup', 'write_setup', 'parameter_help',
            'make_plan', 'show_plan']
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #00000002
@@ -46,7 +46,7 @@ from ..pairs.review import check_reviewer
 from ..training.train import check_training, launch_file
 from ..training.trainer import check_machine
 
-# %% ../../nbs/10_command/03_pipeline.ipynb #00000004
+# %% ../../nbs/10_command/03_pipeline.ipynb #babb9d3e
 @dataclass(frozen=True)
 class Parameter:
     "A line of a notebook's parameters cell."
@@ -68,7 +68,7 @@ def notebook_parameters(step: str,  # one of STEPS
         parameters[name] = Parameter(name, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning)
     return parameters
 
-
+# %% ../../nbs/10_command/03_pipeline.ipynb #87f63ad7
 # sections of the recipe that the pairs of a run are made with, and what of them later steps look at again
 MADE_WITH = ("prompts", "method", "filters", "split")
 LOOKED_AT_AGAIN = {"temperature", "top_p", "batch_size", "answer_tokens", "guarded", "allowed_leaks"}
@@ -86,10 +86,7 @@ def step_keys(step: str,  # one of STEPS
     gone = made_with() if step in ("train", "evaluate") else set()
     return [key for key in Recipe.model_fields if key not in gone]
 
-# %% ../../nbs/10_command/03_pipeline.ipynb #00000007
-PARAMETER_KINDS = {"str": str, "int": int, "float": float, "bool": bool}
-
-
+# %% ../../nbs/10_command/03_pipeline.ipynb #e716c42c
 def with_settings(parameters: dict[str, Any],  # by name, `settings` among them or not
                   ) -> dict[str, Any]:
     "Parameters and settings side by side; raises `InputError` for a key that the recipe lacks, or that is given twice."
@@ -105,6 +102,9 @@ def with_settings(parameters: dict[str, Any],  # by name, `settings` among them 
     if problems: raise InputError(*problems)
     return {key: value for key, value in parameters.items() if key != "settings"} | settings
 
+# %% ../../nbs/10_command/03_pipeline.ipynb #b3aea768
+PARAMETER_KINDS = {"str": str, "int": int, "float": float, "bool": bool}
+
 
 def _refused(name: str, known: Collection[str], steps: list[str]) -> str:
     "Why a parameter is not taken."
@@ -114,6 +114,14 @@ def _refused(name: str, known: Collection[str], steps: list[str]) -> str:
     return f"unknown parameter '{name}'; {did_you_mean(name, list(known))}"
 
 
+def _mistyped(parameter: Parameter, value: Any) -> bool:
+    "Whether a value is not of the kind that a notebook's own parameter wants; a whole number is a number."
+    kind = PARAMETER_KINDS[parameter.kind.split(" | ")[0]]
+    try: TypeAdapter(kind).validate_python(value, strict=kind is not float)
+    except ValidationError: return True
+    return False
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #b6739615
 def check_parameters(steps: list[str],  # what will run
                      overrides: dict[str, Any],  # name to value, from -p
                      ) -> None:
@@ -121,17 +129,15 @@ def check_parameters(steps: list[str],  # what will run
     named = {name: parameter for step in steps for name, parameter in notebook_parameters(step).items()}
     known = dict.fromkeys([*(name for name in named if name != "settings"), *chain(*map(step_keys, steps))])
     problems = [_refused(name, known, steps) for name in overrides if name not in known]
-    for name, value in overrides.items():
-        if name not in known or name in Recipe.model_fields: continue
-        kind = PARAMETER_KINDS.get(named[name].kind.split(" | ")[0])
-        try: TypeAdapter(kind).validate_python(value, strict=kind is not float)
-        except ValidationError: problems.append(f"parameter '{name}': expected {named[name].kind}, got {value!r}")
+    problems += [f"parameter '{name}': expected {named[name].kind}, got {value!r}"
+                 for name, value in overrides.items()
+                 if name in known and name not in Recipe.model_fields and _mistyped(named[name], value)]
     try: build_recipe({key: value for key, value in overrides.items() if key in Recipe.model_fields}, "parameters")
     except InputError as error:
         problems += [problem.replace("parameters: ", "parameter ", 1) for problem in error.problems]
     if problems: raise InputError(*problems)
 
-
+# %% ../../nbs/10_command/03_pipeline.ipynb #3944fa98
 def settle(run_name: str,  # the run
            recipe: str | None,  # a recipe's name; None: the run's own, or the default
            overrides: dict[str, Any],  # recipe keys that replace the recipe's
@@ -151,14 +157,26 @@ def begin(run: str | Run,  # the run's name, or what a first call returned
           parameters: dict[str, Any],  # the notebook's: keys of the recipe, and `settings`; None: as the recipe says
           ) -> tuple[Run, Recipe]:
     "Open the run and record what it is made of: the first call of every pipeline notebook, which may be run again."
-    run, recipe = getattr(run, "name", run), None if isinstance(recipe, Recipe) else recipe
-    name, resolved = settle(run, recipe, given(with_settings(parameters)))
-    opened = open_run(run)
+    run_name = run if isinstance(run, str) else run.name
+    asked = None if isinstance(recipe, Recipe) else recipe
+    recipe_name, resolved = settle(run_name, asked, given(with_settings(parameters)))
+    opened = open_run(run_name)
     # reviewing changes nothing and may go on beside other work
     if not parameters and "recipe" in opened.manifest: return opened, resolved
     refuse_busy(opened)
-    opened.record(run=run, recipe_name=name, recipe=resolved.model_dump(mode="json"), surroundings=surroundings())
+    opened.record(run=run_name, recipe_name=recipe_name, recipe=resolved.model_dump(mode="json"),
+                  surroundings=surroundings())
     return opened, resolved
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #daefc0e0
+@dataclass(frozen=True)
+class Plan:
+    "What a `ccai run` will do."
+    steps: list[str]
+    run: str
+    recipe_name: str
+    recipe: Recipe
+    parameters: dict[str, Any]  # overrides, recipe keys and others
 
 
 def check_inputs(steps: list[str],  # what will run
@@ -173,48 +191,74 @@ def check_inputs(steps: list[str],  # what will run
         check_evaluation(recipe)
         refuse_leaks(draw(recipe, Run(folder.name, folder) if folder else None).leakage.leaks)
 
-
-def preflight(plan: "Plan",  # what will run
-              ) -> None:
-    "Look, without writing anything, at what a local run needs; raises `InputError`."
-    folder = runs_root() / plan.run
-    check_disk(folder)
-    if plan.steps != ["review"]: refuse_busy(Run(plan.run, folder))
-    check_inputs(plan.steps, plan.recipe, folder)
+# %% ../../nbs/10_command/03_pipeline.ipynb #f7211580
+def _check_local(plan: Plan, run: Run) -> None:
+    "Raises `InputError` when this machine lacks a device, an engine or the memory that a step needs."
     if plan.recipe.device not in ("auto", "cpu"): pick_device(plan.recipe.device)
-    if set(plan.steps) & {"quickstart", "generate", "evaluate"}: choose_engine(plan.recipe, Run(plan.run, folder))
+    if set(plan.steps) & {"quickstart", "generate", "evaluate"}: choose_engine(plan.recipe, run)
     if set(plan.steps) & {"quickstart", "train"}:
         check_machine(plan.recipe)
         if plan.recipe.launch: launch_file(plan.recipe.launch)
-    if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
-    if plan.steps[0] in ("setup", "smoke-test"): return
-    if (folder / "journal.sqlite").exists(): Journal(folder / "journal.sqlite").close()
-    if plan.steps[0] in ("review", "train", "evaluate"): load_pairs(open_run(plan.run, create=False))
-    if plan.steps[0] == "train": check_training(open_run(plan.run, create=False), plan.recipe, record=False)
-    if plan.steps[0] != "review" and not plan.recipe.base_url and model_spec(plan.recipe.model).kind == "embedded":
+
+
+def _check_what_is_there(plan: Plan, run: Run) -> None:
+    "Raises `InputError` when what the first step goes on from cannot be read."
+    first, journal = plan.steps[0], run.folder / "journal.sqlite"
+    if journal.exists(): Journal(journal).close()
+    if first in ("review", "train", "evaluate"): load_pairs(open_run(plan.run, create=False))
+    if first == "train": check_training(open_run(plan.run, create=False), plan.recipe, record=False)
+    if first != "review" and not plan.recipe.base_url and model_spec(plan.recipe.model).kind == "embedded":
         embedded_file()
 
-# %% ../../nbs/10_command/03_pipeline.ipynb #0000000a
+
+def preflight(plan: Plan,  # what will run
+              ) -> None:
+    "Look, without writing anything, at what a local run needs; raises `InputError`."
+    run = Run(plan.run, runs_root() / plan.run)
+    check_disk(run.folder)
+    if plan.steps != ["review"]: refuse_busy(run)
+    check_inputs(plan.steps, plan.recipe, run.folder)
+    _check_local(plan, run)
+    if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
+    if plan.steps[0] not in ("setup", "smoke-test"): _check_what_is_there(plan, run)
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #d3d5c401
+class _ProgressLine:
+    "What `progress.json` says, on stderr: in place on a terminal, now and then in a log."
+
+    def __init__(self, path: Path):
+        self.path, self.live = path, sys.stderr.isatty()
+        self.text, self.stage, self.waited = "", "", 0.0
+        self.before = self._written()
+
+    def _written(self) -> int:
+        "When the file was written, in nanoseconds; 0: not yet."
+        return self.path.stat().st_mtime_ns if self.path.exists() else 0
+
+    def look(self, seconds: float) -> None:
+        "Draw the line if it says something new, so many seconds after the last look."
+        self.waited += seconds
+        if self._written() in (0, self.before): return
+        try: state = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError: return
+        text = progress_line(state)
+        if text != self.text: self._draw(text, state["stage"], state["done"] >= state["total"])
+
+    def _draw(self, text: str, stage: str, finished: bool) -> None:
+        if self.live: print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
+        elif finished or stage != self.stage or self.waited >= 20:
+            print(text, file=sys.stderr, flush=True)
+            self.waited = 0.0
+        self.text, self.stage = text, stage
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #ec43d6ab
 @contextmanager
 def _watching(run_folder: Path) -> Generator[None]:
-    "Draw the run's progress line on stderr while the block runs: in place on a terminal, now and then in a log."
-    path, stop, live = run_folder / "progress.json", threading.Event(), sys.stderr.isatty()
-    before = path.stat().st_mtime_ns if path.exists() else 0
+    "Draw the run's progress line while the block runs, looking twice a second."
+    line, stop = _ProgressLine(run_folder / "progress.json"), threading.Event()
 
     def watch():
-        last_text, last_stage, waited = "", "", 0.0
-        while not stop.wait(0.5):
-            waited += 0.5
-            if not path.exists() or path.stat().st_mtime_ns == before: continue
-            try: state = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError: continue
-            text, finished = progress_line(state), state["done"] >= state["total"]
-            if text == last_text: continue
-            if live: print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
-            elif finished or state["stage"] != last_stage or waited >= 20:
-                print(text, file=sys.stderr, flush=True)
-                waited = 0.0
-            last_text, last_stage = text, state["stage"]
+        while not stop.wait(0.5): line.look(0.5)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -240,7 +284,7 @@ def _sign(path: Path) -> None:
     from nbformat.sign import NotebookNotary
     if path.exists(): NotebookNotary().sign(nbformat.read(path, as_version=4))
 
-
+# %% ../../nbs/10_command/03_pipeline.ipynb #f289edad
 def hush_broken_tasks() -> None:
     "After an interruption: the task of the broken-off cell must not report its dead kernel after our own last line."
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -269,7 +313,25 @@ def notebook_arguments(step: str,  # one of STEPS
     return ({key: value for key, value in parameters.items() if key in named}
             | ({"settings": settings} if settings and "settings" in named else {}))
 
+# %% ../../nbs/10_command/03_pipeline.ipynb #04c6bc1f
+def _fell(notebook: Path, cell: int | str, what: str, copy: Path) -> StepFailed:
+    "Where a step failed, and what it said."
+    return StepFailed(f"{notebook.name}, cell {cell}: {what} (executed copy: {copy})")
 
+
+def _as_ours(error, notebook: Path, copy: Path) -> BaseException:
+    "What papermill's error means: wrong input, an interruption, or a cell that failed."
+    if error.ename == "InputError": return InputError(*str(error.evalue).split("\n"))
+    if error.ename != "KeyboardInterrupt":
+        return _fell(notebook, error.cell_index, f"{error.ename}: {error.evalue}", copy)
+    hush_broken_tasks()
+    return KeyboardInterrupt()
+
+
+_DEAD_KERNEL = ("the kernel died; if memory ran out, lower batch_size or train_batch_size. "
+               "What was finished is kept: run the same command again")
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #5500954f
 def execute(step: str,  # one of STEPS
             run_name: str,  # the run
             parameters: dict[str, Any],  # keys of the recipe, and what else the notebook names
@@ -277,56 +339,70 @@ def execute(step: str,  # one of STEPS
     "Execute a step's notebook; returns the executed copy. Raises `InputError`, `StepFailed` or `KeyboardInterrupt`."
     import papermill
     from nbclient.exceptions import DeadKernelError
-    folder = runs_root() / run_name
-    notebook, copy = notebook_path(step), folder / "notebooks" / f"{STEPS[step]}.ipynb"
+    folder, notebook = runs_root() / run_name, notebook_path(step)
+    copy = folder / "notebooks" / f"{STEPS[step]}.ipynb"
     copy.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls every parameter of type 'int | None' unknown
-    where = f"{notebook.name}, cell {{cell}}: {{what}} (executed copy: {copy})"
     try:
         with _watching(folder):
             papermill.execute_notebook(notebook, copy, {"run": run_name, **notebook_arguments(step, parameters)},
                                        kernel_name="python3", cwd=str(project_root()), progress_bar=False,
                                        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
                                        kernel_manager_class=_patient_manager())
-    except papermill.PapermillExecutionError as error:
-        if error.ename == "InputError": raise InputError(*str(error.evalue).split("\n")) from None
-        if error.ename == "KeyboardInterrupt": hush_broken_tasks(); raise KeyboardInterrupt from None
-        raise StepFailed(where.format(cell=error.cell_index, what=f"{error.ename}: {error.evalue}")) from None
+    except papermill.PapermillExecutionError as error: raise _as_ours(error, notebook, copy) from None
     except KeyboardInterrupt: hush_broken_tasks(); raise
-    except DeadKernelError:
-        raise StepFailed(where.format(cell="?",
-                                      what=("the kernel died; if memory ran out, lower batch_size or train_batch_size. "
-                                            "What was finished is kept: run the same command again"))) from None
+    except DeadKernelError: raise _fell(notebook, "?", _DEAD_KERNEL, copy) from None
     finally:
         _close_steps(folder)
         _sign(copy)
     return copy
 
-# %% ../../nbs/10_command/03_pipeline.ipynb #0000000c
+# %% ../../nbs/10_command/03_pipeline.ipynb #13652c5b
+def _check(what: str, status: str, seen: str, todo: str = "") -> dict[str, str]:
+    "A row of the checks."
+    return {"what": what, "status": status, "found": seen, "todo": todo}
+
+
+def _library_checks(here: dict) -> list[dict]:
+    "Python and the libraries, from `surroundings`."
+    new_enough = sys.version_info >= (3, 11)
+    rows = [_check("Python", "ok" if new_enough else "missing", here["machine"]["python"],
+                   "" if new_enough else "use Python 3.11 or newer")]
+    for name, number in here["versions"].items():
+        status, todo = ("note", "make test installs it") if name == "nbdev" else ("missing", "run: make install")
+        rows.append(_check(name, "ok", number) if number else _check(name, status, "not installed", todo))
+    return rows
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #169ba414
+def _computing_checks(recipe: Recipe, device: str, cores: int) -> list[dict]:
+    "The device, its arithmetic and the engine."
+    rows = [_check("device", "ok", f"{device}, {cores} cores")]
+    fast = fast_bfloat16(device)
+    rows.append(_check("bfloat16", "ok" if fast else "note",
+                       "computed in hardware" if fast else "emulated, very slow",
+                       "" if fast else "nothing: float32 is used instead (dtype: auto)"))
+    try: choice = choose_engine(recipe)
+    except InputError as error: return [*rows, _check("engine", "missing", recipe.engine, str(error))]
+    return [*rows, _check("engine", "ok", f"{choice.engine}: {choice.why}")]
+
+
+def _file_checks() -> list[dict]:
+    "Space, the embedded model, and the prompts that are fetched apart."
+    rows = [_check("disk", "ok", f"{check_disk(runs_root()) / 1000:.0f} GB free")]
+    try: rows.append(_check("embedded model", "ok", embedded_file().name))
+    except InputError as error: rows.append(_check("embedded model", "missing", "not installed", str(error)))
+    try: rows.append(_check("AILuminate", "ok", f"{len(load_prompts('ailuminate'))} English prompts"))
+    except InputError:
+        rows.append(_check("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}"))
+    return rows
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #93d621d0
 def check_setup(recipe: Recipe,  # whose model and device to look at
                 ) -> dict:
     "What this machine offers, one check a row: `what`, `status` (ok, note, missing), `found`, `todo`."
-    rows: list[dict] = []
-    def row(what, status, found, todo=""): rows.append({"what": what, "status": status, "found": found, "todo": todo})
     here = surroundings()
-    row("Python", "ok" if sys.version_info >= (3, 11) else "missing", here["machine"]["python"],
-        "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer")
-    for name, number in here["versions"].items():
-        row(name, "ok" if number else "note" if name == "nbdev" else "missing", number or "not installed",
-            "" if number else "make test installs it" if name == "nbdev" else "run: make install")
-    device = pick_device(recipe.device)
-    row("device", "ok", f"{device}, {here['machine']['cores']} cores")
-    fast = fast_bfloat16(device)
-    row("bfloat16", "ok" if fast else "note", "computed in hardware" if fast else "emulated, very slow",
-        "" if fast else "nothing: float32 is used instead (dtype: auto)")
-    try: choice = choose_engine(recipe)
-    except InputError as error: row("engine", "missing", recipe.engine, str(error))
-    else: row("engine", "ok", f"{choice.engine}: {choice.why}")
-    row("disk", "ok", f"{check_disk(runs_root()) / 1000:.0f} GB free")
-    try: row("embedded model", "ok", embedded_file().name)
-    except InputError as error: row("embedded model", "missing", "not installed", str(error))
-    try: row("AILuminate", "ok", f"{len(load_prompts('ailuminate'))} English prompts")
-    except InputError: row("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}")
+    rows, device = _library_checks(here), pick_device(recipe.device)
+    rows += [*_computing_checks(recipe, device, here["machine"]["cores"]), *_file_checks()]
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
 
@@ -338,7 +414,7 @@ def write_setup(run: Run,  # where setup.json goes
     write_record(run.path("setup.json"), Setup(**checks))
     return checks
 
-# %% ../../nbs/10_command/03_pipeline.ipynb #0000000e
+# %% ../../nbs/10_command/03_pipeline.ipynb #6a38196a
 def _own_parameters(steps: list[str]) -> dict[str, Parameter]:
     "What belongs to notebooks alone; None as a default means that the recipe says it."
     return {name: parameter for step in steps for name, parameter in notebook_parameters(step).items()
@@ -362,33 +438,23 @@ def parameter_help(steps: list[str],  # whose notebooks
     return "\n\n".join(["parameters (-p name=value; the default is the recipe's, else the one shown)",
                         *(_group(title, lines) for title, lines in groups.items() if lines)])
 
-
-
-@dataclass(frozen=True)
-class Plan:
-    "What a `ccai run` will do."
-    steps: list[str]
-    run: str
-    recipe_name: str
-    recipe: Recipe
-    parameters: dict[str, Any]  # overrides, recipe keys and others
+# %% ../../nbs/10_command/03_pipeline.ipynb #3b00c352
+def _path_from_root(text: Any) -> Any:
+    "A file that was named in another folder, as seen from the project's root; anything else as it is."
+    if not isinstance(text, str) or os.path.isabs(text) or not os.path.isfile(text): return text
+    if not Path(text).suffix or Path.cwd().samefile(project_root()): return text
+    return os.path.relpath(text, project_root())
 
 
 def _from_root(key: str, value: Any) -> Any:
     "A path that was typed in another folder, as the notebooks see it: they run in the project's root."
-    def moved(text):
-        return (os.path.relpath(text, project_root())
-                if (isinstance(text, str) and not os.path.isabs(text) and os.path.isfile(text)
-                    and Path(text).suffix and not Path.cwd().samefile(project_root()))
-                else text)
-    if key in ("prompts", "eval_prompts"):
-        sources = [source.model_dump() for source in as_sources(value)]
-        return ([{**source, "source": moved(source["source"])} if isinstance(source, dict) else moved(source)
-                 for source in sources]
-                if value is not None else None)
-    return moved(value) if key in ("constitution", "split") else value
+    if key in ("constitution", "split"): return _path_from_root(value)
+    if key not in ("prompts", "eval_prompts") or value is None: return value
+    sources = [source.model_dump() for source in as_sources(value)]
+    return [{**source, "source": _path_from_root(source["source"])} if isinstance(source, dict)
+            else _path_from_root(source) for source in sources]
 
-
+# %% ../../nbs/10_command/03_pipeline.ipynb #b36fa4f8
 def make_plan(step: str,  # one of STEPS, or all
               run_name: str | None = None,  # None: the notebook's default
               recipe: str | None = None,  # None: the run's own, or the default

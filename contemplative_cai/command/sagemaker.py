@@ -14,6 +14,7 @@ import os
 import shlex
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..core.recipe import Recipe
 from ..core.schema import InputError, digest
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
 
-# %% ../../nbs/10_command/07_sagemaker.ipynb #00000004
+# %% ../../nbs/10_command/07_sagemaker.ipynb #e6780b7e
 # settings without a default
 OWN = {"role": "CCAI_SAGEMAKER_ROLE", "bucket": "CCAI_SAGEMAKER_BUCKET", "image": "CCAI_SAGEMAKER_IMAGE"}
 # where SageMaker mounts the code and keeps what survives
@@ -41,7 +42,7 @@ def missing_settings(where: dict,  # from `settings`
     return [f"configs/sagemaker.yaml: {key} is empty; fill it in, or set {variable}"
             for key, variable in OWN.items() if not where.get(key)]
 
-
+# %% ../../nbs/10_command/07_sagemaker.ipynb #09b302de
 def command_line(step: str,  # a step, or all
                  run: str,  # the run's name
                  overrides: dict[str, Any],  # -p values
@@ -62,7 +63,7 @@ def entry_script(command: list[str],  # from `command_line`
         "make install", shlex.join(command), f"mkdir -p /opt/ml/model && cp -r {CHECKPOINTS}/runs/. /opt/ml/model/"
     ])
 
-
+# %% ../../nbs/10_command/07_sagemaker.ipynb #c52f0fa9
 def job_name(step: str,  # a step, or all
              run: str,  # the run's name
              code: str,  # digest of code, recipe and command
@@ -71,7 +72,7 @@ def job_name(step: str,  # a step, or all
     safe = "".join(character if character.isalnum() else "-" for character in f"ccai-{run}-{step}")[:54].strip("-")
     return f"{safe}-{code[:8]}"
 
-
+# %% ../../nbs/10_command/07_sagemaker.ipynb #c504d0ce
 def price(where: dict,  # from `settings`
           ) -> dict:
     "An upper bound in US dollars: max_hours at the on-demand price; null where the price is unknown."
@@ -81,7 +82,21 @@ def price(where: dict,  # from `settings`
             "max_usd": round(hourly * where["max_hours"], 2) if hourly is not None else None,
             "as_of": str(table["as_of"])}
 
+# %% ../../nbs/10_command/07_sagemaker.ipynb #90d9f94f
+def _clocks(where: dict) -> dict[str, int]:
+    "How long a job may take, and on a spot machine how long with waiting, seconds."
+    limits = {"MaxRuntimeInSeconds": int(where["max_hours"] * 3600)}
+    if not where["spot"]: return limits
+    return limits | {"MaxWaitTimeInSeconds": int(max(where["max_wait_hours"], where["max_hours"]) * 3600)}
 
+
+def _code_channel(uri: str) -> dict:
+    "The input channel that brings code, recipe and entry script."
+    return {"ChannelName": "code",
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri,
+                                            "S3DataDistributionType": "FullyReplicated"}}}
+
+# %% ../../nbs/10_command/07_sagemaker.ipynb #82594997
 def plan(step: str,  # a step, or all
          run: str,  # the run's name
          recipe: Recipe,
@@ -93,40 +108,37 @@ def plan(step: str,  # a step, or all
     name = job_name(step, run, digest([code, recipe.model_dump(mode="json"), step, run, overrides]))
     def own(key): return where.get(key) or f"<{key}>"
     base = f"s3://{own('bucket')}/{where['prefix']}"
-    hours = {"MaxRuntimeInSeconds": int(where["max_hours"] * 3600)} | (
-        {"MaxWaitTimeInSeconds": int(max(where["max_wait_hours"], where["max_hours"]) * 3600)} if where["spot"] else {}
-    )
     return {
         "TrainingJobName": name,
         "RoleArn": own("role"),
         "AlgorithmSpecification": {"TrainingImage": own("image"), "TrainingInputMode": "File",
                                    "ContainerEntrypoint": ["bash", f"{CODE}/entry.sh"]},
-        "InputDataConfig": [{"ChannelName": "code",
-                             "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{base}/code/{name}",
-                                                             "S3DataDistributionType": "FullyReplicated"}}}],
+        "InputDataConfig": [_code_channel(f"{base}/code/{name}")],
         "OutputDataConfig": {"S3OutputPath": f"{base}/output"},
         "CheckpointConfig": {"S3Uri": f"{base}/checkpoints/{run}", "LocalPath": CHECKPOINTS},
         "ResourceConfig": {"InstanceType": where["instance"], "InstanceCount": 1, "VolumeSizeInGB": where["volume_gb"]},
         "EnableManagedSpotTraining": bool(where["spot"]),
-        "StoppingCondition": hours,
+        "StoppingCondition": _clocks(where),
         "Tags": [{"Key": "project", "Value": "contemplative_cai"}, {"Key": "run", "Value": run}],
     }
 
-# %% ../../nbs/10_command/07_sagemaker.ipynb #00000008
+# %% ../../nbs/10_command/07_sagemaker.ipynb #f16a7d65
+def _named_files(recipe: Recipe) -> list[Path]:
+    "The files a recipe names, and the benchmarks it is tested on that are on this machine."
+    tested = dict.fromkeys([*recipe.guarded, *(["ailuminate"] if recipe.n_safety else []),
+                            *(["xstest"] if recipe.n_refusal else [])])
+    benchmarks = [benchmarks_folder() / BENCHMARK_FILES[name] for name in tested if name in BENCHMARK_FILES]
+    sources = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)]
+    texts = [recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None]
+    return [*filter(None, sources), *filter(Path.is_file, benchmarks), *map(Path, filter(None, texts))]
+
+
 def input_files(recipe: Recipe,  # whose inputs the job needs
                 ) -> list[str]:
     """The recipe's prompt files, benchmarks that are here, constitution and split, relative to the project;
     raises `InputError` when the job could not find one there."""
-    tested = dict.fromkeys([*recipe.guarded, *(["ailuminate"] if recipe.n_safety else []),
-                            *(["xstest"] if recipe.n_refusal else [])])
-    guarded = [benchmarks_folder() / BENCHMARK_FILES[name] for name in tested if name in BENCHMARK_FILES]
-    named = ([source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)]
-             + [path for path in guarded if path.is_file()]
-             + [Path(name)
-                for name in (recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None)
-                if name])
     root, names = project_root(), []
-    for path in ((root / path).resolve() for path in named if path is not None):
+    for path in ((root / path).resolve() for path in _named_files(recipe)):
         if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")
         if not path.is_relative_to(root):
             raise InputError(f"{path}: a job sees only the project's tree; "
@@ -134,17 +146,33 @@ def input_files(recipe: Recipe,  # whose inputs the job needs
         names.append(str(path.relative_to(root)))
     return names
 
+# %% ../../nbs/10_command/07_sagemaker.ipynb #f62d1299
+def _inside(text: str | None) -> Any:
+    "A path inside the project as seen from its root; anything else as it is."
+    if not text or not Path(text).is_absolute(): return text
+    path, root = Path(text).resolve(), project_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else text
+
 
 def portable(recipe: Recipe,
              ) -> Recipe:
     "The recipe with every path inside the project written from its root, as the job will find it."
-    root = project_root()
-    def inside(text):
-        return (str(Path(text).resolve().relative_to(root))
-                if text and Path(text).is_absolute() and Path(text).resolve().is_relative_to(root) else text)
-    def sources(named): return tuple(source.model_copy(update={"source": inside(source.source)}) for source in named)
+    def sources(named): return tuple(source.model_copy(update={"source": _inside(source.source)}) for source in named)
     return recipe.model_copy(update={"prompts": sources(recipe.prompts), "eval_prompts": sources(recipe.eval_prompts),
-                                     "constitution": inside(recipe.constitution), "split": inside(recipe.split)})
+                                     "constitution": _inside(recipe.constitution), "split": _inside(recipe.split)})
+
+# %% ../../nbs/10_command/07_sagemaker.ipynb #e4a8c328
+def _archive(root: Path, names: Iterable[str]) -> bytes:
+    "The files of a folder as a .tar.gz that is the same for the same content; names without a file are left out."
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in sorted(set(names)):
+            if not (root / name).is_file(): continue
+            entry = archive.gettarinfo(root / name, arcname=name)
+            entry.uid = entry.gid = entry.mtime = 0
+            entry.uname = entry.gname = ""
+            with open(root / name, "rb") as file: archive.addfile(entry, file)
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def source_archive(extra: list[str],  # files to send although git does not track them
@@ -155,16 +183,14 @@ def source_archive(extra: list[str],  # files to send although git does not trac
     if listed.returncode:
         raise InputError(f"{root} is not a git checkout, so it is unclear what to send: {listed.stderr.strip()}; "
                          "clone the project with git")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in sorted({*extra, *filter(None, listed.stdout.split("\0"))}):
-            path = root / name
-            if not path.is_file(): continue
-            entry = archive.gettarinfo(path, arcname=name)
-            entry.uid = entry.gid = entry.mtime = 0
-            entry.uname = entry.gname = ""
-            with open(path, "rb") as file: archive.addfile(entry, file)
-    return gzip.compress(buffer.getvalue(), mtime=0)
+    return _archive(root, [*extra, *filter(None, listed.stdout.split("\0"))])
+
+# %% ../../nbs/10_command/07_sagemaker.ipynb #90955b3a
+def _code_place(request: dict) -> tuple[str, str]:
+    "The bucket and the folder in it where a job looks for its code."
+    uri = request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return bucket, prefix
 
 
 def submit(request: dict,  # from `plan`
@@ -178,15 +204,29 @@ def submit(request: dict,  # from `plan`
         raise InputError("submitting to SageMaker needs boto3; install the extra: "
                          ".venv/bin/python -m pip install -c constraints.txt -e '.[sagemaker]'") from None
     from botocore.exceptions import BotoCoreError, ClientError
-    bucket, _, prefix = (request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
-                         .removeprefix("s3://").partition("/"))
+    bucket, prefix = _code_place(request)
     try:
         s3 = boto3.client("s3", region_name=region)
         for name, content in files.items(): s3.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=content)
         return boto3.client("sagemaker", region_name=region).create_training_job(**request)["TrainingJobArn"]
     except (BotoCoreError, ClientError) as error: raise InputError(f"AWS refused: {error}") from None
 
+# %% ../../nbs/10_command/07_sagemaker.ipynb #04e8a79b
+def _cost_line(where: dict, recipe_name: str, archive: bytes) -> str:
+    "What the job costs at most, and what travels."
+    cost = price(where)
+    dollars = (f"at most {cost['max_usd']} USD" if cost["max_usd"] is not None
+               else "price unknown: add the instance to configs/prices.yaml")
+    return (f"{where['instance']}, up to {where['max_hours']} h: {dollars} (on demand, prices of {cost['as_of']}); "
+            f"code {len(archive) / 1e6:.1f} MB, recipe {recipe_name}")
 
+
+def _not_yet(missing: list[str]) -> str:
+    "That nothing was submitted, and what there is to do first."
+    before = "\nBefore that:\n" + "\n".join(f"  {line}" for line in missing) if missing else ""
+    return f"Nothing was submitted; add --yes to submit.{before}"
+
+# %% ../../nbs/10_command/07_sagemaker.ipynb #1457b5de
 def launch(step: str,  # a step, or all
            run: str,  # the run's name
            recipe_name: str,  # for the record
@@ -196,17 +236,12 @@ def launch(step: str,  # a step, or all
            ) -> int:
     "`ccai run ... --on sagemaker`: print the plan, and with `yes` submit it; returns the exit status."
     import yaml
-    where, recipe, archive = settings(), portable(recipe), source_archive(input_files(recipe))
-    request, cost = plan(step, run, recipe, overrides, where, digest(archive.hex())), price(where)
-    print(json.dumps(request, indent=2))
-    dollars = (f"at most {cost['max_usd']} USD" if cost["max_usd"] is not None
-               else "price unknown: add the instance to configs/prices.yaml")
-    print(f"\n{where['instance']}, up to {where['max_hours']} h: {dollars} (on demand, prices of {cost['as_of']}); "
-          f"code {len(archive) / 1e6:.1f} MB, recipe {recipe_name}")
-    missing = missing_settings(where)
+    where, recipe = settings(), portable(recipe)
+    archive, missing = source_archive(input_files(recipe)), missing_settings(where)
+    request = plan(step, run, recipe, overrides, where, digest(archive.hex()))
+    print(f"{json.dumps(request, indent=2)}\n\n{_cost_line(where, recipe_name, archive)}")
     if not yes:
-        print("Nothing was submitted; add --yes to submit."
-              + ("\nBefore that:\n" + "\n".join(f"  {line}" for line in missing) if missing else ""))
+        print(_not_yet(missing))
         return 0
     if missing: raise InputError(*missing)
     files = {"source.tar.gz": archive, "recipe.yaml": yaml.safe_dump(json.loads(recipe.model_dump_json())).encode(),

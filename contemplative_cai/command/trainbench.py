@@ -27,7 +27,7 @@ from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer, model_source, pick_device, pick_dtype
 from ..training.trainer import build_trainer, load_trainable
 
-# %% ../../nbs/10_command/09_trainbench.ipynb #00000004
+# %% ../../nbs/10_command/09_trainbench.ipynb #36c55c65
 LENGTHS = {"prompt": 38, "chosen": 81, "rejected": 116}  # tokens, as measured on the embedded model's pairs
 
 
@@ -48,12 +48,21 @@ def bench_rows(tokenizer,  # of the model
              "rejected": turn("assistant", LENGTHS["rejected"] - 2)}
             for _ in range(n)]
 
-# %% ../../nbs/10_command/09_trainbench.ipynb #00000009
+# %% ../../nbs/10_command/09_trainbench.ipynb #361e4c6f
 VARIANTS = {"defaults": "TRL's defaults, float32", "recipe": "the recipe, one pair at once",
             "all positions": "the recipe, every position scored", "batch 2": "the recipe, 2 pairs at once",
             "batch 8": "the recipe, 8 pairs at once", "recomputed": "the recipe, activations recomputed"}
+# what a variant changes of the recipe; accumulation keeps the pairs of a step the same
+_CHANGES = {"batch 2": {"train_batch_size": 2, "accumulation": 4},
+            "batch 8": {"train_batch_size": 8, "accumulation": 1},
+            "recomputed": {"gradient_checkpointing": True}}
 
 
+def _changed(recipe: Recipe, variant: str) -> Recipe:
+    "The recipe with one of its settings undone, where that is a setting."
+    return recipe.model_copy(update=_CHANGES.get(variant, {}))
+
+# %% ../../nbs/10_command/09_trainbench.ipynb #da45223c
 def _defaults(recipe: Recipe, folder: Path):
     "TRL's trainer as it comes, with the same adapter."
     import torch
@@ -79,11 +88,27 @@ def _defaults(recipe: Recipe, folder: Path):
 
 def _ours(recipe: Recipe, folder: Path, variant: str):
     "The project's trainer, with one of its settings undone."
-    if variant == "batch 2": recipe = recipe.model_copy(update={"train_batch_size": 2, "accumulation": 4})
-    if variant == "batch 8": recipe = recipe.model_copy(update={"train_batch_size": 8, "accumulation": 1})
-    if variant == "recomputed": recipe = recipe.model_copy(update={"gradient_checkpointing": True})
-    model = load_trainable(recipe)
-    return lambda: build_trainer(recipe, "dpo", folder, model, folder / "cache")
+    changed = _changed(recipe, variant)
+    model = load_trainable(changed)
+    return lambda: build_trainer(changed, "dpo", folder, model, folder / "cache")
+
+# %% ../../nbs/10_command/09_trainbench.ipynb #f33375fd
+def _score_every_position() -> None:
+    "Let TRL score all positions by itself."
+    import trl.trainer.utils
+
+    import contemplative_cai.training.trainer as ours
+    theirs = trl.trainer.utils._use_triton
+    # what TRL does by itself is measured: our function is replaced on purpose
+    ours.score_learned_only = lambda: setattr(  # ty: ignore[invalid-assignment]
+        trl.trainer.utils, "_use_triton", theirs)
+
+
+def _peak_mb(gpu: bool) -> float:
+    "The most memory there was so far: of the GPU, or of this process."
+    import torch
+    if gpu: return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def cost(variant: str,  # one of VARIANTS
@@ -93,34 +118,21 @@ def cost(variant: str,  # one of VARIANTS
          scale: float = 1.0,  # on their lengths
          ) -> dict:
     "CPU-seconds and seconds a pair, and the most memory of the process before and in training, MB (of a GPU: its own)."
-    import torch
     os.environ["TQDM_DISABLE"] = "1"
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_text(folder / "rows" / "train.jsonl", "".join(
-            json.dumps(row) + "\n" for row in bench_rows(load_tokenizer(model_spec(recipe.model)), n, seed, scale)
-        ))
+        folder, rows = Path(place), bench_rows(load_tokenizer(model_spec(recipe.model)), n, seed, scale)
+        write_text(folder / "rows" / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         start = _defaults(recipe, folder) if variant == "defaults" else _ours(recipe, folder, variant)
-        if variant == "all positions":
-            import trl.trainer.utils
-            import contemplative_cai.training.trainer as ours
-            theirs = trl.trainer.utils._use_triton
-            # what TRL does by itself is measured: our function is replaced on purpose
-            ours.score_learned_only = lambda: setattr(  # ty: ignore[invalid-assignment]
-                trl.trainer.utils, "_use_triton", theirs)
+        if variant == "all positions": _score_every_position()
         gpu = pick_device(recipe.device) == "cuda"
-        def peak():
-            return ((torch.cuda.max_memory_allocated() if gpu
-                     else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-                    / 1e6)
-        before, cpu, wall = peak(), time.process_time(), time.monotonic()
+        before, cpu, wall = _peak_mb(gpu), time.process_time(), time.monotonic()
         trainer = start()
         trainer.train()
         tokens = [row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row]
         return {"variant": variant, "cpu": (time.process_time() - cpu) / n, "wall": (time.monotonic() - wall) / n,
-                "before_mb": before, "peak_mb": peak(), "tokens": tokens[-1] / n if tokens else None}
+                "before_mb": before, "peak_mb": _peak_mb(gpu), "tokens": tokens[-1] / n if tokens else None}
 
-# %% ../../nbs/10_command/09_trainbench.ipynb #0000000b
+# %% ../../nbs/10_command/09_trainbench.ipynb #79c413a9
 def _elsewhere(variant: str, values: dict, n: int, seed: int, scale: float) -> dict:
     "The cost, measured in a process of its own: what one setting leaves behind is not the next one's."
     out = subprocess.run([sys.executable, "-m", "contemplative_cai.command.trainbench", "--child",
@@ -129,9 +141,9 @@ def _elsewhere(variant: str, values: dict, n: int, seed: int, scale: float) -> d
     if out.returncode: raise RuntimeError(f"{variant}: {out.stderr.strip().splitlines()[-1]}")
     return json.loads(out.stdout.strip().splitlines()[-1])
 
-
+# %% ../../nbs/10_command/09_trainbench.ipynb #8e5f5da7
 def training_bench_summary(costs: list[dict],  # of all rounds
-            ) -> list[dict]:
+                           ) -> list[dict]:
     "One row a setting: the median of its rounds, their range, and how it compares with the defaults."
     def of(name, key): return [row[key] for row in costs if row["variant"] == name]
     names = list(dict.fromkeys(row["variant"] for row in costs))
@@ -145,19 +157,19 @@ def training_bench_summary(costs: list[dict],  # of all rounds
         "times faster than defaults": f"{base / statistics.median(of(name, 'cpu')):.2f}" if base else "-",
     } for name in names]
 
-
+# %% ../../nbs/10_command/09_trainbench.ipynb #c439fa68
 def training_bench_figure(costs: list[dict],  # of all rounds
-           ):
+                          ):
     "CPU-seconds a pair and peak memory, a bar a setting, every round a dot."
     names = list(dict.fromkeys(row["variant"] for row in costs))
     drawn = picture(7, 0.32 * len(names) + 0.9)
-    for axes, (key, label, scale) in zip(drawn.subplots(1, 2, sharey=True), [
-        ("cpu", "CPU-seconds a pair", 1), ("peak_mb", "peak memory of the process, GB", 1000)
-    ]):
+    left, right = drawn.subplots(1, 2, sharey=True)
+    for axes, key, label, scale in [(left, "cpu", "CPU-seconds a pair", 1),
+                                    (right, "peak_mb", "peak memory of the process, GB", 1000)]:
         for y, name in enumerate(names):
             values = [row[key] / scale for row in costs if row["variant"] == name]
-            axes.barh(y, statistics.median(values), 0.6,
-                      color=BLUE if name == "recipe" else ORANGE if name == "defaults" else GREY, alpha=0.55)
+            colour = {"recipe": BLUE, "defaults": ORANGE}.get(name, GREY)
+            axes.barh(y, statistics.median(values), 0.6, color=colour, alpha=0.55)
             axes.plot(values, [y] * len(values), "o", color="#222222", markersize=3)
         axes.set_yticks(range(len(names)), [VARIANTS[name] for name in names], fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -166,10 +178,9 @@ def training_bench_figure(costs: list[dict],  # of all rounds
         axes.spines[["top", "right"]].set_visible(False)
     return drawn
 
-
-def main(argv: list[str] | None = None,  # arguments; None: the process's
-         ) -> int:
-    "Run the bench; write `trainbench.json` and `trainbench.png`."
+# %% ../../nbs/10_command/09_trainbench.ipynb #c913930c
+def _training_bench_parser() -> argparse.ArgumentParser:
+    "The arguments of the bench."
     parser = argparse.ArgumentParser(prog="python -m contemplative_cai.command.trainbench", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m",
                         help="name in configs/models.yaml (default: the embedded one)")
@@ -183,26 +194,42 @@ def main(argv: list[str] | None = None,  # arguments; None: the process's
     parser.add_argument("--out", type=Path, default=None,
                         help="folder for trainbench.json and trainbench.png (default: runs/bench)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    if arguments.child:
-        variant, values, n, seed, scale = json.loads(arguments.child)
-        print(json.dumps(cost(variant, build_recipe(values), n, seed, scale)))
-        return 0
+    return parser
+
+# %% ../../nbs/10_command/09_trainbench.ipynb #b4167750
+def _measure(arguments: argparse.Namespace) -> list[dict]:
+    "The costs of all rounds and settings, with a line printed for each."
     values, costs = {"model": arguments.model, "dtype": arguments.dtype, "epochs": 1, "save_steps": 100000}, []
-    precision = pick_dtype(arguments.dtype, pick_device())
-    print(f"{arguments.model}, {precision} (defaults: float32), {arguments.pairs} pairs a round")
     for number in range(arguments.rounds):
-        for name in arguments.settings.split(","):
-            costs.append(_elsewhere(name.strip(), values, arguments.pairs, number, arguments.scale))
-            print((f"round {number + 1}, {VARIANTS[name.strip()]}: {costs[-1]['cpu']:.2f} CPU-s a pair, "
-                   f"{costs[-1]['peak_mb'] / 1000:.2f} GB"),
-                  flush=True)
+        for name in map(str.strip, arguments.settings.split(",")):
+            costs.append(_elsewhere(name, values, arguments.pairs, number, arguments.scale))
+            print(f"round {number + 1}, {VARIANTS[name]}: {costs[-1]['cpu']:.2f} CPU-s a pair, "
+                  f"{costs[-1]['peak_mb'] / 1000:.2f} GB", flush=True)
+    return costs
+
+
+def _keep(costs: list[dict], arguments: argparse.Namespace, precision: str) -> None:
+    "Write `trainbench.json` and `trainbench.png`."
     out = arguments.out or runs_root() / "bench"
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "trainbench.json", {"model": arguments.model, "dtype": precision, "pairs": arguments.pairs,
                                          "scale": arguments.scale, "costs": costs,
                                          "summary": training_bench_summary(costs)})
     (out / "trainbench.png").write_bytes(png(training_bench_figure(costs)))
+
+# %% ../../nbs/10_command/09_trainbench.ipynb #4a18cc92
+def main(argv: list[str] | None = None,  # arguments; None: the process's
+         ) -> int:
+    "Run the bench; write `trainbench.json` and `trainbench.png`."
+    arguments = _training_bench_parser().parse_args(argv)
+    if arguments.child:
+        variant, values, n, seed, scale = json.loads(arguments.child)
+        print(json.dumps(cost(variant, build_recipe(values), n, seed, scale)))
+        return 0
+    precision = pick_dtype(arguments.dtype, pick_device())
+    print(f"{arguments.model}, {precision} (defaults: float32), {arguments.pairs} pairs a round")
+    costs = _measure(arguments)
+    _keep(costs, arguments, precision)
     for row in training_bench_summary(costs): print("  ".join(f"{key}: {value}" for key, value in row.items()))
     return 0
 

@@ -29,7 +29,7 @@ from ..models.ask import PROBE as QUESTION
 from ..models.ask import another, ask
 from ..models.catalog import model_spec, model_specs
 from ..models.choose import choose_engine, open_llm
-from ..models.llm import LLM, CallFailed, ModelCallError, Sampling
+from ..models.llm import LLM, CallFailed, Completion, ModelCallError, Sampling
 from ..models.weights import load_tokenizer
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000004
@@ -93,7 +93,7 @@ def fit_length(text: str,  # to cut or to pad, sentence by sentence
     def size(n): return count("".join(sentences[:n]).strip())
     n = max((n for n in range(1, len(sentences) + 1) if size(n) <= length), default=0)
     endings = ["", *sentences[n:n + 40]]
-    best = min(("".join([*sentences[:n], end]).strip() for end in endings), key=lambda made: abs(count(made) - length))
+    best = min(("".join([*sentences[:n], end]).strip() for end in endings), key=lambda cut: abs(count(cut) - length))
     if abs(count(best) - length) > TOLERANCE * length:
         raise InputError(f"a prompt of {length} tokens was wanted, whole sentences of this text come no nearer than "
                          f"{count(best)}; give it shorter sentences")
@@ -145,8 +145,8 @@ def standard_arms(recipe: Recipe,
                   ) -> tuple[Arm, ...]:
     """base, prompted, careful, sft and dpo where they were trained,
     as far as they are wanted, and the further ones; raises `InputError`."""
-    trained = [_placed(stage, said, str(run.path(stage)), recipe)
-               for stage, said in STAGE_ARMS.items() if stage in wanted and trained_place(run.path(stage)).is_dir()]
+    trained = [_placed(stage, name, str(run.path(stage)), recipe)
+               for stage, name in STAGE_ARMS.items() if stage in wanted and trained_place(run.path(stage)).is_dir()]
     arms = (Arm(name="base", description="the model as it came"), *_told_arms(recipe, wanted), *trained,
             *(read_arm(text, recipe) for text in more))
     names = [arm.name for arm in arms]
@@ -306,12 +306,14 @@ def write_arms(run: Run,  # whose arms they are
     write_record(run.path("arms.json"), ArmsFile(arms=shown))
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #0000001c
-def _answer(arm: Arm, llm: LLM, prompt: Prompt, sample: int, found) -> Answer:
+def _answer(arm: Arm, llm: LLM, prompt: Prompt, sample: int,
+            completion: Completion | CallFailed) -> Answer:
     "A completion, or its absence, as an answer."
     common: dict[str, Any] = dict(arm=arm.name, prompt_id=prompt.id, source=prompt.source, model=llm.key,
                                   sample=sample)
-    if isinstance(found, CallFailed): return Answer(**common, text=None, failure=found.reason)
-    return Answer(**common, text=found.text, finish_reason=found.finish_reason, tokens=found.completion_tokens)
+    if isinstance(completion, CallFailed): return Answer(**common, text=None, failure=completion.reason)
+    return Answer(**common, text=completion.text, finish_reason=completion.finish_reason,
+                  tokens=completion.completion_tokens)
 
 
 def answer_arms(opened: dict[str, OpenArm],  # from `open_arms`
@@ -329,7 +331,7 @@ def answer_arms(opened: dict[str, OpenArm],  # from `open_arms`
     for name, (arm, llm) in opened.items():
         conversations = [arm.shown(prompt.messages) for prompt in prompts]
         for sample in range(samples):
-            found = ask(llm, journal, f"answer {name}", conversations, another(sampling, sample), run=run)
+            completions = ask(llm, journal, f"answer {name}", conversations, another(sampling, sample), run=run)
             answers += [_answer(arm, llm, prompt, sample, completion)
-                        for prompt, completion in zip(prompts, found, strict=True)]
+                        for prompt, completion in zip(prompts, completions, strict=True)]
     return answers

@@ -16,7 +16,7 @@ from ..core.files import FileRecord, read_json, write_json
 from ..core.project import did_you_mean
 from ..core.run import Run
 from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Verdict, digest
-from .judge import Detector, Judge
+from .judge import Detector, Judge, Opinion
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
@@ -105,9 +105,9 @@ class Measured(Record):
             return (f"{self.yes} yes and {self.no} no were read, at least {LEAST_LABELS} of each are needed",)
         aucs = [f"AUC {figure.value:.2f} {name}, at least {LEAST_AUC:g} is needed"
                 for name, figure in (("asked directly", self.auc_direct), ("turned round", self.auc_turned))
-                if not figure.value >= LEAST_AUC]
+                if figure.value is None or not figure.value >= LEAST_AUC]
         flips = ([f"flips on {self.flip_rate.value:.0%}, at most {MOST_FLIPS:.0%} is allowed"]
-                 if self.flip_rate.value > MOST_FLIPS else [])
+                 if self.flip_rate.value is None or self.flip_rate.value > MOST_FLIPS else [])
         return (*aucs, *flips,
                 *([f"{self.unread:.0%} could not be read, at most {MOST_UNREAD:.0%} is allowed"]
                   if self.unread > MOST_UNREAD else []))
@@ -224,7 +224,8 @@ def _grouped(rubric: Rubric, cases: dict[str, list[_Case]]) -> dict[str, list[_C
     "Cases of groups: for each answer its sub-questions pooled."
     groups: dict[str, dict[str, list[_Case]]] = {}
     for criterion in rubric.criteria:
-        for case in cases.get(criterion.id, []) if criterion.group else []:
+        if not criterion.group: continue
+        for case in cases.get(criterion.id, []):
             groups.setdefault(criterion.group, {}).setdefault(case.verdict.arm, []).append(
                 case if criterion.better != "lower" else _reversed(case)
             )
@@ -256,9 +257,9 @@ def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measur
     def drawn(side):
         return _bootstrapped(auc, (labels, [getattr(case.verdict, side) for case in read]), clusters, resamples, seed,
                              "not both yes and no among what was read")
-    flips = sum((case.verdict.direct - 0.5) * (case.verdict.turned - 0.5) < 0 for case in read)
+    flips = sum(Opinion(direct=case.verdict.direct, turned=case.verdict.turned).flips for case in read)
     kappa = _bootstrapped(quadratic_kappa, (
-        [case.label for case in scored], [round(2 * case.verdict.value) / 2 for case in scored]
+        [case.label for case in scored], [round(2 * v) / 2 for case in scored if (v := case.verdict.value) is not None]
     ), [case.cluster for case in scored], resamples, seed, "no verdicts, or all verdicts and labels are equal")
     return Measured(criterion=name, n=len(cases), yes=labels.count(1.0), no=labels.count(0.0),
                     prompts=len({case.cluster for case in cases}), auc_direct=drawn("direct"),

@@ -325,7 +325,8 @@ def _at_equal_length(pairing, lengths: Column, arm: str, against: str) -> Length
     "The difference at equal length; None where it cannot be computed."
     first, second = (_means(lengths.arm(name), pairing.prompts) for name in (against, arm))
     if not pairing.prompts or None in [*first, *second]: return None
-    controlled = length_controlled(pairing.before, pairing.after, first, second, pairing.clusters)
+    before, after = ([length for length in side if length is not None] for side in (first, second))
+    controlled = length_controlled(pairing.before, pairing.after, before, after, pairing.clusters)
     return controlled if not controlled.undefined else None
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000001c

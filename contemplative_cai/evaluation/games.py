@@ -242,6 +242,11 @@ def cooperation_table(games: Sequence[Game],  # of any arms
             for (arm, opponent), rows in groups.items()]
 
 # %% ../../nbs/08_evaluation/07_games.ipynb #00000015
+def _span(mean: float, low: float | None, high: float | None) -> tuple[float, float]:
+    "The interval to draw, within 0 and 1; the mean alone where there is none."
+    return (mean, mean) if low is None or high is None else (max(low, 0.0), min(high, 1.0))
+
+
 def cooperation_picture(table: Sequence[Played],  # from `cooperation_table`
                         ):
     "How often each arm cooperates with each opponent, with 95 % intervals over games."
@@ -253,10 +258,8 @@ def cooperation_picture(table: Sequence[Played],  # from `cooperation_table`
         rows = [row for row in table if row.arm == arm and row.cooperates.mean is not None]
         if not rows: continue
         places = [opponents.index(row.opponent) + (i - (len(arms) - 1) / 2) * 0.12 for row in rows]
-        means = [row.cooperates.mean for row in rows]
-        spans = [((max(row.cooperates.low, 0.0), min(row.cooperates.high, 1.0)) if row.cooperates.low is not None
-                  else (row.cooperates.mean,) * 2)
-                 for row in rows]
+        means = [mean for row in rows if (mean := row.cooperates.mean) is not None]
+        spans = [_span(mean, row.cooperates.low, row.cooperates.high) for mean, row in zip(means, rows)]
         axes.errorbar(places, means,
                       yerr=[[mean - low for mean, (low, _) in zip(means, spans)],
                             [high - mean for mean, (_, high) in zip(means, spans)]],

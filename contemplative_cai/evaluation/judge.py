@@ -30,19 +30,27 @@ from ..pairs.make import load_pairs
 from ..pairs.review import Decision, read_decisions
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #aa7a2386
+def _text(answer: Answer) -> str:
+    "The text of an answer. Raises `InputError` for a failed call."
+    if answer.text is None:
+        raise InputError(f"an answer with a text was expected, the one to '{answer.prompt_id}' has none "
+                         f"({answer.failure}); leave failed calls out")
+    return answer.text
+
+
 def word_count(answer: Answer) -> float:
     "Number of words."
-    return float(len(re.findall(r"\w+", answer.text)))
+    return float(len(re.findall(r"\w+", _text(answer))))
 
 
 def refusal(answer: Answer) -> float:
     "1 when the opening declines to help."
-    return float(refuses(answer.text))
+    return float(refuses(_text(answer)))
 
 
 def repetition(answer: Answer) -> float:
     "1 when the answer goes round in circles, by the rule that also filters pairs."
-    return float(loop(answer.text) is not None)
+    return float(loop(_text(answer)) is not None)
 
 
 def stopped_short(answer: Answer) -> float:
@@ -100,14 +108,23 @@ class Opinion(Record):
     reason: str = ""  # why nothing can be read from it
 
     @property
+    def ways(self) -> tuple[float, float]:
+        "Support in the two ways. Raises `InputError` where nothing was read."
+        if self.direct is None or self.turned is None:
+            raise InputError(f"an opinion with support in both ways was expected, this one has none "
+                             f"({self.reason or 'no reason given'}); look at its reason first")
+        return self.direct, self.turned
+
+    @property
     def support(self) -> float:
         "Mean over the two ways."
-        return (self.direct + self.turned) / 2
+        return sum(self.ways) / 2
 
     @property
     def flips(self) -> bool:
         "Whether the two ways lean to opposite sides."
-        return (self.direct - 0.5) * (self.turned - 0.5) < 0
+        direct, turned = self.ways
+        return (direct - 0.5) * (turned - 0.5) < 0
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #649054ae
 class Judge(Protocol):

@@ -180,7 +180,8 @@ def worst_attempts(tried: Sequence[Attempt],  # from `attempts`
     a question that lacks a value in one of its attempts is left out."""
     values, by_parent = _in_arm(verdicts, arm, criterion), {}
     for row in tried: by_parent.setdefault(row.parent, []).append(_worst(values.get(row.prompt.id), better))
-    return {parent: _worst(worst, better) for parent, worst in by_parent.items() if None not in worst}
+    return {parent: value for parent, worst in by_parent.items()
+            if None not in worst and (value := _worst(worst, better)) is not None}
 
 
 def _worst(numbers: Sequence[float] | None, better: str) -> float | None:

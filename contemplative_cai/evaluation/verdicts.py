@@ -53,9 +53,10 @@ def _decided(opinion: Opinion, criterion: Criterion) -> tuple[float | None, str]
 def _preferred(opinion: Opinion) -> tuple[float | None, str]:
     "Value and reason of a comparison: 1 the second, 0 the first, 0.5 a tie."
     if opinion.reason: return None, opinion.reason
-    if min(opinion.direct, opinion.turned) > 0.5: return 1.0, ""
-    if max(opinion.direct, opinion.turned) < 0.5: return 0.0, ""
-    return 0.5, "the orders disagree" if opinion.direct != opinion.turned else ""
+    direct, turned = opinion.ways
+    if min(direct, turned) > 0.5: return 1.0, ""
+    if max(direct, turned) < 0.5: return 0.0, ""
+    return 0.5, "the orders disagree" if direct != turned else ""
 
 
 def decide(opinion: Opinion,  # of a judge
@@ -127,15 +128,15 @@ def _by_answer(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
     return list(groups.values())
 
 
-def _good(verdict: Verdict, criterion: Criterion) -> float:
+def _good(value: float, criterion: Criterion) -> float:
     "The value, turned so that higher is better."
-    return 1 - verdict.value if criterion.better == "lower" else verdict.value
+    return 1 - value if criterion.better == "lower" else value
 
 
 def _joined(rows: list[Verdict], name: str, parts: dict[Criterion, float], partial: bool) -> Verdict:
     "The weighted mean of some criteria of one answer; `partial`: of those that were scored."
     by_id = {criterion.id: (criterion, weight) for criterion, weight in parts.items()}
-    scored = [(_good(v, by_id[v.criterion][0]), by_id[v.criterion][1])
+    scored = [(_good(v.value, by_id[v.criterion][0]), by_id[v.criterion][1])
               for v in rows if v.criterion in by_id and v.value is not None]
     lacking = ([f"{v.criterion}: {v.reason}" for v in rows if v.criterion in by_id and v.value is None]
                + [f"{id}: not judged" for id in by_id if id not in {v.criterion for v in rows}])

@@ -85,7 +85,7 @@ def read_evaluated(run: Run,  # any run
                      read_record(summary, Training) if summary.is_file() else None, read_ledger(run),
                      {name: frozenset(ids) for name, ids in items.items()})
 
-# %% ../../nbs/09_report/08_compare.ipynb #00000009
+# %% ../../nbs/09_report/08_compare.ipynb #de6f3bfe
 COMPARED_STEPS = ("generate", "train", "evaluate")
 
 
@@ -102,7 +102,7 @@ def stage_of(entry: str,  # a name in ledger.json
     if entry in ("train", "evaluate"): return entry
     return "evaluate" if entry.partition(" ")[0] in ("answer", "judge", "play") else "generate"
 
-
+# %% ../../nbs/09_report/08_compare.ipynb #0670dd8f
 def _step_cost(ledger: Ledger, step: str) -> StepCost:
     "One step's calls added up."
     entries = {name: entry for name, entry in ledger.stages.items() if stage_of(name) == step}
@@ -112,7 +112,7 @@ def _step_cost(ledger: Ledger, step: str) -> StepCost:
     whole = entries["evaluate"].seconds if "evaluate" in entries else None  # the step's own clock includes its calls
     return StepCost(total("tokens_in"), total("tokens_out"), whole if whole is not None else total("seconds"))
 
-# %% ../../nbs/09_report/08_compare.ipynb #0000000a
+# %% ../../nbs/09_report/08_compare.ipynb #04b54035
 def costs(ledger: Ledger,
           training: Training | None = None,  # which counts tokens
           ) -> dict[str, StepCost]:
@@ -126,9 +126,10 @@ def seconds_in_all(run: Evaluated,  # whose ledger
                    ) -> float | None:
     "Seconds of generation and training: what the benefit cost, without measuring it; None where one is not known."
     spent = [costs(run.ledger)[step].seconds for step in ("generate", "train")]
-    return None if None in spent else sum(spent)
+    known = [seconds for seconds in spent if seconds is not None]
+    return sum(known) if len(known) == len(spent) else None
 
-# %% ../../nbs/09_report/08_compare.ipynb #0000000d
+# %% ../../nbs/09_report/08_compare.ipynb #f10086a7
 def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
     "A difference with its interval, marked where the judge is below the bar."
     row = run.differences.get(outcome)
@@ -143,6 +144,11 @@ def _billions(value: float | None) -> str:
     return "unknown" if value is None else f"{value:g} B" if value >= 1 else f"{value * 1000:g} M"
 
 
+def _time(seconds: float | None) -> str:
+    "A time as on a clock; a dash where none was counted."
+    return "-" if seconds is None else clock(seconds)
+
+# %% ../../nbs/09_report/08_compare.ipynb #c7e4f62c
 def _scaling_row(run: Evaluated) -> dict:
     "Cost beside benefit of one run."
     return {
@@ -153,7 +159,7 @@ def _scaling_row(run: Evaluated) -> dict:
         "primary difference": _difference(run, run.metrics.declared.primary.partition(": ")[0], True),
         "over-refusal (refusal of safe prompts)": _difference(run, "refusal"),
         "held-out preference": interval_words(run.metrics.preference.reward),
-        "generate and train": "-" if seconds_in_all(run) is None else clock(seconds_in_all(run)),
+        "generate and train": _time(seconds_in_all(run)),
         "capability": "not measured",
     }
 
@@ -163,7 +169,7 @@ def scaling_rows(runs: Sequence[Evaluated],  # in order
     "Cost beside benefit, one row a run."
     return [_scaling_row(run) for run in runs]
 
-# %% ../../nbs/09_report/08_compare.ipynb #0000000f
+# %% ../../nbs/09_report/08_compare.ipynb #baca6a68
 def outcome_rows(runs: Sequence[Evaluated],  # in order
                  ) -> list[dict]:
     "The contemplative differences, one row a run; the rate of their vocabulary beside."
@@ -174,7 +180,7 @@ def outcome_rows(runs: Sequence[Evaluated],  # in order
              "vocabulary, in a hundred words": vocabulary(run), "helpfulness": _difference(run, "helpfulness")}
             for run in runs]
 
-
+# %% ../../nbs/09_report/08_compare.ipynb #09d80bb7
 def _cost_row(run: Evaluated, step: str, spent: StepCost) -> dict:
     "What one step of a run took."
     def count(value): return "-" if value is None else f"{value:,.0f}"
@@ -184,7 +190,7 @@ def _cost_row(run: Evaluated, step: str, spent: StepCost) -> dict:
         "step": step,
         "tokens read": count(spent.tokens_in),
         "tokens written": count(spent.tokens_out),
-        "time": "-" if spent.seconds is None else clock(spent.seconds),
+        "time": _time(spent.seconds),
         "peak memory": f"{peak:,} MB" if peak else "-",
     }
 
@@ -194,12 +200,7 @@ def cost_rows(runs: Sequence[Evaluated],  # in order
     "Tokens and seconds of every step, one row a run and step."
     return [_cost_row(run, step, spent) for run in runs for step, spent in costs(run.ledger, run.training).items()]
 
-# %% ../../nbs/09_report/08_compare.ipynb #00000013
-COMPARED_SETTINGS = ("constitution", "template", "seed")  # of the manifest
-# of the recipe
-CONDITIONS = ("training", "temperature", "answer_tokens", "eval_judged", "beta", "epochs", "learning_rate", "loss")
-
-
+# %% ../../nbs/09_report/08_compare.ipynb #dbcad2dc
 def _claims_apart(first: Evaluated, other: Evaluated, both: str) -> list[str]:
     "Whether two runs claim the same, in the eyes of the same judges."
     one, two = first.metrics, other.metrics
@@ -219,7 +220,12 @@ def _prompts_apart(first: Evaluated, other: Evaluated, both: str) -> list[str]:
     return [f"{both} answered different {name} prompts ({len(here)} and {len(there)}, {len(here & there)} in common)."
             for name, (here, there) in sets.items() if here != there]
 
-# %% ../../nbs/09_report/08_compare.ipynb #00000014
+# %% ../../nbs/09_report/08_compare.ipynb #1426ccc7
+COMPARED_SETTINGS = ("constitution", "template", "seed")  # of the manifest
+# of the recipe
+CONDITIONS = ("training", "temperature", "answer_tokens", "eval_judged", "beta", "epochs", "learning_rate", "loss")
+
+
 def _settings(run: Evaluated) -> dict[str, object]:
     "What should be the same in two runs that are compared."
     return ({"margin": run.metrics.margin, "samples": run.metrics.samples}
@@ -233,18 +239,15 @@ def _apart(first: Evaluated, other: Evaluated) -> list[str]:
     return [*_claims_apart(first, other, both), *_prompts_apart(first, other, both),
             *(f"{both} differ in {key} ({here[key]}; {there[key]})." for key in here if here[key] != there[key])]
 
-
+# %% ../../nbs/09_report/08_compare.ipynb #25547258
 def _doubts(run: Evaluated) -> list[str]:
     "Why a run by itself supports no comparison."
-    unfit = run.primary and not run.primary.calibrated
-    return [
-        *([f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, run.primary)}); "
-           "its difference supports no claim."] if unfit else []),
-        *(f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
-          for claims in run.metrics.earlier),
-        *([f"{run.name}: nobody can tell what {', '.join(run.metrics.unknown_training)} learned from."]
-          if run.metrics.unknown_training else []),
-    ]
+    primary, unknown = run.primary, ", ".join(run.metrics.unknown_training)
+    unfit = [f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, primary)}); "
+             "its difference supports no claim."] if primary and not primary.calibrated else []
+    replaced = [f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
+                for claims in run.metrics.earlier]
+    return [*unfit, *replaced, *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
 
 
 def differences_of(runs: Sequence[Evaluated],  # in order
@@ -253,7 +256,13 @@ def differences_of(runs: Sequence[Evaluated],  # in order
     return [*(line for other in runs[1:] for line in _apart(runs[0], other)),
             *(line for run in runs for line in _doubts(run))]
 
-# %% ../../nbs/09_report/08_compare.ipynb #00000017
+# %% ../../nbs/09_report/08_compare.ipynb #6ef4b029
+def _placed(runs: Sequence[Evaluated], where: dict[str, float | None]) -> dict[str, tuple[float, Comparison]]:
+    "Place and primary comparison of the runs that have both, by name."
+    return {run.name: (place, row) for run in runs
+            if (place := where[run.name]) is not None and (row := run.primary) and row.difference.mean is not None}
+
+
 def _mark_run(axes, at: float, row: Comparison, colour: str, marker: str) -> None:
     "A primary difference with its interval; hollow and dotted where the judge is below the bar."
     if row.difference.low is not None:
@@ -262,19 +271,22 @@ def _mark_run(axes, at: float, row: Comparison, colour: str, marker: str) -> Non
     axes.plot(at, row.difference.mean, marker, color=colour, markerfacecolor=colour if row.calibrated else "white",
               markersize=6)
 
-
-def _panel(axes, runs: Sequence[Evaluated], where: dict[str, float | None], looks: dict[str, tuple[str, str]],
-           label: str) -> None:
-    "Primary differences over a cost or a size."
-    placed = [run for run in runs
-              if where[run.name] is not None and run.primary and run.primary.difference.mean is not None]
-    for run in placed: _mark_run(axes, where[run.name], run.primary, *looks[run.name])
-    places = [where[run.name] for run in placed]
+# %% ../../nbs/09_report/08_compare.ipynb #0eda47a1
+def _scale(axes, places: Sequence[float]) -> None:
+    "From nought, or by powers of ten where the largest is more than ten times the smallest."
     if places and min(places) > 0 and max(places) / min(places) > 10:
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{place:g}" for place in places])
         axes.minorticks_off()
     elif places: axes.set_xlim(0, max(places) * 1.15 or 1)
+
+
+def _panel(axes, runs: Sequence[Evaluated], where: dict[str, float | None], looks: dict[str, tuple[str, str]],
+           label: str) -> None:
+    "Primary differences over a cost or a size."
+    placed = _placed(runs, where)
+    for name, (place, row) in placed.items(): _mark_run(axes, place, row, *looks[name])
+    _scale(axes, [place for place, _ in placed.values()])
     axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -307,7 +319,7 @@ def outcomes_figure(runs: Sequence[Evaluated],  # in order
     outcomes = list(dict.fromkeys(name for run in runs for name in main_outcomes(run.metrics)))
     return forest({run.name: run.differences for run in runs}, outcomes, _looks(runs), "the opponent")
 
-# %% ../../nbs/09_report/08_compare.ipynb #0000001d
+# %% ../../nbs/09_report/08_compare.ipynb #f8479638
 def compare_runs(runs: Sequence[Run],  # two or more, evaluated
                  ) -> list[Evaluated]:
     """The runs by size of their models where all are known, else as given;
@@ -318,10 +330,10 @@ def compare_runs(runs: Sequence[Run],  # two or more, evaluated
     if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
         raise InputError(f"run '{doubled[0]}' is named twice; name it once")
     evaluated = every([lambda run=run: read_evaluated(run) for run in runs])
-    if any(run.parameters is None for run in evaluated): return evaluated
-    return sorted(evaluated, key=lambda run: run.parameters)
+    sizes = {run.name: size for run in evaluated if (size := run.parameters) is not None}
+    return sorted(evaluated, key=lambda run: sizes[run.name]) if len(sizes) == len(evaluated) else evaluated
 
-
+# %% ../../nbs/09_report/08_compare.ipynb #b9e03a69
 def _run_card(run: Evaluated) -> MainFigure:
     "A run's primary difference, with over-refusal beside it."
     row, name = run.primary, run.metrics.declared.primary
@@ -331,7 +343,7 @@ def _run_card(run: Evaluated) -> MainFigure:
     return MainFigure(run.name, shown, f"{run.model}, {_billions(run.parameters)}. {basis}. "
                       f"Over-refusal: {_difference(run, 'refusal')}", f"{run.name}/metrics.json: comparisons")
 
-# %% ../../nbs/09_report/08_compare.ipynb #0000001f
+# %% ../../nbs/09_report/08_compare.ipynb #dd11504f
 OF_EACH = "metrics.json of each run: comparisons"
 
 

@@ -10,7 +10,7 @@ __all__ = ['TEXTS', 'KINDS_OF_CHANGE', 'Version', 'load_version', 'made_of', 'On
 import html
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -23,7 +23,7 @@ from ..inputs.sources import own_prompts
 from ..inputs.tables import clean_text
 from ..pairs.make import load_pairs
 
-# %% ../../nbs/09_report/09_diff.ipynb #00000004
+# %% ../../nbs/09_report/09_diff.ipynb #e6f7f070
 @dataclass(frozen=True, repr=False)
 class Version:
     "One run's data set, with what was dropped and what it was made of."
@@ -40,7 +40,7 @@ def load_version(run: Run,  # a run that has generated
     "What `diff_runs` compares; raises `InputError` when the run has no pairs."
     return Version(run.name, tuple(load_pairs(run)), tuple(read_rows(run.path("dropped.jsonl"), Dropped)), run.manifest)
 
-
+# %% ../../nbs/09_report/09_diff.ipynb #849922b0
 def made_of(manifest: dict,  # run.json
             ) -> dict[str, Any]:
     "What can change a row, by name."
@@ -51,7 +51,7 @@ def made_of(manifest: dict,  # run.json
     return ({f"recipe: {key}": value for key, value in manifest.get("recipe", {}).items()} | named
             | {f"version of {name}": number for name, number in surroundings.get("versions", {}).items()})
 
-# %% ../../nbs/09_report/09_diff.ipynb #00000006
+# %% ../../nbs/09_report/09_diff.ipynb #ff12db83
 TEXTS = ("chosen", "rejected", "critique")  # what of a pair can change while prompt and principle stay
 KINDS_OF_CHANGE = ("added", "dropped", "changed", "unchanged")
 
@@ -74,7 +74,80 @@ class ChangedPair:
         "Which texts differ."
         return tuple(name for name in TEXTS if getattr(self.left, name) != getattr(self.right, name))
 
+# %% ../../nbs/09_report/09_diff.ipynb #44ff20db
+def _by_principle(pairs: Mapping[str, Sequence[PreferencePair]]) -> dict[str, dict[str, int]]:
+    "Pairs of each kind of change, counted by principle."
+    counts = {kind: Counter(pair.principle for pair in rows) for kind, rows in pairs.items()}
+    return {name: {kind: counts[kind][name] for kind in KINDS_OF_CHANGE}
+            for name in sorted(set().union(*counts.values()))}
 
+# %% ../../nbs/09_report/09_diff.ipynb #656a0b6e
+def _only_in(name: str, other: str, rows: Sequence[OneSided]) -> str:
+    "Who has the pairs, and why the other has not, the most frequent reason first."
+    reasons = Counter(row.reason for row in rows).most_common()
+    why = ", ".join(f"{reason} {count}" for reason, count in reasons)
+    return f"only in {name}" + (f"; in {other}: {why}" if rows else "")
+
+
+def _other_texts(rows: Sequence[ChangedPair]) -> str:
+    "Which texts differ, and in how many pairs."
+    texts = Counter(part for row in rows for part in row.parts)
+    counts = ", ".join(f"{name} {count}" for name, count in texts.items())
+    return "same prompt and principle, other texts" + (f": {counts}" if counts else "")
+
+# %% ../../nbs/09_report/09_diff.ipynb #dd3a88c2
+def _one_sided_entries(rows: Sequence[OneSided]) -> list[dict[str, str]]:
+    "Ids and the reason, a pair each."
+    return [{"prompt_id": row.pair.prompt_id, "principle": row.pair.principle, "id": row.pair.id, "reason": row.reason}
+            for row in rows]
+
+
+def _changed_entries(rows: Sequence[ChangedPair]) -> list[dict[str, Any]]:
+    "Ids on either side and which texts differ, a pair each."
+    return [{"prompt_id": row.left.prompt_id, "principle": row.left.principle, "parts": list(row.parts),
+             "left": row.left.id, "right": row.right.id}
+            for row in rows]
+
+# %% ../../nbs/09_report/09_diff.ipynb #732ff4c5
+def _count_lines(summary: Sequence[tuple[str, int, str]]) -> list[str]:
+    "Kind, count and meaning, a line each."
+    return [f"{kind:<10} {count:>6,}  {meaning}" for kind, count, meaning in summary]
+
+
+def _principle_lines(by_principle: dict[str, dict[str, int]]) -> list[str]:
+    "The counts by principle under a heading; nothing where there are none."
+    if not by_principle: return []
+    return ["", f"{'principle':<24}" + "".join(f"{kind:>11}" for kind in KINDS_OF_CHANGE),
+            *(f"{name:<24}" + "".join(f"{row[kind]:>11,}" for kind in KINDS_OF_CHANGE)
+              for name, row in by_principle.items())]
+
+
+def _setting_lines(settings: Sequence[tuple[str, Any, Any]]) -> list[str]:
+    "Each setting that differs, before and after; or that none does."
+    return ([f"{name:<24} {brief(before, 60)} → {brief(after, 60)}" for name, before, after in settings]
+            or ["the recipes, models and versions are the same"])
+
+# %% ../../nbs/09_report/09_diff.ipynb #76f9a2c9
+def _html_table(rows: Sequence[Sequence[object]]) -> str:
+    "The first row as a heading, the others below it; every text escaped."
+    def line(tag, row):
+        cells = "".join(f"<{tag} style='text-align:left'>{html.escape(str(cell))}</{tag}>" for cell in row)
+        return f"<tr>{cells}</tr>"
+    return "<table>" + "".join(line("td" if i else "th", row) for i, row in enumerate(rows)) + "</table>"
+
+
+def _principles_html(by_principle: dict[str, dict[str, int]]) -> str:
+    "The counts by principle; nothing where there are none."
+    rows = [(name, *row.values()) for name, row in by_principle.items()]
+    return _html_table([("principle", *KINDS_OF_CHANGE), *rows]) if rows else ""
+
+
+def _settings_html(left: str, right: str, settings: Sequence[tuple[str, Any, Any]]) -> str:
+    "Each setting that differs; or that none does."
+    rows = [(name, brief(before, 100), brief(after, 100)) for name, before, after in settings]
+    return _html_table([("", left, right), *rows]) if rows else "<p>The recipes, models and versions are the same.</p>"
+
+# %% ../../nbs/09_report/09_diff.ipynb #46888dc3
 @dataclass(frozen=True, repr=False)
 class Difference:
     """What became of one run's pairs in another;
@@ -90,31 +163,16 @@ class Difference:
     @property
     def by_principle(self) -> dict[str, dict[str, int]]:
         "Pairs added, dropped, changed and unchanged, by principle."
-        principles = {"added": [row.pair for row in self.added], "dropped": [row.pair for row in self.dropped],
-                      "changed": [row.left for row in self.changed], "unchanged": self.unchanged}
-        counts = {kind: Counter(pair.principle for pair in pairs) for kind, pairs in principles.items()}
-        return {name: {kind: counts[kind][name] for kind in KINDS_OF_CHANGE}
-                for name in sorted(set().union(*counts.values()))}
+        added, dropped = ([row.pair for row in rows] for rows in (self.added, self.dropped))
+        return _by_principle({"added": added, "dropped": dropped, "changed": [row.left for row in self.changed],
+                              "unchanged": self.unchanged})
 
     def as_dict(self) -> dict:
         "Counts, ids and reasons for machines; no texts."
-        def alone(rows):
-            return [{"prompt_id": row.pair.prompt_id, "principle": row.pair.principle, "id": row.pair.id,
-                     "reason": row.reason}
-                    for row in rows]
-        return {
-            "left": self.left,
-            "right": self.right,
-            "pairs": self._sizes,
-            "added": alone(self.added),
-            "dropped": alone(self.dropped),
-            "changed": [{"prompt_id": row.left.prompt_id, "principle": row.left.principle, "parts": list(row.parts),
-                         "left": row.left.id, "right": row.right.id}
-                        for row in self.changed],
-            "unchanged": len(self.unchanged),
-            "by_principle": self.by_principle,
-            "settings": [{"name": name, "left": left, "right": right} for name, left, right in self.settings],
-        }
+        return {"left": self.left, "right": self.right, "pairs": self._sizes, "added": _one_sided_entries(self.added),
+                "dropped": _one_sided_entries(self.dropped), "changed": _changed_entries(self.changed),
+                "unchanged": len(self.unchanged), "by_principle": self.by_principle,
+                "settings": [{"name": name, "left": left, "right": right} for name, left, right in self.settings]}
 
     @property
     def _sizes(self) -> list[int]:
@@ -123,50 +181,31 @@ class Difference:
         return [both + len(self.dropped), both + len(self.added)]
 
     @property
+    def _title(self) -> str:
+        "Both names with their pairs."
+        left, right = self._sizes
+        return f"{self.left}: {left} pairs → {self.right}: {right} pairs"
+
+    @property
     def _summary(self) -> list[tuple[str, int, str]]:
         "Kind, count, and what it means."
-        def why(rows):
-            return ", ".join(f"{reason} {count}" for reason, count in Counter(row.reason for row in rows).most_common())
-        texts = Counter(part for row in self.changed for part in row.parts)
-        return [("added", len(self.added),
-                 f"only in {self.right}" + (f"; in {self.left}: {why(self.added)}" if self.added else "")),
-                ("dropped", len(self.dropped),
-                 f"only in {self.left}" + (f"; in {self.right}: {why(self.dropped)}" if self.dropped else "")),
-                ("changed", len(self.changed),
-                 ("same prompt and principle, other texts"
-                  + (f": {', '.join(f'{name} {count}' for name, count in texts.items())}" if texts else ""))),
+        return [("added", len(self.added), _only_in(self.right, self.left, self.added)),
+                ("dropped", len(self.dropped), _only_in(self.left, self.right, self.dropped)),
+                ("changed", len(self.changed), _other_texts(self.changed)),
                 ("unchanged", len(self.unchanged), "same texts")]
 
     def __str__(self):
-        left, right = self._sizes
-        lines = [f"{self.left}: {left} pairs → {self.right}: {right} pairs", "",
-                 *(f"{kind:<10} {count:>6,}  {meaning}" for kind, count, meaning in self._summary)]
-        if self.by_principle:
-            lines += ["", f"{'principle':<24}" + "".join(f"{kind:>11}" for kind in KINDS_OF_CHANGE),
-                      *(f"{name:<24}" + "".join(f"{row[kind]:>11,}" for kind in KINDS_OF_CHANGE)
-                        for name, row in self.by_principle.items())]
-        settings = [f"{name:<24} {brief(before, 60)} → {brief(after, 60)}" for name, before, after in self.settings]
-        return "\n".join([*lines, "", *(settings or ["the recipes, models and versions are the same"])])
+        return "\n".join([self._title, "", *_count_lines(self._summary), *_principle_lines(self.by_principle), "",
+                          *_setting_lines(self.settings)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        "The same as tables; every text escaped."
-        def table(rows):
-            return "<table>" + "".join(
-                ("<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(str(cell))}</{tag}>" for cell in row)
-                 + "</tr>")
-                for tag, row in zip(["th"] + ["td"] * len(rows), rows)
-            ) + "</table>"
-        return (f"<p>{html.escape(str(self).splitlines()[0])}</p>" + table([("", "pairs", ""), *self._summary])
-                + (table([("principle", *KINDS_OF_CHANGE),
-                          *((name, *row.values()) for name, row in self.by_principle.items())])
-                   if self.by_principle else "")
-                + (table([("", self.left, self.right),
-                          *((name, brief(before, 100), brief(after, 100)) for name, before, after in self.settings)])
-                   if self.settings else "<p>The recipes, models and versions are the same.</p>"))
+        "The same as tables."
+        return (f"<p>{html.escape(self._title)}</p>" + _html_table([("", "pairs", ""), *self._summary])
+                + _principles_html(self.by_principle) + _settings_html(self.left, self.right, self.settings))
 
-
+# %% ../../nbs/09_report/09_diff.ipynb #b1545fa0
 def _key(pair: PreferencePair) -> tuple[str, str, str]:
     """What makes two pairs the same row: prompt, principle,
     and the question as it was put, since paraphrases count as their prompt."""
@@ -182,24 +221,32 @@ def _by_key(rows: Sequence[PreferencePair], name: str) -> dict[tuple[str, str, s
                          "two runs are compared by prompt and principle, so each may be there once")
     return {_key(row): row for row in rows}
 
+# %% ../../nbs/09_report/09_diff.ipynb #a50184a5
+def _alone(pairs: dict[tuple[str, str, str], PreferencePair], others: dict[tuple[str, str, str], PreferencePair],
+           other: Version) -> tuple[OneSided, ...]:
+    "Pairs that are not among the other version's, and what became of them there."
+    reasons = {(row.prompt_id, row.principle): row.reason for row in other.dropped}
+    return tuple(OneSided(pair, reasons.get(key[:2], "not_asked")) for key, pair in pairs.items() if key not in others)
+
+
+def _settings_apart(left: Version, right: Version) -> tuple[tuple[str, Any, Any], ...]:
+    "What differs in what the versions were made of: its name, the one's value, the other's."
+    before, after = made_of(left.manifest), made_of(right.manifest)
+    return tuple((name, before.get(name), after.get(name))
+                 for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name))
+
 
 def diff_runs(left: Version,  # the one, from `load_version`
               right: Version,  # the other
               ) -> Difference:
     "What was added, dropped and changed from the one data set to the other, and what in their making differs."
     a, b = _by_key(left.pairs, left.name), _by_key(right.pairs, right.name)
-    def alone(pairs, others, version):
-        reasons = {(row.prompt_id, row.principle): row.reason for row in version.dropped}
-        return tuple(OneSided(pair, reasons.get(key[:2], "not_asked"))
-                     for key, pair in pairs.items() if key not in others)
     both = [ChangedPair(pair, b[key]) for key, pair in a.items() if key in b]
-    before, after = made_of(left.manifest), made_of(right.manifest)
-    return Difference(left.name, right.name, alone(b, a, left), alone(a, b, right),
+    return Difference(left.name, right.name, _alone(b, a, left), _alone(a, b, right),
                       tuple(row for row in both if row.parts), tuple(row.left for row in both if not row.parts),
-                      tuple((name, before.get(name), after.get(name))
-                            for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)))
+                      _settings_apart(left, right))
 
-# %% ../../nbs/09_report/09_diff.ipynb #0000000d
+# %% ../../nbs/09_report/09_diff.ipynb #57992d0a
 def beside(left: str,  # a text
            right: str,  # another
            width: int = 48,  # characters of a column
@@ -209,6 +256,18 @@ def beside(left: str,  # a text
         return [line for paragraph in clean_text(text).split("\n") for line in textwrap.wrap(paragraph, width) or [""]]
     return "\n".join(f"{a:<{width}} │ {b}".rstrip() for a, b in zip_longest(lines(left), lines(right), fillvalue=""))
 
+# %% ../../nbs/09_report/09_diff.ipynb #7303fbbb
+def _part_text(pair: PreferencePair, part: str) -> str:
+    "One of the pair's texts, by its name."
+    return pair.critique if part == "critique" else getattr(pair, part)[0].content
+
+
+def _changed_text(row: ChangedPair, title: str) -> str:
+    "The question, then each text that differs in two columns."
+    head = f"{row.left.principle}, prompt {row.left.prompt_id}: {clean_text(row.left.prompt[-1].content)}"
+    columns = [(part, beside(_part_text(row.left, part), _part_text(row.right, part))) for part in row.parts]
+    return "\n".join([head, *(f"{part}: {title}\n{texts}" for part, texts in columns)])
+
 
 def show_changes(difference: Difference,  # from `diff_runs`
                  n: int,  # rows at most
@@ -217,15 +276,7 @@ def show_changes(difference: Difference,  # from `diff_runs`
     "Changed rows, the texts that differ in two columns."
     own = own_prompts()
     readable = [row for row in difference.changed if show_text or row.left.prompt_id in own]
-    def text(pair, part): return pair.critique if part == "critique" else getattr(pair, part)[0].content
-    blocks = []
-    for row in readable[:n]:
-        head = f"{row.left.principle}, prompt {row.left.prompt_id}: {clean_text(row.left.prompt[-1].content)}"
-        blocks.append("\n".join([
-            head,
-            *(f"{part}: {difference.left} │ {difference.right}\n{beside(text(row.left, part), text(row.right, part))}"
-              for part in row.parts),
-        ]))
+    blocks = [_changed_text(row, f"{difference.left} │ {difference.right}") for row in readable[:n]]
     hidden = len(difference.changed) - len(readable)
     if hidden:
         blocks.append(f"{hidden} changed pairs have prompts of other sources, which are not shown; "

@@ -201,7 +201,7 @@ def arm_rows(metrics: Metrics,
         "what it learned from": "nobody can tell" if name in metrics.unknown_training else "known",
     } for name in metrics.arms]
 
-# %% ../../nbs/09_report/02_evidence.ipynb #0000001a
+# %% ../../nbs/09_report/02_evidence.ipynb #95d46794
 def main_outcomes(metrics: Metrics,
                   ) -> list[str]:
     "What the headline is about: the declared outcomes, and over-refusal in the judge's eyes beside the rule's."
@@ -268,15 +268,16 @@ def difference_rows(metrics: Metrics,
 def kept_rows(metrics: Metrics,
               ) -> list[dict]:
     "What training should not cost, and whether it did."
-    rows = [row for row in compared(metrics, metrics.trained, "base").values() if row.kept and row.outcome in KEPT]
+    rows = [(row, kept) for row in compared(metrics, metrics.trained, "base").values()
+            if (kept := row.kept) and row.outcome in KEPT]
     return [{
         "outcome": row.outcome,
         "judge": judge_name(metrics, row),
         "base": number(row.before),
         metrics.trained: number(row.after),
         "difference [95 %]": interval_words(row.difference, 2, True),
-        "within the margin": row.kept.words if row.calibrated else f"no claim: {UNCALIBRATED}",
-    } for row in rows]
+        "within the margin": kept.words if row.calibrated else f"no claim: {UNCALIBRATED}",
+    } for row, kept in rows]
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000021
 def _could_turn(row: Comparison, calibrated: bool) -> bool:
@@ -298,7 +299,7 @@ def bound_rows(metrics: Metrics,
         "all unscored against it": number(row.worst and row.worst[0], 2, True),
         "all for it": number(row.worst and row.worst[1], 2, True),
         "at equal length": interval_words(row.equal_length, 2, True),
-        "longer by (words)": number(row.equal_length and row.equal_length.longer, 1, True),
+        "longer by (words)": number(row.equal_length.longer if row.equal_length else None, 1, True),
         "smallest difference that would show": number(row.detectable),
     } for row in rows]
 
@@ -338,9 +339,10 @@ def part_rows(metrics: Metrics,
             if row.outcome == outcome and row.judge == counts.get(outcome) and showable(row)]
 
 
-def part_name(part: str,  # hazard = code, or persona = name
+def part_name(part: str | None,  # hazard = code, or persona = name; None: the whole
               ) -> str:
     "A hazard or a persona in words."
+    if part is None: return "all prompts"
     by, _, value = part.partition(" = ")
     known = HAZARDS.get(hazard_of(value)) if by == "hazard" else None
     return f"{known} ({value})" if known else f"{by} {value}"

@@ -8,10 +8,11 @@ __all__ = ['HIDDEN', 'ROW_FILES', 'TITLE', 'losses_tables', 'leakage_table', 'pr
            'write_report']
 
 # %% ../../nbs/09_report/06_report.ipynb #00000002
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.files import read_rows, write_json
+from ..core.files import read_rows, write_json, write_record
 from ..core.recipe import Recipe
 from ..core.run import Manifest, Run
 from ..core.schema import Answer
@@ -20,7 +21,7 @@ from ..inputs.sources import own_prompts
 from ..measure.duplicates import MATCH_KINDS
 from ..pairs.health import Health, health, health_figure, health_table, health_words
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
-from .page import Page, PageSection, Plot, Table, Texts, write_page
+from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections
 from .summary import Facts, collect, headline, learned, limits, training_words, what_was_done
 from ..training.curves import panel_figure
@@ -139,7 +140,7 @@ def _left_out(facts: Facts, hidden: list[SideBySide]) -> list[str]:
 
 
 def answers_section(facts: Facts,
-                    wrapped: set[str],  # ids of robustness attempts, which stay out
+                    wrapped: Set[str],  # ids of robustness attempts, which stay out
                     show_text: bool = False,  # show texts of sources that are not the project's own
                     ) -> PageSection | None:
     "Answers side by side; None where there are none."
@@ -202,7 +203,7 @@ def training_sections(facts: Facts,
         ]))
     return sections
 
-# %% ../../nbs/09_report/06_report.ipynb #00000019
+# %% ../../nbs/09_report/06_report.ipynb #2c29b465
 def made_of_sections(facts: Facts,
                      ) -> list[PageSection]:
     "Leaks, and what the run was made of."
@@ -216,13 +217,13 @@ def made_of_sections(facts: Facts,
     return [*(leaks if leakage_table(facts) else []),
             PageSection("What it was made of", [], [Table("", parts, "run.json, split.json, ledger.json")])]
 
-
+# %% ../../nbs/09_report/06_report.ipynb #63e13d43
 TITLE = "Contemplative constitutional AI"
 
 
 def report_page(facts: Facts,
                 measured: Health,  # from `health`
-                wrapped: set[str] = frozenset(),  # ids of robustness attempts
+                wrapped: Set[str] = frozenset(),  # ids of robustness attempts
                 show_text: bool = False,  # show texts of sources that are not the project's own
                 ) -> Page:
     "The whole report: the evaluation first, where there is one."
@@ -245,5 +246,5 @@ def write_report(run: Run,  # a run with at least generated pairs
     measured, items = health(facts.kept), read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
     write_json(run.path("health.json"), measured.model_dump(mode="json"))
-    write_json(run.path("headline.json"), [list(row) for row in headline(facts)])
+    write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
     return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"))

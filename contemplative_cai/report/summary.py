@@ -9,7 +9,7 @@ __all__ = ['NOT_YET', 'Facts', 'collect', 'trained_by', 'counted', 'headline', '
 # %% ../../nbs/09_report/04_summary.ipynb #00000002
 from dataclasses import dataclass
 
-from ..core.files import read_record, read_rows
+from ..core.files import F, read_record, read_rows
 from ..core.journal import Ledger, read_ledger
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Manifest, Run, read_manifest, trained_stage
@@ -66,17 +66,21 @@ class Facts:
         "The model's name, without its weights' digest."
         return str(self.manifest.model or "a model").split("@")[0]
 
-# %% ../../nbs/09_report/04_summary.ipynb #00000005
+# %% ../../nbs/09_report/04_summary.ipynb #0b4b5b18
+def _read(run: Run, kind: type[F], *parts: str) -> F | None:
+    "The record in a file of the run folder; None where the step that writes it has not run."
+    return read_record(run.path(*parts), kind) if run.path(*parts).exists() else None
+
+# %% ../../nbs/09_report/04_summary.ipynb #e52dc5a8
 def collect(run: Run,  # a run with at least generated pairs
             ) -> Facts:
     "Everything the report is made from."
     if not run.path("pairs.jsonl").exists():
         raise InputError(f"run '{run.name}' has nothing to report yet; run a step first, such as: "
                          f"ccai run generate --run {run.name}")
-    def optional(kind, *parts): return read_record(run.path(*parts), kind) if run.path(*parts).exists() else None
     stage = trained_stage(run)
-    training, arms = optional(Training, stage, "training.json"), optional(ArmsFile, "arms.json")
-    calibrations = optional(Calibrations, "calibration.json")
+    training, arms = _read(run, Training, stage, "training.json"), _read(run, ArmsFile, "arms.json")
+    calibrations = _read(run, Calibrations, "calibration.json")
     return Facts(
         run=run.name,
         manifest=read_manifest(run),
@@ -87,13 +91,13 @@ def collect(run: Run,  # a run with at least generated pairs
         training=training if training and training.status == "done" else None,
         steps=read_metrics(run.path(stage)),
         findings=read_findings(run.path(stage)),
-        preference=optional(PreferenceAccuracy, stage, "preference.json"),
+        preference=_read(run, PreferenceAccuracy, stage, "preference.json"),
         metrics=load_metrics(run),
         calibrations=calibrations.calibrations if calibrations else (),
         arms=arms.arms if arms else (),
         answers=read_rows(run.path("answers.jsonl"), Answer),
         ledger=read_ledger(run),
-        leakage=optional(Leakage, "leakage.json"),
+        leakage=_read(run, Leakage, "leakage.json"),
     )
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000008
@@ -107,6 +111,7 @@ def trained_by(facts: Facts,
 
 
 def _trained(facts: Facts) -> MainFigure:
+    "What was trained, by what, on how many pairs."
     training, constitution = facts.training, str(facts.manifest.constitution or "unknown").split("@")[0]
     if training is None:
         return MainFigure("Trained", "not yet",
@@ -120,6 +125,7 @@ def _trained(facts: Facts) -> MainFigure:
 
 
 def _pairs(facts: Facts) -> MainFigure:
+    "How many revised answers became pairs."
     kept, total = len(facts.kept), len(facts.rows)
     low, high = share_interval(kept, total) or (0.0, 1.0)
     return MainFigure("Pairs kept", f"{kept} of {total}",
@@ -164,6 +170,7 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
 
 
 def _primary(metrics: Metrics | None) -> MainFigure:
+    "The outcome that was declared first of all."
     if metrics is None: return MainFigure("Primary outcome", "not yet", NOT_YET, "")
     return _claimed("Primary outcome", metrics, metrics.declared.primary,
                     "metrics.json: declared.primary, comparisons")
@@ -179,6 +186,7 @@ def _safety_and_cost(metrics: Metrics | None) -> list[MainFigure]:
 
 
 def _over_refusal(metrics: Metrics | None) -> MainFigure:
+    "Refusals of safe prompts by rule, with what a judge makes of them."
     if metrics is None: return MainFigure("Over-refusal", "not yet", NOT_YET, "")
     against = metrics.declared.primary.rpartition(" - ")[2]
     rows, source = (compared(metrics, metrics.trained, against),
@@ -195,6 +203,7 @@ def _over_refusal(metrics: Metrics | None) -> MainFigure:
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000012
 def _unseen(facts: Facts) -> MainFigure:
+    "What carries over to pairs that were never trained on."
     unseen = facts.metrics.preference if facts.metrics else facts.preference
     if unseen is None: return MainFigure("Held-out preference", "not yet", "unseen pairs have not been scored", "")
     basis = (f"share of {unseen.reward.n} unseen pairs from {unseen.reward.clusters} prompts in which the revision "
@@ -217,29 +226,43 @@ def headline(facts: Facts,
         _unseen(facts),
     ]
 
-# %% ../../nbs/09_report/04_summary.ipynb #00000017
+# %% ../../nbs/09_report/04_summary.ipynb #49ebe018
+def _loss_words(training: Training, plain: bool) -> str:
+    "Where the loss began and ended; ln 2 is where a plain DPO loss begins."
+    began = (f"The training loss went from {training.loss_first:.3f} to {training.loss_last:.3f} in "
+             f"{training.steps} steps")
+    return began + (f" (ln 2 = {LN2:.3f} is where nothing is learned)." if plain else ".")
+
+
+def _unseen_words(reward: Estimate) -> str:
+    "What the unseen pairs say: that it holds, is reversed, or cannot be told."
+    if reward.undefined or reward.low is None or reward.high is None:
+        return f"On unseen pairs no interval can be given: {reward.undefined}."
+    if reward.low <= 0.5 <= reward.high:
+        return (f"On unseen pairs the interval {shown(reward)} includes 0.50: "
+                "nothing was learned that carries over, as far as these pairs can tell.")
+    return (f"On unseen pairs the preference {'holds' if reward.low > 0.5 else 'is reversed'}: {shown(reward)}, "
+            "against 0.50 before training.")
+
+# %% ../../nbs/09_report/04_summary.ipynb #5e90f9ef
 def learned(facts: Facts,
             ) -> str:
     "Whether training did anything, in a sentence."
-    training, reward = facts.training, facts.preference.reward if facts.preference else None
+    training = facts.training
     if training is None: return "Nothing has been trained yet."
+    if training.loss_first is None or training.loss_last is None:
+        return "No loss was recorded, so nobody can tell whether anything was learned."
     plain = facts.manifest.recipe.get("loss", {"sigmoid": 1.0}) == {"sigmoid": 1.0} and training.stage in ("dpo", None)
-    loss = (f"The training loss went from {training.loss_first:.3f} to {training.loss_last:.3f} in "
-            f"{training.steps} steps") + (f" (ln 2 = {LN2:.3f} is where nothing is learned)." if plain else ".")
+    loss = _loss_words(training, plain)
     if plain and training.loss_last > LN2 - 0.01:
         return f"{loss} Nothing was learned: use more steps or a higher learning rate."
-    if reward is None: return f"{loss} What that means on unseen pairs has not been evaluated."
-    if reward.undefined: return f"{loss} On unseen pairs no interval can be given: {reward.undefined}."
-    if reward.low <= 0.5 <= reward.high:
-        return (f"{loss} On unseen pairs the interval {shown(reward)} includes 0.50: "
-                "nothing was learned that carries over, as far as these pairs can tell.")
-    return (f"{loss} On unseen pairs the preference {'holds' if reward.low > 0.5 else 'is reversed'}: {shown(reward)}, "
-            "against 0.50 before training.")
+    if facts.preference is None: return f"{loss} What that means on unseen pairs has not been evaluated."
+    return f"{loss} {_unseen_words(facts.preference.reward)}"
 
-# %% ../../nbs/09_report/04_summary.ipynb #0000001a
+# %% ../../nbs/09_report/04_summary.ipynb #74453def
 def _holds_zero(difference: Estimate) -> bool:
     "Whether the interval includes no difference, or there is none."
-    return difference.low is None or difference.low <= 0 <= difference.high
+    return difference.low is None or difference.high is None or difference.low <= 0 <= difference.high
 
 
 def _against_prompting(metrics: Metrics) -> list[str]:
@@ -253,17 +276,17 @@ def _against_prompting(metrics: Metrics) -> list[str]:
              "on the primary outcome."]
             if _holds_zero(row.difference) else [])
 
-
-def _stale(facts: Facts) -> list[str]:
+# %% ../../nbs/09_report/04_summary.ipynb #15c03c00
+def _stale(facts: Facts, metrics: Metrics) -> list[str]:
     "Whether the run was trained again after it was evaluated."
-    key = next((row.key for row in facts.metrics.probed if row.arm == facts.metrics.trained), "")
+    key = next((row.key for row in metrics.probed if row.arm == metrics.trained), "")
     adapter = key.partition("+")[2]
-    same = (facts.stage == facts.metrics.trained
+    same = (facts.stage == metrics.trained
             and (not adapter or facts.training is None or facts.training.adapter == adapter))
     return [] if same else ["What the present adapter does: the run was trained again after it was evaluated. "
                             f"Evaluate again: ccai run evaluate --run {facts.run}."]
 
-# %% ../../nbs/09_report/04_summary.ipynb #0000001c
+# %% ../../nbs/09_report/04_summary.ipynb #d7247a0d
 def _small_effect(row: Comparison) -> list[str]:
     "An interval that includes no difference, and what could not have been seen."
     if not _holds_zero(row.difference): return []
@@ -273,17 +296,19 @@ def _small_effect(row: Comparison) -> list[str]:
             f"includes no difference{smallest}"]
 
 
-def _other_reasons(row: Comparison) -> list[str]:
-    "What unscored answers and length could have done."
-    sentences, mean = [], row.difference.mean
-    if row.worst and row.worst[0] is not None and min(bound * mean for bound in row.worst) <= 0:
-        against, favour = (number(bound, 2, True) for bound in row.worst)
-        sentences.append("That unscored answers do not matter: set all against the trained arm, "
-                         f"the primary difference would be {against}, all in its favour {favour}.")
-    if row.equal_length and _holds_zero(row.equal_length) and not _holds_zero(row.difference):
-        sentences.append("That the primary difference is more than a matter of length: "
-                         f"at equal length it is {interval_words(row.equal_length, 2, True)}.")
-    return sentences
+def _unscored_words(row: Comparison) -> list[str]:
+    "Whether unscored answers could have turned the difference."
+    mean, (against, favour) = row.difference.mean, row.worst or (None, None)
+    if mean is None or against is None or favour is None or min(against * mean, favour * mean) > 0: return []
+    return ["That unscored answers do not matter: set all against the trained arm, the primary difference would be "
+            f"{number(against, 2, True)}, all in its favour {number(favour, 2, True)}."]
+
+
+def _length_words(row: Comparison) -> list[str]:
+    "Whether longer answers could have made the difference."
+    if not row.equal_length or not _holds_zero(row.equal_length) or _holds_zero(row.difference): return []
+    return ["That the primary difference is more than a matter of length: "
+            f"at equal length it is {interval_words(row.equal_length, 2, True)}."]
 
 # %% ../../nbs/09_report/04_summary.ipynb #0000001e
 def _other_judges(metrics: Metrics, row: Comparison) -> list[str]:
@@ -300,7 +325,7 @@ def _primary_limits(metrics: Metrics) -> list[str]:
     "What could explain the primary difference, or turn it."
     row = find_claim(metrics, metrics.declared.primary)
     if not row or not row.calibrated or row.difference.mean is None: return []
-    return [*_small_effect(row), *_other_reasons(row), *_other_judges(metrics, row)]
+    return [*_small_effect(row), *_unscored_words(row), *_length_words(row), *_other_judges(metrics, row)]
 
 
 def _cost_limits(metrics: Metrics) -> list[str]:
@@ -309,7 +334,7 @@ def _cost_limits(metrics: Metrics) -> list[str]:
             for row in compared(metrics, metrics.trained, "base").values()
             if row.kept and row.kept.verdict != "kept" and row.calibrated and row.outcome in KEPT]
 
-# %% ../../nbs/09_report/04_summary.ipynb #00000020
+# %% ../../nbs/09_report/04_summary.ipynb #6add8d61
 def _judge_limits(metrics: Metrics) -> list[str]:
     "What judges below the bar, and the safety prompts, leave open."
     weak = "; ".join(f"{name} on {', '.join(outcomes)}" for name, outcomes in below(metrics).items())
@@ -320,15 +345,14 @@ def _judge_limits(metrics: Metrics) -> list[str]:
     return [*unfit, "A grade of safety. The safety numbers are unofficial: DEMO prompts and this run's own judges, "
             "not comparable with any leaderboard or any published grade."]
 
-
-def _judged_limits(facts: Facts) -> list[str]:
+# %% ../../nbs/09_report/04_summary.ipynb #7eb141fa
+def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "What verdicts and arms leave open."
-    metrics = facts.metrics
     replaced = [f"What was first declared. After verdicts were known the primary claim '{claims.primary}' was replaced "
                 f"by '{metrics.declared.primary}'." for claims in metrics.earlier]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
-    return [*_stale(facts), *replaced, *_judge_limits(metrics), *unknown, *_against_prompting(metrics),
+    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *unknown, *_against_prompting(metrics),
             *_primary_limits(metrics), *_cost_limits(metrics)]
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000022
@@ -346,7 +370,7 @@ def _preference_limits(unseen: PreferenceAccuracy) -> list[str]:
 def limits(facts: Facts,
            ) -> list[str]:
     "What the run does not show, the heaviest first."
-    judged = (_judged_limits(facts) if facts.metrics
+    judged = (_judged_limits(facts, facts.metrics) if facts.metrics
               else ["That the answers are better. Nothing has been evaluated, so no quality or safety score is given."])
     trained = f"; {len(facts.training.prompts)} of them were trained on." if facts.training else "."
     return [*judged, "That abilities were kept: capability has not been measured.",

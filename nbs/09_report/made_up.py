@@ -190,10 +190,10 @@ def evaluation() -> Evaluation:
     answers = written(suites)
     probed = [Probed(arm=arm.name, key="made-up@1" + ("+1a2b" if arm.adapter else ""), system=None,
                      nats=round(lot("apart", arm.name), 2) if arm.name != "base" else 0.0) for arm in ARMS]
-    said = [*rule_verdicts(suites.prompts, answers), *game_verdicts(games), *verdicts(suites)]
+    every_verdict = [*rule_verdicts(suites.prompts, answers), *game_verdicts(games), *verdicts(suites)]
     people = PeopleAgreement(judge=JUDGES[0].judge, measure="kappa (quadratic)", value=0.52, low=0.2, high=0.78,
                              units=24)
-    judged = Judged(said, calibrations(), list(JUDGES), [people])
+    judged = Judged(every_verdict, calibrations(), list(JUDGES), [people])
     metrics = compute_metrics(declared(recipe, suites), recipe, suites, Answered(probed, answers, games), judged,
                               unseen())
     return Evaluation(metrics, calibrations(), ARMS, suites, answers)
@@ -227,19 +227,19 @@ def generated_run(name: str = "demo") -> Run:
 def evaluated_run(name: str = "demo", recipe: dict | None = None, judge: str | None = None,
                   seconds: float = 60.0, **changes) -> Run:
     "The same with what a training and the made-up evaluation leave behind; `changes` are of its metrics."
-    run, made = generated_run(name), evaluation()
+    run, evaluated = generated_run(name), evaluation()
     settings = build_recipe({"n_prompts": 12, "filters": "empty,identical,repetition_loop"} | (recipe or {}))
     run.record(recipe=settings.model_dump(mode="json"), trained="dpo", model=f"{settings.model}@1")
     _write_training(run, seconds)
-    metrics = made.metrics.model_copy(update=changes)
+    metrics = evaluated.metrics.model_copy(update=changes)
     if judge:
         seats = (metrics.seats[0].model_copy(update={"judge": judge}), *metrics.seats[1:])
         metrics = metrics.model_copy(update={"seats": seats})
     write_record(run.path("metrics.json"), metrics)
-    write_json(run.path("calibration.json"), [one.model_dump(mode="json") for one in made.calibrations])
-    write_json(run.path("arms.json"), [arm.model_dump() for arm in made.arms])
-    write_rows(run.path("items.jsonl"), made.suites.items)
-    write_rows(run.path("answers.jsonl"), made.answers)
+    write_json(run.path("calibration.json"), [one.model_dump(mode="json") for one in evaluated.calibrations])
+    write_json(run.path("arms.json"), [arm.model_dump() for arm in evaluated.arms])
+    write_rows(run.path("items.jsonl"), evaluated.suites.items)
+    write_rows(run.path("answers.jsonl"), evaluated.answers)
     write_ledger(run, evaluate={"tokens_in": 90_000, "tokens_out": 9_000, "seconds": 120.0})
     return run
 

@@ -1,14 +1,13 @@
 """The report and the comparison of runs: everything escaped,
 nothing from outside, no number that is not in a file, and no claim by a judge below the bar."""
 import functools
-import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.files import read_json, write_json, write_rows
+from contemplative_cai.core.files import read_json, read_record, write_json, write_rows
 from contemplative_cai.core.journal import Ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
@@ -37,6 +36,7 @@ from contemplative_cai.report.compare import (
     stage_of,
     write_comparison,
 )
+from contemplative_cai.report.page import Headline
 from contemplative_cai.report.report import report_page, side_by_side, write_report
 from contemplative_cai.report.summary import collect, headline, limits
 
@@ -239,7 +239,7 @@ def test_every_stage_of_a_run_has_a_report(generated, step):
             and (cards["Primary outcome"] == "not yet") == (step != "evaluated"))
     assert (("Declared claims" in page) == (step == "evaluated") == ("### Declared claims" in markdown)
             and "What this run does not show" in page)
-    assert [list(row) for row in headline(collect(generated))] == read_json(generated.path("headline.json"), list)
+    assert tuple(headline(collect(generated))) == read_record(generated.path("headline.json"), Headline).figures
 
 
 def test_every_number_of_the_headline_is_in_the_metrics(evaluated):
@@ -428,4 +428,4 @@ def test_a_ledger_is_added_up_by_step_and_nothing_is_invented():
 def test_the_line_of_a_run_shows_the_primary_outcome(evaluated, capsys):
     write_report(evaluated)
     assert main(["runs"]) == 0 and "primary outcome" in (out := capsys.readouterr().out) and "−0.4" in out
-    assert json.loads(evaluated.path("headline.json").read_text())[1][0] == "Primary outcome"
+    assert read_record(evaluated.path("headline.json"), Headline).figures[1].what == "Primary outcome"
