@@ -12,7 +12,7 @@ __all__ = ['SECTIONS', 'NOT_RECIPES', 'Recipe', 'build_recipe', 'section_of', 'm
 from pathlib import Path
 from typing import Any
 
-from .project import did_you_mean, project_root, read_config, read_text, read_value, read_yaml
+from .project import LARGEST_BY_HAND, did_you_mean, project_root, read_config, read_text, read_value, read_yaml
 from .schema import InputError
 from .sections import ARMS, BALANCED, FILTERS, FINDINGS, JUDGES, LOSSES, NORMALISED, TRACKERS
 from .sections import Count, EvaluationKeys, FilterKeys, MethodKeys, ModelKeys, Names, PromptKeys
@@ -92,7 +92,7 @@ def load_recipe(name: str,  # a recipe's name, or a path to a .yaml file
                 ) -> Recipe:
     "The recipe `name` with `overrides`; raises `InputError` listing every problem."
     if name.endswith((".yaml", ".yml")):
-        values = read_yaml(read_text(Path(name)), name)
+        values = read_yaml(read_text(Path(name), LARGEST_BY_HAND), name)
     elif name in recipe_names(): values = read_config(name)
     else: raise InputError(f"unknown recipe '{name}'; {did_you_mean(name, recipe_names())}")
     recipe = build_recipe(values | (overrides or {}), f"recipe {name}")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from .foreign import one_line
 from .files import FileRecord, write_record
 from .run import Run
 
@@ -101,7 +102,7 @@ class Progress:
 def text_table(rows: Sequence[Sequence],  # of cells; the first row is the header
                ) -> str:
     "Rows in columns, numbers to the right."
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else one_line(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     numeric = [all(isinstance(row[i], int) for row in rows[1:]) for i in range(len(cells[0]))]
     return "\n".join("  ".join(text.rjust(width) if right else text.ljust(width)

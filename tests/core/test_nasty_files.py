@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from contemplative_cai.command.builder import WORKED_EXAMPLE_FIELDS, Draft
 from contemplative_cai.command.commands import main
 from contemplative_cai.command.lint import diff_constitutions, lint_file, show_text
+from contemplative_cai.core.foreign import visible
 from contemplative_cai.core.recipe import Source
 from contemplative_cai.core.schema import InputError, Prompt
 from contemplative_cai.inputs.constitution import (
@@ -390,11 +391,11 @@ def test_names_that_are_no_files(tmp_path):
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
     os.mkfifo(tmp_path / "pipe.csv")
     for name in ("folder.csv", "loop.csv", "gone.csv", "pipe.csv", "missing.csv", "nul\0.csv"):
-        refused(lambda name=name: read_prompts(tmp_path / name), name)
-        refused(lambda name=name: load_prompts(str(tmp_path / name)), name)
+        refused(lambda name=name: read_prompts(tmp_path / name), visible(name))
+        refused(lambda name=name: load_prompts(str(tmp_path / name)), visible(name))
     for name in ("folder", "loop", "gone"): (tmp_path / f"{name}.csv").rename(tmp_path / f"{name}.md")
     for name in ("folder.md", "loop.md", "gone.md", "missing.md", "nul\0.md"):
-        refused(lambda name=name: load_constitution(str(tmp_path / name)), name)
+        refused(lambda name=name: load_constitution(str(tmp_path / name)), visible(name))
     for name in ("missing.json", "."): refused(lambda name=name: read_split(tmp_path / name), str(tmp_path))
 
 

@@ -47,6 +47,7 @@ WRITTEN = {
 CONTRADICTIONS = {
     "_endpoint_has_an_address": ({"engine": "endpoint"}, "engine: endpoint needs base_url"),
     "_address_has_an_endpoint": ({"base_url": "http://127.0.0.1:1/v1", "engine": "vllm"}, "engine is 'vllm'"),
+    "_key_is_in_a_variable": ({"api_key_env": "k3y-0f-0urs"}, "the name of an environment variable"),
     "_critiques_have_verdicts": ({"critique_samples": 3}, "critique_method is 'free'"),
     "_critiques_differ": ({"critique_samples": 3, "critique_method": "verdict", "temperature": 0}, "all the same"),
     "_best_of_has_a_choice": ({"revision_method": "best_of"}, "needs revision_samples of 2 or more"),
