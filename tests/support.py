@@ -1,6 +1,9 @@
 """What several tests need: a scripted model, a look into a journal, patience, prompts in the shape of a benchmark."""
+import re
+import signal
 import sqlite3
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from contemplative_cai.core.schema import Message
@@ -87,3 +90,21 @@ def contents(folder: Path) -> dict:
 TRAIN = ("from contemplative_cai.core.recipe import build_recipe; from contemplative_cai.core.run import open_run; "
          "from contemplative_cai.training.train import train; import json, sys; "
          "train(open_run('demo'), build_recipe(json.loads(sys.argv[1])))")
+
+
+@contextmanager
+def within(seconds):
+    "A test that hangs fails."
+    def ring(*_): raise AssertionError(f"took more than {seconds} s")
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try: yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def clean(text: str) -> bool:
+    "Whether a text has nothing in it that moves a terminal's cursor or turns its letters round."
+    return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
+                         re.sub(r"\x1b\[[0-9;]*m", "", text))

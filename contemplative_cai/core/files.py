@@ -114,6 +114,7 @@ class FileRecord(Record):
     "What a JSON file of a run's folder holds."
     # the field that takes the whole of a file without a version; empty: such files have the same fields
     wraps: ClassVar[str] = ""
+    may_be_empty: ClassVar[bool] = True  # an object without a key is a file of this kind
     schema_version: int = Field(1, ge=1, repr=False)  # of the file's shape; the default is the newest there is
 
     @classmethod
@@ -147,6 +148,7 @@ def check_record(value: Any,  # what a JSON file held
     if isinstance(value, dict) and type(came := value.get("schema_version")) is int and came > newest:
         raise InputError(f"{path}: 'schema_version' {came} is of a newer contemplative_cai; "
                          f"this one reads up to {newest}; install the version that wrote it, or take another run")
+    if not kind.may_be_empty and value == {}: raise InputError(f"{path}: expected keys, and it has none; {_REMEDY}")
     try: return kind.model_validate(value)
     except ValidationError as error:
         misfits = [f"{path}: {_misfit(item)}; {_REMEDY}" for item in error.errors(include_url=False)[:5]]
@@ -229,5 +231,10 @@ def readable_rows(path: Path,  # a log of what people did; a missing one has no 
 def read_lines(path: Path,  # a log that a training writes as it goes
                ) -> list[dict]:
     "Its lines; a last line without an end is not one, and a file that is not there has none."
-    return ([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            if path.exists() else [])
+    if not path.exists(): return []
+    try: rows = [json.loads(line) for line in read_text(path, LARGEST_LOG).splitlines() if line.endswith("}")]
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError): raise
+        raise InputError(f"{path}: not the log of a training ({brief(error, 200)}); {_REMEDY}") from None
+    if all(isinstance(row, dict) for row in rows): return rows
+    raise InputError(f"{path}: expected an object a line; {_REMEDY}")

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import ConfigDict
 
 from .files import FileRecord, check_record, read_json, read_record, write_json
+from .foreign import quote
 from .project import runs_root
 from .schema import InputError, Record
 
@@ -47,6 +48,7 @@ class StepEntry(Record):
 class Manifest(FileRecord):
     "`run.json`: what a run is made of; steps may keep more here than is named."
     model_config = ConfigDict(extra="allow")
+    may_be_empty: ClassVar[bool] = False  # a run that has lost its recipe is not one with the default recipe
     run: str | None = None
     recipe_name: str | None = None
     recipe: dict[str, Any] = {}  # as resolved; empty: no step has begun
@@ -116,7 +118,7 @@ def check_run_name(name: str,  # as the user typed it
                    ) -> None:
     "Raises `InputError` for a name that is not a plain folder name."
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(f"run name {name!r}: expected letters, digits, '.', '_' and '-', "
+        raise InputError(f"run name {quote(name)}: expected letters, digits, '.', '_' and '-', "
                          "beginning with a letter or digit, at most 100 characters")
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040011

@@ -1,16 +1,13 @@
 """Bad inputs made from what each key may be, at every entry: refused in a line, or taken; nothing worse."""
 import gzip
 import os
-import re
-import signal
 import types
 import typing
-from contextlib import contextmanager
 
 import annotated_types as bounds
 import pytest
 import yaml
-from support import contents
+from support import clean, contents, within
 
 from contemplative_cai.command import commands, pipeline
 from contemplative_cai.core.recipe import Recipe
@@ -73,18 +70,6 @@ def misfits(name: str) -> list:
     return wrong + beyond(name)
 
 
-@contextmanager
-def within(seconds):
-    "A test that hangs fails."
-    def ring(*_): raise AssertionError(f"took more than {seconds} s")
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try: yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     "Runs and caches of these tests are in the test's own folder, and no kernel is ever started."
@@ -107,12 +92,6 @@ def dry(tmp_path, capfd):
         assert clean(printed) and clean(said), repr(said[:500])
         return status, said
     return check
-
-
-def clean(text: str) -> bool:
-    "Whether a text has nothing in it that moves a terminal's cursor or turns its letters round."
-    return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
-                         re.sub(r"\x1b\[[0-9;]*m", "", text))
 
 
 def recipe_file(folder, values: dict):

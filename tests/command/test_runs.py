@@ -32,7 +32,8 @@ GARBAGE = {
     "cut": b'{"run": "mine",\n "recipe": {', "empty": b"", "utf-16": b"\xff\xfe{\0}\0", "zeros": b"\0" * 300,
     "list": b"[]\n", "null": b"null\n", "steps": b'{"steps": []}', "entry": b'{"steps": {"train": "done"}}',
     "no status": b'{"steps": {"train": {"started": "now"}}}', "recipe": b'{"recipe": [1]}',
-    "name": b'{"recipe_name": 3}', "twice": b'{"run": "a", "run": "b"}', "newer": b'{"schema_version": 2}',
+    "name": b'{"recipe_name": 3}', "no keys": b"{}",
+    "twice": b'{"run": "a", "run": "b"}', "newer": b'{"schema_version": 2}',
     "deep": b"[" * 100_000,
 }
 
