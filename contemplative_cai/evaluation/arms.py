@@ -107,7 +107,8 @@ def _check_trained_on(place: Path, recipe: Recipe, name: str) -> None:
     "Refuse an adapter of this project that was trained on another model."
     stage = place.parent / "stage.json"
     if not stage.is_file(): return
-    model = read_json(stage).get("recipe", {}).get("model")
+    prepared = read_json(stage).get("recipe")
+    model = prepared.get("model") if isinstance(prepared, dict) else None
     if model != recipe.model:
         raise InputError(f"arm '{name}': the adapter in {place} was trained on '{model}', "
                          f"this recipe's model is '{recipe.model}'; name the merged model instead (merge: "
@@ -126,7 +127,7 @@ def _placed(name: str, description: str, path: str, recipe: Recipe) -> Arm:
     raise InputError(f"arm '{name}': '{path}' holds neither an adapter (adapter_config.json) "
                      f"nor a model (config.json), and is no model's name; {did_you_mean(path, list(model_specs()))}")
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #5d20b253
 def read_arm(text: str,  # NAME=PATH
              recipe: Recipe,  # whose model an adapter goes on
              ) -> Arm:
@@ -137,7 +138,7 @@ def read_arm(text: str,  # NAME=PATH
                          "a name has letters, digits, '_' and '-'")
     return _placed(name, f"as it is in {path}", path, recipe)
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #2e4361ee
 def standard_arms(recipe: Recipe,
                   run: Run,  # whose training is compared
                   more: Sequence[str] = (),  # further ones, NAME=PATH
@@ -154,7 +155,7 @@ def standard_arms(recipe: Recipe,
     if twice: raise InputError(f"two arms are called '{twice[0]}'; give the further one another name")
     return arms
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #0c9b9d92
 def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
     "The model under the constitution as a system prompt, and under a careful one of the same length."
     if not {"prompted", "careful"} & set(wanted): return []
@@ -165,7 +166,7 @@ def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
                 system=fit_length(arm_prompt("careful"), count(system), count))]
     return [arm for arm in told if arm.name in wanted]
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #7c197f9e
 def recipe_arms(recipe: Recipe,
                 run: Run,  # whose training is compared
                 ) -> tuple[Arm, ...]:
@@ -233,7 +234,7 @@ def _probe(opened: OpenArm, base: float | ModelCallError) -> Probed:
         return Probed(**known, nats=_likelihood(opened) - base)
     except ModelCallError as error: return Probed(**known, nats=None, note=str(error))
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #43b91ff0
 def refuse_same(probed: Sequence[Probed],  # the arms, base first
                 ) -> None:
     "Raises `InputError` for arms that are one and the same."
@@ -247,7 +248,7 @@ def refuse_same(probed: Sequence[Probed],  # the arms, base first
                  for p in dead]
     if problems: raise InputError(*problems)
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #8275fd7d
 def _bare(recipe: Recipe) -> float:
     "The reply's log-probability in a model that never had an adapter."
     with open_llm(recipe) as llm: return llm.logprobs([ASKED], [REPLY])[0].total
@@ -268,7 +269,7 @@ def _signature(recipe: Recipe, opened: dict[str, OpenArm]) -> list:
     "What the probe depends on."
     return [[name, o.llm.key, digest(o.arm.system)] for name, o in opened.items()]
 
-
+# %% ../../nbs/08_evaluation/04_arms.ipynb #7a112d6a
 def probe_arms(recipe: Recipe,
                run: Run,  # whose manifest remembers
                opened: dict[str, OpenArm],  # from `open_arms`, nothing asked yet; base first

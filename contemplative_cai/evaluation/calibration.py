@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['LEAST_AUC', 'MOST_FLIPS', 'MOST_UNREAD', 'LEAST_LABELS', 'UNCALIBRATED', 'Figure', 'auc', 'quadratic_kappa',
-           'Measured', 'Calibration', 'Calibrations', 'calibrated', 'warning', 'calibration_pairs', 'calibrate',
-           'shown_figure', 'calibration_rows', 'calibration_table', 'calibration_figure', 'measure_judge',
-           'measure_detector']
+           'Measured', 'Calibration', 'RememberedCalibration', 'Calibrations', 'calibrated', 'warning',
+           'calibration_pairs', 'calibrate', 'shown_figure', 'calibration_rows', 'calibration_table',
+           'calibration_figure', 'measure_judge', 'measure_detector']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from ..core.files import FileRecord, read_json, write_json
+from ..core.files import FileRecord, read_record, write_record
 from ..core.project import did_you_mean
 from ..core.run import Run
 from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric, Verdict, digest
@@ -44,7 +44,7 @@ def auc(labels: Sequence[float],  # 0 or 1; others are left out
     ones, zeros = int((truth == 1).sum()), int((truth == 0).sum())
     return float((ranks[truth == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros)) if ones and zeros else None
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #1c93b2b3
 def quadratic_kappa(labels: Sequence[float],  # ordinal, evenly spaced
                     values: Sequence[float],  # of the judge, on the same scale
                     ) -> float | None:
@@ -56,7 +56,7 @@ def quadratic_kappa(labels: Sequence[float],  # ordinal, evenly spaced
     chance = truth.var() + given.var() + (truth.mean() - given.mean()) ** 2
     return float(1 - ((truth - given) ** 2).mean() / chance) if chance > 0 else None
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #dc46dbdf
 def _bootstrapped(statistic: Callable, columns: Sequence[Sequence[float]], clusters: Sequence[str], resamples: int,
                   seed: int, why: str) -> Figure:
     "The statistic of the columns with its percentile interval, clusters drawn with replacement."
@@ -112,7 +112,7 @@ class Measured(Record):
                 *([f"{self.unread:.0%} could not be read, at most {MOST_UNREAD:.0%} is allowed"]
                   if self.unread > MOST_UNREAD else []))
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #7efcfa2b
 class Calibration(Record):
     "How a judge does on the labelled answers, criterion by criterion."
     judge: str
@@ -121,12 +121,18 @@ class Calibration(Record):
     criteria: tuple[Measured, ...]  # in the rubric's order, then its groups
 
 
+class RememberedCalibration(FileRecord):
+    "A calibration in the cache, where a judge is remembered."
+    wraps: ClassVar[str] = "calibration"
+    calibration: Calibration
+
+
 class Calibrations(FileRecord):
     "`calibration.json`: how each judge of a run does."
     wraps: ClassVar[str] = "calibrations"
     calibrations: tuple[Calibration, ...]
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #5b856bf4
 def _measured(report: Calibration, criterion: str) -> Measured:
     "The criterion's row."
     row = next((row for row in report.criteria if row.criterion == criterion), None)
@@ -169,7 +175,7 @@ def _row(item: Labelled) -> tuple[Prompt, Answer]:
     return prompt, Answer(arm=item.id, prompt_id=prompt.id, source="calibration", text=item.answer,
                           model="written for the project")
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #564469e0
 def _judged(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | None) -> dict[str, list[_Case]]:
     "Cases of single answers by criterion; answers with the same labels are asked about together."
     cases: dict[str, list[_Case]] = {}
@@ -185,7 +191,7 @@ def _judged(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | N
                                                                 verdict=next(verdicts), words=_words(item.answer)))
     return cases
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #39d31272
 def calibration_pairs(rows: Sequence[Labelled],  # labelled answers
                       criterion: str,  # by whose label
                       ) -> list[tuple[Labelled, Labelled]]:
@@ -194,7 +200,7 @@ def calibration_pairs(rows: Sequence[Labelled],  # labelled answers
               if one.prompt == other.prompt and one.labels.get(criterion) == 1 and other.labels.get(criterion) == 0]
     return [(one, other) if int(digest([one.id, other.id], 8), 16) % 2 else (other, one) for one, other in better]
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #364764f2
 def _compared(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | None) -> dict[str, list[_Case]]:
     "Cases of pairs by criterion; the label is 1 when the second is better."
     cases = {}
@@ -206,7 +212,7 @@ def _compared(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run |
                                for (first, second), verdict in zip(pairs, verdicts, strict=True)]
     return cases
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #ba6afa67
 def _pooled(parts: list[_Case]) -> _Case:
     "The sub-questions of one answer as one case: means of what was read and of the labels."
     def mean(values): return sum(values) / len(values) if values else None
@@ -219,7 +225,7 @@ def _pooled(parts: list[_Case]) -> _Case:
     return parts[0].model_copy(update={"label": 1.0 if label >= 0.75 else 0.0 if label <= 0.25 else 0.5,
                                        "verdict": verdict})
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #566a7f1e
 def _grouped(rubric: Rubric, cases: dict[str, list[_Case]]) -> dict[str, list[_Case]]:
     "Cases of groups: for each answer its sub-questions pooled."
     groups: dict[str, dict[str, list[_Case]]] = {}
@@ -241,14 +247,14 @@ def _reversed(case: _Case) -> _Case:
         "verdict": v.model_copy(update={"value": other(v.value), "direct": other(v.direct), "turned": other(v.turned)}),
     })
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #2388e251
 def _share(count: int, total: int) -> Figure:
     "A share with Wilson's interval."
     interval = share_interval(count, total)
     if interval is None: return Figure(undefined="nothing was read")
     return Figure(value=count / total, low=interval[0], high=interval[1])
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #5867b717
 def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measured:
     "All figures of one criterion."
     read, scored = ([case for case in cases if case.verdict.direct is not None],
@@ -267,7 +273,7 @@ def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measur
                     unscored=_share(len(cases) - len(scored), len(cases)), unread=1 - len(read) / len(cases),
                     auc_length=auc([case.label for case in cases], [case.words for case in cases]))
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #7229706e
 def calibrate(judge: Judge,  # who is measured
               rubric: Rubric,  # by what
               rows: Sequence[Labelled],  # answers whose quality is known
@@ -298,7 +304,7 @@ def shown_figure(figure: Figure,  # what to show
     return (f"{figure.value:.{digits}f}"
             + (f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if figure.low is not None else ""))
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #c172ff10
 def calibration_rows(report: Calibration,  # of a judge
                      ) -> list[dict[str, str]]:
     "One row a criterion, every cell a text."
@@ -315,7 +321,7 @@ def calibration_rows(report: Calibration,  # of a judge
         "bar": UNCALIBRATED if row.shortcomings else "above",
     } for row in report.criteria]
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #47e144cf
 def calibration_table(report: Calibration,  # of a judge
                       ) -> str:
     "The rows as a Markdown table, under the warning where one is due."
@@ -325,7 +331,7 @@ def calibration_table(report: Calibration,  # of a judge
     return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers}", "",
                       *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
 
-
+# %% ../../nbs/08_evaluation/03_calibration.ipynb #d532ab89
 def calibration_figure(report: Calibration,  # of a judge
                        ):
     "AUC in both ways of asking with 95 % intervals, one line a criterion, against the bar."
@@ -354,21 +360,20 @@ def calibration_figure(report: Calibration,  # of a judge
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000012
 def measure_judge(judge: Judge,  # who is measured
-            rubric: Rubric,  # by what
-            run: Run | None = None,  # whose progress to show
-            ) -> Calibration:
+                  rubric: Rubric,  # by what
+                  run: Run | None = None,  # whose progress to show
+                  ) -> Calibration:
     "The judge's calibration, from the cache where it was measured before."
     rows = [row for row in load_calibration() if set(row.labels) & {c.id for c in rubric.criteria}]
     path = (cache_folder() / "calibration"
             / f"{digest([judge.name, rubric.digest, [row.model_dump() for row in rows]], 24)}.json")
-    if path.is_file(): return Calibration(**read_json(path))
+    if path.is_file(): return read_record(path, RememberedCalibration).calibration
     if run:
         print((f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; "
                "it is remembered for later runs"),
               flush=True)
     calibration = calibrate(judge, rubric, rows, run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, calibration.model_dump(mode="json"))
+    write_record(path, RememberedCalibration(calibration=calibration))
     return calibration
 
 

@@ -88,7 +88,7 @@ def _drawn(name: str, recipe: Recipe, learned: dict, n: int | None,
     except InputError as error: return PromptSet(name=name, prompts=(), missing=error.problems[0])
     return held_back(name, pool_prompts(name, hazards).prompts[0], learned, n, recipe.seed)
 
-
+# %% ../../nbs/08_evaluation/06_questions.ipynb #dbf2fbba
 def safety_prompts(recipe: Recipe,
                    run: Run | None = None,  # whose split counts
                    n: int | None = None,  # how many to draw; None: all
@@ -143,7 +143,7 @@ class Item(Record):
     wrapper: str | None = None  # robustness
     system: str | None = None  # robustness: name of the system prompt
 
-
+# %% ../../nbs/08_evaluation/06_questions.ipynb #eafa2d34
 @dataclass(frozen=True)
 class Suites:
     "Everything an evaluation asks."
@@ -154,7 +154,7 @@ class Suites:
     @property
     def prompts(self) -> list[Prompt]:
         "Every prompt once: of the sets, then of the attempts."
-        plain = [prompt for found in self.sets.values() for prompt in found.prompts]
+        plain = [prompt for part in self.sets.values() for prompt in part.prompts]
         return list({prompt.id: prompt for prompt in [*plain, *(attempt.prompt for attempt in self.attempts)]}.values())
 
     @property
@@ -164,17 +164,17 @@ class Suites:
             return Item(set=name, prompt_id=prompt.id, cluster=self.clusters[more.get("parent") or prompt.id],
                         source=prompt.source, **prompt.model_dump(include={"hazard", "persona", "principle"}), **more)
         plain = [item(name, prompt)
-                 for name, found in self.sets.items() if name != "robustness" for prompt in found.prompts]
+                 for name, part in self.sets.items() if name != "robustness" for prompt in part.prompts]
         return plain + [item("robustness", attempt.prompt, parent=attempt.parent, wrapper=attempt.wrapper,
                              system=attempt.system)
                         for attempt in self.attempts]
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #00000010
-def _refusal_sets(found: dict[str, PromptSet]) -> dict[str, PromptSet]:
+def _refusal_sets(parts: dict[str, PromptSet]) -> dict[str, PromptSet]:
     "XSTest and the twins, divided by whether answering is right."
-    prompts = [prompt for one in found.values() for prompt in one.prompts]
-    learned, missing = (tuple(id for one in found.values() for id in one.learned),
-                        "; ".join(one.missing for one in found.values() if one.missing))
+    prompts = [prompt for one in parts.values() for prompt in one.prompts]
+    learned, missing = (tuple(id for one in parts.values() for id in one.learned),
+                        "; ".join(one.missing for one in parts.values() if one.missing))
     def half(name):
         return PromptSet(name=name, prompts=tuple(prompt for prompt in prompts if prompt.label == name),
                          learned=learned if name == "safe" else (), missing=missing)
@@ -194,7 +194,13 @@ def _robust_set(safety: PromptSet, other: Sequence[Prompt], n: int, seed: int) -
     return PromptSet(name="robustness", prompts=tuple(sample_prompts(list(pool), min(n, len(pool)), seed)),
                      missing=note)
 
+# %% ../../nbs/08_evaluation/06_questions.ipynb #46d1907f
+def _clusters(prompts: Sequence[Prompt]) -> dict[str, str]:
+    "Prompt id to the id of the first prompt that says nearly the same."
+    once = list({prompt.id: prompt for prompt in prompts}.values())
+    return {once[i].id: once[group[0]].id for group in near_groups([[prompt.text] for prompt in once]) for i in group}
 
+# %% ../../nbs/08_evaluation/06_questions.ipynb #5db7119c
 def evaluation_suites(run: Run,  # a run that has generated
                       recipe: Recipe,  # how many of what
                       arms: Sequence[Arm] = (),  # whose training counts as learned
@@ -213,10 +219,4 @@ def evaluation_suites(run: Run,  # a run that has generated
              else ())
     sets = {"contemplative": PromptSet(name="contemplative", prompts=tuple(contemplative)), "safety": safety, **halves,
             "helpful": _helpful_set(benign, recipe.n_helpful, recipe.seed), "robustness": robust}
-    return Suites(sets, tried, _clusters([prompt for found in sets.values() for prompt in found.prompts]))
-
-
-def _clusters(prompts: Sequence[Prompt]) -> dict[str, str]:
-    "Prompt id to the id of the first prompt that says nearly the same."
-    once = list({prompt.id: prompt for prompt in prompts}.values())
-    return {once[i].id: once[group[0]].id for group in near_groups([[prompt.text] for prompt in once]) for i in group}
+    return Suites(sets, tried, _clusters([prompt for part in sets.values() for prompt in part.prompts]))

@@ -7,15 +7,21 @@ from contemplative_cai.core.run import Manifest, Setup, open_run, read_manifest,
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.core.terminal import Standing
 from contemplative_cai.evaluation.arms import ArmsFile
-from contemplative_cai.evaluation.calibration import Calibrations
+from contemplative_cai.evaluation.calibration import Calibrations, RememberedCalibration
 from contemplative_cai.inputs.draw import Leakage
 from contemplative_cai.inputs.split import Split
 from contemplative_cai.pairs.health import Health, health
+from contemplative_cai.report.page import Headline
 from contemplative_cai.training.checkpoints import PartAccuracy, Training
 from contemplative_cai.training.heldout import PreferenceAccuracy
 
 ESTIMATE = {"n": 8, "clusters": 2, "mean": 0.25, "undefined": "2 independent units, at least 5 are needed"}
 MEASURED = {"value": None, "low": None, "high": None, "undefined": "nothing was read"}
+CALIBRATION = {"judge": "detector", "rubric": "surface", "answers": "x", "criteria": [
+    {"criterion": "refusal", "n": 1, "yes": 0, "no": 1, "prompts": 1, "auc_direct": MEASURED,
+     "auc_turned": MEASURED, "flip_rate": MEASURED, "kappa": MEASURED, "unscored": MEASURED, "unread": 1.0,
+     "auc_length": None},
+]}
 # what each file held before it had a schema version
 BEFORE = {
     Manifest: {"run": "old", "recipe_name": "smoke", "recipe": {"seed": 0}, "surroundings": {"commit": None},
@@ -42,11 +48,8 @@ BEFORE = {
                          "likelihood": {"base": 0.4, "tuned": 0.4, "difference": ESTIMATE}},
     Health: health([]).model_dump(mode="json", exclude={"schema_version"}),
     ArmsFile: [{"name": "base", "description": "the model as it came", "system": None, "adapter": None, "model": None}],
-    Calibrations: [{"judge": "detector", "rubric": "surface", "answers": "x", "criteria": [
-        {"criterion": "refusal", "n": 1, "yes": 0, "no": 1, "prompts": 1, "auc_direct": MEASURED,
-         "auc_turned": MEASURED, "flip_rate": MEASURED, "kappa": MEASURED, "unscored": MEASURED, "unread": 1.0,
-         "auc_length": None},
-    ]}],
+    Calibrations: [CALIBRATION], RememberedCalibration: CALIBRATION,
+    Headline: [["Pairs kept", "9 of 10", "one was cut off", "pairs.jsonl"]],
 }
 kinds = pytest.mark.parametrize("kind", BEFORE, ids=lambda kind: kind.__name__)
 
