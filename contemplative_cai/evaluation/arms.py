@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ..core.files import FileRecord, read_json, write_record
+from ..core.files import FileRecord, read_record, write_record
 from ..core.journal import Journal
 from ..core.project import did_you_mean
 from ..core.recipe import ARMS, Recipe
@@ -31,6 +31,7 @@ from ..models.catalog import model_spec, model_specs
 from ..models.choose import choose_engine, open_llm
 from ..models.llm import LLM, CallFailed, Completion, ModelCallError, Sampling
 from ..models.weights import load_tokenizer
+from ..training.checkpoints import PreparedStage
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000004
 class Arm(Record):
@@ -107,8 +108,7 @@ def _check_trained_on(place: Path, recipe: Recipe, name: str) -> None:
     "Refuse an adapter of this project that was trained on another model."
     stage = place.parent / "stage.json"
     if not stage.is_file(): return
-    prepared = read_json(stage).get("recipe")
-    model = prepared.get("model") if isinstance(prepared, dict) else None
+    model = read_record(stage, PreparedStage).recipe.get("model")
     if model != recipe.model:
         raise InputError(f"arm '{name}': the adapter in {place} was trained on '{model}', "
                          f"this recipe's model is '{recipe.model}'; name the merged model instead (merge: "

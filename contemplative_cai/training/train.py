@@ -15,17 +15,18 @@ import sys
 import time
 from pathlib import Path
 
-from ..core.files import read_json, write_json, write_record, write_rows, write_text
+from ..core.files import read_json, read_record, write_record, write_rows, write_text
 from ..core.journal import write_ledger
 from ..core.project import did_you_mean, is_there, project_root, read_text, read_yaml
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run, trained_place
-from ..core.schema import InputError, Message
+from ..core.schema import InputError
 from ..inputs.draw import Drawn
 from ..models.catalog import model_spec
 from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 from ..pairs.make import load_split
-from .checkpoints import PARENT, Training, end_with_parent, latest_checkpoint, prepare_folder
+from .checkpoints import PARENT, PreparedStage, Training, end_with_parent, latest_checkpoint
+from .checkpoints import prepare_folder
 from .heldout import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .trainer import check_machine, train_stage
@@ -118,10 +119,9 @@ def main(argv: list[str],  # run, stage, folder, and where the stage before ende
     "One process of several: train a stage whose folder is prepared."
     end_with_parent()
     folder = Path(argv[2])
-    prepared = read_json(folder / "stage.json")
-    watched = [tuple(Message(**turn) for turn in turns) for turns in prepared["watched"]]
-    train_stage(Run(argv[0], Path(prepared["run"])), build_recipe(prepared["recipe"]), argv[1], folder,
-                Path(argv[3]) if len(argv) > 3 else None, watched)
+    prepared = read_record(folder / "stage.json", PreparedStage)
+    train_stage(Run(argv[0], Path(prepared.run)), build_recipe(prepared.recipe), argv[1], folder,
+                Path(argv[3]) if len(argv) > 3 else None, prepared.watched)
     return 0
 
 # %% ../../nbs/07_training/08_train.ipynb #00000006
@@ -139,8 +139,8 @@ def prepare_stage(run: Run,  # the run it belongs to
     "Write what the stage reads."
     _write_rows(folder / "rows" / "train.jsonl", stage_rows(data, stage))
     if recipe.eval_steps: _write_rows(folder / "rows" / "validation.jsonl", stage_rows(data, stage, validation=True))
-    write_json(folder / "stage.json", {"run": str(run.folder), "recipe": recipe.model_dump(mode="json"),
-                                       "watched": [[turn.model_dump() for turn in prompt] for prompt in data.watched]})
+    write_record(folder / "stage.json", PreparedStage(run=str(run.folder), recipe=recipe.model_dump(mode="json"),
+                                                      watched=tuple(map(tuple, data.watched))))
 
 # %% ../../nbs/07_training/08_train.ipynb #xef73dec
 def _losses(folder: Path) -> dict:
