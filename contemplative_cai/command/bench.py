@@ -78,7 +78,7 @@ class NaiveLLM:
             ids = torch.tensor([self._llm._encode(conversation)], device=self._llm.model.device)
             new = self._llm.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=sampling.max_tokens,
                                            do_sample=False, pad_token_id=0)[0, ids.shape[1]:]
-            completions.append(self._llm._completion(ids.shape[1], new.tolist(), 0))
+            completions.append(self._llm._completion(ids[0].tolist(), new.tolist(), 0))
         return completions
 
 # %% ../../nbs/10_command/08_bench.ipynb #b8efe939

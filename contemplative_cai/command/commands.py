@@ -23,7 +23,7 @@ from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 
 if TYPE_CHECKING:
     from contemplative_cai.command.pipeline import Plan
-    from contemplative_cai.core.run import Manifest, Run
+    from contemplative_cai.core.run import Manifest, Run, StepEntry
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000006
 _NEXT = """next:
@@ -47,7 +47,7 @@ def _init(arguments) -> int:
 def _hazard_table(table: dict[str, dict[str, int]],  # hazard to persona to prompts
                   ) -> str:
     "Prompts by hazard and persona, with a bar each."
-    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.core.terminal import table_width, text_table
     from contemplative_cai.inputs.sources import HAZARDS, hazard_of
     personas = sorted({persona for row in table.values() for persona in row})
     totals = {hazard: sum(row.values()) for hazard, row in table.items()}
@@ -58,7 +58,7 @@ def _hazard_table(table: dict[str, dict[str, int]],  # hazard to persona to prom
         counts = with_total([row.get(persona, 0) for persona in personas], totals[hazard])
         bar = "█" * max(1, round(24 * totals[hazard] / widest))
         rows.append((brief(hazard), *counts, bar, HAZARDS.get(hazard_of(hazard), "")))
-    return text_table(rows)
+    return text_table(rows, table_width())
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000000b
 def _pool_notes(facts: dict,  # from `describe_pool`
@@ -82,6 +82,9 @@ def _pool_notes(facts: dict,  # from `describe_pool`
 def _draw_counts(facts: dict, figure: Path) -> str:
     "Draw the counts into a file; returns the line that says so."
     from contemplative_cai.inputs.sources import prompts_figure
+    if figure.is_dir() or not figure.suffix:
+        raise InputError(f"--figure {figure}: expected a file to draw into, such as counts.png, found "
+                         + ("a folder" if figure.is_dir() else "a name without an ending"))
     figure.parent.mkdir(parents=True, exist_ok=True)
     title = ", ".join(name for name, _, _ in facts["sources"])
     try: prompts_figure({brief(hazard): row for hazard, row in facts["table"].items()}, title).savefig(figure)
@@ -238,30 +241,52 @@ def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
 def _runs(_) -> int:
     "`ccai runs`."
     from contemplative_cai.core.run import run_folders
-    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.core.terminal import table_width, text_table
     rows = [_run_row(name) for name in run_folders()]
     if not rows:
         print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
         return 0
     heads = ("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")
-    print(text_table([heads, *(row for row, _ in rows)]))
+    print(text_table([heads, *(row for row, _ in rows)], table_width()))
     for (name, *_), damage in rows:
         for problem in damage: print(f"! {name}: {problem}")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000021
+_COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "stopped": "yellow", "failed": "red"}
+
+
+def _failed_calls(run: "Run") -> int:
+    "Calls for pairs that have failed and were not made since."
+    from contemplative_cai.core.journal import read_ledger
+    return sum(entry.failed or 0 for stage, entry in read_ledger(run).stages.items()
+               if stage in ("respond", "critique", "revise"))
+
+
+def _standing(entry: "StepEntry | None",  # what the manifest says of a step
+              failed: int = 0,  # calls of it that have no answer
+              ) -> str:
+    "How a step stands, in words."
+    from contemplative_cai.core.run import alive
+    if entry is None: return "to do"
+    if entry.status == "running" and not alive(entry.pid):
+        return "stopped (its process is gone; run the step again to go on)"
+    if entry.status == "interrupted": return "interrupted by Ctrl-C or a signal; run the step again to go on"
+    if entry.status == "done" and failed:
+        return f"done, but {failed:,} calls failed; run the step again to make them"
+    return entry.status + (f": {entry.error}" if entry.error else "")
+
+
 def _status(arguments) -> int:
     "`ccai status RUN`."
     from contemplative_cai.core.files import read_record
-    from contemplative_cai.core.run import alive, open_run, read_manifest
-    from contemplative_cai.core.terminal import Standing, progress_line
+    from contemplative_cai.core.run import open_run, read_manifest
+    from contemplative_cai.core.terminal import Standing, coloured, progress_line
     run = open_run(arguments.run, create=False)
-    steps, progress = read_manifest(run).steps, run.path("progress.json")
+    steps, progress, failed = read_manifest(run).steps, run.path("progress.json"), _failed_calls(run)
     for name in dict.fromkeys([*ALL, *steps]):
-        entry = steps.get(name)
-        status = ("to do" if entry is None else "stopped (its process is gone; run the step again to go on)"
-                  if entry.status == "running" and not alive(entry.pid) else entry.status)
-        print(f"{name:<12} {status}" + (f": {entry.error}" if entry and entry.error else ""))
+        status = _standing(steps.get(name), failed if name in ("generate", "quickstart") else 0)
+        print(f"{name:<12} {coloured(status, _COLOURS.get(status.split(',')[0].split(' ')[0], ''))}")
     if progress.exists(): print(progress_line(read_record(progress, Standing).model_dump()))
     print(f"so far       {_cost(run)}")
     return 0
@@ -273,6 +298,9 @@ def _repair(arguments) -> int:
     from contemplative_cai.core.run import hold, open_run
     run = open_run(arguments.run, create=False)
     path = run.path("journal.sqlite")
+    if not path.exists():
+        print(f"run '{run.name}' has no {path.name} yet; nothing to repair")
+        return 0
     with hold(run):
         try: Journal(path).close()
         except InputError:
@@ -305,14 +333,15 @@ def _diff(arguments) -> int:
 
 def _compare(arguments) -> int:
     "`ccai compare RUN RUN...`."
+    from contemplative_cai.core.foreign import one_line
     from contemplative_cai.core.run import open_run
-    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.core.terminal import table_width, text_table
     from contemplative_cai.report import compare
     runs = compare.compare_runs([open_run(name, create=False) for name in arguments.runs])
     place = compare.comparison_place(runs, arguments.out)
     for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.cost_rows(runs)):
-        print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)]) + "\n")
-    for line in compare.differences_of(runs): print(f"! {line}")
+        print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)], table_width()) + "\n")
+    for line in compare.differences_of(runs): print(f"! {one_line(line)}")
     print(f"\npage: {compare.write_comparison(runs, place)}")
     return 0
 
@@ -320,13 +349,13 @@ def _compare(arguments) -> int:
 def _recipes(_) -> int:
     "`ccai recipes`."
     from contemplative_cai.core.recipe import load_recipe, recipe_names, recipe_summary
-    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.core.terminal import table_width, text_table
     from contemplative_cai.models.catalog import model_spec, model_specs
     rows = [("recipe", "model", "weights bf16", "what it is")]
     for name in recipe_names():
         model = load_recipe(name).model
         rows.append((name, model, f"{model_spec(model).memory_gb.get('bf16', 0):g} GB", recipe_summary(name)))
-    print(text_table(rows))
+    print(text_table(rows, table_width()))
     print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: "
           "about 3 GB with the embedded model.\n")
     rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
@@ -334,7 +363,7 @@ def _recipes(_) -> int:
         memory = [f"{spec.memory_gb[kind]:g} GB" if kind in spec.memory_gb else "-"
                   for kind in ("bf16", "int8", "int4")]
         rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}", *memory, spec.licence))
-    print(text_table(rows))
+    print(text_table(rows, table_width()))
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000002a
@@ -371,7 +400,7 @@ def _search(arguments) -> int:
     "`ccai search RECIPE`."
     from contemplative_cai.command.pipeline import notebook_parameters, settle
     from contemplative_cai.core.run import hold, open_run
-    from contemplative_cai.core.terminal import text_table
+    from contemplative_cai.core.terminal import table_width, text_table
     from contemplative_cai.training.search import read_space, search
     run = open_run(arguments.run or notebook_parameters("train")["run"].default, create=False)
     _, recipe = settle(run.name, arguments.recipe, _overrides(arguments))
@@ -380,7 +409,7 @@ def _search(arguments) -> int:
     with hold(run):
         trials = search(run, recipe, space, arguments.trials, lambda line: print(line, file=sys.stderr, flush=True))
     def text(value): return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
-    print(text_table([tuple(trials[0]), *(tuple(map(text, trial.values())) for trial in trials)]))
+    print(text_table([tuple(trials[0]), *(tuple(map(text, trial.values())) for trial in trials)], table_width()))
     print(f"\nbest recipe: {run.path('search', 'best.yaml')}; figure: {run.path('search', 'search.png')}"
           if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
     return 0
@@ -408,6 +437,12 @@ def _push(arguments) -> int:
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000034
+def _with_red_name(line: str) -> str:
+    "The line, its `ccai:` in red where stderr is a terminal that shows colours."
+    from contemplative_cai.core.terminal import coloured
+    return line.replace("ccai:", coloured("ccai:", "red", sys.stderr), 1)
+
+
 def _say_how_it_ended(error: BaseException,  # what a command raised
                       ) -> int:
     "Print one line a problem on stderr; returns the exit status."
@@ -422,13 +457,20 @@ def _say_how_it_ended(error: BaseException,  # what a command raised
         from contemplative_cai.command.pipeline import hush_broken_tasks
         hush_broken_tasks()
         lines = ["\nccai: interrupted; what was finished is kept, run the same command again to go on"]
-    for line in lines: print(line, file=sys.stderr)
+    for line in lines: print(_with_red_name(line), file=sys.stderr)
     return 2 if isinstance(error, (InputError, OSError)) else 1
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000036
+def _completion(arguments) -> int:
+    "`ccai completion SHELL`."
+    from contemplative_cai.command.completion import completion_script
+    print(completion_script(arguments.shell, command_parser()), end="")
+    return 0
+
+
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
-             "compare": _compare, "plan": _plan, "search": _search}
+             "compare": _compare, "plan": _plan, "search": _search, "completion": _completion}
 
 
 @contextmanager
@@ -443,13 +485,25 @@ def _terminable() -> Generator[None]:
     finally: signal.signal(signal.SIGTERM, before)
 
 # %% ../../nbs/10_command/05_commands.ipynb #43f8a122
+def _run_command(words: Sequence[str]) -> int:
+    "Read a command line and do what it says."
+    parser = command_parser()
+    if not words:
+        parser.print_help()
+        return 0
+    if not words[0].startswith("-") and words[0] not in _COMMANDS:
+        raise InputError(f"unknown command '{brief(words[0])}'; {did_you_mean(words[0], list(_COMMANDS))}")
+    arguments = parser.parse_args(words)
+    return _COMMANDS[arguments.command](arguments)
+
+
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
-    arguments = command_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         # a name that is not UTF-8 can still be printed
         if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="backslashreplace")
     with _terminable():
-        try: return _COMMANDS[arguments.command](arguments)
+        try: return _run_command(words)
         except (InputError, StepFailed, OSError, KeyboardInterrupt) as error: return _say_how_it_ended(error)

@@ -277,8 +277,22 @@ def _push_parser(commands) -> None:
     push.add_argument("--yes", action="store_true", help="really send it")
 
 # %% ../../nbs/10_command/04_parser.ipynb #00000026
+_COMPLETION_ABOUT = """Print a script that completes commands, steps and options by the Tab key."""
+_COMPLETION_ENDING = """examples:
+  ccai completion bash >> ~/.bashrc
+  ccai completion zsh >> ~/.zshrc
+  ccai completion fish > ~/.config/fish/completions/ccai.fish"""
+
+
+def _completion_parser(commands) -> None:
+    "`ccai completion`."
+    completion = _add(commands, "completion", "a script for your shell that completes what is typed after ccai",
+                      _COMPLETION_ABOUT, _COMPLETION_ENDING)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+
+
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
-           _compare_parser, _plan_parser, _search_parser)
+           _compare_parser, _plan_parser, _search_parser, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..core.project import project_root, read_config
+from ..core.project import how_to_install, project_root, read_config
 from ..core.recipe import Recipe
 from ..core.schema import InputError, digest
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
@@ -202,7 +202,7 @@ def submit(request: dict,  # from `plan`
     try: import boto3
     except ImportError:
         raise InputError("submitting to SageMaker needs boto3; install the extra: "
-                         ".venv/bin/python -m pip install -c constraints.txt -e '.[sagemaker]'") from None
+                         f"{how_to_install('sagemaker')}") from None
     from botocore.exceptions import BotoCoreError, ClientError
     bucket, prefix = _code_place(request)
     try:

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from .foreign import quote
-from .project import brief, read_text
+from .project import brief, read_content, read_text
 from .schema import InputError, Record
 
 # %% ../../nbs/01_core/04_files.ipynb #n0050000
@@ -220,7 +220,7 @@ def readable_rows(path: Path,  # a log of what people did; a missing one has no 
     rows: list[R] = []
     damage: list[str] = []
     if not path.exists(): return rows, damage
-    for number, line in enumerate(read_text(path, LARGEST_LOG).split("\n"), 1):
+    for number, line in enumerate(read_content(path, LARGEST_LOG).split(b"\n"), 1):
         if not line.strip(): continue
         try: rows.append(kind.model_validate_json(line))
         except ValidationError as error:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'NOT_LAID_OUT', 'PROJECT_PARTS', 'LARGEST_FILE', 'LARGEST_BY_HAND', 'LONGEST_NAME',
-           'MOST_NAMES', 'NOT_YAML', 'T', 'is_project', 'project_root', 'runs_root', 'notebook_path',
+           'MOST_NAMES', 'NOT_YAML', 'T', 'is_project', 'project_root', 'runs_root', 'how_to_install', 'notebook_path',
            'packaged_project', 'lay_out', 'read_content', 'read_text', 'is_there', 'brief', 'did_you_mean', 'read_yaml',
            'read_value', 'read_config', 'every']
 
@@ -48,8 +48,19 @@ def project_root() -> Path:
 
 
 def runs_root() -> Path:
-    "The folder that holds all runs."
-    return Path(os.environ.get("CCAI_RUNS") or project_root() / "runs")
+    "The folder that holds all runs, there or not yet; raises `InputError` where it is a file."
+    place = Path(os.environ.get("CCAI_RUNS") or project_root() / "runs")
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} holds no runs: expected a folder, and it is a file; set CCAI_RUNS to a folder")
+    return place
+
+
+def how_to_install(extra: str,  # of the package, such as search
+                   ) -> str:
+    "The command that installs an extra: of the package as it was installed, or of this checkout."
+    package = Path(contemplative_cai.__file__).resolve().parent
+    if (package / "project").is_dir(): return f"python -m pip install '{package.name}[{extra}]'"
+    return f".venv/bin/python -m pip install -c constraints.txt -e '.[{extra}]'"
 
 # %% ../../nbs/01_core/03_project.ipynb #00000008
 STEPS = {"setup": "00_setup", "smoke-test": "01_smoke_test", "quickstart": "02_quickstart", "generate": "03_generate",

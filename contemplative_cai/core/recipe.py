@@ -9,6 +9,7 @@ __all__ = ['SECTIONS', 'NOT_RECIPES', 'Recipe', 'build_recipe', 'section_of', 'm
            'Share', 'Source', 'Sources', 'Weights']
 
 # %% ../../nbs/01_core/09_recipe.ipynb #00000002
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def unknown_model(name: str,  # what was asked for
                   known: list[str],  # the models of configs/models.yaml
                   ) -> InputError:
     "The error for a model nobody knows."
-    return InputError(f"unknown model '{name}'; {did_you_mean(name, known)} (a folder with config.json works too)")
+    return InputError(f"unknown model '{name}'; {did_you_mean(name, known)} "
+                      "(a folder with config.json works too, and owner/name@commit of the hub)")
 
 
 def check_model(recipe: Recipe,
@@ -76,6 +78,7 @@ def check_model(recipe: Recipe,
     "Raises `InputError` for a model that is not known, unless a server knows it."
     known = read_config("models")
     if recipe.base_url or recipe.model in known or (Path(recipe.model) / "config.json").is_file(): return
+    if re.fullmatch(r"[\w.-]+/[\w.-]+@.*", recipe.model): return  # of the hub, at a commit; the catalog reads it
     raise unknown_model(recipe.model, list(known))
 
 # %% ../../nbs/01_core/09_recipe.ipynb #n0180003

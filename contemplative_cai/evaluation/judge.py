@@ -22,7 +22,7 @@ from ..core.recipe import JUDGES, Recipe
 from ..core.run import Run
 from ..core.schema import Answer, Conversation, Criterion, Dropped, InputError, Message, PreferencePair
 from ..core.schema import Prompt, Record, Rubric, Verdict, asked_text, digest
-from ..measure.text import OPENING, REFUSAL, loop, refuses
+from ..measure.text import OPENING, REFUSAL, loop, refuses, stated_verdict
 from ..models.ask import HOPELESS, ask, weigh
 from ..models.choose import open_llm
 from ..models.llm import LLM, CallFailed, Completion, Sampling
@@ -245,13 +245,10 @@ def read_reply(reply: Completion | CallFailed,  # what the judge wrote
     "The support that a reply states, or why it states none."
     if isinstance(reply, CallFailed): return _failed(reply)
     if reply.finish_reason == "length": return "the judge's reply was cut off"
-    *before, last = [line.strip() for line in reply.text.strip().splitlines() if line.strip()] or [""]
-    stated = re.findall(r"(?im)^\W*verdict\s*:", reply.text)
-    verdict = next((value for word, value in options if re.fullmatch(rf"verdict: {word}\.?", last, re.IGNORECASE)),
-                   None)
-    if verdict is None: return "the judge's last line is not a verdict"
-    if len(stated) > 1: return f"the judge gave {len(stated)} verdicts"
-    return verdict if before else "the judge gave a verdict without a reason"
+    stated = stated_verdict(reply.text, "verdict", tuple(word for word, _ in options))
+    if stated.differing: return f"the judge gave {len(stated.differing)} verdicts"
+    if stated.word is None: return "the judge's reply is not a verdict"
+    return dict(options)[stated.word] if stated.reasoned else "the judge gave a verdict without a reason before it"
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #233c31d6
 class GenerativeJudge:

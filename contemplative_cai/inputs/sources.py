@@ -21,7 +21,8 @@ from typing import Any
 from ..core.project import brief, did_you_mean, project_root
 from ..core.recipe import Source, build_recipe
 from ..core.schema import InputError, Prompt, digest
-from .tables import ENDINGS, mended, read_prompts, table_kind, table_prompts, table_schema
+from .tables import ENDINGS, ignored_parts, mended, read_prompts, table_kind, table_prompts
+from .tables import table_schema
 from ..measure.duplicates import near_groups
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes
 
@@ -331,11 +332,18 @@ def _source_title(source: Source) -> str:
     return f"{source}{folders}{part}" + (", with history" if source.history else "")
 
 
+def _ignored(source: Source) -> dict[str, int]:
+    "What was left out of the file behind a source because nothing stands in it."
+    path = source_path(source)
+    return ignored_parts(path) if path else {}
+
+
 def describe_pool(pool: Pool,  # what can be drawn
                   ) -> dict:
     """The numbers behind `ccai prompts`: `sources` (name,
     loaded, left after filters), `prompts`, `no_hazard` (prompts without one beside others with one), `table`, `mended`,
-    `left_out`, `filtered`, `repeated`, `near` (groups and members of near duplicates), `longest` (characters)."""
+    `ignored` (empty rows, and columns without a name), `left_out`, `filtered`, `repeated`,
+    `near` (groups and members of near duplicates), `longest` (characters)."""
     prompts = [prompt for part in pool.prompts for prompt in part]
     groups = [group for group in near_groups([known_by(p) for p in prompts]) if len(group) > 1]
     sources = zip(pool.sources, pool.loaded, pool.prompts)
@@ -345,6 +353,7 @@ def describe_pool(pool: Pool,  # what can be drawn
         "prompts": len(prompts),
         "table": count_prompts(prompts),
         "mended": dict(Counter(change for part in pool.loaded for prompt in part for change in mended(prompt))),
+        "ignored": dict(sum((Counter(_ignored(source)) for source in pool.sources), Counter())),
         "left_out": pool.left_out,
         "filtered": pool.filtered,
         "repeated": pool.repeated,

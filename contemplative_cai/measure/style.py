@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ..core.schema import Answer, Record, Rubric, Verdict, digest
-from .text import language, normalise
+from .text import first_words, language, normalise, text_words
 from .text import loop as circles
 
 # %% ../../nbs/02_measure/03_style.ipynb #f9d0cb65
@@ -23,7 +23,7 @@ def distinct_share(text: str,  # an answer
                    n: int,  # words in a run
                    ) -> float | None:
     "The share of runs of `n` words that are distinct; None where there is no run."
-    words = normalise(text).split()
+    words = text_words(text)
     runs = list(zip(*(words[i:] for i in range(n))))
     return len(set(runs)) / len(runs) if runs else None
 
@@ -32,7 +32,7 @@ def word_variety(text: str,  # an answer
                  window: int = WINDOW,  # words
                  ) -> float | None:
     "The mean share of distinct words over all windows; None for a text shorter than one."
-    words = normalise(text).split()
+    words = text_words(text)
     shares = [len(set(words[i:i + window])) / window for i in range(len(words) - window + 1)]
     return sum(shares) / len(shares) if shares else None
 
@@ -65,7 +65,7 @@ def opening(text: str,  # an answer
             n: int = OPENING_WORDS,  # words
             ) -> str:
     "Its first words, normalised."
-    return " ".join(normalise(text).split()[:n])
+    return first_words(text, n)
 
 # %% ../../nbs/02_measure/03_style.ipynb #22440576
 class Opening(Record):
@@ -117,7 +117,7 @@ def _english_ease(text: str) -> Number:
 
 # %% ../../nbs/02_measure/03_style.ipynb #8dd29930
 STYLE_MEASURES: dict[str, Callable[[str], Number]] = {
-    "words": lambda text: (float(len(normalise(text).split())), ""),
+    "words": lambda text: (float(len(text_words(text))), ""),
     "distinct_1": lambda text: _told(distinct_share(text, 1), "no words"),
     "distinct_2": lambda text: _told(distinct_share(text, 2), "fewer than two words"),
     "variety": lambda text: _told(word_variety(text), f"fewer than {WINDOW} words"),

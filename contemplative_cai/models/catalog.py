@@ -6,8 +6,9 @@
 __all__ = ['Shape', 'ModelSpec', 'model_specs', 'model_spec']
 
 # %% ../../nbs/04_models/01_catalog.ipynb #00000002
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -15,6 +16,7 @@ from ..core.project import read_config
 from ..core.recipe import unknown_model
 from ..core.schema import InputError
 from ..core.sections import Count, problems_of
+from .folders import config_sizes, parameter_count, read_model_json
 
 # %% ../../nbs/04_models/01_catalog.ipynb #71e4e82d
 class Shape(BaseModel):
@@ -64,10 +66,44 @@ def model_specs() -> dict[str, ModelSpec]:
     return specs
 
 # %% ../../nbs/04_models/01_catalog.ipynb #ad73fe54
-def model_spec(name: str,  # a model's name, or a folder holding one
+def _cached_config(hub_id: str, revision: str) -> Path | None:
+    "The hub's config.json of a commit, where it was downloaded before."
+    from huggingface_hub import try_to_load_from_cache
+    path = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _own_sizes(path: Path | None) -> dict[str, Any]:
+    "Shape, context, parameters and memory as a model's own files name them; raises `InputError` for a broken one."
+    if path is None: return {}
+    sizes, count = config_sizes(read_model_json(path), str(path)), parameter_count(path.parent)
+    try: shape = Shape(**{name: sizes[name] for name in Shape.model_fields})
+    except KeyError: shape = None  # not a transformer, or one whose sizes have other names
+    counted = {"parameters": count / 1e9, "memory_gb": {"bf16": 2 * count / 1e9}} if count else {}
+    return {"shape": shape, "context": sizes.get("context"), **counted}
+
+
+def _on_the_hub(name: str) -> ModelSpec | None:
+    "The spec of `owner/name@commit`; None for another kind of name."
+    match = re.fullmatch(r"([\w.-]+/([\w.-]+))@(.*)", name)
+    if match is None: return None
+    hub_id, short, revision = match.groups()
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise InputError(f"model '{name}': expected a commit of 40 hexadecimal digits after the @, found "
+                         f"'{revision}', which can point at other weights tomorrow; the model's page on the hub "
+                         "lists its commits")
+    return ModelSpec(name=short, kind="hub", hub_id=hub_id, revision=revision,
+                     **_own_sizes(_cached_config(hub_id, revision)))
+
+
+def model_spec(name: str,  # a model's name, a folder holding one, or owner/name@commit of the hub
                ) -> ModelSpec:
     "The model called `name`; raises `InputError` when there is none."
     known = model_specs()
     if name in known: return known[name]
-    if (Path(name) / "config.json").is_file(): return ModelSpec(name=Path(name).name, kind="folder", hub_id=str(name))
+    path = Path(name) / "config.json"
+    if path.is_file():
+        return ModelSpec(name=path.parent.resolve().name, kind="folder", hub_id=str(name), **_own_sizes(path))
+    hub = _on_the_hub(name)
+    if hub: return hub
     raise unknown_model(name, list(known))

@@ -8,19 +8,22 @@ __all__ = ['Choice', 'choose_engine', 'open_llm', 'keep_open']
 # %% ../../nbs/04_models/08_choose.ipynb #00000002
 import atexit
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import InputError, Record
-from .catalog import model_spec
-from .endpoint import EndpointLLM, check_served, check_url, read_key
+from .catalog import ModelSpec, model_spec
+from .chat import refuse_endless, template_notes
+from .endpoint import EndpointLLM, check_url, describe_served, read_key, served_key
 from .llm import LLM, LazyLLM
 from .local import check_adapter, load_llm
 from .vllm import VllmServer, find_vllm
-from .weights import model_key, model_source, pick_device, pick_dtype, weights_digest
+from .weights import load_tokenizer, model_key, model_source, named_ends, pick_device
+from .weights import pick_dtype, weights_digest
 
 # %% ../../nbs/04_models/08_choose.ipynb #f9d6d150
 class Choice(Record):
@@ -62,43 +65,109 @@ def _precision(recipe: Recipe) -> str:
     return pick_dtype(recipe.dtype, pick_device(recipe.device))
 
 
-def _transformers(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str]) -> LazyLLM:
+def _template_options(recipe: Recipe) -> Mapping[str, Any]:
+    return getattr(recipe, "template_options", None) or {}
+
+
+def _transformers(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str],
+                  note: Callable[[list[str]], None]) -> LazyLLM:
     "The recipe's model in this process."
-    spec = model_spec(recipe.model)
+    spec, options = model_spec(recipe.model), _template_options(recipe)
     def opening():
-        return load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization,
-                        recipe.device_map, recipe.compile)
-    return LazyLLM(model_key(spec, _precision(recipe), recipe.quantization), opening, digests)
+        llm = load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization,
+                       recipe.device_map, recipe.compile, options)
+        note(template_notes(llm.tokenizer))
+        return llm
+    return LazyLLM(model_key(spec, _precision(recipe), recipe.quantization, options), opening, digests)
 
 # %% ../../nbs/04_models/08_choose.ipynb #4b4b95bb
-def _vllm(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str], log: Path, stack: ExitStack) -> LazyLLM:
+class _TemplatedServer(VllmServer):
+    "A vllm server with a chat template of ours, where the model's own has no place for what is asked."
+    template: Path | None = None  # the file; None: the model's own
+
+    def command(self):
+        "Its command line."
+        return [*super().command(), *(["--chat-template", str(self.template)] if self.template else [])]
+
+
+def _changed_template(spec: ModelSpec, options: Mapping[str, Any], place: Path,
+                      note: Callable[[list[str]], None]) -> Path | None:
+    "The file of the model's template where it had to be changed; raises `InputError` for one that cannot be used."
+    tokenizer = load_tokenizer(spec, options)
+    refuse_endless(tokenizer, named_ends(spec, tokenizer), spec.name)
+    note(template_notes(tokenizer))
+    if not (options or template_notes(tokenizer)): return None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(tokenizer.chat_template, encoding="utf-8")
+    return place.resolve()
+
+
+def _vllm(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str], log: Path, stack: ExitStack,
+          note: Callable[[list[str]], None]) -> LazyLLM:
     "The recipe's model in a server of our own, which `stack` stops."
     if recipe.quantization != "none" or recipe.device_map != "one":
         raise InputError("quantization and device_map go with engine: transformers; take them away, or the engine")
-    spec = model_spec(recipe.model)
+    spec, options = model_spec(recipe.model), _template_options(recipe)
     (source, revision), precision = model_source(spec), _precision(recipe)
-    key = f"{model_key(spec, precision)}/vllm"
+    key = f"{model_key(spec, precision, options=options)}/vllm"
     def opening():
-        server = stack.enter_context(VllmServer(source, spec.name, log, recipe.vllm_python, precision, revision,
-                                                adapters=adapters, hidden=recipe.api_key_env))
+        server = _TemplatedServer(source, spec.name, log, recipe.vllm_python, precision, revision,
+                                  adapters=adapters, hidden=recipe.api_key_env)
+        server.template = _changed_template(spec, options, log.with_name("chat_template.jinja"), note)
+        stack.enter_context(server)
         return EndpointLLM(server.base_url, spec.name, key, {name: (name, digest) for name, digest in digests.items()},
                            recipe.api_key_env, recipe.concurrency, recipe.timeout)
     return LazyLLM(key, opening, digests)
 
+# %% ../../nbs/04_models/08_choose.ipynb #x8155012
+def _recorded_keys(run: Run) -> set[str]:
+    "Keys of the models that have answered in a run."
+    manifest = run.manifest
+    ensemble = manifest.get("ensemble")
+    return {str(key) for key in (*(manifest.get(role) for role in ("model", "critic", "reviser")),
+                                 *(ensemble.values() if isinstance(ensemble, dict) else ()))}
 
-def _endpoint(recipe: Recipe, adapters: dict[str, Path]) -> LazyLLM:
+
+def _key_at_server(recipe: Recipe, address: str, run: Run | None) -> str:
+    "What the journal calls the server's model."
+    by_name, place = f"endpoint:{recipe.model}", f"{recipe.model} at {address}"
+    if run and by_name in _recorded_keys(run): return by_name
+    known = (run.manifest.get("served") or {}) if run else {}
+    try: key = describe_served(address, recipe.model, recipe.api_key_env).key
+    except InputError:  # the first question raises it again, if there is one to ask
+        return known.get(place) or served_key(address, recipe.model)
+    if run and known.get(place) != key: run.record(served=known | {place: key})
+    return key
+
+
+def _endpoint(recipe: Recipe, adapters: dict[str, Path], run: Run | None) -> LazyLLM:
     "The model a server knows by the recipe's name for it."
     if adapters:
         raise InputError(f"the server at base_url does not have this run's adapter ({', '.join(adapters)}); "
                          "evaluate with engine: transformers or vllm, and a model whose weights are here")
+    if _template_options(recipe):
+        raise InputError("template_options go with engine: transformers or vllm, which know the chat template; "
+                         "take them away, or base_url")
     address = check_url(recipe.base_url or "")
+    key = _key_at_server(recipe, address, run)
     def opening():
-        check_served(address, recipe.model, recipe.api_key_env)
-        return EndpointLLM(address, recipe.model, None, None, recipe.api_key_env, recipe.concurrency,
-                           recipe.timeout)
-    return LazyLLM(f"endpoint:{recipe.model}", opening)
+        now = describe_served(address, recipe.model, recipe.api_key_env).key
+        return EndpointLLM(address, recipe.model, key if key == f"endpoint:{recipe.model}" else now, None,
+                           recipe.api_key_env, recipe.concurrency, recipe.timeout)
+    return LazyLLM(key, opening)
 
 # %% ../../nbs/04_models/08_choose.ipynb #dadd19d2
+def _keep_engine(run: Run | None, choice: Choice) -> Callable[[list[str]], None]:
+    "Record the engine in the run; what records, once the model is open, how its chat template was changed."
+    if run is None: return lambda notes: None
+    before = run.manifest.get("engine") or {}
+    kept = {"template": before["template"]} if before.get("template") and before.get("engine") == choice.engine else {}
+    run.record(engine=choice.model_dump() | kept)
+    def note(notes: list[str]) -> None:
+        if notes: run.record(engine=choice.model_dump() | {"template": notes})
+    return note
+
+
 @contextmanager
 def open_llm(recipe: Recipe,  # whose model
              # where the engine is recorded and a server's log goes; None: nowhere, and a temporary folder
@@ -109,14 +178,14 @@ def open_llm(recipe: Recipe,  # whose model
     choice, adapters = choose_engine(recipe, run), adapters or {}
     for folder in adapters.values(): check_adapter(folder)
     digests = {name: weights_digest(str(folder), None) for name, folder in adapters.items()}
-    if run: run.record(engine=choice.model_dump())
+    note = _keep_engine(run, choice)
     with ExitStack() as stack:
-        if choice.engine == "transformers": yield _transformers(recipe, adapters, digests)
-        elif choice.engine == "endpoint": yield _endpoint(recipe, adapters)
+        if choice.engine == "transformers": yield _transformers(recipe, adapters, digests, note)
+        elif choice.engine == "endpoint": yield _endpoint(recipe, adapters, run)
         else:
             yield _vllm(recipe, adapters, digests, (
                 run.path("vllm.log") if run else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "vllm.log"
-            ), stack)
+            ), stack, note)
 
 
 def keep_open(recipe: Recipe,  # whose model

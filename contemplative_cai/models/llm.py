@@ -31,6 +31,7 @@ class Completion(Record):
     prompt_tokens: int | None  # tokens read; None: the server did not say
     completion_tokens: int | None  # tokens written
     cached_tokens: int | None = None  # tokens read whose keys and values were there already; None: unknown
+    reasoning: str | None = None  # what a thinking model wrote before its answer; never part of the text
 
 
 class Logprob(Record):

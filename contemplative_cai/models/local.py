@@ -9,7 +9,7 @@ __all__ = ['SHARED_FROM', 'KEPT_PREFIXES', 'row_seed', 'choose_tokens', 'penalis
 # %% ../../nbs/04_models/05_local.ipynb #00000002
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from ..core.schema import Conversation, InputError, digest
 from .attention import PackedRows, PaddedRows, common_prefix, install_attention, read_prefix
 from .attention import turn_products
 from .catalog import ModelSpec
+from .chat import opens_reasoning, refuse_endless, split_reasoning, thinking_marks
+from .chat import weighed_texts
 from .llm import Completion, Logprob, ModelCallError, Sampling, adapted_key, stream_batch
 from .weights import fitting_rows, load_model, load_tokenizer, model_key, pick_device
 from .weights import pick_dtype, weights_digest
@@ -61,7 +63,11 @@ def _token_ids(tokenizer: Any, conversation: Conversation, reply: str | None = N
     "Token ids of a conversation, ready for the assistant's turn, or ending with `reply`."
     messages = ([message.model_dump() for message in conversation]
                 + ([{"role": "assistant", "content": reply}] if reply is not None else []))
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply is None)
+    return _ids(tokenizer, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply is None))
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    "Token ids of a text that the template has written."
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -141,6 +147,18 @@ def _before_end(new: list[int], stops: list[int]) -> list[int]:
     return new if end is None else new[:end]
 
 
+def _decoded(tokenizer: Any, tokens: list[int], marks: tuple[str, str] | None) -> str:
+    "The text of a reply without special tokens, those that mark reasoning excepted."
+    shown = {token: added.content for token, added in (tokenizer.added_tokens_decoder if marks else {}).items()
+             if added.special and any(added.content in mark for mark in marks or ())}
+    parts: list[Any] = [[]]
+    for token in tokens:
+        if token in shown: parts += [shown[token], []]
+        else: parts[-1].append(token)
+    return "".join(part if isinstance(part, str) else tokenizer.decode(part, skip_special_tokens=True)
+                   for part in parts)
+
+
 def _logprob(logits: Any, tokens: list[int]) -> Logprob:
     "The log-probability of tokens, each weighed by the scores of the position before it."
     import torch
@@ -150,13 +168,13 @@ def _logprob(logits: Any, tokens: list[int]) -> Logprob:
 # %% ../../nbs/04_models/05_local.ipynb #n0130008
 def _check_context(model: Any, longest: int) -> None:
     "Refuse what does not fit the model's context."
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit and longest > limit:
         raise ModelCallError(f"{longest} tokens do not fit the model's context of {limit}; "
                              "use fewer worked examples or lower the token limits")
 
 
-def _failed(error: RuntimeError | MemoryError) -> ModelCallError:
+def _failed(error: Exception) -> ModelCallError:
     "What a failure of torch means for who asked."
     return ModelCallError(f"{type(error).__name__}: "
                           f"{str(error).splitlines()[0] if str(error) else 'no message'}; "
@@ -259,7 +277,7 @@ class _RowWriter(_RowReader):
         import torch
         with torch.inference_mode(), self._adapted():
             try: return function(*args)
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, IndexError) as error:  # an index: a token that has no embedding
                 if isinstance(error, ModelCallError): raise
                 if torch.cuda.is_available(): torch.cuda.empty_cache()
                 raise _failed(error) from error
@@ -270,8 +288,7 @@ class _RowWriter(_RowReader):
         _check_context(self.model, max(map(len, rows)) + sampling.max_tokens)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         new, shared = self._decode(rows, sampling, generators), self._shared(rows)
-        return [self._completion(len(row), tokens, shared if i else 0)
-                for i, (row, tokens) in enumerate(zip(rows, new))]
+        return [self._completion(row, tokens, shared if i else 0) for i, (row, tokens) in enumerate(zip(rows, new))]
 
     def _decode(self, rows: list[list[int]], sampling: Sampling, generators: list) -> list[list[int]]:
         "New token ids of each row, the one that ends the turn included."
@@ -289,13 +306,15 @@ class _RowWriter(_RowReader):
         "Token ids that end a turn."
         return _turn_ends(self.model, self.tokenizer)
 
-    def _completion(self, prompt_tokens: int, new: list[int], cached: int) -> Completion:
-        "A completion from the generated ids, up to and without the token that ends the turn."
+    def _completion(self, row: list[int], new: list[int], cached: int) -> Completion:
+        "A completion from the generated ids, up to and without the token that ends the turn, reasoning apart."
         kept = _before_end(new, self._stop_ids())
         ended = len(kept) < len(new)
-        return Completion(text=self.tokenizer.decode(kept, skip_special_tokens=True).strip(),
-                          finish_reason="stop" if ended else "length", prompt_tokens=prompt_tokens,
-                          completion_tokens=len(kept) + ended, cached_tokens=cached)
+        marks = thinking_marks(str(self.tokenizer.chat_template))
+        opened = opens_reasoning(self.tokenizer.decode(row[-16:]), marks)
+        text, reasoning = split_reasoning(_decoded(self.tokenizer, kept, marks), marks, opened)
+        return Completion(text=text, finish_reason="stop" if ended else "length", prompt_tokens=len(row),
+                          completion_tokens=len(kept) + ended, cached_tokens=cached, reasoning=reasoning)
 
 # %% ../../nbs/04_models/05_local.ipynb #n0310002
 class TransformersLLM(_RowWriter):
@@ -316,7 +335,7 @@ class TransformersLLM(_RowWriter):
     def logprobs(self, conversations, continuations):
         """How likely each continuation is, its end-of-turn included as in training;
         in input order; raises `ModelCallError`."""
-        rows = [_with_reply(self._encode(conversation), self._encode(conversation, text))
+        rows = [_with_reply(*(_ids(self.tokenizer, part) for part in weighed_texts(self.tokenizer, conversation, text)))
                 for conversation, text in zip(conversations, continuations, strict=True)]
         return _in_input_order(self._scored_together(rows),
                                lambda batch: self._guarded(self._logprob_batch, [rows[i] for i in batch]))
@@ -368,16 +387,19 @@ def load_llm(spec: ModelSpec,  # which model
              quantization: str = "none",  # none, int8 or int4
              device_map: str = "one",  # one or auto
              compiled: bool = False,  # through torch.compile
+             template_options: Mapping[str, Any] | None = None,  # of its chat template, such as enable_thinking
              ) -> TransformersLLM:
-    "Load a model; raises `InputError` when it is not installed, not on the hub, or an adapter is not one."
+    """Load a model; raises `InputError` when it is not installed, not on the hub, cannot be loaded or would not stop,
+    or an adapter is not one."""
     for folder in (adapters or {}).values(): check_adapter(folder)
     device = pick_device(device)
-    precision, tokenizer = pick_dtype(dtype, device), load_tokenizer(spec)
+    precision, tokenizer = pick_dtype(dtype, device), load_tokenizer(spec, template_options)
     model = load_model(spec, precision, device, quantization, device_map)
+    refuse_endless(tokenizer, _turn_ends(model, tokenizer), spec.name)
     packed = install_attention(model)
     if model.device.type == "cpu": turn_products(model)
     if compiled: model.compile(dynamic=True)
-    key = model_key(spec, precision, quantization)
+    key = model_key(spec, precision, quantization, template_options)
     for name, folder in (adapters or {}).items(): model = _adapted_model(model, name, folder)
     return TransformersLLM(model, tokenizer, key,
                            {name: weights_digest(str(folder), None) for name, folder in (adapters or {}).items()},

@@ -17,8 +17,8 @@ from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, Triple, asked_text
-from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution
-from ..inputs.constitution import recipe_constitution
+from ..inputs.constitution import BENIGN, CONSTITUTION_ENDINGS, combine_principles, constitution_names
+from ..inputs.constitution import load_constitution, recipe_constitution
 from ..inputs.draw import Drawn, handed, parted, refuse_leakage
 from ..inputs.split import Split, prompts_digest
 from ..inputs.tables import mended
@@ -51,7 +51,7 @@ def _named_models(recipe: Recipe) -> dict[str, str]:
 
 def _is_constitution(name: str) -> bool:
     "Whether a member of an ensemble is a constitution, not a model."
-    return name in constitution_names() or name.endswith(".md")
+    return name in constitution_names() or name.endswith(CONSTITUTION_ENDINGS)
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xd6b67db
 def check_methods(recipe: Recipe,

@@ -20,7 +20,7 @@ from ..core.project import brief, did_you_mean
 from ..core.recipe import BALANCED, Recipe
 from ..core.schema import Dropped, InputError, Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
-from ..measure.text import VOCABULARY, normalise, similarity
+from ..measure.text import VOCABULARY, similarity, text_words
 from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated, length_rule
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
@@ -51,15 +51,10 @@ def stated(figure: Measure | Quartiles,  # what to say
     return f"{value:.{digits}f}{interval}" + (f" (no interval: {figure.undefined})" if figure.undefined else "")
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000000a
-def _words(text: str) -> list[str]:
-    "The words of a text, normalised."
-    return normalise(text).split()
-
-
 def _texts(pairs: list[PreferencePair], side: str) -> list[tuple[str, list[str]]]:
     "Prompt and words of each text of a side; a text that several pairs of a prompt share is there once."
     texts = dict.fromkeys((pair.prompt_id, getattr(pair, side)[0].content) for pair in pairs)
-    return [(prompt, _words(text)) for prompt, text in texts]
+    return [(prompt, text_words(text)) for prompt, text in texts]
 
 # %% ../../nbs/06_pairs/05_health.ipynb #xbfb82be
 def _cut(texts: list[list[str]], words: int) -> Iterator[list[str]]:
@@ -160,7 +155,7 @@ RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0)  # bounds between the bins of the longer tex
 
 def _lengths(pair: PreferencePair) -> tuple[int, int]:
     "Words of the chosen and of the rejected text."
-    return len(_words(pair.chosen[0].content)), len(_words(pair.rejected[0].content))
+    return len(text_words(pair.chosen[0].content)), len(text_words(pair.rejected[0].content))
 
 
 def _ratio_bin(pair: PreferencePair) -> tuple[int, int]:
@@ -180,7 +175,7 @@ def _bins(pairs: list[PreferencePair]) -> tuple[RatioBin, ...]:
 # %% ../../nbs/06_pairs/05_health.ipynb #xb7138b5
 def _side(pairs: list[PreferencePair], side: str, words: int) -> Side:
     "Length, variety, openings and vocabulary of one side; variety on so many words."
-    texts, lengths = _texts(pairs, side), quartiles([len(_words(getattr(pair, side)[0].content)) for pair in pairs])
+    texts, lengths = _texts(pairs, side), quartiles([len(text_words(getattr(pair, side)[0].content)) for pair in pairs])
     cut = list(_cut([text for _, text in texts], words))
     return Side(words=lengths, distinct_1=distinct_runs(cut, 1), distinct_2=distinct_runs(cut, 2),
                 openings=common_openings(texts), vocabulary=vocabulary_rate([text for _, text in texts]))
@@ -191,7 +186,7 @@ FIRST_WORDS = 20  # of a text: a beginning
 
 def _beginning(pair: PreferencePair) -> PreferencePair:
     "The pair with the first words of both texts alone."
-    def cut(turns): return (Message(role="assistant", content=" ".join(_words(turns[0].content)[:FIRST_WORDS])),)
+    def cut(turns): return (Message(role="assistant", content=" ".join(text_words(turns[0].content)[:FIRST_WORDS])),)
     return pair.model_copy(update={"chosen": cut(pair.chosen), "rejected": cut(pair.rejected)})
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x366bad2

@@ -18,9 +18,10 @@ from ..core.schema import digest
 from ..inputs.constitution import BENIGN, combine_principles
 from ..inputs.split import Split, read_split
 from ..measure.duplicates import near_groups
-from ..measure.text import normalise, similarity
+from ..measure.text import first_words, normalise, similarity
 from ..models.llm import CallFailed
 from .filters import ALWAYS, FILTER_FUNCTIONS, USUAL, CompleteTriple, Thresholds, is_complete
+from .filters import too_long
 from .waterfall import ONLY_WHERE_ASKED
 from ..revision.preferences import Preference
 from ..revision.templates import CONVERSATION
@@ -63,6 +64,7 @@ def _verdict(triple: Triple, principle: Principle, names: tuple[str, ...],
              limits: Thresholds) -> tuple[str, str] | None:
     "Reason and detail of the first thing that speaks against a row; None for one to keep."
     if triple.failure: return "call_failed", triple.failure
+    if triple.response is not None and (detail := too_long(triple)): return "too_long", detail
     if triple.response is not None and not normalise(triple.response.text): return "empty", "no words in the response"
     if not is_complete(triple):
         return (("clean", "the critic found nothing to mend") if triple.verdict == "no"
@@ -134,7 +136,7 @@ def near_duplicates(pairs: Sequence[PreferencePair],  # pairs that passed row by
 def boilerplate_opening(text: str,  # a revision
             ) -> str:
     "Its first five words, normalised."
-    return " ".join(normalise(text).split()[:BOILERPLATE_WORDS])
+    return first_words(text, BOILERPLATE_WORDS)
 
 
 def boilerplate(pairs: Sequence[PreferencePair],  # pairs that passed row by row

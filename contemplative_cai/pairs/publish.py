@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from ..core.foreign import one_line, without_secrets
 from ..core.project import brief
 from ..core.run import Run
 from ..core.schema import InputError, PreferencePair
@@ -126,6 +127,7 @@ def _failure(error: Exception, repo: str, token: str | None) -> UploadFailed:
     lines = str(getattr(error, "server_message", None) or error).split("\n")
     message = next((line.strip() for line in lines if line.strip()), type(error).__name__)
     if token: message = message.replace(token, "(token)")
+    message = one_line(without_secrets(message), 300)
     reply = f"{status}: {message[:200]}" if status else message[:200]
     return UploadFailed(f"--repo {repo}: {_advice(status, error)} ({reply}). The run is as it was")
 

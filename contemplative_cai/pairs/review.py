@@ -7,7 +7,7 @@ __all__ = ['TEXT', 'Decision', 'check_reviewer', 'BlindedPair', 'ReviewSession',
            'apply_reviews', 'open_review', 'pair_html', 'review_widget']
 
 # %% ../../nbs/06_pairs/06_review.ipynb #00000002
-import html
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core.files import append_row, read_rows, repair_log, write_rows
+from ..core.files import append_row, read_rows, readable_rows, write_rows
+from ..core.foreign import html_block, html_text, one_line
 from ..core.journal import write_ledger
 from ..core.run import Run, check_run_name, now
 from ..core.schema import Dropped, InputError, PreferencePair, Record, digest
@@ -78,12 +79,24 @@ class ReviewSession:
                  seed: int = 0,  # order of the queue and of the sides
                  ):
         check_reviewer(reviewer)
-        if path.exists(): repair_log(path)
         self.reviewer, self.path, self._seed = reviewer, path, seed
         self._pairs = {pair.id: pair for pair in sorted(pairs, key=lambda pair: digest([seed, reviewer, pair.id]))}
-        self.decisions: dict[str, Decision] = {d.pair_id: d for d in read_rows(path, Decision) if d.decision != "note"}
+        self.decisions: dict[str, Decision] = {}
+        self.damage: list[str] = []  # a sentence for each line of the file that cannot be read
+        self._rows_read = 0
         self._skipped: list[str] = []
         self._first: list[str] = []  # taken up again
+        self.catch_up()
+
+    def catch_up(self) -> list[Decision]:
+        "Read what was added to the file since, here or in another window; returns the decisions among it."
+        rows, self.damage = readable_rows(self.path, Decision)
+        added = [row for row in rows[self._rows_read:] if row.decision != "note"]
+        self._rows_read = len(rows)
+        for row in added:
+            self.decisions.pop(row.pair_id, None)
+            self.decisions[row.pair_id] = row
+        return added
 
     @property
     def queue(self) -> list[str]:
@@ -120,10 +133,18 @@ class ReviewSession:
             raise InputError(f"preferred is {preferred!r}; expected A, B or neither")
         a_is_chosen = self.current is not None and self._side_a(self.current.pair_id) == "chosen"
         accepted = preferred == ("A" if a_is_chosen else "B")
+        self._refuse_decided()
         row = self._append("accept" if accepted else "reject", preferred, note)
-        self.decisions.pop(row.pair_id, None)
-        self.decisions[row.pair_id] = row
+        self.catch_up()
         return row
+
+    def _refuse_decided(self) -> None:
+        "Raises `InputError` when another window has decided the pair that is shown here: its reviewer saw two pages."
+        shown = self.current
+        elsewhere = next((row for row in self.catch_up() if shown and row.pair_id == shown.pair_id), None)
+        if elsewhere:
+            raise InputError(f"this pair was decided in another window of {self.reviewer} at {elsewhere.at}; "
+                             "nothing was written: go on with the next one, or take that decision up again with Back")
 
     def remark(self,
                note: str,  # what to write down
@@ -146,12 +167,24 @@ class ReviewSession:
             self._skipped = [other for other in self._skipped if other != id] + [id]
 
 # %% ../../nbs/06_pairs/06_review.ipynb #0000000a
+_TOLD: set[str] = set()  # sentences that stand on the terminal already
+
+
+def _tell(damage: list[str]) -> None:
+    "Say once what could not be read."
+    for sentence in damage:
+        if sentence not in _TOLD: print(f"note: {one_line(sentence)}", file=sys.stderr)
+    _TOLD.update(damage)
+
+
 def read_decisions(run: Run,  # a run with reviews/
                    ) -> dict[str, list[Decision]]:
-    "Every reviewer's last decision on each pair, by pair id."
+    "Every reviewer's last decision on each pair, by pair id; a line that cannot be read is told, and costs itself."
     decisions: dict[str, list[Decision]] = {}
     for path in sorted(run.path("reviews").glob("*.jsonl")):
-        last = {row.pair_id: row for row in read_rows(path, Decision) if row.decision != "note"}
+        rows, damage = readable_rows(path, Decision)
+        _tell(damage)
+        last = {row.pair_id: row for row in rows if row.decision != "note"}
         for id, row in last.items(): decisions.setdefault(id, []).append(row)
     return decisions
 
@@ -188,19 +221,19 @@ def open_review(run: Run,  # a run that has generated
     return ReviewSession(load_pairs(run), run.path("reviews", f"{reviewer}.jsonl"), reviewer, seed)
 
 # %% ../../nbs/06_pairs/06_review.ipynb #0000000d
-# how a text is set: its own line breaks, and no word wider than its box
-TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5"
+TEXT = "line-height:1.5"  # how a text is set; it keeps its own line breaks, and no word is wider than its box
 
 
 def pair_html(pair: BlindedPair | None,  # what to show
               ) -> str:
-    "The current pair as HTML, every text escaped."
+    """The current pair as HTML: every text escaped, signs that turn it round written out,
+    and in the direction of its script."""
     if pair is None: return "<p>All pairs are decided. Thank you.</p>"
     def box(title, text):
         "One of the answers, in a frame."
         return ("<div style='flex:1;min-width:0;border:1px solid #bbb;border-radius:6px;padding:8px "
-                f"12px'><b>{title}</b><div style='{TEXT}'>{html.escape(text)}</div></div>")
-    return (f"<div style='{TEXT};margin:6px 0'><b>Question</b>\n{html.escape(pair.question)}</div><div "
+                f"12px'><b>{title}</b>{html_block(text, TEXT)}</div>")
+    return (f"<div style='margin:6px 0'><b>Question</b>{html_block(pair.question, TEXT)}</div><div "
             f"style='display:flex;gap:12px'>{box('A', pair.a)}{box('B', pair.b)}</div>")
 
 # %% ../../nbs/06_pairs/06_review.ipynb #x32f6da6
@@ -227,9 +260,11 @@ def review_widget(session: ReviewSession,  # what is reviewed
     buttons = {label: widgets.Button(description=label, button_style="" if label in ("Later", "Back") else "info")
                for label in actions}
 
-    def refresh():
-        "Show the pair to look at now, and what can be done with it."
-        shown.value = pair_html(session.current)
+    def refresh(problem: str = ""):
+        "Show the pair to look at now, what can be done with it, and what went wrong."
+        session.catch_up()
+        shown.value = "".join(f"<p><b>{html_text(line)}</b></p>" for line in (problem, *session.damage[:3]) if line)
+        shown.value += pair_html(session.current)
         count.value = f"{len(session.decisions)} decided, {len(session.queue)} to go"
         note.disabled = session.current is None
         for label, button in buttons.items():
@@ -238,7 +273,8 @@ def review_widget(session: ReviewSession,  # what is reviewed
     def act(button):
         "Do what a button says, unless it was the second click of a double click."
         if time.monotonic() - last[0] < pause: return
-        actions[button.description]()
+        try: actions[button.description]()
+        except (InputError, OSError) as error: return refresh(f"Not written: {error}. Nothing before it is lost.")
         last[0], note.value = time.monotonic(), ""
         refresh()
 

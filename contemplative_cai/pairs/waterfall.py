@@ -14,15 +14,14 @@ from dataclasses import replace
 
 from ..core.recipe import FILTERS
 from ..core.run import Run
-from ..core.schema import Dropped, PreferencePair
-from ..measure.plot import BLUE, DRAWING_SHARE, ORANGE, PALE_BLUE, picture, quiet_axes
-from ..measure.plot import whole_steps
+from ..core.schema import Dropped, InputError, PreferencePair
+from ..measure.plot import BLUE, DRAWING_SHARE, ORANGE, PALE_BLUE, picture, quiet_axes, whole_steps
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #00000006
 # stages of the waterfall that are shown only where rows were lost
 ONLY_WHERE_ASKED = ("judge_prefers_rejected", "judge_flips", "ensemble_disagrees")
 # reasons to drop a row, in the order they can apply
-DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", *FILTERS, "balance", "length_match", "review")
+DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", "too_long", *FILTERS, "balance", "length_match", "review")
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #00000009
 def waterfall(kept: list[PreferencePair],  # pairs that passed
@@ -31,7 +30,9 @@ def waterfall(kept: list[PreferencePair],  # pairs that passed
     "Rows left after each stage, from asked to kept: `stage`, `lost`, `left`."
     total, reasons = len(kept) + len(dropped), Counter(row.reason for row in dropped)
     unknown = set(reasons) - set(DROP_REASONS)
-    if unknown: raise ValueError(f"rows dropped for reasons the waterfall does not know: {sorted(unknown)}")
+    if unknown:
+        raise InputError(f"dropped.jsonl: expected reasons that are filters, found {', '.join(sorted(unknown))}; "
+                         "make it again with: ccai run generate")
     rows, left = [{"stage": "asked: prompts x principles", "lost": 0, "left": total}], total
     for reason in DROP_REASONS:
         if reason in reasons or (reason in FILTERS and reason not in ONLY_WHERE_ASKED):

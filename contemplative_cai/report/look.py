@@ -183,7 +183,7 @@ def one_row(pairs: Sequence[PreferencePair],  # kept ones
             show_text: bool = False,  # whatever its source
             ) -> Grid:
     "The first pair that may be shown, whole."
-    pair = next((pair for pair in pairs if show_text or pair.prompt_id in own_prompts()), None)
+    pair = next((pair for pair in pairs if show_text is True or pair.prompt_id in own_prompts()), None)
     parts = [] if pair is None else [
         ("question", pair.prompt[-1].content), ("first answer (rejected)", pair.rejected[0].content),
         (f"critique, by {pair.principle.replace('_', ' ')}", pair.critique),

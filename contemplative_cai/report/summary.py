@@ -277,12 +277,17 @@ def _against_prompting(metrics: Metrics) -> list[str]:
             if _holds_zero(row.difference) else [])
 
 # %% ../../nbs/09_report/04_summary.ipynb #15c03c00
+def _weights_of(adapter: str) -> str:
+    "The part of an adapter's digest that names its weights; what follows a dot names its configuration."
+    return adapter.partition(".")[0]
+
+
 def _stale(facts: Facts, metrics: Metrics) -> list[str]:
     "Whether the run was trained again after it was evaluated."
     key = next((row.key for row in metrics.probed if row.arm == metrics.trained), "")
-    adapter = key.partition("+")[2]
+    adapter = _weights_of(key.partition("+")[2])
     same = (facts.stage == metrics.trained
-            and (not adapter or facts.training is None or facts.training.adapter == adapter))
+            and (not adapter or facts.training is None or _weights_of(facts.training.adapter or "") == adapter))
     return [] if same else ["What the present adapter does: the run was trained again after it was evaluated. "
                             f"Evaluate again: ccai run evaluate --run {facts.run}."]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_SENT', 'ACTOR_CORES', 'MODEL_KEYS', 'RecordedLLM', 'Chain', 'recipe_chain', 'freeze', 'read_blocks',
-           'BlockJournal', 'look_up', 'unfinished', 'ChainActor', 'commit_block', 'ray_session', 'pool', 'ray_llm',
-           'ray_model']
+           'BlockJournal', 'look_up', 'unfinished', 'ChainActor', 'commit_block', 'ray_session', 'pool',
+           'folder_content', 'ray_llm', 'ray_model']
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000002
 import io
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ..core.files import write_text
 from ..core.journal import Journal
-from ..core.project import did_you_mean, project_root
+from ..core.project import did_you_mean, how_to_install, project_root
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Constitution, InputError, Prompt, Triple, digest
@@ -33,8 +33,10 @@ from ..core.terminal import Progress
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import recipe_prompts
 from ..models.ask import call_key
+from ..models.catalog import model_spec
 from ..models.choose import keep_open
 from ..models.llm import LLM, CallFailed, ModelCallError
+from ..models.weights import model_source, weights_digest
 from .revise import Methods, alone, make_triples, recipe_methods
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000005
@@ -323,7 +325,7 @@ def _ray(address: str):
     try: import ray
     except ModuleNotFoundError:
         raise InputError("Ray is not installed; "
-                         "run: .venv/bin/python -m pip install -c constraints.txt -e '.[cluster]'") from None
+                         f"run: {how_to_install('cluster')}") from None
     import ray.data
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -425,6 +427,14 @@ def _results(ray, rows: list[dict], actor: tuple, actors: int, gpus: float) -> I
 MODEL_KEYS = ("model", "dtype", "device", "engine", "quantization", "device_map", "base_url")
 
 
+def folder_content(recipe: Recipe,
+                   ) -> str:
+    "What names the weights of a recipe's model in a folder, which can change under one path; empty for others."
+    if getattr(recipe, "base_url", None): return ""
+    spec = model_spec(recipe.model)
+    return weights_digest(*model_source(spec)) if spec.kind == "folder" else ""
+
+
 def ray_llm(
     run: Run,  # whose journal to fill
     recipe: Recipe,
@@ -438,6 +448,7 @@ def ray_llm(
     size = size or (16 if recipe.batch_size == "auto" else recipe.batch_size)
     prompts, chain, settings = (recipe_prompts(recipe), recipe_chain(recipe),
                                 digest([str(getattr(recipe, name, None)) for name in MODEL_KEYS]))
+    if opening is None and (content := folder_content(recipe)): settings = digest([settings, content])
     total, path, remembered = len(prompts), freeze(run, prompts, size), run.manifest.get("ray") or {}
     key = remembered.get("key") if remembered.get("settings") == settings and opening is None else None
     with Journal(run.path("journal.sqlite")) as journal:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from ..core.files import read_json, write_json, write_text
-from ..core.project import did_you_mean, read_text, read_yaml
+from ..core.project import did_you_mean, how_to_install, read_text, read_yaml
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import InputError
@@ -167,7 +167,7 @@ def open_study(folder: Path,  # search/ of a run
     try: import optuna
     except ImportError:
         raise InputError("searching needs optuna; "
-                         "install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[search]'") from None
+                         f"install it with: {how_to_install('search')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)

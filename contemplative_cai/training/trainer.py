@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import append_row, read_lines, read_rows, write_json, write_text
+from ..core.project import how_to_install
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Conversation, InputError, digest
@@ -45,11 +46,11 @@ def check_machine(recipe: Recipe,
     "Raises `InputError` with everything the training needs and this machine does not have."
     device = pick_device(recipe.device)
     problems = [(f"tracker '{name}' is not installed; "
-                 f"install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[{EXTRAS[name]}]'")
+                 f"install it with: {how_to_install(EXTRAS[name])}")
                 for name in recipe.trackers or () if not _installed(name)]
     if recipe.train_quantization != "none" and not _installed("bitsandbytes"):
         problems.append(f"train_quantization: {recipe.train_quantization} needs bitsandbytes; "
-                        "install it with: .venv/bin/python -m pip install -c constraints.txt -e '.[quantize]'")
+                        f"install it with: {how_to_install('quantize')}")
     if recipe.dtype == "float16" and device == "cpu":
         problems.append("dtype: float16 cannot be trained in on a CPU; use bfloat16 or float32 (auto chooses)")
     if recipe.packing and device == "cpu":

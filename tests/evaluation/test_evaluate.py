@@ -342,7 +342,7 @@ def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, bench
         asked = len(server.asked)
         assert evaluate(run, recipe) == metrics and len(server.asked) == asked, "a second time the journal answers"
     primary, calibration = comparison(metrics, "violation"), calibrations_of(run)[1]
-    assert (primary.judge.startswith("generative endpoint:wise-1b ") and calibration.judge == primary.judge
+    assert (primary.judge.startswith("generative endpoint:wise-1b@") and calibration.judge == primary.judge
             and primary.calibrated and primary.difference.high < 0)
     assert metrics.seats[0].name == "reasoned=wise-1b" and metrics.seats[0].disclosed == ()
 

@@ -226,10 +226,12 @@ def test_an_answer_that_is_not_there_is_unscored_and_asks_nothing(journal):
     ("Yes.", "not a verdict"),
     ("", "not a verdict"),
     ("So.\nverdict: maybe", "not a verdict"),
-    ("verdict: yes\nbecause it is kind", "not a verdict"),
+    ("verdict: yes\nbecause it is kind", "without a reason"),
     ("It is.\nverdict: no\nAgain.\nverdict: yes", "2 verdicts"),
     ("Well.\nverdict: yes or no", "not a verdict"),
-    ("Well.\n**verdict: yes**", "not a verdict"),
+    ("Well.\n**verdict: yes**", 1.0),
+    ("Well.\nVerdict: **Yes**.\n\nAsk me for more.", 1.0),
+    ("Well.\nverdict: no, or rather yes", "2 verdicts"),
     ("word " * 200 + "\nverdict: yes", "cut off"),
 ])
 def test_a_reply_is_read_strictly_or_not_at_all(reply, value, journal):

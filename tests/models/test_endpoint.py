@@ -140,13 +140,13 @@ def test_a_server_that_dies_costs_only_what_it_had_not_finished(tmp_path):
         assert (journal.totals()["respond"]["calls"], journal.totals()["respond"]["failed"]) == (60, 0)
 
 
-@pytest.mark.parametrize("status, advice", [(401, "set the environment variable MY_KEY"),
+@pytest.mark.parametrize("status, advice", [(401, "set the environment variable MY_API_KEY"),
                                             (404, "check the model's name"), (402, "cannot pay")])
 def test_what_no_row_can_pass_stops_the_work(tmp_path, status, advice):
     def refuse(handler, asked):
         return len(handler.server.right) >= 5 and handler.send(status, {"error": {"message": "the server's own words"}})
     with Server(refuse) as server, Journal(tmp_path / "j.sqlite") as journal:
-        llm = EndpointLLM(server.url, "m", concurrency=2, api_key_env="MY_KEY")
+        llm = EndpointLLM(server.url, "m", concurrency=2, api_key_env="MY_API_KEY")
         with pytest.raises(ModelCallError, match=f"HTTP {status}: the server's own words; .*{advice}"):
             ask(llm, journal, "respond", [user(f"question {i}") for i in range(50)], SAMPLING)
         assert journal.totals()["respond"]["calls"] == len(server.right) and len(server.asked) <= len(server.right) + 2

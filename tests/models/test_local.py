@@ -297,7 +297,7 @@ def test_a_run_on_a_server_and_its_rerun_without_one(runs, contemplative):
         made = generate_pairs(run, recipe)
         assert len(server.asked) == 3 + 2 * 3 * 4 and len(made.kept) == 12
     assert generate_pairs(run, recipe) == made
-    assert (run.manifest["model"] == "endpoint:m"
+    assert (run.manifest["model"].startswith(f"endpoint:m@127.0.0.1:{server.url.split(':')[2]}")
             and run.manifest["engine"] == {"engine": "endpoint", "why": "base_url names a server"})
     spent = read_ledger(run).stages["critique"]
     assert spent.calls == 12 and spent.tokens_in == 84

@@ -13,12 +13,23 @@ from pathlib import Path
 import pytest
 from support import ROOT, user
 
+from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.models import vllm as serve
 from contemplative_cai.models.catalog import model_spec
-from contemplative_cai.models.endpoint import EndpointLLM
-from contemplative_cai.models.llm import Sampling
-from contemplative_cai.models.vllm import VllmServer, adapter_rank, find_vllm, free_port
+from contemplative_cai.models.choose import choose_engine
+from contemplative_cai.models.endpoint import EndpointLLM, key_of, read_key
+from contemplative_cai.models.llm import ModelCallError, Sampling
+from contemplative_cai.models.vllm import (
+    VllmServer,
+    adapter_layers,
+    adapter_rank,
+    find_vllm,
+    free_port,
+    is_secret,
+    last_lines,
+    surroundings_of,
+)
 
 STAND_IN = '''
 "A python that has vllm, as far as we can see: behaves as the model it is asked to serve is called."
@@ -44,11 +55,21 @@ time.sleep(600 if "hanging" in name else 0.2)
 asked = []
 class Models(BaseHTTPRequestHandler):
     def log_message(self, *_): pass
+    def known(self):
+        "As vLLM does: whoever has not its key gets nothing from /v1."
+        key = os.environ["VLLM_API_KEY"]
+        known = not self.path.startswith("/v1") or self.headers["authorization"] == f"Bearer {key}"
+        return known or self.answer(401, {"error": {"message": f"not {self.headers['authorization']}"}})
     def do_GET(self):
+        if not self.known(): return
         asked.append(self.path)
         self.answer(503 if len(asked) < 3 else 200, {"data": [{"id": name}]})
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if not self.known(): return
+        if "messages" in body:
+            message = {"content": "Here."}
+            return self.answer(200, {"choices": [{"message": message, "finish_reason": "stop"}]})
         refusal = {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16"}}
         self.answer(*((400, refusal) if "refused" in body["lora_name"] else (200, body)))
     def answer(self, status, body):
@@ -120,6 +141,87 @@ def test_it_is_ready_when_it_answers_and_gone_afterwards(python, monkeypatch, tm
             and environment["PATH"].startswith(f"{tmp_path}:"))
     vllm.stop()  # once more does nothing
     assert vllm.log.exists()
+
+
+SECRETS = ("HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY",
+           "PGPASSWORD", "MYSQL_PWD", "SSH_AUTH_SOCK", "GH_PAT", "AZURE_CLIENT_SECRET",
+           "GOOGLE_APPLICATION_CREDENTIALS", "VLLM_API_KEY", "CCAI_API_KEY", "some_private_key")
+
+
+def test_it_gets_a_key_of_its_own_and_none_of_ours(python, monkeypatch):
+    """Tokens of ours are not in its environment;
+    it answers to its own key only, which nothing shows and which ends with it."""
+    for name in SECRETS: monkeypatch.setenv(name, "planted-0123456789")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:planted-0123456789@proxy:3128")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    keys = []
+    for _ in range(2):
+        with server(python) as vllm:
+            environment, key = started(python)["environment"], started(python)["environment"]["VLLM_API_KEY"]
+            assert "planted" not in str(environment) and environment["TOKENIZERS_PARALLELISM"] == "false"
+            assert EndpointLLM(vllm.base_url, "small", api_key_env="OPENAI_API_KEY").chat(
+                [user("Where?")], Sampling(max_tokens=9))[0].text == "Here."
+            assert len(key) > 30 and key not in f"{vllm!r} {vars(vllm)} {vllm.command()}"
+            with pytest.raises(ModelCallError, match="401"):
+                EndpointLLM(vllm.base_url.replace("127.0.0.1", "localhost"), "small").chat([user("Where?")],
+                                                                                         Sampling(max_tokens=9))
+            address = vllm.base_url
+        keys.append(key)
+        assert read_key("CCAI_API_KEY") == key_of(address, "CCAI_API_KEY") == "planted-0123456789"
+    assert keys[0] != keys[1] and key not in vllm.log.read_text()
+
+
+def test_a_model_from_the_hub_needs_its_token():
+    names = surroundings_of(Path("python"), offline=False, hidden="")
+    assert all(is_secret(name, "x") for name in SECRETS) and not is_secret("PWD", "/x")
+    assert is_secret("ANYTHING", "postgres://me:pw@host/db") and not is_secret("HF_HOME", "/x") and "PATH" in names
+
+
+def test_looking_for_vllm_runs_nothing(tmp_path, monkeypatch):
+    "A recipe's vllm_python may be anybody's program: choosing an engine looks at it, and does not run it."
+    trap = tmp_path / "python"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+    trap.chmod(0o755)
+    assert find_vllm(trap) == trap
+    recipe = build_recipe({"engine": "vllm", "vllm_python": str(trap)})
+    assert choose_engine(recipe).engine == "vllm" and not (tmp_path / "was-run").exists()
+    monkeypatch.setattr("contemplative_cai.models.vllm._guarded_process", lambda *_: pytest.fail("it was started"))
+    trap.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(InputError, match="vllm is not installed in the environment"): server(trap).start()
+
+
+@pytest.mark.parametrize("layout, lacks", [("venv", True), ("venv with vllm", False), ("system packages", False),
+                                           ("no venv", False)])
+def test_the_folders_of_an_environment_tell_whether_vllm_is_there(tmp_path, layout, lacks):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    if layout == "venv with vllm": (packages / "vllm").mkdir()
+    if layout != "no venv":
+        there = "true" if layout == "system packages" else "false"
+        (tmp_path / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = {there}\n")
+    if lacks:
+        with pytest.raises(InputError, match="vllm is not installed"): find_vllm(tmp_path / "bin" / "python")
+    else: assert find_vllm(tmp_path / "bin" / "python")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, (10**12).to_bytes(8, "little") + b"{}",
+                                     (2).to_bytes(8, "little") + b"[]"[:1], (4).to_bytes(8, "little") + b"[[]]",
+                                     (3).to_bytes(8, "little") + b"[7]"])
+def test_damaged_adapters_are_told(tmp_path, content):
+    (adapter(tmp_path / "a") / "adapter_model.safetensors").write_bytes(content)
+    try: assert adapter_layers(tmp_path / "a") == set()
+    except InputError as error: assert "expected a whole safetensors file" in str(error)
+    for config in ("[" * 100_000, '{"r": -1}', '{"r": 1e999}', "[]", '{"r": null}'):
+        (tmp_path / "a" / "adapter_config.json").write_text(config)
+        with pytest.raises(InputError, match="expected the folder of a LoRA adapter"): adapter_rank(tmp_path / "a")
+
+
+def test_the_end_of_a_long_log_is_bounded_and_plain(tmp_path):
+    (tmp_path / "vllm.log").write_bytes(b"x" * 3_000_000 + b"\n\x1b]0;owned\a\x1b[2Jgone\n")
+    lines = last_lines(tmp_path / "vllm.log")
+    assert len(lines) < 2000 and "\x1b" not in lines and "gone" in lines
 
 
 @pytest.mark.parametrize("name", ["small", "stubborn"])

@@ -17,7 +17,7 @@ import yaml
 from support import ROOT, contents, play
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.files import read_json, read_rows, write_json, write_record, write_rows, write_text
+from contemplative_cai.core.files import read_json, read_rows, write_json, write_record, write_rows
 from contemplative_cai.core.project import read_yaml
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import open_run
@@ -26,6 +26,7 @@ from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.baselines import Measure
 from contemplative_cai.pairs.dataset import (
+    SHARED_KEYS,
     divide_pairs,
     part_file,
     prompt_licences,
@@ -323,9 +324,10 @@ def test_a_models_licence_counts(run):
 
 
 def test_the_recipe_of_the_card_makes_the_same_run(run):
-    "What is saved from the card as recipe.yaml is the recipe again."
+    "What is saved from the card as recipe.yaml is the recipe again, in every key that pairs depend on."
     written = card(run).split("```yaml\n")[1].split("```")[0]
-    assert build_recipe(read_yaml(written, "card")) == build_recipe(run.manifest["recipe"])
+    again, recipe = build_recipe(read_yaml(written, "card")), build_recipe(run.manifest["recipe"])
+    assert {key: getattr(again, key) for key in SHARED_KEYS} == {key: getattr(recipe, key) for key in SHARED_KEYS}
     assert build_recipe(read_yaml(shared_recipe(Recipe()), "defaults")) == Recipe()
 
 
@@ -333,7 +335,9 @@ def test_a_shared_recipe_tells_nothing_of_the_machine():
     secret = build_recipe({
         "prompts": ["practice", {"source": "/home/ann/mine.csv", "quota": 2}, "hub:owner/name"],
         "constitution": "../ann/c.md", "model": "/home/ann/model", "base_url": "http://10.1.2.3:8000/v1",
-        "api_key_env": "ANN_KEY", "vllm_python": "/home/ann/bin/python", "engine": "endpoint"
+        "api_key_env": "ANN_KEY", "vllm_python": "/home/ann/bin/python", "engine": "endpoint",
+        "critic": "~/ann/critic", "split": "C:\\home\\ann\\split.json", "judge_url": "http://10.1.2.4/v1",
+        "eval_arms": "base,x=/home/ann/adapter", "eval_judges": "logits=/home/ann/judge", "launch": "/home/ann/a.yaml"
     })
     text = shared_recipe(secret)
     assert (not re.search("ann/|ANN|10\\.1|home", text)
@@ -744,5 +748,5 @@ def test_help_teaches(capsys):
 
 
 def test_a_manifest_that_does_not_say_its_recipe(run):
-    write_text(run.path("run.json"), "{}")
+    write_json(run.path("run.json"), {key: value for key, value in run.manifest.items() if key != "recipe"})
     assert "The recipe was not recorded." in card(run)

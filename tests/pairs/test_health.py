@@ -13,6 +13,7 @@ from contemplative_cai.core.recipe import BALANCED, Recipe, build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Dropped, InputError, Message, PreferencePair, Prompt
 from contemplative_cai.measure.plot import png
+from contemplative_cai.measure.text import text_words
 from contemplative_cai.pairs import health as module
 from contemplative_cai.pairs.baselines import (
     FOLDS,
@@ -118,7 +119,7 @@ def test_openings_are_of_several_prompts_and_in_the_order_of_their_shares():
     ("Mind the full glass, passionate and bound", 0)
 ])
 def test_the_principles_vocabulary_is_counted_in_a_thousand_words(said, count):
-    words = module._words(said)
+    words = text_words(said)
     assert module.vocabulary_rate([words, ["other"] * (1000 - len(words))]) == Measure(value=count, n=1000)
 
 

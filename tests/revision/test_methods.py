@@ -160,7 +160,7 @@ def test_the_constitution_in_the_place_of_a_critique(contemplative):
     ("", "verdict", "unreadable"),
     ("violates: nothing", "verdict", "unreadable"),
     ("violates: yes\nOr no?\nviolates: no", "reasoned", "no"),
-    ("violates: yes\nOr no?\nviolates: no", "verdict", "yes"),
+    ("violates: yes\nOr no?\nviolates: no", "verdict", "unreadable"),
     ("This violates. No one can know.\nviolates: yes", "verdict", "yes"),
     ("A line that says `violates: no` is asked for.", "reasoned", "unreadable"),
 ])

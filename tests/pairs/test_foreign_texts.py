@@ -1,0 +1,183 @@
+"""Texts of others in filters, cards and reviews: bounded, shown, and never acting."""
+import html.parser
+import stat
+import threading
+import time
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from contemplative_cai.core.files import write_rows
+from contemplative_cai.core.recipe import Recipe, build_recipe
+from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import (
+    Critique,
+    InputError,
+    Message,
+    PreferencePair,
+    Prompt,
+    Response,
+    Revision,
+    Triple,
+)
+from contemplative_cai.inputs.constitution import load_constitution
+from contemplative_cai.pairs.dataset import SHARED_KEYS, _code, _prose, _quotation, _shown, shared_recipe
+from contemplative_cai.pairs.filters import LONGEST_ANSWER
+from contemplative_cai.pairs.make import filter_triples
+from contemplative_cai.pairs.review import BlindedPair, ReviewSession, pair_html, read_decisions
+
+GENERIC = load_constitution("generic")
+
+
+def triple(answer, critique, revision, question="How do I tell my friend that I forgot her birthday?"):
+    prompt, principle = Prompt(text=question, source="mine"), GENERIC.principles[0].id
+    more = {"finish_reason": "stop", "model": "m", "seed": 0}
+    response = Response(prompt_id=prompt.id, text=answer, **more)
+    written = Critique(prompt_id=prompt.id, response_id=response.id, principle=principle, text=critique, **more)
+    revised = Revision(prompt_id=prompt.id, critique_id=written.id, principle=principle, text=revision, **more)
+    return Triple(prompt=prompt, principle=principle, response=response, critique=written, revision=revised)
+
+
+def reasons(*rows):
+    kept, dropped = filter_triples(rows, GENERIC)
+    assert len(kept) + len(dropped) == len(rows)
+    return [row.reason for row in dropped]
+
+
+# filters
+
+PARTS = ["the ", "\n", "“", "对不起我忘了", "[[", "a\n", "here ", "the answer is kind. ", "* ", "\u0e02", "<|", "x",
+         "😬"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("size", [LONGEST_ANSWER - 100, 1_000_000])
+def test_filters_come_to_an_end_on_long_texts(part, size):
+    text, started = part * (size // len(part)), time.monotonic()
+    told = reasons(triple(text, text, text + " yes"))
+    assert time.monotonic() - started < 30 and (told == ["too_long"]) == (size > LONGEST_ANSWER)
+
+
+@pytest.mark.parametrize("answer, revision", [
+    ("直接说对不起就行了。", "你可以坦诚地告诉她，你忘记了她的生日，真心道歉，"
+     "再提出补过，问问她想怎么庆祝。让她知道，你在乎。"),
+    ("謝ればいいです。", "正直に忘れていたことを伝えて、心から謝り、"
+     "改めてお祝いの席を設けたいと提案してみてください。"),
+    ("แค่ขอโทษก็พอ", "บอกเธอตรงๆว่าคุณลืมและขอโทษจากใจแล้วเสนอว่าจะฉลองให้ใหม่เธอจะรู้ว่าคุณใส่ใจ"),
+    ("Just say sorry and move on, she will get over it.",
+     "Tell her that you forgot, that you are sorry, and offer a day."),
+])
+def test_a_good_revision_of_any_script_is_kept_and_a_loop_is_not(answer, revision):
+    assert reasons(triple(answer, "It is cold.", revision)) == []
+    assert reasons(triple(answer, "It is cold.", revision * 60)) in (["repetition_loop"], ["near_duplicate"])
+    assert reasons(triple(revision, "It is cold.", revision + "a")) == ["near_identical"]
+
+
+@pytest.mark.parametrize("tag", ["<think>\nIt was too curt.\n</think>\n\n", "Kinder, then.\n</think>\n\n"])
+def test_thinking_is_no_revision(tag):
+    assert (reasons(triple("Just say sorry.", "It is cold.", f"{tag}Tell her that you forgot, and that you are sorry."))
+            == ["leaked_preamble"])
+
+
+# cards
+
+ACTIVE = ["<script>alert(1)</script>", "<iframe src=x>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))",
+          "![x](http://somewhere/p.png)", "<javascript:alert(1)>", "[a]: javascript:alert(1)\n\n[a]", "` <b>x</b>",
+          "a | b\n|---|", "\u202egnol", "# heading", "```\n<script>", "&lt;script&gt;<svg onload=x>"]
+
+
+def sentence(text): return _prose(f"The source is {text}")
+
+
+def tags_in(markdown: str) -> list[tuple]:
+    "The tags that a reader of HTML finds in it, with their attributes."
+    tags: list[tuple] = []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.append((tag, attributes))  # type: ignore[method-assign]
+    parser.feed(markdown)
+    return tags
+
+
+@pytest.mark.parametrize("door", [_shown, _code, _quotation, sentence])
+@pytest.mark.parametrize("text", ACTIVE)
+@pytest.mark.parametrize("around", ["{}", "- {}", "| {} | x |\n|---|---|", "### {}", "> {}"])
+def test_no_text_acts_in_a_card(door, text, around):
+    shown = around.format(door(text))
+    for markdown in (shown, MarkdownIt("commonmark", {"html": True}).enable("table").render(shown)):
+        seen = tags_in(markdown)
+        allowed = {"p", "li", "ul", "table", "thead", "tbody", "tr", "th", "td", "h3", "blockquote", "code"}
+        assert ({tag for tag, _ in seen} <= allowed
+                and "\u202e" not in markdown and not any(a for _, a in seen)), markdown
+
+
+def test_a_shared_recipe_is_what_differs():
+    recipe = build_recipe({"model": "x", "constitution": "generic"})
+    assert yaml.safe_load(shared_recipe(recipe)) == {"model": "x", "constitution": "generic"}
+
+
+PLACES = ["/home/ann/secret", "~/ann/secret", "../ann/secret", "C:\\Users\\ann\\secret", "\\\\host\\ann\\secret"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("key", [name for name, field in Recipe.model_fields.items() if "str" in str(field.annotation)])
+def test_no_key_takes_a_folder_or_an_address_onto_a_card(place, key):
+    for value in (place, f"name={place}", (place,), (f"name={place}",), f"http://user:ann@host/{key}"):
+        text = shared_recipe(Recipe().model_copy(update={key: value}))
+        assert "ann" not in text.replace("annotation", "") and "user" not in text, text
+        assert key in SHARED_KEYS or key == "base_url" or key not in text
+
+
+# reviews
+
+def pairs(n=4):
+    def turn(role, text): return (Message(role=role, content=text),)
+    return [PreferencePair(prompt=turn("user", f"Question {i}?"), chosen=turn("assistant", f"Revised {i}"),
+                           rejected=turn("assistant", f"First {i}"), prompt_id=f"p{i}", principle="emptiness",
+                           locale="en_US", source="demo", critique="x", constitution="c@0", model="m", seed=0,
+                           template="t@0") for i in range(n)]
+
+
+@pytest.mark.parametrize("damage",
+                         [b'{"pair_id": "x", "revi', b"\xff\xfe\x00", b"[]", b"{}", b'{"pair_id": 3}\n\n\n', b"\x00"])
+@pytest.mark.parametrize("at", ["first", "middle", "last"])
+def test_a_damaged_line_costs_itself_and_is_told(damage, at, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CCAI_RUNS", str(tmp_path))
+    run = open_run("demo")
+    write_rows(run.path("pairs.jsonl"), pairs())
+    path = run.path("reviews", "ada.jsonl")
+    session = ReviewSession(pairs(), path, "ada")
+    rows = [session.decide("A"), session.decide("B")]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = path.read_bytes().splitlines(keepends=True)
+    place = {"first": 0, "middle": 1, "last": 2}[at]
+    path.write_bytes(b"".join([*lines[:place], damage + (b"" if at == "last" else b"\n"), *lines[place:]]))
+    again = ReviewSession(pairs(), path, "ada")
+    assert list(again.decisions.values()) == rows and again.damage and "rerun" not in " ".join(again.damage)
+    again.decide("neither")
+    assert len(read_decisions(run)) == 3 and "rerun" not in capsys.readouterr().err
+    assert damage.strip() in path.read_bytes(), "somebody's work is not taken away"
+
+
+def test_two_windows_of_one_reviewer_lose_nothing(tmp_path):
+    path = tmp_path / "ada.jsonl"
+    windows = [ReviewSession(pairs(40), path, "ada") for _ in range(2)]
+    refused = []
+
+    def review(session, preferred):
+        while session.current:
+            try: session.decide(preferred)
+            except InputError as error: refused.append(str(error))
+
+    threads = [threading.Thread(target=review, args=(session, side)) for session, side in zip(windows, "AB")]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    again = ReviewSession(pairs(40), path, "ada")
+    assert len(again.decisions) == 40 and not again.damage and all("another window" in line for line in refused)
+
+
+@pytest.mark.parametrize("text", ACTIVE)
+def test_a_reviewer_sees_texts_and_runs_none(text):
+    shown = pair_html(BlindedPair("p", text, text, text))
+    assert "<script" not in shown and "<i" not in shown and "<svg" not in shown and "\u202e" not in shown
+    assert shown.count("dir='auto'") == 3
