@@ -77,6 +77,7 @@ def test_key_page_is_what_the_recipe_says():
     assert [key for key in Recipe.model_fields if stored.count(f"\n| `{key}` |") != 1] == []
 
 
+@pytest.mark.long
 def test_site_builds_offline_and_a_broken_link_is_named(tmp_path):
     project = copied(tmp_path)
     built = build(project)
@@ -87,7 +88,7 @@ def test_site_builds_offline_and_a_broken_link_is_named(tmp_path):
     text = notebook.read_text()
     assert "../01_core/05_run.ipynb" in text and "../01_core/04_files.ipynb" in text
     notebook.write_text(text.replace("../01_core/05_run.ipynb",
-                                     "../01_core/lost.ipynb").replace("03_files.ipynb", "03_files.ipynb#lost"))
+                                     "../01_core/lost.ipynb").replace("04_files.ipynb", "04_files.ipynb#lost"))
     broken = build(project)
     assert broken.returncode == 1
     assert "docs/run.html: link '../01_core/lost.html' leads to no page; mend it in nbs/docs/run.ipynb" in broken.stderr

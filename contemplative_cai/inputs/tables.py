@@ -246,7 +246,7 @@ def _label(value: Any, field: str, place: str) -> str | None:
     return str(value)
 
 
-LONGEST_PROMPT = 500_000  # characters
+LONGEST_PROMPT = 2_000_000  # characters
 
 
 def _prompt(row: dict, schema: dict[str, str], source: str, place: str, **more) -> Prompt:

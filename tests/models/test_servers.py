@@ -189,6 +189,7 @@ def assert_settled(outcomes, stop, prompts, url):
     else: assert url in stop and "run the same command again" in stop
 
 
+@pytest.mark.long
 @given(dialects)
 @settled(max_examples=40)
 def test_every_dialect_is_understood(dialect):
@@ -212,6 +213,7 @@ def test_every_dialect_is_understood(dialect):
         assert len(server.asked) == before + 1, "what was learned holds for the next stage"
 
 
+@pytest.mark.long
 @given(dialects, st.dictionaries(st.integers(0, 11), st.sampled_from(sorted(FAULTS)), max_size=12), st.booleans())
 @example({"end": "stop", "content": "text", "usage": {}, "wire": "plain", "name": None, "words": "prose",
           "refused": set()}, dict.fromkeys(range(12), "a bomb"), True)
@@ -252,6 +254,7 @@ def test_what_always_fails_is_in_the_journal_or_stops_with_a_reason(tmp_path, fa
     assert stop or totals["calls"] + totals["failed"] == 6
 
 
+@pytest.mark.long
 @given(st.lists(st.sampled_from([*sorted(FAULTS), "tokens", "odd tokens", "logprobs", "odd logprobs"]), max_size=12))
 @example(["tokens", "tokens", "logprobs"] * 3)
 @settled(max_examples=40)
@@ -296,7 +299,8 @@ def test_garbage_without_end_fills_no_memory(tmp_path):
         rows, before = [(Message(role="user", content=f"row {i}"),) for i in range(64)], time.monotonic()
         try: print(list(EndpointLLM(sys.argv[1], "m").stream(rows, Sampling(max_tokens=24))))
         except ModelCallError as error: print(error)
-        print(int(time.monotonic() - before), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        peak = open("/proc/self/status").read().split("VmHWM:")[1].split()[0]
+        print(int(time.monotonic() - before), int(peak) // 1024)
     """)
     with Server(pour) as server:
         done = subprocess.run([sys.executable, "-c", client, server.url], capture_output=True, text=True, timeout=60,
@@ -407,6 +411,7 @@ def test_rows_that_fail_one_by_one_are_all_asked():
         assert len(outcomes) == len(server.asked) == 60
 
 
+@pytest.mark.long
 def test_a_server_that_can_do_little_is_asked_for_less():
     "One row at a time takes it 50 ms: 32 at once would time out together, again and again."
     one = threading.Lock()
