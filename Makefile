@@ -42,7 +42,7 @@ quick: check  ## the checks and the fast tests, a few minutes
 test: check  ## everything CI runs
 	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
-	$(BIN)/python -m pytest -q -m "long and not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "long and not slow" tests
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb

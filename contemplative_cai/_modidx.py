@@ -2456,6 +2456,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                   'contemplative_cai/models/folders.py'),
                                                   'contemplative_cai.models.folders._names': ( '04_models/folders.html#_names',
                                                                                                'contemplative_cai/models/folders.py'),
+                                                  'contemplative_cai.models.folders._settings_digest': ( '04_models/folders.html#_settings_digest',
+                                                                                                         'contemplative_cai/models/folders.py'),
                                                   'contemplative_cai.models.folders._text_part': ( '04_models/folders.html#_text_part',
                                                                                                    'contemplative_cai/models/folders.py'),
                                                   'contemplative_cai.models.folders._weights_fault': ( '04_models/folders.html#_weights_fault',

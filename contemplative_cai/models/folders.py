@@ -65,12 +65,19 @@ def content_digest(folder: Path,  # of a model or an adapter
     return digest([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files], 12)
 
 # %% ../../nbs/04_models/00_folders.ipynb #74c9bf0a
+def _settings_digest(path: Path) -> str:
+    "A short name for an adapter's settings: PEFT writes its sets in any order, and where the base lay says nothing."
+    def settled(value): return sorted(value, key=str) if isinstance(value, list) else value
+    return digest({name: settled(value) for name, value in read_model_json(path).items()
+                   if name != "base_model_name_or_path"}, 6)
+
+
 def adapter_digest(folder: Path,  # of a PEFT adapter
                    ) -> str:
     "A short name for an adapter: of its weights, and of its settings."
     weights = digest([[path.name, file_digest(path)] for path in weight_files(folder)], 12)
     settings = Path(folder) / "adapter_config.json"
-    return f"{weights}.{file_digest(settings)[:6]}" if settings.is_file() else weights
+    return f"{weights}.{_settings_digest(settings)}" if settings.is_file() else weights
 
 # %% ../../nbs/04_models/00_folders.ipynb #abc5e051
 LARGEST_CONFIG = 16_000_000  # bytes; a configuration has a few thousand

@@ -249,3 +249,14 @@ def test_models_of_other_makes_answer_alike_alone_and_together(name, tmp_path):
     assert [answer.text for answer in together] == [llm.chat([one], short)[0].text for one in asked]
     assert row_bytes(llm.model.config, 100, 4) > 0
     if name != "mamba": assert config_sizes(json.loads((tmp_path / "config.json").read_text()))["layers"] == 2
+
+
+def test_an_adapters_name_is_that_of_its_settings_in_any_order(tmp_path):
+    "PEFT writes `target_modules`, a set, in another order in each process."
+    names = set()
+    for modules, base in ((["q_proj", "v_proj"], "/one"), (["v_proj", "q_proj"], "/other")):
+        (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+        written = {"target_modules": modules, "base_model_name_or_path": base}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(written))
+        names.add(adapter_digest(tmp_path))
+    assert len(names) == 1
