@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 FAST := not slow and not long
+ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE  # two workers share two cores
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help install install-dev quickstart test quick check lab bench bench-train vllm docs clean
@@ -37,12 +38,12 @@ check: install-dev  ## style, and that notebooks, exports and README agree
 	$(BIN)/python .ci/agree.py
 
 quick: check  ## the checks and the fast tests, a few minutes
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" tests
+	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" tests
 
 test: check  ## everything CI runs
 	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "long and not slow" tests
+	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
+	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "long and not slow" tests
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb
