@@ -3220,6 +3220,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                             'contemplative_cai/report/card.py'),
                                                'contemplative_cai.report.card._recipe_words': ( '09_report/card.html#_recipe_words',
                                                                                                 'contemplative_cai/report/card.py'),
+                                               'contemplative_cai.report.card._shown_value': ( '09_report/card.html#_shown_value',
+                                                                                               'contemplative_cai/report/card.py'),
                                                'contemplative_cai.report.card.loading': ( '09_report/card.html#loading',
                                                                                           'contemplative_cai/report/card.py'),
                                                'contemplative_cai.report.card.training_card': ( '09_report/card.html#training_card',

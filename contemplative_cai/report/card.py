@@ -7,8 +7,12 @@ __all__ = ['LOAD_MODEL', 'LOAD_ADAPTER', 'TRAINING_KEYS', 'loading', 'training_c
 
 # %% ../../nbs/09_report/07_card.ipynb #00000002
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ..core.files import write_text
+from ..core.foreign import html_text, one_line
 from ..core.run import Manifest, Run, trained_folder, trained_place
 from ..core.schema import InputError, digest
 from ..measure.plot import png
@@ -66,10 +70,16 @@ TRAINING_KEYS = ("training", "loss", "beta", "label_smoothing", "ld_alpha", "lea
                  "train_quantization", "max_length", "dtype", "seed")
 
 
+def _shown_value(value: Any) -> str:
+    "A setting as the card says it: of a path the last part alone, and nothing that Markdown acts on."
+    text = Path(value).name if isinstance(value, str) else str(value)
+    return text if isinstance(value, (int, float, list, dict)) else html_text(one_line(text, 200))
+
+
 def _recipe_words(manifest: Manifest, training: Training) -> list[str]:
     "The keys that shape a training, and what it took."
     recipe, versions = manifest.recipe, manifest.surroundings.get("versions", {})
-    return ["\n".join(f"- {key}: {recipe[key]}" for key in TRAINING_KEYS if recipe.get(key) is not None),
+    return ["\n".join(f"- {key}: {_shown_value(recipe[key])}" for key in TRAINING_KEYS if recipe.get(key) is not None),
             (f"{training.steps} optimizer steps, {training.seconds:.0f} s, at most {training.peak_mb:,} MB; "
              f"weights digest `{training.adapter}`; ")
             + ", ".join(f"{name} {number}" for name, number in versions.items() if number) + "."]
@@ -83,9 +93,9 @@ def _base_name(manifest: Manifest) -> str:
 
 def _card_head(base: str, place: Path) -> str:
     "The hub's metadata."
-    library = ["library_name: peft"] if place.name == "adapter" else []
-    return "\n".join(["---", f"base_model: {base}", *library, "tags: [constitutional-ai, contemplative-cai, trl]",
-                      "---"])
+    library = {"library_name": "peft"} if place.name == "adapter" else {}
+    entries = {"base_model": base, **library, "tags": ["constitutional-ai", "contemplative-cai", "trl"]}
+    return f"---\n{yaml.safe_dump(entries, sort_keys=False, default_flow_style=None, width=1000)}---"
 
 # %% ../../nbs/09_report/07_card.ipynb #1bbcf7f9
 def _finished(facts: Facts) -> Training:
@@ -103,7 +113,7 @@ def training_card(run: Run,  # a trained run
     training, base = _finished(facts), _base_name(facts.manifest)
     return "\n\n".join([
         _card_head(base, place),
-        f"# {base}, trained in run {run.name}",
+        f"# {html_text(one_line(base, 200))}, trained in run {run.name}",
         training_words(facts),
         f"**{learned(facts)}**",
         "## Unseen pairs, before and after",

@@ -3,8 +3,10 @@ nothing from outside, no number that is not in a file, and no claim by a judge b
 import functools
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+import yaml
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_json, read_record, write_json, write_rows
@@ -27,6 +29,7 @@ from contemplative_cai.inputs.rubrics import load_rubric
 from contemplative_cai.inputs.sources import own_prompts
 from contemplative_cai.measure.stats import estimate_accuracy
 from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.report.card import _card_head
 from contemplative_cai.report.compare import (
     compare_runs,
     costs,
@@ -429,3 +432,11 @@ def test_the_line_of_a_run_shows_the_primary_outcome(evaluated, capsys):
     write_report(evaluated)
     assert main(["runs"]) == 0 and "primary outcome" in (out := capsys.readouterr().out) and "−0.4" in out
     assert read_record(evaluated.path("headline.json"), Headline).figures[1].what == "Primary outcome"
+
+
+@pytest.mark.parametrize("name", ["x\ntags: [pwned]", "x # y", "'", "a: b", "\u202ex", "- x", "---"])
+def test_a_models_name_cannot_add_to_a_cards_head(name):
+    head = _card_head(name, Path("adapter"))
+    assert yaml.safe_load(head.strip("-")) == {"base_model": name, "library_name": "peft",
+                                               "tags": ["constitutional-ai", "contemplative-cai", "trl"]}
+    assert head.startswith("---\n") and head.endswith("\n---") and head.count("\n---") == 1
