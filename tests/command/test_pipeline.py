@@ -112,6 +112,7 @@ def test_in_place_as_jupyterlab_runs_it(runs):
                             for o in progress), "the progress lines should end, and stay, with their last value"
 
 
+@pytest.mark.long
 def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     "A notebook that breaks: exit 1, and the last line names notebook, cell, error and copy."
     root = tmp_path / "tree"

@@ -74,6 +74,7 @@ ENDLESS = {"own": ("---\nid: a\ntitle: a\nlanguage: en\nversion: 1\n---\n",
            "jsonl": ("", '{{"trait": "Be kind {i} times."}}\n')}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind, count", product(ENDLESS, (MOST_PRINCIPLES + 1, 20_000, 2_000_000)))
 def test_a_constitution_has_bounds(kind, count):
     head, part = ENDLESS[kind]

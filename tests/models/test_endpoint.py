@@ -58,6 +58,7 @@ def faults(share, seed):
     return misbehave
 
 
+@pytest.mark.long
 def test_a_third_of_all_requests_fail_and_nothing_is_lost(tmp_path):
     """429, 5xx, silence, dropped connections, garbage:
     every row has its own text, is in the journal once, and is not asked for again."""

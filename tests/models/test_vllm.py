@@ -279,6 +279,7 @@ PARENT = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, way", [("small", signal.SIGKILL), ("stubborn", signal.SIGKILL),
                                        ("small", signal.SIGTERM), ("small", signal.SIGINT), ("small", "exits"),
                                        ("small", "raises"), ("small", "forks")])

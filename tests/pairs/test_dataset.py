@@ -493,6 +493,7 @@ def push(url, *words, token=TOKEN, **settings):
                           env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.long
 def test_a_push_is_shown_first_sent_with_yes_and_harmless_twice(run):
     """Without --yes the hub hears nothing;
     with it, a private repository gets the folder byte for byte; again, nothing new."""
