@@ -53,13 +53,20 @@ class _Bounded(Repr):
         self.maxlevel, self.maxlong = 3, 60
         self.maxtuple = self.maxlist = self.maxset = self.maxfrozenset = self.maxdict = 4
 
-    def repr_str(self, x, level): return repr(shortened(x, 200))
+    def repr_str(self, x, level):
+        "A text, its middle left out."
+        return repr(shortened(x, 200))
 
-    def repr_bytes(self, x, level): return f"({len(x):,} bytes)"
+    def repr_bytes(self, x, level):
+        "How many bytes there are."
+        return f"({len(x):,} bytes)"
 
-    def repr_int(self, x, level): return repr(x) if x.bit_length() < 200 else f"(a number of {x.bit_length():,} bits)"
+    def repr_int(self, x, level):
+        "A number; Python itself refuses to write very long ones."
+        return repr(x) if x.bit_length() < 200 else f"(a number of {x.bit_length():,} bits)"
 
     def repr_dict(self, x, level):
+        "The first entries, in their own order."
         if level <= 0 and x: return "{...}"
         parts = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in list(x)[:self.maxdict]]
         return "{" + ", ".join(parts + ["..."] * (len(x) > self.maxdict)) + "}"

@@ -282,7 +282,8 @@ def _end_guard(process: subprocess.Popen) -> None:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     "Our server sends nobody on; another one on its port must not."
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl): return None
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        "None: urllib then raises the redirection as an error."
 
 
 def _call(port: int | None, path: str, body: dict | None = None, timeout: float = 5.0,

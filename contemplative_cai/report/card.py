@@ -71,9 +71,9 @@ TRAINING_KEYS = ("training", "loss", "beta", "label_smoothing", "ld_alpha", "lea
 
 
 def _shown_value(value: Any) -> str:
-    "A setting as the card says it: of a path the last part alone, and nothing that Markdown acts on."
-    text = Path(value).name if isinstance(value, str) else str(value)
-    return text if isinstance(value, (int, float, list, dict)) else html_text(one_line(text, 200))
+    "A setting as the card says it: of a place on a machine the last part alone, and nothing that HTML acts on."
+    if not isinstance(value, str): return str(value)
+    return html_text(one_line(Path(value).name if value.startswith(("/", "~")) else value, 200))
 
 
 def _recipe_words(manifest: Manifest, training: Training) -> list[str]:

@@ -1,17 +1,16 @@
 """Files as people really have them: what is read is right,
 or an `InputError` names file, line and remedy; nothing else, and nothing hangs."""
-import contextlib
 import datetime
 import gzip
 import json
 import os
 import re
-import signal
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import within
 
 from contemplative_cai.command.builder import WORKED_EXAMPLE_FIELDS, Draft
 from contemplative_cai.command.commands import main
@@ -54,17 +53,9 @@ def cases(names, values, ids=short):
     return pytest.mark.parametrize(names, values, ids=ids)
 
 
-@contextlib.contextmanager
 def seconds(limit=30):
     "Fails when the block takes longer."
-    def late(*_): pytest.fail(f"longer than {limit} seconds")
-    if not hasattr(signal, "setitimer"): yield; return
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, limit)
-    try: yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return within(limit)
 
 
 def refused(read, *there, hidden=("boil rice", "water the roses")):

@@ -29,7 +29,7 @@ from contemplative_cai.inputs.rubrics import load_rubric
 from contemplative_cai.inputs.sources import own_prompts
 from contemplative_cai.measure.stats import estimate_accuracy
 from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.report.card import _card_head
+from contemplative_cai.report.card import _card_head, _shown_value
 from contemplative_cai.report.compare import (
     compare_runs,
     costs,
@@ -440,3 +440,8 @@ def test_a_models_name_cannot_add_to_a_cards_head(name):
     assert yaml.safe_load(head.strip("-")) == {"base_model": name, "library_name": "peft",
                                                "tags": ["constitutional-ai", "contemplative-cai", "trl"]}
     assert head.startswith("---\n") and head.endswith("\n---") and head.count("\n---") == 1
+
+
+def test_a_card_names_no_place_on_a_machine_and_keeps_names_of_the_hub():
+    values = ("/home/ann/rows.jsonl", "~ann/rows.jsonl", "hub:lab/rows", "<b>", 0.1)
+    assert [*map(_shown_value, values)] == ["rows.jsonl", "rows.jsonl", "hub:lab/rows", "&lt;b&gt;", "0.1"]
