@@ -9,6 +9,7 @@ __all__ = ['Split', 'held_value', 'place', 'prompts_digest', 'untrained', 'held_
 
 # %% ../../nbs/03_inputs/06_split.ipynb #00000002
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -49,11 +50,9 @@ class Split(FileRecord):
              prompt_id: str,  # a prompt's id
              ) -> str:
         "train, validation or test; raises `KeyError` for a prompt the split does not know."
-        for name in ("train", "validation", "test"):
-            if prompt_id in getattr(self, name): return name
-        raise KeyError(prompt_id)
+        return self.parts[prompt_id]
 
-    @property
+    @cached_property
     def parts(self) -> dict[str, str]:
         "Part by prompt id."
         return {id: name for name in ("train", "validation", "test") for id in getattr(self, name)}

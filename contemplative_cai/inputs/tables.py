@@ -27,11 +27,11 @@ from ..core.schema import InputError, Message, Prompt
 # %% ../../nbs/03_inputs/01_tables.ipynb #b3802b55
 # dashes and quotes whose byte 0x20 was dropped
 LOST_HIGH_BYTE = {chr(low): chr(0x2000 + low) for low in (0x13, 0x14, 0x18, 0x19, 0x1C, 0x1D)}
+_RESTORED = str.maketrans(LOST_HIGH_BYTE)
 
 
-def _is_control(character: str) -> bool:
-    "A control character that no text needs, or a byte-order mark left over from joined files."
-    return character == "\ufeff" or (character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs"))
+# control characters that no text needs, half characters, and a byte-order mark left over from joined files
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 
 
 def clean_text(text: str,  # as it was found
@@ -39,8 +39,7 @@ def clean_text(text: str,  # as it was found
     """`text` with lost quotes and dashes restored, line ends unified,
     other control characters, lone surrogates and outer spaces removed."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = "".join(LOST_HIGH_BYTE.get(character, character) for character in text)
-    return "".join(character for character in text if not _is_control(character)).strip()
+    return _CONTROL.sub("", text.translate(_RESTORED)).strip()
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #cf33c947
 def is_visible(text: str,  # a cleaned text
@@ -55,7 +54,7 @@ def mended(prompt: Prompt,  # a prompt
     "What cleaning changed: any of 'control characters', 'line ends', 'outer spaces'; empty for a text left as it was."
     if prompt.raw is None: return ()
     plain = prompt.raw.replace("\r\n", "\n").replace("\r", "\n")
-    repairs = {"control characters": any(map(_is_control, plain)), "line ends": "\r" in prompt.raw,
+    repairs = {"control characters": _CONTROL.search(plain) is not None, "line ends": "\r" in prompt.raw,
              "outer spaces": plain != plain.strip()}
     return tuple(name for name, there in repairs.items() if there)
 
@@ -258,7 +257,7 @@ def _prompt(row: dict, schema: dict[str, str], source: str, place: str, **more) 
     if raw_text and len(raw_text) > LONGEST_PROMPT:
         raise InputError(f"{place}: text: {len(raw_text):,} characters; expected a prompt of at most "
                          f"{LONGEST_PROMPT:,}, which is more than models read; divide it, or take the row out")
-    if any(unicodedata.category(c) == "Cs" for c in raw_text or ""):
+    if re.search("[\ud800-\udfff]", raw_text or ""):
         raise InputError(f"{place}: text: half a character (a lone surrogate); write the file again")
     text = clean_text(raw_text or "")
     if not is_visible(text): raise InputError(f"{place}: text: nothing to see in it; a prompt needs visible text")

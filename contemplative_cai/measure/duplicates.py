@@ -10,6 +10,10 @@ __all__ = ['NEAR', 'SHORT', 'NEAR_SHORT', 'RUN', 'COVERED', 'BOILERPLATE', 'PERM
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..core.schema import Record
 from .text import normalise
@@ -23,11 +27,17 @@ COVERED = 0.6  # share of the shorter text's words in shared runs from which two
 BOILERPLATE = 50  # a run that more texts have than this is a set phrase, and proves nothing
 
 
+@lru_cache(maxsize=1 << 17)
+def _word_shingles(word: str) -> tuple[str, ...]:
+    "Those of one word; most words of a text were in another before."
+    padded = f" {word} "
+    return tuple(padded[i:i + 5] for i in range(max(len(padded) - 4, 1)))
+
+
 def shingles(text: str,  # any text
              ) -> frozenset[str]:
     "The runs of five characters inside the words of a text, words padded with a space; a shorter word is one shingle."
-    padded = [f" {word} " for word in normalise(text).split()]
-    return frozenset(word[i:i + 5] for word in padded for i in range(max(len(word) - 4, 1)))
+    return frozenset(shingle for word in normalise(text).split() for shingle in _word_shingles(word))
 
 
 def jaccard(left: frozenset,  # a set
@@ -38,56 +48,103 @@ def jaccard(left: frozenset,  # a set
     return common / max(len(left) + len(right) - common, 1)
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #6da2ce37
-def _runs(words: list[str]) -> list[tuple[str, ...]]:
-    "The runs of `RUN` words, by position."
-    return [tuple(words[i:i + RUN]) for i in range(len(words) - RUN + 1)]
-
-
-def needed_similarity(words: list[str],  # of a text, normalised
+def needed_similarity(words: int,  # in a text
                       ) -> float:
     "The similarity from which a text counts as the same as another."
-    return NEAR if len(words) >= SHORT else NEAR_SHORT
+    return NEAR if words >= SHORT else NEAR_SHORT
 
 
-def coverage(words: list[str],  # of the shorter text, normalised
-             shared: set[tuple[str, ...]],  # runs it shares with the other
+def coverage(inside: np.ndarray,  # for each run of a text, in order, whether the other text has it too
+             words: int,  # in the text
              ) -> float:
     "Share of the words that lie in a shared run."
-    inside = {i + j for i, run in enumerate(_runs(words)) if run in shared for j in range(RUN)}
-    return len(inside) / max(len(words), 1)
+    covered = np.zeros(words + 1, dtype=np.int64)
+    starts = np.flatnonzero(inside)
+    np.add.at(covered, starts, 1)
+    np.add.at(covered, starts + RUN, -1)
+    return int(np.count_nonzero(covered.cumsum()[:words])) / max(words, 1)
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #c874ed45
 PERMUTATIONS, BANDS = 256, 64
+_NUMBERS: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of words, of shingles
+_NEXT = (itertools.count(), itertools.count())
+_PLACE = np.random.default_rng(8).integers(1 << 62, size=RUN, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
-def _alike(left: Sequence[frozenset], right: Sequence[frozenset] | None = None) -> Iterator[tuple[int, list[int]]]:
-    """For each shingle set on the left, the indices of those on the right that MinHash takes for similar;
+class _Sketch(NamedTuple):
+    "What is compared of a text."
+    words: np.ndarray  # numbers of its words, in order
+    runs: np.ndarray  # of its runs of words, by position
+    shingles: np.ndarray  # of its shingles, ascending
+    minhash: Any  # of these; None for a text without a word
+
+
+def _numbered(items, kind: int) -> np.ndarray:
+    "The numbers of words (0) or shingles (1); new ones get the next."
+    known, fresh = _NUMBERS[kind], _NEXT[kind]
+    return np.array([number if (number := known.get(item)) is not None else known.setdefault(item, next(fresh))
+                     for item in items], dtype=np.uint32)
+
+
+@lru_cache(maxsize=1 << 17)
+def _sketch(text: str) -> _Sketch:
+    "Computed once for each text."
+    from rensa import RMinHash  # ty: ignore[missing-module-member]: out of a compiled module, which names nothing
+    words = normalise(text).split()
+    tokens = {shingle for word in words for shingle in _word_shingles(word)}
+    numbers = _numbered(words, 0)
+    runs = (np.lib.stride_tricks.sliding_window_view(numbers.astype(np.uint64), RUN) * _PLACE).sum(1) \
+        if len(words) >= RUN else np.zeros(0, dtype=np.uint64)
+    minhash = RMinHash.from_token_sets([sorted(tokens)], PERMUTATIONS, 0)[0] if tokens else None
+    return _Sketch(numbers, runs, np.sort(_numbered(tokens, 1)), minhash)
+
+# %% ../../nbs/02_measure/02_duplicates.ipynb #x8515739
+def _alike(left: Sequence[_Sketch], right: Sequence[_Sketch] | None = None) -> Iterator[tuple[int, list[int]]]:
+    """For each text on the left, the indices of those on the right that MinHash takes for similar;
     without a right side, of those before it."""
-    # rensa's classes come out of a compiled module, which says nothing of its names
-    from rensa import RMinHash, RMinHashLSH  # ty: ignore[missing-module-member]
-    there, known = ([i for i, tokens in enumerate(side) if tokens] for side in (left, left if right is None else right))
-    if not there or not known: return
-    def sketched(side, indices): return RMinHash.from_token_sets([sorted(side[i]) for i in indices], PERMUTATIONS, 0)
-    index, ours = RMinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS, num_bands=BANDS), sketched(left, there)
-    if right is not None: index.insert_pairs(list(zip(known, sketched(right, known))))
-    for i, sketch in zip(there, ours):
-        yield i, index.query(sketch)
-        if right is None: index.insert(i, sketch)
+    from rensa import RMinHashLSH  # ty: ignore[missing-module-member]
+    index = RMinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS, num_bands=BANDS)
+    known = [(i, sketch.minhash) for i, sketch in enumerate(right or ()) if sketch.minhash is not None]
+    if known: index.insert_pairs(known)
+    for i, sketch in enumerate(left):
+        if sketch.minhash is None: continue
+        yield i, index.query(sketch.minhash)
+        if right is None: index.insert(i, sketch.minhash)
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #03a902a2
-def _sharing_runs(left: Sequence[list[str]], right: Sequence[list[str]] | None = None) -> dict[tuple[int, int], set]:
-    """Index pairs with a run of words in common, and the runs; set phrases left aside.
+def _run_holders(sides: Sequence[Sequence[_Sketch]]) -> Iterator[tuple[int, list[int], list[int]]]:
+    "Each run that several texts have: which on the left, which on the right."
+    counts = [len(sketch.runs) for side in sides for sketch in side]
+    if not sum(counts): return
+    runs = np.concatenate([sketch.runs for side in sides for sketch in side])
+    holders = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((holders, runs))
+    runs, holders, left = runs[order], holders[order], len(sides[0])
+    first = np.flatnonzero(np.concatenate([[True], runs[1:] != runs[:-1]]))
+    for start, end in zip(first, [*first[1:], len(runs)]):
+        if end - start < 2: continue
+        texts = list(dict.fromkeys(holders[start:end].tolist()))
+        yield int(runs[start]), [i for i in texts if i < left], [i - left for i in texts if i >= left]
+
+
+def _sharing_runs(left: Sequence[_Sketch],
+                  right: Sequence[_Sketch] | None = None) -> tuple[set[tuple[int, int]], np.ndarray]:
+    """Index pairs with a run of words in common, and the runs that are set phrases and were left aside.
     Without a right side: pairs within the left, each once."""
-    where: dict[tuple, tuple[list, list]] = defaultdict(lambda: ([], []))
-    for side, texts in enumerate((left,) if right is None else (left, right)):
-        for i, words in enumerate(texts):
-            for run in set(_runs(words)): where[run][side].append(i)
-    shared: dict[tuple[int, int], set] = defaultdict(set)
-    for run, (ours, theirs) in where.items():
-        if max(len(ours), len(theirs)) > BOILERPLATE: continue
-        for i, j in itertools.combinations(ours, 2) if right is None else itertools.product(ours, theirs):
-            shared[i, j].add(run)
-    return shared
+    shared: set[tuple[int, int]] = set()
+    phrases: list[int] = []
+    for run, ours, theirs in _run_holders((left,) if right is None else (left, right)):
+        if max(len(ours), len(theirs)) > BOILERPLATE: phrases.append(run)
+        else: shared.update(itertools.combinations(ours, 2) if right is None else itertools.product(ours, theirs))
+    return shared, np.array(phrases, dtype=np.uint64)
+
+
+def _shared_coverage(one: _Sketch, other: _Sketch, phrases: np.ndarray) -> float:
+    "How much of the shorter text the longer one has too."
+    shorter, longer = sorted((one, other), key=lambda sketch: len(sketch.words))
+    inside = np.isin(shorter.runs, longer.runs)
+    if len(phrases): inside &= ~np.isin(shorter.runs, phrases)
+    return coverage(inside, len(shorter.words))
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #a9fd4034
 MATCH_KINDS = ("exact", "normalised", "word run", "near")  # strongest first; a pair has the first that applies
@@ -101,31 +158,39 @@ class Match(Record):
     similarity: float  # share of words in shared runs, or Jaccard similarity; 1 for exact and normalised
 
 
-def _compare(a: str, b: str, a_words: list[str], b_words: list[str], a_tokens: frozenset, b_tokens: frozenset,
-             shared: set) -> tuple[str | None, float]:
-    "The strongest kind of match of two texts, and how strong it is; None and 0 for two texts that differ."
+def _similarity(one: _Sketch, other: _Sketch) -> float:
+    "Jaccard similarity of the shingles; 0 where their numbers alone keep it below what is needed."
+    few, many = sorted((len(one.shingles), len(other.shingles)))
+    if few < NEAR * many: return 0.0
+    common = len(np.intersect1d(one.shingles, other.shingles, assume_unique=True))
+    return common / max(few + many - common, 1)
+
+
+def _compare(a: str, b: str, one: _Sketch, other: _Sketch, phrases: np.ndarray | None) -> tuple[str | None, float]:
+    """The strongest kind of match of two texts, and how strong it is; None and 0 for two texts that differ.
+    `phrases`: the set phrases, where the two share a run of words; None where they don't."""
     if a == b: return "exact", 1.0
-    if a_words == b_words and a_words: return "normalised", 1.0
-    covered = coverage(min(a_words, b_words, key=len), shared) if shared else 0.0
+    if len(one.words) and np.array_equal(one.words, other.words): return "normalised", 1.0
+    covered = _shared_coverage(one, other, phrases) if phrases is not None else 0.0
     if covered >= COVERED: return "word run", covered
-    similarity = jaccard(a_tokens, b_tokens)
-    return ("near", similarity) if similarity >= max(map(needed_similarity, (a_words, b_words))) else (None, 0.0)
+    similarity = _similarity(one, other)
+    return ("near", similarity) if similarity >= max(needed_similarity(len(text.words))
+                                                     for text in (one, other)) else (None, 0.0)
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #28467552
 def find_matches(left: Sequence[str],  # texts
                  right: Sequence[str],  # texts
                  ) -> list[Match]:
     "The pairs of one text from each side that say the same, in order."
-    words = [[normalise(text).split() for text in side] for side in (left, right)]
-    tokens = [[shingles(text) for text in side] for side in (left, right)]
-    shared, places = _sharing_runs(*words), defaultdict(list)
-    for j, text in enumerate(right): places[" ".join(words[1][j]) or text].append(j)
-    proposed = ({(i, j) for i, text in enumerate(left) for j in places.get(" ".join(words[0][i]) or text, ())}
-                | set(shared) | {(i, j) for i, similar in _alike(*tokens) for j in similar})
+    ours, theirs = ([_sketch(text) for text in side] for side in (left, right))
+    shared, phrases = _sharing_runs(ours, theirs)
+    places: dict[Any, list[int]] = defaultdict(list)
+    for j, text in enumerate(right): places[theirs[j].words.tobytes() or text].append(j)
+    proposed = ({(i, j) for i, text in enumerate(left) for j in places.get(ours[i].words.tobytes() or text, ())}
+                | shared | {(i, j) for i, similar in _alike(ours, theirs) for j in similar})
     matches = []
     for i, j in sorted(proposed):
-        kind, similarity = _compare(left[i], right[j], words[0][i], words[1][j], tokens[0][i], tokens[1][j],
-                                    shared.get((i, j), set()))
+        kind, similarity = _compare(left[i], right[j], ours[i], theirs[j], phrases if (i, j) in shared else None)
         if kind: matches.append(Match(left=i, right=j, kind=kind, similarity=round(similarity, 3)))
     return matches
 
@@ -136,16 +201,17 @@ def _root(parent: list[int], i: int) -> int:
     return i
 
 
-def _join_alike(parent: list[int], homes: list[int], words: list[list[str]], tokens: list[frozenset]) -> None:
+def _join_alike(parent: list[int], homes: list[int], texts: list[_Sketch]) -> None:
     "Join the items whose texts share enough runs of words, or enough shingles."
-    needed = [needed_similarity(text) for text in words]
-    for (i, j), shared in _sharing_runs(words).items():
-        if coverage(min(words[i], words[j], key=len), shared) >= COVERED:
+    needed = [needed_similarity(len(text.words)) for text in texts]
+    shared, phrases = _sharing_runs(texts)
+    for i, j in shared:
+        if _shared_coverage(texts[i], texts[j], phrases) >= COVERED:
             parent[_root(parent, homes[i])] = _root(parent, homes[j])
-    for i, similar in _alike(tokens):
+    for i, similar in _alike(texts):
         for j in similar:
             together = parent[homes[i]] == parent[homes[j]]
-            if not together and jaccard(tokens[i], tokens[j]) >= max(needed[i], needed[j]):
+            if not together and _similarity(texts[i], texts[j]) >= max(needed[i], needed[j]):
                 parent[_root(parent, homes[i])] = _root(parent, homes[j])
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #267aa65b
@@ -156,11 +222,12 @@ def near_groups(items: Sequence[Sequence[str]],  # of each item the texts it is 
     owner = [i for i, texts in enumerate(items) for _ in texts]
     texts = [text for texts in items for text in texts]
     parent = list(range(len(items)))
-    words, first = [normalise(text).split() for text in texts], {}
+    sketches, first = [_sketch(text) for text in texts], {}
     for i, text in enumerate(texts):
-        parent[_root(parent, owner[i])] = _root(parent, owner[first.setdefault(" ".join(words[i]) or text, i)])
+        known = first.setdefault(sketches[i].words.tobytes() or text, i)
+        parent[_root(parent, owner[i])] = _root(parent, owner[known])
     once = sorted(first.values())
-    _join_alike(parent, [owner[i] for i in once], [words[i] for i in once], [shingles(texts[i]) for i in once])
+    _join_alike(parent, [owner[i] for i in once], [sketches[i] for i in once])
     groups: dict[int, list[int]] = {}
     for i in range(len(items)): groups.setdefault(_root(parent, i), []).append(i)
     return sorted(groups.values())

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['PACKED_TOKENS', 'KEPT_SCORES', 'PLAIN_ATTENTION', 'FEW_ROWS', 'passes', 'row_places', 'packed_attention',
-           'stepping_attention', 'install_attention', 'turn_products', 'common_prefix', 'shared_with_previous',
-           'arrangement', 'PackedRows', 'read_prefix', 'PaddedRows']
+           'padded_places', 'padded_attention', 'stepping_attention', 'bind', 'install_attention', 'turn_products',
+           'fuse_norms', 'common_prefix', 'shared_with_previous', 'arrangement', 'step_mask', 'PackedRows',
+           'read_prefix', 'PaddedRows']
 
 # %% ../../nbs/04_models/03_attention.ipynb #00000002
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # %% ../../nbs/04_models/03_attention.ipynb #cbec25bf
@@ -76,11 +78,43 @@ def packed_attention(query, key, value,  # heads x tokens x width; all tokens of
         out[:, start:end] = attended[0]
     return out
 
+# %% ../../nbs/04_models/03_attention.ipynb #x7970463
+def padded_places(spans: list[tuple[int, int]],  # where the tokens of each row begin and end
+                  device: Any,  # where the indices are needed
+                  ) -> tuple[Any, Any]:
+    "Where each row's tokens are in the pass, rows x longest, behind its end the last one; and where they are in that."
+    import torch
+    starts, ends = torch.tensor(spans).T[..., None]
+    longest = int((ends - starts).max())
+    places = torch.minimum(starts + torch.arange(longest), ends - 1)
+    return places.to(device), (starts + torch.arange(longest) < ends).flatten().nonzero().squeeze(1).to(device)
+
+
+def padded_attention(query, key, value,  # heads x tokens x width; all tokens of a pass, row after row
+                     places: tuple,  # from `padded_places`
+                     scaling: float,  # of the scores
+                     prefix: tuple | None,  # shared keys and values, each groups x positions x width
+                     ):
+    "The same in one call for all rows: a GPU computes the padding sooner than it starts one kernel a row."
+    import torch
+    from torch.nn.attention.bias import causal_lower_right
+    where, back = places
+    asked, keys, values = (one[:, where].transpose(0, 1) for one in (query, key, value))
+    if prefix is not None:
+        keys, values = (torch.cat([before[None].expand(len(where), -1, -1, -1), now], 2)
+                        for before, now in zip(prefix, (keys, values)))
+    attended = torch.nn.functional.scaled_dot_product_attention(
+        asked, keys, values, attn_mask=causal_lower_right(asked.shape[2], keys.shape[2]), scale=scaling,
+        enable_gqa=True
+    )
+    return attended.transpose(0, 1).flatten(1, 2)[:, back]
+
 # %% ../../nbs/04_models/03_attention.ipynb #89807885
 def stepping_attention(query, key, value,  # rows x heads x 1 x width; rows x groups x positions x width
                        mask,  # 0 or -inf, rows x 1 x 1 x positions
                        scaling: float,  # of the scores
                        prefix: tuple | None,  # shared keys and values, each groups x positions x width
+                       unshared=None,  # 0 or -inf a position of the prefix; None: all of it is there
                        ):
     """One new position a row: all rows ask the shared keys in one product,
     softmax([q.k_shared, q.k_own + mask]) weighs [v_shared, v_own]."""
@@ -92,8 +126,9 @@ def stepping_attention(query, key, value,  # rows x heads x 1 x width; rows x gr
     if prefix is None:
         return torch.matmul(own.softmax(-1, dtype=torch.float32).to(query.dtype), value).reshape(rows, heads, 1, width)
     stacked = q.transpose(0, 1).reshape(groups, -1, width)
-    shared = (torch.bmm(stacked, prefix[0].transpose(-1, -2))
-              * scaling).view(groups, rows, heads // groups, -1).transpose(0, 1)
+    shared = torch.bmm(stacked, prefix[0].transpose(-1, -2)) * scaling
+    if unshared is not None: shared = shared + unshared
+    shared = shared.view(groups, rows, heads // groups, -1).transpose(0, 1)
     weights = torch.cat([shared, own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
     from_shared, from_own = weights.split([shared.shape[-1], own.shape[-1]], -1)
     out = torch.matmul(from_own, value)
@@ -102,6 +137,15 @@ def stepping_attention(query, key, value,  # rows x heads x 1 x width; rows x gr
     return out.reshape(rows, heads, 1, width)
 
 # %% ../../nbs/04_models/03_attention.ipynb #699cb67b
+@contextmanager
+def bind(rows: Any,  # has `attend`
+         ) -> Generator[None]:
+    "While the context lasts, the layers of a model with `install_attention` ask these rows to attend."
+    _NOW.append(rows)
+    try: yield
+    finally: _NOW.pop()
+
+
 def _attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **options):
     "transformers' attention interface: the rows under way where there are some, SDPA otherwise."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -152,6 +196,16 @@ def turn_products(model: Any,  # a transformers model on a CPU
     for layer in model.modules():
         if type(layer) is torch.nn.Linear: layer.forward = _turned(layer)
 
+
+def fuse_norms(model: Any,  # a transformers model on a GPU
+               ) -> None:
+    "Let its RMS norms be one kernel each instead of eight (Zhang and Sennrich, 2019, eq. 4)."
+    import torch
+    for layer in model.modules():
+        if type(layer).__name__.endswith("RMSNorm") and hasattr(layer, "variance_epsilon"):
+            layer.forward = lambda x, norm=layer: torch.nn.functional.rms_norm(
+                x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
 # %% ../../nbs/04_models/03_attention.ipynb #de58ec98
 def common_prefix(rows: list[list[int]],  # token ids
                   multiple: int = 16,  # rounded down to a multiple, so that neighbouring batches find the same prefix
@@ -187,7 +241,10 @@ def _side_by_side(own: list[list[int]], taken: list[int], offset: int, device: A
     return ids, positions
 
 
-def _step_mask(longest: int, places: Any, dtype: Any) -> Any:
+def step_mask(longest: int,  # own tokens looked at
+              places: Any,  # of each row's new token
+              dtype: Any,  # of the scores
+              ) -> Any:
     "What is added to a step's scores: minus infinity for places behind each row's own, rows x 1 x 1 x longest."
     import torch
     ahead = torch.arange(longest, device=places.device)[None] > places[:, None]
@@ -220,6 +277,7 @@ class _PackedState:
         self._taken = [0] * len(rows) if room else shared_with_previous(rows)
         self._spans: list[tuple[int, int]] = []  # of the pass under way; empty: one token a row
         self._seen: list = []  # places of all tokens of its rows
+        self._padded: Any = None  # the same with padding, where a GPU looks at all rows at once
         self._first, self._grows = 0, room > 0
         self._mask: Any = None  # of a step: what each row may not see
         self._order: Any = None  # of a step: the rows' numbers
@@ -227,15 +285,21 @@ class _PackedState:
 
     def _forward(self, ids, positions, keep):
         "Scores of the positions `keep` names, with our attention in place."
-        _NOW.append(self)
-        try: return self._model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
-        finally: _NOW.pop()
+        with bind(self):
+            return self._model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
+
+    @property
+    def buffers(self) -> list[tuple]:
+        "Keys and values of every layer, each rows x groups x room x width."
+        return [pair for _, pair in sorted(self._buffers.items())]
 
     def attend(self, layer: int, query, key, value, scaling: float):
         "Attention of one layer, called back from inside the model; keeps the new keys and values."
         prefix = self._prefix[layer] if self._prefix else None
         if self._spans:
             if self._grows: self._keep(layer, key[0], value[0])
+            if self._padded is not None:
+                return padded_attention(query[0], key[0], value[0], self._padded, scaling, prefix)[None]
             return packed_attention(query[0], key[0], value[0], self._spans, self._seen, scaling, prefix)[None]
         mask, rows, places = (each.to(key.device) for each in (self._mask, self._order, self._places))
         keys, values = (buffer[:len(rows)] for buffer in self._buffers[layer])
@@ -268,6 +332,7 @@ class PackedRows(_PackedState):
             ends = list(itertools.accumulate(map(len, own)))
             self._spans, self._first = list(zip([0, *ends], ends)), part[0]
             self._seen = row_places(self._spans, taken, device)
+            self._padded = padded_places(self._spans, device) if device.type == "cuda" and not any(taken) else None
             ids, positions = _side_by_side(own, taken, self._offset, device)
             keep = torch.cat([places[-kept[i]:] for i, places in zip(part, self._seen)])
             yield from self._forward(ids, positions, keep)[0].split([kept[i] for i in part])
@@ -281,7 +346,7 @@ class PackedRows(_PackedState):
         self._places, self._order = (torch.tensor(self._lengths, device=tokens.device),
                                      torch.arange(len(tokens), device=tokens.device))
         self._lengths = [length + 1 for length in self._lengths]
-        self._mask = _step_mask(max(self._lengths), self._places, self._model.dtype)
+        self._mask = step_mask(max(self._lengths), self._places, self._model.dtype)
         return self._forward(tokens[:, None], self._places[:, None] + self._offset, 1)[:, -1]
 
     def keep(self,
@@ -301,7 +366,7 @@ def read_prefix(model: Any,  # with `install_attention`
     alone = PackedRows(model, [ids], [], room=1)
     for _ in alone.read(): pass
     return [(keys[0, :, :len(ids)].clone(), values[0, :, :len(ids)].clone())
-            for _, (keys, values) in sorted(alone._buffers.items())]
+            for keys, values in alone.buffers]
 
 # %% ../../nbs/04_models/03_attention.ipynb #n0250000
 class PaddedRows:

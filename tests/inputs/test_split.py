@@ -18,6 +18,7 @@ from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError, Message, Prompt
 from contemplative_cai.evaluation.questions import evaluation_prompts
 from contemplative_cai.inputs.constitution import dump_constitution, load_constitution, recipe_constitution
+from contemplative_cai.inputs.draw import draw
 from contemplative_cai.inputs.sources import draw_prompts, load_prompts, sample_prompts
 from contemplative_cai.inputs.split import (
     check_split,
@@ -30,6 +31,7 @@ from contemplative_cai.inputs.split import (
     split_prompts,
     worked_examples,
 )
+from contemplative_cai.measure import duplicates
 from contemplative_cai.measure.duplicates import find_matches, jaccard, near_groups, needed_similarity, shingles
 from contemplative_cai.measure.text import normalise
 from contemplative_cai.pairs.generate import generate_pairs
@@ -291,13 +293,21 @@ def test_no_near_duplicate_is_missed(shared_data, name):
     "Every pair that brute force finds, MinHash finds too."
     texts = [prompt.text for prompt in load_prompts(str(shared_data / name))][:500]
     sets = [shingles(text) for text in texts]
-    needed = [needed_similarity(normalise(text).split()) for text in texts]
+    needed = [needed_similarity(len(normalise(text).split())) for text in texts]
     brute = {(i, j) for i in range(len(texts)) for j in range(i + 1, len(texts))
              if jaccard(sets[i], sets[j]) >= max(needed[i], needed[j])}
     assert brute <= {(match.left, match.right) for match in find_matches(texts, texts)}
     group = {i: number for number, members in enumerate(near_groups([[text] for text in texts])) for i in members}
     assert all(group[match.left] == group[match.right]
                for match in find_matches(texts, texts)), "grouping and matching should agree"
+
+
+def test_a_text_is_looked_at_once_however_often_it_is_compared():
+    "Drawing, dividing and searching for leaks ask about the same texts; nothing is computed again."
+    first = draw(build_recipe({"n_prompts": 48})).leakage
+    looked_at = duplicates._sketch.cache_info().misses
+    assert draw(build_recipe({"n_prompts": 48})).leakage == first and first.table
+    assert duplicates._sketch.cache_info().misses == looked_at
 
 
 def test_a_set_phrase_is_no_match():

@@ -14,8 +14,9 @@ from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.ask import ask
 from contemplative_cai.models.attention import PackedRows, common_prefix, read_prefix
 from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.decode import choose_tokens, penalise
 from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
-from contemplative_cai.models.local import choose_tokens, load_llm, penalise
+from contemplative_cai.models.local import load_llm
 
 
 @pytest.fixture(scope="module")
