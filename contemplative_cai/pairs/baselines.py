@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import model_validator
 
 from ..core.schema import PreferencePair, Record, digest
-from ..measure.text import normalise, text_words
+from ..measure.text import normalise, word_count
 
 # %% ../../nbs/06_pairs/04_baselines.ipynb #00000006
 def _sides(pairs: list[PreferencePair]) -> tuple[list[str], list[str]]:
@@ -30,7 +30,7 @@ def length_rule(train: list[PreferencePair],  # pairs the rule is read off
     as in training) is the chosen one, 0 where not, 0.5 at equal length."""
     def longer(pair):
         "1 where chosen is longer, -1 where it is shorter, 0 at equal length."
-        chosen, rejected = (len(text_words(side[0].content)) for side in (pair.chosen, pair.rejected))
+        chosen, rejected = (word_count(side[0].content) for side in (pair.chosen, pair.rejected))
         return (chosen > rejected) - (chosen < rejected)
     sign = 1 if sum(map(longer, train)) >= 0 else -1
     return [0.5 + 0.5 * sign * longer(pair) for pair in test]
