@@ -88,7 +88,7 @@ def _recorded(model: Any, rows: list[list[int]], prefix: list, steps: int) -> fl
     for _ in range(2): places.step(len(rows), ROW_TOKENS + 2)
     return _timed_steps(lambda: places.step(len(rows), ROW_TOKENS + 2), steps)
 
-
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000008
 def step_times(model: Any,  # with `install_attention`
                sizes: list[int],  # rows
                machine: Machine,  # from `measure_machine`
@@ -105,7 +105,7 @@ def step_times(model: Any,  # with `install_attention`
             yield StepTime(size, _started(model, rows, prefix, steps), _recorded(model, rows, prefix, steps),
                        least_milliseconds(model, size, machine))
 
-# %% ../../nbs/10_command/10_gpubench.ipynb #g0000009
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000011
 def random_model(layers: int = 28,  # of Qwen2.5-7B, as the other numbers
                  width: int = 3584,
                  between: int = 18944,  # width of the feed-forward layers
@@ -124,7 +124,7 @@ def random_model(layers: int = 28,  # of Qwen2.5-7B, as the other numbers
     fuse_norms(model)
     return model
 
-# %% ../../nbs/10_command/10_gpubench.ipynb #g0000012
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000014
 @dataclass(frozen=True)
 class Writing:
     "One pass over the critiques."
@@ -151,7 +151,7 @@ def _written(llm: TransformersLLM, way: str, asked: list) -> tuple[Writing, list
     return (Writing(way, len(rows), took, sum(row.completion_tokens for row in rows), first),
             [row.text for row in rows])
 
-
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000016
 def writing_times(llm: TransformersLLM,
                   asked: list,  # conversations of the critiques
                   rounds: int,  # in turns
@@ -164,7 +164,7 @@ def writing_times(llm: TransformersLLM,
             passes.append(one)
     return passes, texts
 
-# %% ../../nbs/10_command/10_gpubench.ipynb #g0000015
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000019
 def _aligned(lines: list[list[str]]) -> str:
     "Cells in columns, the first to the left."
     widths = [max(map(len, column)) for column in zip(*lines)]
@@ -179,7 +179,7 @@ def step_table(steps: dict[str, list[StepTime]],  # by model
                      *([name, str(one.rows), f"{one.started:.1f}", f"{one.recorded:.2f}", f"{one.least:.2f}",
                         f"{one.times_least:.1f}"] for name, rows in steps.items() for one in rows)])
 
-
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000021
 def writing_table(passes: list[Writing],  # from `writing_times`
                   same: dict[str, tuple[float, float]],  # way to agreement with one conversation at a time
                   ) -> str:
@@ -194,7 +194,7 @@ def writing_table(passes: list[Writing],  # from `writing_times`
          *([f"{same[way][0]:.0%}", f"{same[way][1]:.0%}"] if way in same else ["-", "-"])]
         for way, rows in kinds)])
 
-# %% ../../nbs/10_command/10_gpubench.ipynb #g0000018
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000024
 def _gpu_bench_parser() -> argparse.ArgumentParser:
     "The arguments of the bench."
     parser = argparse.ArgumentParser(prog="python -m contemplative_cai.command.gpubench", description=__doc__)
@@ -207,7 +207,7 @@ def _gpu_bench_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=None, help="folder for gpubench.json (default: runs/bench)")
     return parser
 
-
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000027
 def _agreements(recipe: Recipe, prompts: list[int]) -> dict[str, tuple[float, float]]:
     "In float32, what both ways have in common with one conversation at a time."
     plain = recipe.model_copy(update={"dtype": "float32"})
@@ -218,7 +218,7 @@ def _agreements(recipe: Recipe, prompts: list[int]) -> dict[str, tuple[float, fl
     return {way: agreement({"critique": mine}, {"critique": [one.text for one in alone]})
             for way, mine in texts.items()}
 
-
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000028
 def _stages(arguments: argparse.Namespace, recipe: Recipe) -> dict:
     "The measuring: what `gpubench.json` holds, with a line printed for each part."
     import torch
@@ -243,7 +243,7 @@ def _stages(arguments: argparse.Namespace, recipe: Recipe) -> dict:
     return {"device": torch.cuda.get_device_name() if device == "cuda" else device, "torch": torch.__version__,
             "machine": machine, "steps": steps, "passes": passes, "same": same}
 
-# %% ../../nbs/10_command/10_gpubench.ipynb #g0000019
+# %% ../../nbs/10_command/10_gpubench.ipynb #g0000029
 def _plain(measured: dict) -> dict:
     "The same as what JSON holds."
     return measured | {"machine": asdict(measured["machine"]), "passes": [asdict(one) for one in measured["passes"]],

@@ -32,7 +32,7 @@ def fewest_places(rows: int,  # under way
     return min([size for size in STEP_SIZES if rows <= size < most], default=most)
 
 # %% ../../nbs/04_models/04b_graphs.ipynb #g0000007
-class _Places:
+class _Tensors:
     "Tensors that stay where they are: of every place its next token, its length, its keys and values."
 
     def __init__(self,
@@ -58,6 +58,10 @@ class _Places:
         self._mask: Any = None  # of that step, from `step_mask`
         self._prefix: list = []  # as it was given
 
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000009
+class _Rooms(_Tensors):
+    "Tensors that are used again, behind another prefix."
+
     def fits(self, count: int, room: int, behind: int, sampling: Sampling) -> bool:
         "Whether these places will do."
         chosen_alike = sampling.model_copy(update={"seed": self.sampling.seed, "max_tokens": self.sampling.max_tokens})
@@ -78,6 +82,14 @@ class _Places:
         self._unshared.fill_(float("-inf"))[:length] = 0
         self._offset.fill_(length)
 
+    def leave(self, places: list[int]) -> None:
+        "Free places; what they compute from now on is looked at by nobody."
+        for one in (self._live, self._lengths, self._written): one[places] = 0
+
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000012
+class _Stepping(_Rooms):
+    "A step of the rows in the first places."
+
     def attend(self, layer: int, query, key, value, scaling: float):
         "Attention of one layer, called back from inside the model; keeps the new keys and values."
         rows, longest, shared = self._span
@@ -88,19 +100,37 @@ class _Places:
         return stepping_attention(query, keys[:, :, :longest], values[:, :, :longest], self._mask, scaling, prefix,
                                   self._unshared[:shared])
 
-# %% ../../nbs/04_models/04b_graphs.ipynb #g0000009
+    def _choose(self, logits, at) -> None:
+        "The next token of the rows in some places."
+        sampling, seen = self.sampling, self._seen[at]
+        if sampling.repetition_penalty != 1: logits = penalise(logits, seen, sampling.repetition_penalty)
+        if self._draws is None: tokens = logits.argmax(-1)
+        else:
+            uniform = self._draws[at].gather(1, self._written[at][:, None])
+            tokens = nucleus_tokens(logits, sampling.temperature, sampling.top_p, uniform)
+        if sampling.repetition_penalty != 1: self._seen[at] = seen.scatter(1, tokens[:, None], True)
+        self._tokens[at] = tokens
+        self._written[at] += self._live[at]
+
+    def _advance(self, rows: int, longest: int, shared: int) -> None:
+        "One token more for the rows in the first places: what is recorded."
+        self._span, places = (rows, longest, shared), self._lengths[:rows]
+        self._mask = step_mask(longest, places, self._model.dtype)
+        with bind(self):
+            logits = self._model(input_ids=self._tokens[:rows, None], position_ids=(places + self._offset)[:, None],
+                                 use_cache=False, logits_to_keep=1).logits
+        self._choose(logits[:, -1], slice(0, rows))
+        places += self._live[:rows]
+
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000014
 def _drawn(generators: list, tokens: int):
     "The numbers each row will draw with, one a token: those its generator would give one after the other."
     import torch
     return torch.stack([torch.rand(tokens, generator=generator) for generator in generators])
 
-
-class FixedPlaces(_Places):
-    "Rows that enter, step together and leave, in places that never move."
-
-    def __init__(self, *shape, records: bool = True):  # as `_Places`; whether steps are recorded where there is a GPU
-        super().__init__(*shape)
-        self._records, self._graphs, self._met = records and self._tokens.is_cuda, {}, set()
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000017
+class _Entering(_Stepping):
+    "Rows that come into places, and those that move up."
 
     def enter(self,
               rows: list[list[int]],  # own token ids
@@ -128,27 +158,27 @@ class FixedPlaces(_Places):
         for held, pair in zip(self._buffers, buffers):
             for mine, one in zip(held, pair): mine[at, :, :longest] = one[:, :, :longest]
 
-    def _choose(self, logits, at) -> None:
-        "The next token of the rows in some places."
-        sampling, seen = self.sampling, self._seen[at]
-        if sampling.repetition_penalty != 1: logits = penalise(logits, seen, sampling.repetition_penalty)
-        if self._draws is None: tokens = logits.argmax(-1)
-        else:
-            uniform = self._draws[at].gather(1, self._written[at][:, None])
-            tokens = nucleus_tokens(logits, sampling.temperature, sampling.top_p, uniform)
-        if sampling.repetition_penalty != 1: self._seen[at] = seen.scatter(1, tokens[:, None], True)
-        self._tokens[at] = tokens
-        self._written[at] += self._live[at]
+    def gather(self, going: list[int]) -> list[int]:
+        "Move the rows in these places, ascending, into the first ones; which row is at each place now."
+        import torch
+        order = arrangement(going)
+        moved = [place for place, came_from in enumerate(order) if place != came_from]
+        if moved:
+            to, source = (torch.tensor(places, device=self._tokens.device)
+                          for places in (moved, [order[place] for place in moved]))
+            held = [self._tokens, self._lengths, self._live, self._written, self._seen]
+            held += [] if self._draws is None else [self._draws]
+            for one in [*held, *(buffer for pair in self._buffers for buffer in pair)]: one[to] = one[source]
+            self.leave([place for place in going if place >= len(going)])
+        return order
 
-    def _advance(self, rows: int, longest: int, shared: int) -> None:
-        "One token more for the rows in the first places: what is recorded."
-        self._span, places = (rows, longest, shared), self._lengths[:rows]
-        self._mask = step_mask(longest, places, self._model.dtype)
-        with bind(self):
-            logits = self._model(input_ids=self._tokens[:rows, None], position_ids=(places + self._offset)[:, None],
-                                 use_cache=False, logits_to_keep=1).logits
-        self._choose(logits[:, -1], slice(0, rows))
-        places += self._live[:rows]
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000019
+class FixedPlaces(_Entering):
+    "Rows that enter, step together and leave, in places that never move."
+
+    def __init__(self, *shape, records: bool = True):  # as `_Places`; whether steps are recorded where there is a GPU
+        super().__init__(*shape)
+        self._records, self._graphs, self._met = records and self._tokens.is_cuda, {}, set()
 
     def step(self,
              rows: int,  # places from the first on
@@ -174,30 +204,12 @@ class FixedPlaces(_Places):
                           f"{str(error).splitlines()[0]}", stacklevel=2)
         else: self._graphs[span] = graph
 
-    def leave(self, places: list[int]) -> None:
-        "Free places; what they compute from now on is looked at by nobody."
-        for one in (self._live, self._lengths, self._written): one[places] = 0
-
-    def gather(self, going: list[int]) -> list[int]:
-        "Move the rows in these places, ascending, into the first ones; which row is at each place now."
-        import torch
-        order = arrangement(going)
-        moved = [place for place, came_from in enumerate(order) if place != came_from]
-        if moved:
-            to, source = (torch.tensor(places, device=self._tokens.device)
-                          for places in (moved, [order[place] for place in moved]))
-            held = [self._tokens, self._lengths, self._live, self._written, self._seen]
-            held += [] if self._draws is None else [self._draws]
-            for one in [*held, *(buffer for pair in self._buffers for buffer in pair)]: one[to] = one[source]
-            self.leave([place for place in going if place >= len(going)])
-        return order
-
-# %% ../../nbs/04_models/04b_graphs.ipynb #g0000011
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000021
 REFILL = 4  # places are filled again when one in so many is free
 
 
-class FlowingRows:
-    "Rows of one stage on their way through places."
+class _Rows:
+    "Who waits, who sits where, and what each has said."
 
     def __init__(self,
                  places: FixedPlaces,
@@ -217,6 +229,23 @@ class FlowingRows:
     def going(self) -> bool:
         "Whether rows are left."
         return bool(self._waiting or self._new)
+
+    def _add(self, tokens: dict[int, int]) -> dict[int, list[int]]:
+        "Write down the token at each place; rows that it ends leave."
+        ended, left = {}, []
+        for place, token in tokens.items():
+            row = self._at[place]
+            if row is None: continue
+            self._new[row].append(token)
+            if token not in self._stops and len(self._new[row]) < self._limit: continue
+            ended[row], self._at[place] = self._new.pop(row), None
+            left.append(place)
+        if left: self._places.leave(left)
+        return ended
+
+# %% ../../nbs/04_models/04b_graphs.ipynb #g0000023
+class FlowingRows(_Rows):
+    "Rows of one stage on their way through places."
 
     def advance(self,
                 seconds: float,  # to go on for, and until a row has ended
@@ -244,19 +273,6 @@ class FlowingRows:
         if not self._waiting and fewest_places(len(self._new), self._places.count) < len(self._at): self._close_ranks()
         longest = max(len(self._rows[row]) + len(new) for row, new in self._new.items())
         return self._add(dict(enumerate(self._places.step(len(self._at), longest))))
-
-    def _add(self, tokens: dict[int, int]) -> dict[int, list[int]]:
-        "Write down the token at each place; rows that it ends leave."
-        ended, left = {}, []
-        for place, token in tokens.items():
-            row = self._at[place]
-            if row is None: continue
-            self._new[row].append(token)
-            if token not in self._stops and len(self._new[row]) < self._limit: continue
-            ended[row], self._at[place] = self._new.pop(row), None
-            left.append(place)
-        if left: self._places.leave(left)
-        return ended
 
     def _close_ranks(self) -> None:
         "Move the rows that are left into the first places, and look at no more than are needed."
