@@ -6,13 +6,16 @@
 __all__ = ['PACKED_TOKENS', 'KEPT_SCORES', 'PLAIN_ATTENTION', 'FEW_ROWS', 'passes', 'row_places', 'packed_attention',
            'padded_places', 'padded_attention', 'stepping_attention', 'bind', 'install_attention', 'turn_products',
            'fuse_norms', 'common_prefix', 'shared_with_previous', 'arrangement', 'step_mask', 'PackedRows',
-           'read_prefix', 'PaddedRows']
+           'read_prefix', 'keeps_state', 'PaddedRows']
 
 # %% ../../nbs/04_models/03_attention.ipynb #00000002
 import itertools
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
+
+from .threads import spread_threads
 
 # %% ../../nbs/04_models/03_attention.ipynb #cbec25bf
 PACKED_TOKENS = 8192  # tokens read in one pass: bounds the memory of its activations
@@ -285,6 +288,7 @@ class _PackedState:
 
     def _forward(self, ids, positions, keep):
         "Scores of the positions `keep` names, with our attention in place."
+        if self._model.device.type == "cpu": spread_threads()
         with bind(self):
             return self._model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
 
@@ -369,6 +373,13 @@ def read_prefix(model: Any,  # with `install_attention`
             for keys, values in alone.buffers]
 
 # %% ../../nbs/04_models/03_attention.ipynb #n0250000
+def keeps_state(model: Any,  # a transformers model, or a PeftModel around one
+                ) -> bool:
+    "Whether it calls its memory a state: Mamba and its kin, which would take a cache by another name without a word."
+    names = signature((model.get_base_model() if hasattr(model, "get_base_model") else model).forward).parameters
+    return "cache_params" in names and "past_key_values" not in names
+
+
 class PaddedRows:
     "The same for any architecture, with transformers' own cache: rows padded on the left, no prefix shared."
 
@@ -380,15 +391,18 @@ class PaddedRows:
         import torch
         from transformers import DynamicCache
         width = max(map(len, rows))
-        self._model, self._cache = model, DynamicCache(config=model.config)
+        self._model, self._cache, self._state = model, DynamicCache(config=model.config), keeps_state(model)
         self._ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
         self._mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
 
     def _forward(self, ids, positions, keep: int):
         "Scores of the last `keep` positions; the cache grows by what was read."
-        return self._model(input_ids=ids, attention_mask=self._mask, position_ids=positions,
-                           past_key_values=self._cache, use_cache=True, logits_to_keep=keep).logits
+        if self._model.device.type == "cpu": spread_threads()
+        one_more = ids.shape[1] < self._mask.shape[1]
+        memory = ({"cache_params": self._cache, "attention_mask": None if one_more else self._mask} if self._state else
+                  {"past_key_values": self._cache, "attention_mask": self._mask, "position_ids": positions})
+        return self._model(input_ids=ids, use_cache=True, logits_to_keep=keep, **memory).logits
 
     def read(self, kept: list[int] | None = None) -> Iterator[Any]:
         "Read all rows; the scores of the kept positions of each row, rows in order."

@@ -1,0 +1,121 @@
+"""As many threads as cores are free, looked at again while a model computes."""
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contemplative_cai.models import threads
+from contemplative_cai.models.attention import PackedRows
+from contemplative_cai.models.catalog import model_spec
+from contemplative_cai.models.local import load_llm
+from contemplative_cai.models.threads import busy_seconds, own_cores, threads_beside, usable_cores
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    "A machine of four cores on which others keep some busy; torch's number of threads is put back."
+    state, before = {"others": 0.0, "now": 100.0, "ours": 0.0, "busy": 0.0}, torch.get_num_threads()
+    def passes(seconds=1.0):
+        state["now"] += seconds
+        state["ours"] += seconds * torch.get_num_threads()
+        state["busy"] += seconds * (torch.get_num_threads() + state["others"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 4)
+    monkeypatch.setattr(threads, "busy_seconds", lambda cores: state["busy"])
+    monkeypatch.setattr(threads.time, "monotonic", lambda: state["now"])
+    monkeypatch.setattr(threads.time, "process_time", lambda: state["ours"])
+    torch.set_num_threads(4)
+    yield state, passes
+    torch.set_num_threads(before)
+
+
+@given(st.integers(1, 256), st.floats(0, 300))
+def test_there_is_a_thread_for_each_free_core_and_always_one(cores, elsewhere):
+    number = threads_beside(cores, elsewhere)
+    assert 1 <= number <= cores and threads_beside(cores, 0) == cores
+    assert number == 1 or number <= cores - elsewhere + 0.25
+    assert threads_beside(cores, elsewhere + 1) in (number - 1, 1)
+
+
+def test_threads_follow_what_others_do(machine):
+    state, passes = machine
+    chosen, ours = threads._Threads(), []
+    for others in (0, 0, 2, 2, 9, 1, 0, 0):
+        state["others"] = others
+        passes()
+        chosen.spread()
+        ours.append(torch.get_num_threads())
+    assert ours == [4, 4, 2, 2, 1, 3, 4, 4]
+
+
+def test_the_machine_is_looked_at_twice_a_second_and_an_old_look_is_forgotten(machine):
+    state, passes = machine
+    chosen = threads._Threads()
+    chosen.spread()
+    state["others"] = 3
+    passes(0.3)
+    chosen.spread()
+    assert torch.get_num_threads() == 4
+    passes(0.3)
+    chosen.spread()
+    assert torch.get_num_threads() == 1
+    state["others"] = 0
+    passes(40)
+    chosen.spread()
+    assert torch.get_num_threads() == 1, "what was before a long pause says nothing; the next look will"
+    passes(1)
+    chosen.spread()
+    assert torch.get_num_threads() == 4
+
+
+def test_who_has_said_how_many_threads_is_not_contradicted(machine, monkeypatch):
+    state, passes = machine
+    chosen = threads._Threads()
+    for _ in range(2):
+        chosen.spread()
+        passes()
+    torch.set_num_threads(3)
+    state["others"] = 2
+    passes()
+    chosen.spread()
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    passes()
+    threads._Threads().spread()
+    chosen.spread()
+    assert torch.get_num_threads() == 4
+
+
+def test_another_busy_process_is_seen():
+    "A real process that computes; what the kernel counts grows by what it took."
+    if busy_seconds(own_cores()) is None: pytest.skip("the system does not say")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            time.sleep(0.3)  # it has started
+            before, began = busy_seconds(own_cores()), time.monotonic()
+            time.sleep(1.5)
+            taken = (busy_seconds(own_cores()) - before) / (time.monotonic() - began)
+        finally: other.kill()
+    assert taken > 0.3 and 1 <= usable_cores() <= len(own_cores())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_model_says_does_not_depend_on_threads(dtype):
+    "Scores to the bit, with the number of threads changed between any two steps."
+    llm, before = load_llm(model_spec("random-tiny"), dtype, "cpu"), torch.get_num_threads()
+    def scores(numbers):
+        with torch.inference_mode():
+            batch = PackedRows(llm.model, [[5 + i] * (20 + i) for i in range(6)], [], room=8)
+            told = [torch.cat(list(batch.read()))]
+            for number in numbers:
+                torch.set_num_threads(number)
+                told.append(batch.step(told[-1].argmax(-1)))
+        return torch.stack(told)
+    try: assert torch.equal(scores([1] * 6), scores([2, 1, 2, 2, 1, 2]))
+    finally: torch.set_num_threads(before)
