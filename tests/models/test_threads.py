@@ -19,15 +19,17 @@ from contemplative_cai.models.threads import busy_seconds, own_cores, threads_be
 def machine(monkeypatch):
     "A machine of four cores on which others keep some busy; torch's number of threads is put back."
     state, before = {"others": 0.0, "now": 100.0, "ours": 0.0, "busy": 0.0}, torch.get_num_threads()
-    def passes(seconds=1.0):
+    def passes(seconds=1.0, threads=None):
+        ours = torch.get_num_threads() if threads is None else threads
         state["now"] += seconds
-        state["ours"] += seconds * torch.get_num_threads()
-        state["busy"] += seconds * (torch.get_num_threads() + state["others"])
+        state["ours"] += seconds * ours
+        state["busy"] += seconds * (ours + state["others"])
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "usable_cores", lambda: 4)
     monkeypatch.setattr(threads, "busy_seconds", lambda cores: state["busy"])
     monkeypatch.setattr(threads.time, "monotonic", lambda: state["now"])
+    monkeypatch.setattr(threads.time, "sleep", lambda seconds: passes(seconds, 0))
     monkeypatch.setattr(threads.time, "process_time", lambda: state["ours"])
     torch.set_num_threads(4)
     yield state, passes
@@ -67,10 +69,14 @@ def test_the_machine_is_looked_at_twice_a_second_and_an_old_look_is_forgotten(ma
     state["others"] = 0
     passes(40)
     chosen.spread()
-    assert torch.get_num_threads() == 1, "what was before a long pause says nothing; the next look will"
-    passes(1)
-    chosen.spread()
-    assert torch.get_num_threads() == 4
+    assert torch.get_num_threads() == 4, "what was before a long pause says nothing"
+
+
+def test_the_first_look_is_before_anything_is_computed(machine):
+    state, _ = machine
+    state["others"] = 2
+    threads._Threads().spread()
+    assert torch.get_num_threads() == 2
 
 
 def test_who_has_said_how_many_threads_is_not_contradicted(machine, monkeypatch):
