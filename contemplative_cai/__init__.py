@@ -4,7 +4,11 @@ A name below is imported when it is first used.
 """
 __version__ = "0.1.0"
 
+import os
 from importlib import import_module
+
+# trl and the hub's client tell the hub what is trained here, unless they are told not to; who wants that sets it to 0
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 HOMES = {  # what a notebook begins with, and the module that defines it
     "begin": "command.pipeline",

@@ -7,7 +7,6 @@ __all__ = ['WORKED_EXAMPLE_FIELDS', 'PRINCIPLE_FIELDS', 'HEAD_FIELDS', 'SEVERITY
            'recipe_llm', 'findings_html', 'triple_html', 'builder_widget']
 
 # %% ../../nbs/10_command/06_builder.ipynb #00000002
-import html
 import re
 import tempfile
 import unicodedata
@@ -19,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..core.foreign import html_text
 from .lint import LintFinding, lint_constitution
 from ..core.files import write_text
 from ..core.journal import Journal
@@ -197,8 +197,8 @@ def findings_html(findings: list[LintFinding],  # of a draft
                   ) -> str:
     "Findings as a list, errors first, every text escaped."
     if not findings: return "<p style='color:#00695C'><b>Nothing to find fault with.</b></p>"
-    rows = "".join((f"<li style='color:{SEVERITY_COLOURS[f.level]}'><b>{f.level}</b> {html.escape(f.where)}: "
-                    f"{html.escape(f.what)}</li>")
+    rows = "".join((f"<li style='color:{SEVERITY_COLOURS[f.level]}'><b>{f.level}</b> {html_text(f.where)}: "
+                    f"{html_text(f.what)}</li>")
                    for f in sorted(findings, key=lambda f: f.level))
     errors = sum(f.level == "error" for f in findings)
     state = (f"{errors} to be mended before it can be saved" if errors
@@ -211,7 +211,7 @@ def findings_html(findings: list[LintFinding],  # of a draft
 # %% ../../nbs/10_command/06_builder.ipynb #c0a81968
 def _refused_html(text: str) -> str:
     "Why something was not done."
-    return f"<p style='color:{SEVERITY_COLOURS['error']}'>{html.escape(text)}</p>"
+    return f"<p style='color:{SEVERITY_COLOURS['error']}'>{html_text(text)}</p>"
 
 
 def triple_html(triple: Triple,  # a tried prompt
@@ -220,11 +220,11 @@ def triple_html(triple: Triple,  # a tried prompt
     "Answer, critique and revision beneath each other, every text escaped."
     def box(title, record):
         return ("<div style='border:1px solid #bbb;border-radius:6px;padding:6px 12px;margin:4px "
-                f"0'><b>{title}</b><div style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'>"
-                f"{html.escape(record.text) if record else '<i>none</i>'}</div></div>")
+                f"0'><b>{title}</b><div dir='auto' style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5'>"
+                f"{html_text(record.text) if record else '<i>none</i>'}</div></div>")
     failed = _refused_html(triple.failure) if triple.failure else ""
     return (f"{failed}{box('Answer', triple.response)}{box('Critique', triple.critique)}"
-            f"{box('Revision', triple.revision)}<p>As a pair: <b>{html.escape(verdict)}</b></p>")
+            f"{box('Revision', triple.revision)}<p>As a pair: <b>{html_text(verdict)}</b></p>")
 
 # %% ../../nbs/10_command/06_builder.ipynb #d67ad68d
 def _button(label: str, action: Callable[[], None], style: str = ""):
@@ -247,7 +247,7 @@ def _text_field(values: dict, name: str, label: str, rows: int, changed: Callabl
         values[name] = change["new"]
         changed()
     text.observe(keep, "value")
-    return widgets.VBox([widgets.HTML(f"<small>{html.escape(label)}</small>"), text])
+    return widgets.VBox([widgets.HTML(f"<small>{html_text(label)}</small>"), text])
 
 # %% ../../nbs/10_command/06_builder.ipynb #0a812751
 # lines of a field; one where nothing is said
@@ -323,8 +323,8 @@ class _Editor:
 # %% ../../nbs/10_command/06_builder.ipynb #e269649a
 def _saved_html(path: Path) -> str:
     "Where the file is, and how a run takes it."
-    return (f"<p style='color:#00695C'>Saved as <code>{html.escape(path.name)}</code>; use it with "
-            f"<code>-p constitution={html.escape(path.stem)}</code></p>")
+    return (f"<p style='color:#00695C'>Saved as <code>{html_text(path.name)}</code>; use it with "
+            f"<code>-p constitution={html_text(path.stem)}</code></p>")
 
 
 def _beside(form: "_Form"):
@@ -332,7 +332,7 @@ def _beside(form: "_Form"):
     import ipywidgets as widgets
     def section(title): return widgets.HTML(f"<h4 style='margin:10px 0 2px'>{title}</h4>")
     return widgets.VBox([
-        section("What is left to do"), form.problems, section(f"Try this principle ({html.escape(form.recipe.model)})"),
+        section("What is left to do"), form.problems, section(f"Try this principle ({html_text(form.recipe.model)})"),
         form.prompt, form.try_button, form.tried, section("Save"), widgets.HBox([form.save_button, form.replace]),
         form.saved
     ], layout=widgets.Layout(width="41%", padding="0 0 0 12px"))

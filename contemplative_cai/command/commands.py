@@ -6,19 +6,22 @@
 __all__ = ['prompts_text', 'main']
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000002
+import errno
 import io
-import json
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .parser import command_parser, parse_columns, parse_source
 from ..core.errors import InputError, StepFailed
+from ..core.foreign import json_text, quote, shown_streams
+from ..core.screen import arriving, coloured, say
 from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 
 if TYPE_CHECKING:
@@ -38,17 +41,18 @@ Benchmarks keep their own licences and are not laid out. To fetch AILuminate, in
 def _init(arguments) -> int:
     "`ccai init FOLDER`."
     files = lay_out(arguments.folder)
-    print(f"{arguments.folder}: {files} files in configs/ (recipes), data/ (constitutions, prompts, rubrics), "
-          "nbs/pipelines/ (the steps) and runs/ (what will come of them)\n")
-    print(_NEXT.format(folder=arguments.folder))
+    say(f"{arguments.folder}: {files} files in configs/ (recipes), data/ (constitutions, prompts, rubrics), "
+        "nbs/pipelines/ (the steps) and runs/ (what will come of them)\n")
+    say(_NEXT.format(folder=arguments.folder))
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000009
 def _hazard_table(table: dict[str, dict[str, int]],  # hazard to persona to prompts
                   ) -> str:
     "Prompts by hazard and persona, with a bar each."
-    from contemplative_cai.core.terminal import table_width, text_table
+    from contemplative_cai.core.screen import table_width, text_table
     from contemplative_cai.inputs.sources import HAZARDS, hazard_of
+    longest = 24 if (table_width() or 80) >= 60 else 8
     personas = sorted({persona for row in table.values() for persona in row})
     totals = {hazard: sum(row.values()) for hazard, row in table.items()}
     widest = max(totals.values(), default=1)
@@ -56,7 +60,7 @@ def _hazard_table(table: dict[str, dict[str, int]],  # hazard to persona to prom
     rows = [("", *with_total([name if name != "-" else "prompts" for name in personas], "all"), "", "")]
     for hazard, row in table.items():
         counts = with_total([row.get(persona, 0) for persona in personas], totals[hazard])
-        bar = "█" * max(1, round(24 * totals[hazard] / widest))
+        bar = "█" * max(1, round(longest * totals[hazard] / widest))
         rows.append((brief(hazard), *counts, bar, HAZARDS.get(hazard_of(hazard), "")))
     return text_table(rows, table_width())
 
@@ -75,6 +79,9 @@ def _pool_notes(facts: dict,  # from `describe_pool`
     if facts["no_hazard"]:
         lines.append(f"unlabelled {facts['no_hazard']} prompts have no hazard: "
                      "whether they are of a kind that is kept only by name, nobody can tell")
+    if facts["ignored"]:
+        lines.append("ignored    " + ", ".join(f"{n:,} {part}" for part, n in facts["ignored"].items())
+                     + ": they hold nothing")
     if facts["filtered"]: lines.append(f"filtered   {facts['filtered']} prompts by hazard, persona or locale")
     return [*lines, f"longest    {facts['longest']:,} characters"]
 
@@ -114,9 +121,9 @@ def _prompts(arguments) -> int:
     filters = {name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip()) or None
                for name in ("hazards", "personas", "locales") if getattr(arguments, name)}
     columns = parse_columns(arguments.columns)
-    print(prompts_text([parse_source(text, columns) for text in arguments.sources],
-                       len(load_constitution(arguments.constitution).principles), arguments.figure,
-                       duplicates=arguments.duplicates, **filters))
+    say(prompts_text([parse_source(text, columns) for text in arguments.sources],
+                     len(load_constitution(arguments.constitution).principles), arguments.figure,
+                     duplicates=arguments.duplicates, **filters))
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000012
@@ -125,14 +132,19 @@ def _run_help(arguments) -> int:
     arguments.run_parser.print_help()
     if arguments.step in (*STEPS, "all"):
         from contemplative_cai.command.pipeline import parameter_help
-        print("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
+        say("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
     return 0
 
 
 def _overrides(arguments) -> dict:
-    "What `-p` changes."
+    "What `-p` changes; raises `InputError` for a key that is given twice."
     from contemplative_cai.core.recipe import parse_override
-    return dict(parse_override(text) for text in arguments.parameters)
+    pairs = [parse_override(text) for text in arguments.parameters]
+    names = [name for name, _ in pairs]
+    twice = [f"-p {brief(name)}=... is given twice; take one away"
+             for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice: raise InputError(*twice)
+    return dict(pairs)
 
 
 def _launcher(name: str):
@@ -148,10 +160,18 @@ def _execute(plan: "Plan") -> int:
     "Execute a plan's notebooks one after the other."
     from contemplative_cai.command.pipeline import execute
     for step in plan.steps:
-        print(f"{step}: run '{plan.run}', recipe {plan.recipe_name}", file=sys.stderr, flush=True)
+        say(f"{step}: run '{plan.run}', recipe {plan.recipe_name}", sys.stderr)
         execute(step, plan.run, plan.parameters)
     _farewell(plan)
     return 0
+
+
+def _server_notes(plan: "Plan") -> list[str]:
+    "What the server that answered did not take, as the run has recorded it."
+    from contemplative_cai.core.foreign import one_line
+    from contemplative_cai.core.run import open_run, read_manifest
+    notes = (read_manifest(open_run(plan.run)).engine or {}).get("server")
+    return [one_line(str(note), 600) for note in notes] if isinstance(notes, list) else []
 
 
 def _farewell(plan: "Plan") -> None:
@@ -160,28 +180,30 @@ def _farewell(plan: "Plan") -> None:
     from contemplative_cai.report.page import Headline
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
-        print()
+        say()
         for figure in read_record(folder / "headline.json", Headline).figures:
-            print(f"{figure.what}: {figure.number}\n    {figure.basis}")
+            say(f"{figure.what}: {figure.number}\n    {figure.basis}")
+    for note in _server_notes(plan): say(f"note: {note}")
     for name in ("report.html", "setup.json"):
-        if (folder / name).exists(): print(f"\n{name.partition('.')[0]}: {folder / name}")
-    print(f"notebooks: {folder / 'notebooks'}")
+        if (folder / name).exists(): say(f"\n{name.partition('.')[0]}: {folder / name}")
+    say(f"notebooks: {folder / 'notebooks'}")
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000016
 def _run(arguments) -> int:
     "`ccai run`."
     if arguments.help: return _run_help(arguments)
     if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
-    from contemplative_cai.command.pipeline import check_inputs, make_plan, preflight, show_plan
+    from contemplative_cai.command.pipeline import check_request, make_plan, preflight, show_plan
     overrides = _overrides(arguments)
     if arguments.on == "ray":
         if arguments.step not in ("generate", "all"):
             raise InputError(f"--on ray: step '{arguments.step}' makes no calls that could be spread; "
                              "generate and all do")
-        overrides["on"] = "ray"
+        if overrides.setdefault("on", "ray") != "ray":
+            raise InputError(f"--on ray, and -p on={quote(overrides['on'])}; take one of the two away")
     plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
     if arguments.on not in ("local", "ray"):
-        check_inputs(plan.steps, plan.recipe)
+        check_request(plan)
         parameters = {key: value for key, value in plan.parameters.items() if key != "recipe"}
         return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, parameters,
                                        arguments.yes and not arguments.dry_run)
@@ -241,15 +263,15 @@ def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
 def _runs(_) -> int:
     "`ccai runs`."
     from contemplative_cai.core.run import run_folders
-    from contemplative_cai.core.terminal import table_width, text_table
+    from contemplative_cai.core.screen import table_width, text_table
     rows = [_run_row(name) for name in run_folders()]
     if not rows:
-        print(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
+        say(f"no runs in {runs_root()} yet; begin with: ccai run quickstart")
         return 0
     heads = ("run", "recipe", "steps done", "pairs", "held-out preference", "primary outcome", "cost")
-    print(text_table([heads, *(row for row, _ in rows)], table_width()))
+    say(text_table([heads, *(row for row, _ in rows)], table_width()))
     for (name, *_), damage in rows:
-        for problem in damage: print(f"! {name}: {problem}")
+        for problem in damage: say(f"! {name}: {problem}")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000021
@@ -277,19 +299,21 @@ def _standing(entry: "StepEntry | None",  # what the manifest says of a step
     return entry.status + (f": {entry.error}" if entry.error else "")
 
 
+# %% ../../nbs/10_command/05_commands.ipynb #x3930894
 def _status(arguments) -> int:
     "`ccai status RUN`."
     from contemplative_cai.core.files import read_record
     from contemplative_cai.core.run import open_run, read_manifest
-    from contemplative_cai.core.terminal import Standing, coloured, progress_line
+    from contemplative_cai.core.terminal import Standing, progress_line
     run = open_run(arguments.run, create=False)
     steps, progress, failed = read_manifest(run).steps, run.path("progress.json"), _failed_calls(run)
     for name in dict.fromkeys([*ALL, *steps]):
         status = _standing(steps.get(name), failed if name in ("generate", "quickstart") else 0)
-        print(f"{name:<12} {coloured(status, _COLOURS.get(status.split(',')[0].split(' ')[0], ''))}")
-    if progress.exists(): print(progress_line(read_record(progress, Standing).model_dump()))
-    print(f"so far       {_cost(run)}")
+        say(f"{name:<12} {coloured(status, _COLOURS.get(status.split(',')[0].split(' ')[0], ''))}")
+    if progress.exists(): say(progress_line(read_record(progress, Standing).model_dump()))
+    say(f"so far       {_cost(run)}")
     return 0
+
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000023
 def _repair(arguments) -> int:
@@ -299,15 +323,15 @@ def _repair(arguments) -> int:
     run = open_run(arguments.run, create=False)
     path = run.path("journal.sqlite")
     if not path.exists():
-        print(f"run '{run.name}' has no {path.name} yet; nothing to repair")
+        say(f"run '{run.name}' has no {path.name} yet; nothing to repair")
         return 0
     with hold(run):
         try: Journal(path).close()
         except InputError:
             saved, damaged = salvage(path)
-            print(f"{saved} calls saved; the damaged file is kept as {damaged.name}. "
-                  "Run the step again: only what is missing is asked")
-        else: print(f"{path.name} can be read; nothing to repair")
+            say(f"{saved} calls saved; the damaged file is kept as {damaged.name}. "
+                "Run the step again: only what is missing is asked")
+        else: say(f"{path.name} can be read; nothing to repair")
     return 0
 
 
@@ -315,7 +339,7 @@ def _report(arguments) -> int:
     "`ccai report RUN`."
     from contemplative_cai.core.run import open_run
     from contemplative_cai.report.report import write_report
-    print(write_report(open_run(arguments.run, create=False), arguments.show_text))
+    say(write_report(open_run(arguments.run, create=False), arguments.show_text))
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000025
@@ -326,8 +350,10 @@ def _diff(arguments) -> int:
     if arguments.show < 0:
         raise InputError(f"--show {arguments.show}: expected how many changed pairs to show, such as --show 5")
     difference = diff_runs(*(load_version(open_run(name, create=False)) for name in (arguments.left, arguments.right)))
-    print(json.dumps(difference.as_dict(), indent=2, ensure_ascii=False) if arguments.json else difference)
-    if arguments.show: print(f"\n{show_changes(difference, arguments.show, arguments.show_text)}")
+    if arguments.json:
+        with arriving(sys.stdout): print(json_text(difference.as_dict()))
+    else: say(difference)
+    if arguments.show: say(f"\n{show_changes(difference, arguments.show, arguments.show_text)}")
     return 0
 
 
@@ -335,35 +361,35 @@ def _compare(arguments) -> int:
     "`ccai compare RUN RUN...`."
     from contemplative_cai.core.foreign import one_line
     from contemplative_cai.core.run import open_run
-    from contemplative_cai.core.terminal import table_width, text_table
+    from contemplative_cai.core.screen import table_width, text_table
     from contemplative_cai.report import compare
     runs = compare.compare_runs([open_run(name, create=False) for name in arguments.runs])
     place = compare.comparison_place(runs, arguments.out)
     for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.cost_rows(runs)):
-        print(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)], table_width()) + "\n")
-    for line in compare.differences_of(runs): print(f"! {one_line(line)}")
-    print(f"\npage: {compare.write_comparison(runs, place)}")
+        say(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)], table_width()) + "\n")
+    for line in compare.differences_of(runs): say(f"! {one_line(line)}")
+    say(f"\npage: {compare.write_comparison(runs, place)}")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000028
 def _recipes(_) -> int:
     "`ccai recipes`."
     from contemplative_cai.core.recipe import load_recipe, recipe_names, recipe_summary
-    from contemplative_cai.core.terminal import table_width, text_table
+    from contemplative_cai.core.screen import table_width, text_table
     from contemplative_cai.models.catalog import model_spec, model_specs
     rows = [("recipe", "model", "weights bf16", "what it is")]
     for name in recipe_names():
         model = load_recipe(name).model
         rows.append((name, model, f"{model_spec(model).memory_gb.get('bf16', 0):g} GB", recipe_summary(name)))
-    print(text_table(rows, table_width()))
-    print("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: "
-          "about 3 GB with the embedded model.\n")
+    say(text_table(rows, table_width()))
+    say("\nA recipe needs its weights, twice that in float32 where bfloat16 is slow, and room for activations: "
+        "about 3 GB with the embedded model.\n")
     rows = [("model", "parameters", "context", "bf16", "int8", "int4", "licence")]
     for name, spec in model_specs().items():
         memory = [f"{spec.memory_gb[kind]:g} GB" if kind in spec.memory_gb else "-"
                   for kind in ("bf16", "int8", "int4")]
         rows.append((name, f"{spec.parameters:g} B", f"{spec.context:,}", *memory, spec.licence))
-    print(text_table(rows, table_width()))
+    say(text_table(rows, table_width()))
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000002a
@@ -372,27 +398,29 @@ def _constitution(arguments) -> int:
     from contemplative_cai.command.lint import diff_text, lint_text, show_text
     from contemplative_cai.inputs.constitution import load_constitution
     usable = True
-    if arguments.what == "diff": print(diff_text(*arguments.files))
+    if arguments.what == "diff": say(diff_text(*arguments.files))
     elif arguments.what == "show":
-        print("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full)
-                          for name in arguments.files))
+        say("\n\n".join(show_text(load_constitution(name), arguments.model, arguments.full)
+                        for name in arguments.files))
     else:
         text, usable = lint_text(arguments.files, arguments.model)
-        print(text)
+        say(text)
     return 0 if usable else 2
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000002c
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     from contemplative_cai.command.plan import plan_text
-    from contemplative_cai.core.recipe import load_recipe
+    from contemplative_cai.command.places import named_recipe, placed_values
+    from contemplative_cai.core.project import project_root
     from contemplative_cai.core.run import open_run
-    recipe = load_recipe(arguments.recipe, _overrides(arguments))
+    here = Path.cwd(), project_root()
+    _, recipe = named_recipe(arguments.recipe, placed_values(_overrides(arguments), *here), *here)
     for name in ("pairs", "length", "tokens_per_second"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0")
-    print(plan_text(recipe, open_run(arguments.run, create=False) if arguments.run else None, arguments.pairs,
-                    arguments.length, arguments.tokens_per_second))
+    say(plan_text(recipe, open_run(arguments.run, create=False) if arguments.run else None, arguments.pairs,
+                  arguments.length, arguments.tokens_per_second))
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000002e
@@ -400,18 +428,18 @@ def _search(arguments) -> int:
     "`ccai search RECIPE`."
     from contemplative_cai.command.pipeline import notebook_parameters, settle
     from contemplative_cai.core.run import hold, open_run
-    from contemplative_cai.core.terminal import table_width, text_table
+    from contemplative_cai.core.screen import table_width, text_table
     from contemplative_cai.training.search import read_space, search
     run = open_run(arguments.run or notebook_parameters("train")["run"].default, create=False)
     _, recipe = settle(run.name, arguments.recipe, _overrides(arguments))
     if arguments.trials < 1: raise InputError(f"--trials {arguments.trials}: expected how many, such as --trials 20")
     space = read_space(arguments.space, recipe)
     with hold(run):
-        trials = search(run, recipe, space, arguments.trials, lambda line: print(line, file=sys.stderr, flush=True))
+        trials = search(run, recipe, space, arguments.trials, lambda line: say(line, sys.stderr))
     def text(value): return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
-    print(text_table([tuple(trials[0]), *(tuple(map(text, trial.values())) for trial in trials)], table_width()))
-    print(f"\nbest recipe: {run.path('search', 'best.yaml')}; figure: {run.path('search', 'search.png')}"
-          if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
+    say(text_table([tuple(trials[0]), *(tuple(map(text, trial.values())) for trial in trials)], table_width()))
+    say(f"\nbest recipe: {run.path('search', 'best.yaml')}; figure: {run.path('search', 'search.png')}"
+        if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000031
@@ -427,47 +455,47 @@ def _push(arguments) -> int:
     with hold(run):
         if run.path("reviews").exists(): apply_reviews(run)  # decisions that came after the last review step count too
         upload = plan_upload(run, arguments.repo, arguments.public)
-        print(upload, flush=True)
+        say(upload)
         if arguments.dry_run or not arguments.yes:
-            print(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes"
-                  + (" instead of --dry-run" if arguments.dry_run else ""))
+            say(f"\nNothing was sent. The data set is in {upload.folder}; to send it, repeat the command with --yes"
+                + (" instead of --dry-run" if arguments.dry_run else ""))
             return 0
-        try: print(f"\nsent: {send(upload)}")
+        try: say(f"\nsent: {send(upload)}")
         except UploadFailed as error: raise StepFailed(str(error)) from None
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000034
 def _with_red_name(line: str) -> str:
     "The line, its `ccai:` in red where stderr is a terminal that shows colours."
-    from contemplative_cai.core.terminal import coloured
     return line.replace("ccai:", coloured("ccai:", "red", sys.stderr), 1)
 
 
 def _say_how_it_ended(error: BaseException,  # what a command raised
                       ) -> int:
     "Print one line a problem on stderr; returns the exit status."
-    if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if isinstance(error, InputError): lines = [f"ccai: {problem}" for problem in error.problems]
     elif isinstance(error, StepFailed): lines = [f"\nccai: {error}"]
     elif isinstance(error, OSError):
-        lines = [f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost"]
+        more = ("; free some space, and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else "")
+        lines = [f"ccai: {error.filename or 'a file'}: {error.strerror or error}; nothing that was there is lost{more}"]
     else:
         from contemplative_cai.command.pipeline import hush_broken_tasks
         hush_broken_tasks()
         lines = ["\nccai: interrupted; what was finished is kept, run the same command again to go on"]
-    for line in lines: print(_with_red_name(line), file=sys.stderr)
+    with suppress(InputError):  # nobody can be told any more; the exit status still says it
+        for line in lines: say(_with_red_name(line), sys.stderr)
     return 2 if isinstance(error, (InputError, OSError)) else 1
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000036
 def _completion(arguments) -> int:
     "`ccai completion SHELL`."
     from contemplative_cai.command.completion import completion_script
-    print(completion_script(arguments.shell, command_parser()), end="")
+    with arriving(sys.stdout): print(completion_script(arguments.shell, command_parser()), end="")
     return 0
 
 
+# %% ../../nbs/10_command/05_commands.ipynb #x3299538
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "search": _search, "completion": _completion}
@@ -484,7 +512,15 @@ def _terminable() -> Generator[None]:
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 
+
 # %% ../../nbs/10_command/05_commands.ipynb #43f8a122
+def _at_home(value: Any) -> Any:
+    "A path, or each of several, with its `~` expanded: a shell does not where it is quoted, or stands after `=`."
+    if isinstance(value, list): return [_at_home(part) for part in value]
+    if isinstance(value, Path): return Path(os.path.expanduser(value))
+    return os.path.expanduser(value) if isinstance(value, str) and re.match(r"~[\w.-]*/", value) else value
+
+
 def _run_command(words: Sequence[str]) -> int:
     "Read a command line and do what it says."
     parser = command_parser()
@@ -494,16 +530,39 @@ def _run_command(words: Sequence[str]) -> int:
     if not words[0].startswith("-") and words[0] not in _COMMANDS:
         raise InputError(f"unknown command '{brief(words[0])}'; {did_you_mean(words[0], list(_COMMANDS))}")
     arguments = parser.parse_args(words)
+    for name, value in vars(arguments).items(): setattr(arguments, name, _at_home(value))
     return _COMMANDS[arguments.command](arguments)
+
+
+# %% ../../nbs/10_command/05_commands.ipynb #x0406386
+def _finished(words: Sequence[str]) -> int:
+    "Do what a command line says, and see that what it prints arrives."
+    try: status = _run_command(words)
+    except SystemExit:
+        with arriving(sys.stdout): pass  # the help
+        raise
+    with arriving(sys.stdout): pass
+    return status
+
+
+def _open_streams() -> None:
+    "Give the process the streams it was started without: else a file of ours, or of a kernel, would get their number."
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None: continue
+        opened = os.open(os.devnull, os.O_RDWR)
+        os.set_inheritable(opened, True)
+        setattr(sys, name, open(opened, "w" if number else "r", closefd=False))
 
 
 def main(argv: list[str] | None = None,  # arguments; None: the process's
          ) -> int:
     "The `ccai` command; returns the exit status."
     words = sys.argv[1:] if argv is None else argv
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         # a name that is not UTF-8 can still be printed
         if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="backslashreplace")
-    with _terminable():
-        try: return _run_command(words)
+    with _terminable(), shown_streams():
+        try: return _finished(words)
         except (InputError, StepFailed, OSError, KeyboardInterrupt) as error: return _say_how_it_ended(error)
+

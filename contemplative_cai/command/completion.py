@@ -48,8 +48,8 @@ def _bash(words: dict[str, list[str]]) -> str:
 def _fish(words: dict[str, list[str]]) -> str:
     "For fish, which offers files by itself."
     def line(condition, known): return f"complete -c ccai -n '{condition}' -a '{' '.join(known)}'"
-    return "\n".join([line("__fish_use_subcommand", words[""]),
-                      *(line(f"__fish_seen_subcommand_from {name}", known)
+    return "\n".join([line("test (count (commandline -opc)) -eq 1", words[""]).replace("ccai", "ccai -f", 1),
+                      *(line(f"contains -- {name} (commandline -opc)[2]", known)
                         for name, known in words.items() if name and known)]) + "\n"
 
 
@@ -59,5 +59,6 @@ def completion_script(shell: str,  # bash, zsh or fish
     "What the shell is to read."
     words = command_words(parser)
     if shell == "fish": return _fish(words)
-    start = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
+    start = ("(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n"
+             "autoload -Uz bashcompinit && bashcompinit\n")
     return (start if shell == "zsh" else "") + _bash(words)

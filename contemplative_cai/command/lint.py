@@ -9,17 +9,17 @@ __all__ = ['FOR_A_JUDGE', 'LintFinding', 'example_triple', 'lint_constitution', 
 
 # %% ../../nbs/10_command/02_lint.ipynb #00000002
 import difflib
-import html
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.foreign import html_text
 from ..core.project import read_text
 from ..core.schema import Constitution, Critique, InputError, Principle, Prompt, Record, Response
 from ..core.schema import Revision, Triple, WorkedExample
-from ..core.terminal import text_table
+from ..core.screen import text_table
 from ..inputs.constitution import constitution_names, constitution_path, dump_constitution
 from ..inputs.constitution import load_constitution, parse_constitution
 from ..inputs.dialects import CANONICAL, known_principle
@@ -227,9 +227,9 @@ _ALIGNED = "text-align:left;vertical-align:top"
 def _change_row(part: str, left: str | None, right: str | None) -> str:
     "A part that differs, both sides beside each other; every text escaped."
     def cell(text):
-        return (f"<td style='{_ALIGNED};white-space:pre-wrap;width:42%'>"
-                f"{'<i>not there</i>' if text is None else html.escape(text)}</td>")
-    return f"<tr><td style='{_ALIGNED}'>{html.escape(part)}</td>{cell(left)}{cell(right)}</tr>"
+        return (f"<td dir='auto' style='{_ALIGNED};white-space:pre-wrap;width:42%'>"
+                f"{'<i>not there</i>' if text is None else html_text(text)}</td>")
+    return f"<tr><td style='{_ALIGNED}'>{html_text(part)}</td>{cell(left)}{cell(right)}</tr>"
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ class ConstitutionDiff:
 
     def _repr_html_(self) -> str:
         "Both sides beside each other."
-        if not self.changes: return f"<p>{html.escape(str(self))}</p>"
-        heads = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in (self.left, self.right))
+        if not self.changes: return f"<p>{html_text(str(self))}</p>"
+        heads = "".join(f"<th style='text-align:left'>{html_text(name)}</th>" for name in (self.left, self.right))
         return f"<table><tr><th></th>{heads}</tr>{''.join(_change_row(*change) for change in self.changes)}</table>"
 
 # %% ../../nbs/10_command/02_lint.ipynb #aacab675

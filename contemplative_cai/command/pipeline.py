@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MADE_WITH', 'LOOKED_AT_AGAIN', 'PARAMETER_KINDS', 'ASKING_STEPS', 'JUDGING_STEPS', 'PATIENCE', 'Parameter',
            'notebook_parameters', 'made_with', 'step_keys', 'with_settings', 'check_parameters', 'refuse_parameters',
-           'settle', 'begin', 'Plan', 'check_inputs', 'asked_models', 'preflight', 'hush_broken_tasks',
+           'settle', 'begin', 'Plan', 'check_inputs', 'asked_models', 'check_request', 'preflight', 'hush_broken_tasks',
            'notebook_arguments', 'execute', 'check_setup', 'write_setup', 'parameter_help', 'make_plan', 'show_plan']
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #00000002
@@ -17,8 +17,8 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, takewhile
@@ -27,32 +27,36 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .places import far_places, placed, placed_recipe, placed_values
+from .places import far_places, named_recipe, placed_values, told_name
 from ..core.errors import InputError, StepFailed
-from ..core.files import write_record
-from ..core.foreign import one_line, quote
+from ..core.files import read_record, write_record
+from ..core.foreign import one_line, quote, without_secrets
 from ..core.journal import Journal
 from ..core.project import ALL, DEFAULT_RECIPE, STEPS, brief, did_you_mean, every
 from ..core.project import how_to_install, notebook_path, project_root
 from ..core.project import read_text, read_value, read_yaml, runs_root
-from ..core.recipe import SECTIONS, Recipe, build_recipe, check_model, default_text, given, load_recipe
+from ..core.recipe import SECTIONS, Recipe, build_recipe, check_names, default_text, given
 from ..core.recipe import meaning
 from ..core.run import Run, Setup, check_disk, check_run_name, open_run, refuse_busy, surroundings
-from ..core.terminal import progress_line
+from ..core.screen import draw_line, redraws, say
+from ..core.terminal import Standing, progress_line
 from ..evaluation.arms import read_arm
 from ..evaluation.evaluate import check_evaluation
 from ..evaluation.judge import read_seats
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import draw
-from ..inputs.sources import FETCH_AILUMINATE, load_prompts
+from ..inputs.hub import hub_fault
+from ..inputs.helpful import read_helpful
+from ..inputs.sources import fetch_ailuminate, load_prompts
 from ..inputs.split import refuse_leaks
-from ..models.catalog import model_spec
+from ..models.catalog import ModelSpec, model_spec
 from ..models.choose import choose_engine
 from ..models.endpoint import check_served
 from ..models.weights import embedded_file, fast_bfloat16, pick_device, pick_dtype
 from ..pairs.generate import check_methods
 from ..pairs.make import load_pairs
 from ..pairs.review import check_reviewer
+from ..revision.cluster import check_cluster
 from ..training.train import check_training, launch_file
 from ..training.trainer import check_machine
 
@@ -96,14 +100,19 @@ def step_keys(step: str,  # one of STEPS
     return [key for key in Recipe.model_fields if key not in gone]
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #e716c42c
+def _settings_in(parameters: dict[str, Any]) -> dict[str, Any]:
+    "The settings among parameters; raises `InputError` for what is no mapping."
+    settings = parameters.get("settings") or {}
+    if isinstance(settings, str): settings = read_value(settings)  # plain papermill's -p knows texts and numbers only
+    if isinstance(settings, dict): return settings
+    raise InputError(f"settings: expected keys of the recipe and their values, each once, such as {{beta: 0.2}}, "
+                     f"got {quote(settings)}")
+
+
 def with_settings(parameters: dict[str, Any],  # by name, `settings` among them or not
                   ) -> dict[str, Any]:
     "Parameters and settings side by side; raises `InputError` for a key that the recipe lacks, or that is given twice."
-    settings = parameters.get("settings") or {}
-    if isinstance(settings, str): settings = read_value(settings)  # plain papermill's -p knows texts and numbers only
-    if not isinstance(settings, dict):
-        raise InputError(f"settings: expected keys of the recipe and their values, such as {{beta: 0.2}}, "
-                         f"got {quote(settings)}")
+    settings = _settings_in(parameters)
     problems = [f"settings: unknown key '{key}'; {did_you_mean(str(key), list(Recipe.model_fields))}"
                 for key in settings if key not in Recipe.model_fields]
     problems += [f"'{key}' is given twice, as {quote(parameters[key])} by name and as {quote(value)} in settings; "
@@ -133,6 +142,13 @@ def _mistyped(parameter: Parameter, value: Any) -> bool:
     return False
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #b6739615
+def _secret_faults(parameters: dict[str, Any]) -> list[str]:
+    "A sentence for each text in which a password or a key stands; the recipe's keys have a check of their own."
+    return [f"parameter '{brief(name)}': expected no password or key in it, for it is recorded; take it out"
+            for name, value in parameters.items()
+            if isinstance(value, str) and name not in Recipe.model_fields and without_secrets(value) != value]
+
+
 def check_parameters(steps: list[str],  # what will run
                      overrides: dict[str, Any],  # name to value, from -p
                      ) -> None:
@@ -143,6 +159,7 @@ def check_parameters(steps: list[str],  # what will run
     problems += [f"parameter '{name}': expected {named[name].kind}, got {quote(value)}"
                  for name, value in overrides.items()
                  if name in known and name not in Recipe.model_fields and _mistyped(named[name], value)]
+    problems += _secret_faults(overrides)
     try: build_recipe({key: value for key, value in overrides.items() if key in Recipe.model_fields}, "parameters")
     except InputError as error:
         problems += [problem.replace("parameters: ", "parameter ", 1) for problem in error.problems]
@@ -182,6 +199,7 @@ def refuse_parameters(parameters: dict[str, Any],  # a notebook's `globals()`, o
                  if name in parameters and kind.split(" | ")[0] in PARAMETER_KINDS and name not in Recipe.model_fields
                  and not isinstance(parameters[name], (Run, Recipe))
                  and _mistyped(Parameter(name, kind, None, ""), parameters[name])]
+    problems += _secret_faults({name: parameters[name] for name in declared if name in parameters})
     if problems: raise InputError(*problems)
 
 
@@ -197,15 +215,16 @@ def settle(run_name: str,  # the run
            ) -> tuple[str, Recipe]:
     "The recipe's name and the recipe as resolved, its paths in place; raises `InputError`."
     check_run_name(run_name)
+    if faults := _secret_faults({"run": run_name}): raise InputError(*faults)
     manifest, here = Run(run_name, runs_root() / run_name).manifest, (Path.cwd(), project_root())
     overrides = placed_values(overrides, *here)
     if recipe is None and "recipe" in manifest:
-        own = placed_recipe(build_recipe(manifest["recipe"], f"run {run_name}'s recipe"), project_root())
-        resolved = build_recipe(own.model_dump(mode="json") | overrides, f"run {run_name}'s recipe")
-        check_model(resolved)
+        # what is wrong with the recorded recipe can be mended by what comes from the command line
+        own = placed_values(manifest["recipe"], project_root())
+        resolved = build_recipe(own | overrides, f"run {run_name}'s recipe")
+        check_names(resolved)
         return manifest.get("recipe_name", "-"), resolved
-    name = placed(recipe or DEFAULT_RECIPE, *here)
-    return name, placed_recipe(load_recipe(name, overrides), *here)
+    return named_recipe(recipe or DEFAULT_RECIPE, overrides, *here)
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #q0000006
 def begin(run: str | Run,  # the run's name, or what a first call returned
@@ -218,11 +237,14 @@ def begin(run: str | Run,  # the run's name, or what a first call returned
     changes = bool(parameters) and ("settings" in parameters or "In" not in parameters)
     run_name = run if isinstance(run, str) else run.name
     asked = None if isinstance(recipe, Recipe) else recipe
-    recipe_name, resolved = settle(run_name, asked, given(with_settings(parameters)) if changes else {})
+    # None as a parameter's value means that the recipe says it; in settings it is a value like every other
+    merged = with_settings(parameters) if changes else {}
+    emptied = {key: None for key, value in (_settings_in(parameters) if changes else {}).items() if value is None}
+    recipe_name, resolved = settle(run_name, asked, emptied | given(merged))
     opened = open_run(run_name, create=changes or "In" not in parameters)
     if not changes and "recipe" in opened.manifest: return opened, resolved
     refuse_busy(opened)
-    opened.record(run=run_name, recipe_name=recipe_name, recipe=resolved.model_dump(mode="json"),
+    opened.record(run=run_name, recipe_name=told_name(recipe_name), recipe=resolved.model_dump(mode="json"),
                   surroundings=surroundings())
     return opened, resolved
 
@@ -306,22 +328,31 @@ def _check_packages(plan: Plan) -> None:
     if problems: raise InputError(*problems)
 
 
+# %% ../../nbs/10_command/03_pipeline.ipynb #x6800271
+def _absent_models(plan: Plan) -> list[ModelSpec]:
+    "The models that must still be fetched from the hub."
+    from huggingface_hub import try_to_load_from_cache
+    names = [name for url, name in asked_models(plan) if not url] + [plan.recipe.model] * ("train" in plan.steps)
+    specs = {spec.name: spec for spec in map(model_spec, names) if spec.kind == "hub"}
+    return [spec for spec in specs.values()
+            if not isinstance(try_to_load_from_cache(spec.hub_id or "", "config.json", revision=spec.revision), str)]
+
+
 def _check_hub(plan: Plan) -> None:
     "Raises `InputError` where weights must still be fetched, and cannot be, or do not fit on the disk."
-    from huggingface_hub import constants, try_to_load_from_cache
-    steps = set(plan.steps)
-    names = [name for url, name in asked_models(plan) if not url] + [plan.recipe.model] * ("train" in steps)
-    specs = {spec.name: spec for spec in map(model_spec, names) if spec.kind == "hub"}
-    absent = [spec for spec in specs.values()
-              if not isinstance(try_to_load_from_cache(spec.hub_id or "", "config.json", revision=spec.revision), str)]
-    if absent and constants.HF_HUB_OFFLINE:
-        raise InputError(f"{', '.join(spec.name for spec in absent)}: not on this machine, and HF_HUB_OFFLINE forbids "
-                         "to fetch it; unset HF_HUB_OFFLINE, or name a folder with the model")
+    from huggingface_hub import constants
+    absent = _absent_models(plan)
+    names = ", ".join(spec.name for spec in absent)
+    def told(name, fault): return f"{name}: not on this machine, and {fault}; or name a folder with the model"
+    if absent and (fault := hub_fault()): raise InputError(told(names, fault))
+    faults = [told(spec.name, fault) for spec in absent if (fault := hub_fault(spec.hub_id))]
+    if faults: raise InputError(*faults)
     needed, place = sum(1000 * spec.memory_gb.get("bf16", 0) for spec in absent), Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free / 1e6
     if needed > free:
-        raise InputError(f"no disk space: the weights of {', '.join(spec.name for spec in absent)} have about "
-                         f"{needed:,.0f} MB, and {free:,.0f} MB are free; set HF_HOME to a folder on another disk")
+        raise InputError(f"no disk space: the weights of {names} have about {needed:,.0f} MB, and {free:,.0f} MB are "
+                         "free; set HF_HOME to a folder on another disk")
+
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #f7211580
 def _check_local(plan: Plan, run: Run) -> None:
@@ -331,6 +362,15 @@ def _check_local(plan: Plan, run: Run) -> None:
     if set(plan.steps) & {"quickstart", "train"}:
         check_machine(plan.recipe)
         if plan.recipe.launch: launch_file(plan.recipe.launch)
+
+
+def _check_names(*folders: Path) -> None:
+    "Raises `InputError` for a folder whose path cannot be written down: an executed notebook says where it was."
+    for folder in folders:
+        try: str(folder).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{folder}: expected a path that Python reads as text, and it has bytes that are none; "
+                             "give the folder another name, or set PYTHONUTF8=1 if its name is UTF-8") from None
 
 
 def _check_what_is_there(plan: Plan, run: Run) -> None:
@@ -343,19 +383,31 @@ def _check_what_is_there(plan: Plan, run: Run) -> None:
         embedded_file()
 
 
+def check_request(plan: Plan,  # what will run, here or elsewhere
+                  folder: Path | None = None,  # the run's, where there is one
+                  ) -> None:
+    "Raises `InputError` for what no machine could do: inputs, arms, places and reviewers that are none."
+    check_inputs(plan.steps, plan.recipe, folder)
+    if set(plan.steps) & JUDGING_STEPS: _check_arms(plan.recipe)
+    if "generate" in plan.steps:
+        check_cluster(plan.parameters.get("on", "local"), plan.recipe, plan.parameters.get("actors"))
+    helpful = plan.recipe.helpful if set(plan.steps) & {"quickstart", "train"} else None
+    if helpful and not helpful.startswith("hub:"): read_helpful(helpful)
+    if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
+
+
 def preflight(plan: Plan,  # what will run
               ) -> None:
     "Look, without writing anything, at what a local run needs; raises `InputError`."
     run = Run(plan.run, runs_root() / plan.run)
     check_disk(run.folder)
+    _check_names(project_root(), run.folder)
     if plan.steps != ["review"]: refuse_busy(run)
-    check_inputs(plan.steps, plan.recipe, run.folder)
-    if set(plan.steps) & JUDGING_STEPS: _check_arms(plan.recipe)
+    check_request(plan, run.folder)
     _check_packages(plan)
     _check_hub(plan)
     _check_local(plan, run)
     _check_servers(plan)
-    if "reviewer" in plan.parameters: check_reviewer(plan.parameters["reviewer"])
     if plan.steps[0] not in ("setup", "smoke-test"): _check_what_is_there(plan, run)
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #d3d5c401
@@ -363,7 +415,7 @@ class _ProgressLine:
     "What `progress.json` says, on stderr: in place on a terminal, now and then in a log."
 
     def __init__(self, path: Path):
-        self.path, self.live = path, sys.stderr.isatty()
+        self.path, self.live = path, redraws()
         self.text, self.stage, self.waited = "", "", 0.0
         self.before = self._written()
 
@@ -375,13 +427,13 @@ class _ProgressLine:
         "Draw the line if it says something new, so many seconds after the last look."
         self.waited += seconds
         if self._written() in (0, self.before): return
-        try: state = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError: return
-        text = progress_line(state)
-        if text != self.text: self._draw(text, state["stage"], state["done"] >= state["total"])
+        try: state = read_record(self.path, Standing)
+        except InputError: return  # what is wrong with it, `ccai status` tells
+        text = progress_line(state.model_dump())
+        if text != self.text: self._draw(text, state.stage, state.done >= state.total)
 
     def _draw(self, text: str, stage: str, finished: bool) -> None:
-        if self.live: print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
+        if self.live: draw_line(text, finished)
         elif finished or stage != self.stage or self.waited >= 20:
             print(text, file=sys.stderr, flush=True)
             self.waited = 0.0
@@ -390,11 +442,12 @@ class _ProgressLine:
 # %% ../../nbs/10_command/03_pipeline.ipynb #ec43d6ab
 @contextmanager
 def _watching(run_folder: Path) -> Generator[None]:
-    "Draw the run's progress line while the block runs, looking twice a second."
+    "Draw the run's progress line while the block runs, looking so often that the end of a short stage is seen."
     line, stop = _ProgressLine(run_folder / "progress.json"), threading.Event()
 
     def watch():
-        while not stop.wait(0.5): line.look(0.5)
+        while not stop.wait(0.1): line.look(0.1)
+        line.look(0)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -417,10 +470,15 @@ def _close_steps(run_folder: Path) -> None:
 def _sign(path: Path) -> None:
     "Let JupyterLab trust an executed copy, where signatures can be kept: a home that cannot be written has none."
     import nbformat
+    from jupyter_core.paths import jupyter_data_dir
     from nbformat.sign import NotebookNotary
     if not path.exists(): return
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # the line below says what it would say in many
-    try: NotebookNotary(log=logging.getLogger("ccai.sign")).sign(nbformat.read(path, as_version=4))
+    try:
+        # told where signatures are, it does not read Jupyter's configuration, and say what is wrong with that
+        Path(jupyter_data_dir()).mkdir(mode=0o700, parents=True, exist_ok=True)
+        notary = NotebookNotary(log=logging.getLogger("ccai.sign"), data_dir=jupyter_data_dir())
+        notary.sign(nbformat.read(path, as_version=4))
     except Exception as error:  # whatever it is: the step has ended, and its copy is whole
         print(f"note: {path.name} could not be signed ({one_line(f'{type(error).__name__}: {error}', 200)}); "
               "JupyterLab will ask before it trusts the copy", file=sys.stderr)
@@ -452,37 +510,64 @@ def _patient_manager() -> type:
     return PatientKernelManager
 
 
+# %% ../../nbs/10_command/03_pipeline.ipynb #x0709511
+def _writable(folder: Callable[[], str | Path]) -> bool:
+    "Whether something can be written into a folder, which is made when it is not there."
+    try:
+        Path(folder()).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder()) as file: file.write(b"0" * 10_000)
+    except (OSError, ValueError, RuntimeError): return False  # RuntimeError: there is no home
+    return True
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Generator[None]:
+    "Inside, the environment has these values."
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try: yield
+    finally:
+        for name, value in before.items():
+            if value is None: del os.environ[name]
+            else: os.environ[name] = value
+
+
 @contextmanager
 def _somewhere_to_write() -> Generator[None]:
-    "Give Jupyter a folder of its own, while a kernel runs, where it cannot write into the home."
+    "Give Jupyter and IPython folders of their own, while a kernel runs, where they cannot write into the home."
     from jupyter_core.paths import jupyter_runtime_dir
-    try:
-        place = Path(jupyter_runtime_dir())
-        place.mkdir(parents=True, exist_ok=True)
-        writable = os.access(place, os.W_OK)
-    except (OSError, RuntimeError): writable = False  # RuntimeError: there is no home
-    if writable:
-        yield
-        return
-    before = {name: os.environ.get(name) for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(JUPYTER_RUNTIME_DIR=f"{folder}/runtime", IPYTHONDIR=f"{folder}/ipython")
-        Path(folder, "ipython").mkdir()
-        try: yield
-        finally:
-            for name, value in before.items():
-                if value is None: del os.environ[name]
-                else: os.environ[name] = value
+    places = {"JUPYTER_RUNTIME_DIR": jupyter_runtime_dir,
+              "IPYTHONDIR": lambda: os.environ.get("IPYTHONDIR") or Path.home() / ".ipython"}
+    barred = [name for name, place in places.items() if not _writable(place)]
+    with tempfile.TemporaryDirectory() if barred else nullcontext("") as folder:
+        for name in barred: Path(folder, name).mkdir()
+        with _environment({name: os.path.join(folder, name) for name in barred}): yield
 
 
+# %% ../../nbs/10_command/03_pipeline.ipynb #x1606977
+def _literal(path: Path) -> str:
+    "A path as papermill takes it: braces in one are for parameters."
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _absolute_places() -> dict[str, str]:
+    """`CCAI_ROOT` and `CCAI_RUNS` as they are understood here;
+    a kernel, which works in another folder, must mean the same."""
+    places = {"CCAI_ROOT": project_root, "CCAI_RUNS": runs_root}
+    return {name: os.path.abspath(place()) for name, place in places.items() if os.environ.get(name)}
+
+
+# %% ../../nbs/10_command/03_pipeline.ipynb #x5245119
 def notebook_arguments(step: str,  # one of STEPS
                        parameters: dict[str, Any],  # of all steps that are run
                        ) -> dict[str, Any]:
     "What a notebook is given: its named parameters by name, other keys of the recipe as settings, nothing else."
     named = notebook_parameters(step)
-    settings = {key: value for key, value in parameters.items() if key in Recipe.model_fields and key not in named}
-    return ({key: value for key, value in parameters.items() if key in named}
+    settings = {key: value for key, value in parameters.items()
+                if key in Recipe.model_fields and (key not in named or value is None)}
+    return ({key: value for key, value in parameters.items() if key in named and key not in settings}
             | ({"settings": settings} if settings and "settings" in named else {}))
+
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #04c6bc1f
 def _fell(notebook: Path, cell: int | str, what: str, copy: Path) -> StepFailed:
@@ -497,6 +582,12 @@ def _as_ours(error, notebook: Path, copy: Path) -> BaseException:
         return _fell(notebook, error.cell_index, f"{error.ename}: {error.evalue}", copy)
     hush_broken_tasks()
     return KeyboardInterrupt()
+
+
+def _no_kernel(error: RuntimeError) -> str:
+    "What to tell when a kernel could not be started."
+    return (f"no kernel could be started ({one_line(str(error), 200)}); see whether one starts at all: "
+            "python -m ipykernel_launcher (Ctrl-C ends it). Nothing was begun")
 
 
 _DEAD_KERNEL = ("the kernel died; if memory ran out, lower batch_size or train_batch_size. "
@@ -515,14 +606,16 @@ def execute(step: str,  # one of STEPS
     copy.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls every parameter of type 'int | None' unknown
     try:
-        with _watching(folder), _somewhere_to_write():
-            papermill.execute_notebook(notebook, copy, {"run": run_name, **notebook_arguments(step, parameters)},
+        with _watching(folder), _somewhere_to_write(), _environment(_absolute_places()):
+            papermill.execute_notebook(_literal(notebook), _literal(copy),
+                                       {"run": run_name, **notebook_arguments(step, parameters)},
                                        kernel_name="python3", cwd=str(project_root()), progress_bar=False,
                                        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
                                        kernel_manager_class=_patient_manager())
     except papermill.PapermillExecutionError as error: raise _as_ours(error, notebook, copy) from None
     except KeyboardInterrupt: hush_broken_tasks(); raise
     except DeadKernelError: raise _fell(notebook, "?", _DEAD_KERNEL, copy) from None
+    except RuntimeError as error: raise _fell(notebook, 0, _no_kernel(error), copy) from None
     finally:
         _close_steps(folder)
         _sign(copy)
@@ -564,7 +657,7 @@ def _file_checks() -> list[dict]:
     except InputError as error: rows.append(_check("embedded model", "missing", "not installed", str(error)))
     try: rows.append(_check("AILuminate", "ok", f"{len(load_prompts('ailuminate'))} English prompts"))
     except InputError:
-        rows.append(_check("AILuminate", "note", "not fetched", f"only if you want it: {FETCH_AILUMINATE}"))
+        rows.append(_check("AILuminate", "note", "not fetched", f"only if you want it: {fetch_ailuminate()}"))
     return rows
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #93d621d0
@@ -626,13 +719,13 @@ def make_plan(step: str,  # one of STEPS, or all
         recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
     run_name = notebook_parameters(steps[0])["run"].default if run_name is None else run_name
     name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items()
-                                               if key in Recipe.model_fields and value is not None})
+                                               if key in Recipe.model_fields})
     asked = {"recipe": name, **far_places(resolved)} if recipe else {}
-    return Plan(steps, run_name, name, resolved, asked | overrides)
+    return Plan(steps, run_name, told_name(name), resolved, asked | overrides)
 
 
 def show_plan(plan: Plan) -> None:
     "What --dry-run prints."
-    print(f"run      {plan.run}  ({runs_root() / plan.run})\nrecipe   {plan.recipe_name}")
-    for step in plan.steps: print(f"step     {step}: nbs/pipelines/{STEPS[step]}.ipynb")
-    for key, value in plan.recipe.model_dump(mode="json").items(): print(f"  {key:<22} {value}")
+    say(f"run      {plan.run}  ({runs_root() / plan.run})\nrecipe   {plan.recipe_name}")
+    for step in plan.steps: say(f"step     {step}: nbs/pipelines/{STEPS[step]}.ipynb")
+    for key, value in plan.recipe.model_dump(mode="json").items(): say(f"  {key:<22} {value}")

@@ -8,7 +8,6 @@ __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIO
            'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
-import json
 from pathlib import Path
 
 from ..core.files import read_json
@@ -18,6 +17,7 @@ from ..core.run import Run, open_run, run_names, trained_stage
 from ..core.schema import InputError, Record
 from ..core.terminal import clock
 from ..models.catalog import ModelSpec, Shape, model_spec
+from ..models.folders import read_model_json
 from ..models.weights import pick_device, pick_dtype
 
 # %% ../../nbs/10_command/01_plan.ipynb #56587cd5
@@ -77,7 +77,7 @@ class Memory(Record):
 # %% ../../nbs/10_command/01_plan.ipynb #4830a56e
 def _read_shape(path: Path) -> Shape:
     "The sizes a Llama-like model's `config.json` names; raises `InputError` for one that is missing."
-    sizes = json.loads(path.read_text(encoding="utf-8"))
+    sizes = read_model_json(path)
     try:
         return Shape(layers=sizes["num_hidden_layers"], hidden=sizes["hidden_size"],
                      intermediate=sizes["intermediate_size"], heads=sizes["num_attention_heads"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OWN', 'CODE', 'CHECKPOINTS', 'settings', 'missing_settings', 'command_line', 'entry_script', 'job_name', 'price',
-           'plan', 'input_files', 'portable', 'source_archive', 'submit', 'launch']
+           'plan', 'input_files', 'portable', 'refuse_weights', 'source_archive', 'submit', 'launch']
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #00000002
 import gzip
@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .places import each_place
 from ..core.project import how_to_install, project_root, read_config
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, build_recipe
 from ..core.schema import InputError, digest
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
 
@@ -129,14 +130,15 @@ def _named_files(recipe: Recipe) -> list[Path]:
                             *(["xstest"] if recipe.n_refusal else [])])
     benchmarks = [benchmarks_folder() / BENCHMARK_FILES[name] for name in tested if name in BENCHMARK_FILES]
     sources = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)]
-    texts = [recipe.split, recipe.constitution if recipe.constitution.endswith(".md") else None]
+    texts = [recipe.split, *(text for text in (recipe.constitution, recipe.template, recipe.launch, recipe.helpful)
+                             if text and Path(text).suffix and not text.startswith("hub:"))]
     return [*filter(None, sources), *filter(Path.is_file, benchmarks), *map(Path, filter(None, texts))]
 
 
 def input_files(recipe: Recipe,  # whose inputs the job needs
                 ) -> list[str]:
-    """The recipe's prompt files, benchmarks that are here, constitution and split, relative to the project;
-    raises `InputError` when the job could not find one there."""
+    """The recipe's prompt files, benchmarks that are here, constitution, template, split and others, relative to the
+    project; raises `InputError` when the job could not find one there."""
     root, names = project_root(), []
     for path in ((root / path).resolve() for path in _named_files(recipe)):
         if not path.is_file(): raise InputError(f"no file {path}, which the recipe names")
@@ -146,20 +148,34 @@ def input_files(recipe: Recipe,  # whose inputs the job needs
         names.append(str(path.relative_to(root)))
     return names
 
-# %% ../../nbs/10_command/07_sagemaker.ipynb #f62d1299
-def _inside(text: str | None) -> Any:
+# %% ../../nbs/10_command/07_sagemaker.ipynb #f17b28bd
+def _inside(text: Any) -> Any:
     "A path inside the project as seen from its root; anything else as it is."
-    if not text or not Path(text).is_absolute(): return text
+    if not isinstance(text, str) or not os.path.isabs(text): return text
     path, root = Path(text).resolve(), project_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else text
 
 
 def portable(recipe: Recipe,
              ) -> Recipe:
-    "The recipe with every path inside the project written from its root, as the job will find it."
-    def sources(named): return tuple(source.model_copy(update={"source": _inside(source.source)}) for source in named)
-    return recipe.model_copy(update={"prompts": sources(recipe.prompts), "eval_prompts": sources(recipe.eval_prompts),
-                                     "constitution": _inside(recipe.constitution), "split": _inside(recipe.split)})
+    "The recipe with every path inside the project written from its root; a python of this machine is not the job's."
+    values = recipe.model_dump(mode="json")
+    return build_recipe({key: each_place(key, value, _inside) for key, value in values.items()} | {"vllm_python": None})
+
+
+def refuse_weights(recipe: Recipe,  # from `portable`
+                   ) -> None:
+    "Raises `InputError` for models and adapters in folders, which a job does not have: git does not track weights."
+    values, folders, root = recipe.model_dump(mode="json"), [], project_root()
+    def note(text):
+        if isinstance(text, str) and (os.path.isabs(text) or "/" in text and (root / text).is_dir()):
+            folders.append(text)
+    here = () if recipe.base_url else ("model", "critic", "reviser", "ensemble", "eval_arms")
+    for key in (*here, *(() if recipe.judge_url or recipe.base_url else ("eval_judges",))):
+        each_place(key, values[key], note)
+    if folders:
+        raise InputError(f"{', '.join(dict.fromkeys(folders))}: expected models that a job can fetch, found folders of "
+                         "this machine, whose weights do not travel; name a model of configs/models.yaml or of the hub")
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #e4a8c328
 def _archive(root: Path, names: Iterable[str]) -> bytes:
@@ -237,6 +253,7 @@ def launch(step: str,  # a step, or all
     "`ccai run ... --on sagemaker`: print the plan, and with `yes` submit it; returns the exit status."
     import yaml
     where, recipe = settings(), portable(recipe)
+    refuse_weights(recipe)
     archive, missing = source_archive(input_files(recipe)), missing_settings(where)
     request = plan(step, run, recipe, overrides, where, digest(archive.hex()))
     print(f"{json.dumps(request, indent=2)}\n\n{_cost_line(where, recipe_name, archive)}")

@@ -72,14 +72,15 @@ def _defaults(recipe: Recipe, folder: Path):
     from trl import DPOConfig, DPOTrainer
     source, revision = model_source(model_spec(recipe.model))
     device = pick_device(recipe.device)
-    model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=torch.float32).to(device)
+    model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=torch.float32,
+                                                 trust_remote_code=False).to(device)
     settings = DPOConfig(output_dir=str(folder / "checkpoints"), num_train_epochs=1, use_cpu=device == "cpu",
                          bf16=False, report_to="none", save_strategy="no", disable_tqdm=True)
     def trainer():
         return DPOTrainer(
             model=model, args=settings,
             train_dataset=Dataset.from_json(str(folder / "rows" / "train.jsonl"), cache_dir=str(folder / "cache")),
-            processing_class=load_tokenizer(model_spec(recipe.model)),
+            processing_class=load_tokenizer(model_spec(recipe.model), recipe.template_options),
             peft_config=LoraConfig(r=recipe.lora_r, lora_alpha=recipe.lora_alpha, target_modules="all-linear",
                                    task_type="CAUSAL_LM")
         )
@@ -120,7 +121,8 @@ def cost(variant: str,  # one of VARIANTS
     "CPU-seconds and seconds a pair, and the most memory of the process before and in training, MB (of a GPU: its own)."
     os.environ["TQDM_DISABLE"] = "1"
     with tempfile.TemporaryDirectory() as place:
-        folder, rows = Path(place), bench_rows(load_tokenizer(model_spec(recipe.model)), n, seed, scale)
+        folder, tokenizer = Path(place), load_tokenizer(model_spec(recipe.model), recipe.template_options)
+        rows = bench_rows(tokenizer, n, seed, scale)
         write_text(folder / "rows" / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         start = _defaults(recipe, folder) if variant == "defaults" else _ours(recipe, folder, variant)
         if variant == "all positions": _score_every_position()

@@ -6,19 +6,31 @@
 __all__ = ['LONGEST_MESSAGE', 'MOST_MESSAGES', 'InputError', 'StepFailed']
 
 # %% ../../nbs/01_core/01_errors.ipynb #x7261028
+import re
+
 from .foreign import one_line, shortened, without_secrets
 
 # %% ../../nbs/01_core/01_errors.ipynb #00000003
 LONGEST_MESSAGE = 2000  # characters
 MOST_MESSAGES = 30
+_NOTE = 60  # characters of the note of what was left out
+_MORE = re.compile(r"and ([\d,]{1,15}) more problems of this input; mend these first")
+
+
+def _told_line(problem: str) -> str:
+    "A problem on one line of bounded length; one that was told before stays as it is."
+    whole = len(problem) <= LONGEST_MESSAGE + _NOTE
+    line = one_line(without_secrets(shortened(problem, 50_000)), len(problem) if whole else LONGEST_MESSAGE)
+    return line if len(line) <= LONGEST_MESSAGE + _NOTE else shortened(line, LONGEST_MESSAGE, len(problem))
 
 
 def _told(problems: tuple[str, ...]) -> tuple[str, ...]:
-    "The problems as lines that can be shown anywhere: the first of them, each on one line, of bounded length."
-    lines = [one_line(without_secrets(shortened(problem, 50_000)), LONGEST_MESSAGE)
-             for problem in problems[:MOST_MESSAGES]]
-    more = len(problems) - MOST_MESSAGES
-    return (*lines, f"and {more:,} more problems of this input; mend these first") if more > 0 else tuple(lines)
+    "The problems as lines that can be shown anywhere: the first of them, and how many more there are."
+    uncounted = [int(match[1].replace(",", "")) for match in map(_MORE.fullmatch, problems) if match]
+    lines = [_told_line(problem) for problem in problems if not _MORE.fullmatch(problem)]
+    more = max(len(lines) - MOST_MESSAGES, 0) + sum(uncounted)
+    more_line = [f"and {more:,} more problems of this input; mend these first"] if more else []
+    return (*lines[:MOST_MESSAGES], *more_line)
 
 
 class InputError(ValueError):
@@ -34,4 +46,9 @@ class InputError(ValueError):
 
 # %% ../../nbs/01_core/01_errors.ipynb #00000006
 class StepFailed(RuntimeError):
-    "A step ended with an error; the message is the one line to show."
+    "A step ended with an error; the message is the one line to show, whoever wrote the error."
+
+    def __init__(self,
+                 message: str,  # which notebook and cell, what it said, where the executed copy is
+                 ):
+        super().__init__(one_line(without_secrets(shortened(message, 50_000)), LONGEST_MESSAGE))

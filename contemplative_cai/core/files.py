@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['R', 'LARGEST_LOG', 'F', 'PLAIN', 'write_text', 'write_json', 'read_json', 'write_rows', 'read_rows', 'FileRecord',
-           'check_record', 'read_record', 'write_record', 'repair_log', 'append_row', 'readable_rows', 'read_lines']
+           'check_record', 'read_record', 'write_record', 'append_row', 'append_lines', 'readable_rows', 'read_lines']
 
 # %% ../../nbs/01_core/04_files.ipynb #00000002
 import json
+import math
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
-from .foreign import quote
+from .foreign import quote, storable
 from .project import brief, read_content, read_text
 from .schema import InputError, Record
 
@@ -34,12 +37,13 @@ def _mode_of(path: Path) -> int:
 def write_text(path: Path,  # file to replace
                text: str,  # its new content
                ) -> None:
-    "Replace a file in one step: a reader sees the old content or the new, never half; a full disk leaves the old."
+    """Replace a file in one step: a reader sees the old content or the new, never half; a full disk leaves the old.
+    Half characters, such as of a file's name, become U+FFFD."""
     path.parent.mkdir(parents=True, exist_ok=True)
     number, draft = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
     try:
         with open(number, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(storable(text))
             file.flush()
             os.fsync(file.fileno())
         os.chmod(draft, _mode_of(path))
@@ -55,6 +59,7 @@ def write_json(path: Path,  # file to replace
 
 # %% ../../nbs/01_core/04_files.ipynb #n0050003
 _REMEDY = "restore the file, or move it away and rerun the step that writes it"
+_OTHER_REMEDY = re.compile(r"; (?:save its content|save the file as UTF-8|divide it, or name another file)$")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict:
@@ -66,11 +71,38 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict:
     return value
 
 
+def _whole_number(digits: str) -> int:
+    "A whole number that others can count with."
+    if len(digits) > 20: raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    "A number that is one; what `write_json` writes always is."
+    value = float(digits)
+    if math.isfinite(value): return value
+    raise ValueError(f"{digits[:20]} where a number was expected")
+
+
+_NUMBERS: dict[str, Any] = {"parse_int": _whole_number, "parse_float": _number, "parse_constant": _number}
+
+
+def _refuse_halves(text: str, value: Any) -> None:
+    "Raises `ValueError` for an escape of half a character, which no file could hold again."
+    if not re.search(r"(?i)\\ud[89a-f]", text): return
+    try: json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError: raise ValueError("half a character, written as an escape") from None
+
+
 def read_json(path: Path,  # a JSON file
               kind: type = dict,  # what it must hold: dict or list
               ) -> Any:
     "A JSON file's value; raises `InputError` when it cannot be read as JSON of that kind."
-    try: value = json.loads(read_text(path), object_pairs_hook=_once_each)
+    try:
+        value = json.loads(text := read_text(path), object_pairs_hook=_once_each, **_NUMBERS)
+        _refuse_halves(text, value)
+    except InputError as error:
+        raise InputError(*(f"{_OTHER_REMEDY.sub('', fault)}; {_REMEDY}" for fault in error.problems)) from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); {_REMEDY}") from None
     except (ValueError, RecursionError) as error:
@@ -84,11 +116,18 @@ R = TypeVar("R", bound=Record)
 LARGEST_LOG = 20_000_000_000  # bytes of a file of rows that the package wrote itself
 
 
+def _json_line(row: Record) -> str:
+    "A record as a line of JSON; half characters, which a browser's field can hold, become U+FFFD."
+    try: return row.model_dump_json() + "\n"
+    except PydanticSerializationError:
+        return storable(json.dumps(row.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))) + "\n"
+
+
 def write_rows(path: Path,  # JSONL file to replace
                rows: Iterable[Record],  # one line each
                ) -> None:
     "Replace a JSONL file in one step."
-    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    write_text(path, "".join(map(_json_line, rows)))
 
 
 def read_rows(path: Path,  # JSONL file; a missing one has no rows
@@ -187,30 +226,50 @@ def _write_whole(number: int, content: bytes) -> None:
     os.fsync(number)
 
 
-def repair_log(path: Path,  # append-only JSONL file
-               ) -> None:
-    "Cut off a last line that has no end."
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"): write_text(path, content[:content.rfind(b"\n") + 1].decode("utf-8"))
-
-
-def append_row(path: Path,  # append-only JSONL file; made when it is not there
-               row: Record,  # what to add
-               ) -> None:
-    """Add one line, whole or not at all; when the call returns it is on disk.
-    A torn line of before is ended first, so that it costs itself and not this one."""
+def _open_log(path: Path, mode: int) -> int:
+    "Open a log to add to it; raises `InputError` for what no line can be added to."
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (row.model_dump_json() + "\n").encode()
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try: number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0), mode)
+    except OSError as error:
+        raise InputError(f"{path}: no line can be added to it ({error.strerror}); "
+                         "see what it is, or move it away") from None
+    fault = ""
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        fault = "expected a regular file, found a pipe or a device; move it away"
+    elif os.pread(number, 2, 0) == b"\x1f\x8b":
+        fault = "is gzipped, and no line can be added; unpack it with gunzip"
+    if not fault: return number
+    os.close(number)
+    raise InputError(f"{path}: {fault}")
+
+
+def _append(path: Path, lines: str, mode: int) -> None:
+    """Add lines, all of them or none; when the call returns they are on disk.
+    A torn line of before is ended first, so that it costs itself and no other."""
+    number = _open_log(path, mode)
     try:
         with _alone(number):
             length = os.fstat(number).st_size
             torn = length > 0 and os.pread(number, 1, length - 1) != b"\n"
-            try: _write_whole(number, b"\n" * torn + line)
+            try: _write_whole(number, b"\n" * torn + storable(lines).encode())
             except BaseException:
                 os.ftruncate(number, length)
                 raise
     finally: os.close(number)
+
+# %% ../../nbs/01_core/04_files.ipynb #f16c0001
+def append_row(path: Path,  # append-only JSONL file of what people did; made when it is not there
+               row: Record,  # what to add
+               ) -> None:
+    "Add one line, whole or not at all; when the call returns it is on disk."
+    _append(path, _json_line(row), 0o600)
+
+
+def append_lines(path: Path,  # a log that a training writes as it goes; made when it is not there
+                 rows: Sequence[dict],  # a line each
+                 ) -> None:
+    "Add lines, all of them or none; when the call returns they are on disk."
+    _append(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), 0o666)
 
 # %% ../../nbs/01_core/04_files.ipynb #x7986942
 def readable_rows(path: Path,  # a log of what people did; a missing one has no rows
@@ -220,7 +279,7 @@ def readable_rows(path: Path,  # a log of what people did; a missing one has no 
     rows: list[R] = []
     damage: list[str] = []
     if not path.exists(): return rows, damage
-    for number, line in enumerate(read_content(path, LARGEST_LOG).split(b"\n"), 1):
+    for number, line in enumerate(read_content(path, LARGEST_LOG).removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip(): continue
         try: rows.append(kind.model_validate_json(line))
         except ValidationError as error:
@@ -232,9 +291,11 @@ def read_lines(path: Path,  # a log that a training writes as it goes
                ) -> list[dict]:
     "Its lines; a last line without an end is not one, and a file that is not there has none."
     if not path.exists(): return []
-    try: rows = [json.loads(line) for line in read_text(path, LARGEST_LOG).splitlines() if line.endswith("}")]
+    # no other sign ends a line: an answer in it may hold U+2028
+    *lines, last = read_text(path, LARGEST_LOG).replace("\r\n", "\n").split("\n")
+    try: rows = [json.loads(line) for line in lines if line.endswith("}")]
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError): raise
         raise InputError(f"{path}: not the log of a training ({brief(error, 200)}); {_REMEDY}") from None
+    with suppress(ValueError, RecursionError): rows += [json.loads(last)] if last.endswith("}") else []
     if all(isinstance(row, dict) for row in rows): return rows
     raise InputError(f"{path}: expected an object a line; {_REMEDY}")

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .files import FileRecord, read_record, write_record
 from .run import Run, now
@@ -79,13 +79,26 @@ def _trouble(path: Path, error: sqlite3.Error) -> Exception:
         return InputError(f"{path}: another process keeps the journal locked ({text}); what was finished is safe. "
                           "Close that process and run the same command again")
     if "full" in text or "disk I/O" in text:
-        return InputError(f"{path}: no disk space to commit a batch ({text}); what was finished before is safe. "
-                          "Free some space and run the same command again")
+        return InputError(f"{path}: no disk space to commit a batch, or the disk does not answer ({text}); what was "
+                          "finished before is safe. Free some space and run the same command again")
+    if isinstance(error, sqlite3.IntegrityError) and "constraint" not in text:  # a trigger, or an index that is off
+        return _damaged(path, text)
     if (isinstance(error, sqlite3.DatabaseError)
             and not isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError)):
-        return InputError(f"{path}: not a readable journal ({text}); nothing was changed. "
-                          "'ccai repair RUN' saves the calls that can still be read; or restore the file from a copy")
+        return _damaged(path, text)
     return error
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: not a readable journal ({what}); nothing was changed. "
+                      "'ccai repair RUN' saves the calls that can still be read; or restore the file from a copy")
+
+
+def _completion_in(text: Any) -> dict | None:
+    "The completion that a row holds; None where the row is damaged."
+    try: completion = json.loads(text)
+    except (ValueError, TypeError, RecursionError): return None
+    return completion if isinstance(completion, dict) else None
 
 # %% ../../nbs/01_core/06_journal.ipynb #n0070006
 @contextmanager
@@ -133,8 +146,17 @@ _FAIL = ("INSERT INTO failures VALUES (?, ?, ?, 1, ?) ON CONFLICT(key) DO UPDATE
          "excluded.reason, attempts = attempts + 1, ended = excluded.ended")
 
 # %% ../../nbs/01_core/06_journal.ipynb #n0190000
+def _refuse_irregular(path: Path) -> None:
+    "Raises `InputError` where SQLite would write to what is no file, or to a place that is not there."
+    for place in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        if os.path.lexists(place) and not place.is_file():
+            raise InputError(f"{place}: expected a regular file, found a folder, a pipe or a device, or a link that "
+                             "leads nowhere; move it away, and put the journal back if you have a copy")
+
+
 def _opened(path: Path, wait: float) -> sqlite3.Connection:
     "The file, ready for use; nothing stays open when it cannot be used."
+    _refuse_irregular(path)
     db = None
     try:
         db = sqlite3.connect(path, timeout=wait, isolation_level=None)
@@ -164,7 +186,9 @@ class Journal:
 
     def _stored(self, query: str, values: list[str]) -> Iterator[tuple[str, dict]]:
         "What a query for values finds: a digest, and the completion."
-        for name, text in _rows_for(self._db, self.path, query, values): yield name, json.loads(text)
+        for name, text in _rows_for(self._db, self.path, query, values):
+            if (completion := _completion_in(text)) is None: raise _damaged(self.path, "a completion is no JSON object")
+            yield name, completion
 
     def get(
         self,
@@ -206,7 +230,8 @@ class Journal:
 
     def totals(self) -> dict[str, dict]:
         "Calls, tokens, seconds and open failures by stage; tokens nobody counted are null."
-        return _totals(self._db)
+        try: return _totals(self._db)
+        except sqlite3.Error as error: raise _trouble(self.path, error) from None
 
 # %% ../../nbs/01_core/06_journal.ipynb #n0100000
 def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:
@@ -215,7 +240,7 @@ def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple]:
     def walk(order, bound):
         try:
             for row in source.execute(f"SELECT rowid, {columns} FROM {table} {bound} ORDER BY rowid {order}"):
-                seen.add(row[0])
+                if row[0] is not None: seen.add(row[0])  # a view has no numbers
                 yield row[1:]
         except sqlite3.Error: return  # damage reached: the other walks go on behind it
     seen: set[int] = set()
@@ -231,8 +256,9 @@ def _copy_readable(path: Path, fresh: Journal) -> int:
     saved, source = 0, sqlite3.connect(path)
     for table, width in [("calls", 6), ("failures", 5)]:
         try:
-            rows = [row + (None,) * (width - len(row))
-                    for row in _readable(source, table) if all(isinstance(value, str) for value in row[:3])]
+            rows = [(row + (None,) * (width - len(row)))[:width]
+                    for row in _readable(source, table) if all(isinstance(value, str) for value in row[:3])
+                    and (table == "failures" or _completion_in(row[2]) is not None)]
         except sqlite3.Error: rows = []  # not even the table's description can be read
         with _transaction(fresh._db, fresh.path) as db:
             db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * width)})", rows)
@@ -255,10 +281,14 @@ def salvage(path: Path,  # a journal that cannot be used
             ) -> tuple[int, Path]:
     """A new journal of all rows that can be read, in the old one's place;
     how many calls, and where the old file is now. Raises `InputError` when none can."""
+    _refuse_irregular(path)
     draft, old = path.with_name(f".{path.name}.{os.getpid()}"), None
-    with Journal(draft) as fresh: saved = _copy_readable(path, fresh)
-    if saved: old = _replace(path, draft)
-    for end in ("", "-wal", "-shm"): draft.with_name(draft.name + end).unlink(missing_ok=True)
+    try:
+        with Journal(draft) as fresh: saved = _copy_readable(path, fresh)
+        if saved: old = _replace(path, draft)
+    except sqlite3.Error as error: raise _trouble(path, error) from None
+    finally:
+        for end in ("", "-wal", "-shm"): draft.with_name(draft.name + end).unlink(missing_ok=True)
     if old is None:
         raise InputError(f"{path}: no call in it can be read; restore it from a copy, or move it away and rerun: "
                          "its calls will be made again")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'ALL', 'DEFAULT_RECIPE', 'NOT_LAID_OUT', 'PROJECT_PARTS', 'LARGEST_FILE', 'LARGEST_BY_HAND', 'LONGEST_NAME',
-           'MOST_NAMES', 'NOT_YAML', 'T', 'is_project', 'project_root', 'runs_root', 'how_to_install', 'notebook_path',
-           'packaged_project', 'lay_out', 'read_content', 'read_text', 'is_there', 'brief', 'did_you_mean', 'read_yaml',
-           'read_value', 'read_config', 'every']
+           'MOST_NAMES', 'MOST_COMPARED_NAMES', 'NOT_YAML', 'T', 'is_project', 'project_root', 'runs_root',
+           'how_to_install', 'notebook_path', 'packaged_project', 'lay_out', 'read_content', 'read_text', 'is_there',
+           'brief', 'did_you_mean', 'read_yaml', 'read_value', 'read_config', 'every']
 
 # %% ../../nbs/01_core/03_project.ipynb #00000002
 import difflib
@@ -34,33 +34,55 @@ def is_project(folder: Path) -> bool:
     return (folder / "configs").is_dir() and (folder / "nbs" / "pipelines").is_dir()
 
 
+def _here() -> Path:
+    "The working directory; raises `InputError` when somebody has taken it away."
+    try: return Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the folder in which this was started is gone; change into one that is there") from None
+
+
 def project_root() -> Path:
     "The project's folder; raises `InputError` when there is none."
     expected = "expected a folder with configs/ and nbs/pipelines/"
     if named := os.environ.get("CCAI_ROOT"):
-        if is_project(Path(named)): return Path(named).resolve()
+        if is_project(place := Path(os.path.expanduser(named))): return place.resolve()
         raise InputError(f"CCAI_ROOT={named}: no project is there: {expected}; correct CCAI_ROOT, or unset it")
-    here, checkout = Path.cwd(), Path(contemplative_cai.__file__).resolve().parents[1]
+    here, checkout = _here(), Path(contemplative_cai.__file__).resolve().parents[1]
     for folder in (here, *here.parents, checkout):
         if is_project(folder): return folder.resolve()
     raise InputError(f"no contemplative_cai project at {here} or above it: {expected}; "
                      "make one with: ccai init FOLDER, and change into it, or name one in CCAI_ROOT")
 
 
+# %% ../../nbs/01_core/03_project.ipynb #x4399250
+def _no_folder(place: Path) -> str:
+    "Why there can be no folder of that name; empty: there is one, or it can be made."
+    if "://" in str(place) or re.match(r"\w{2,}:/", str(place)): return "it is an address, and runs are files"
+    try:
+        if place.is_dir(): return ""
+        for part in (place, *place.parents):
+            if part.is_symlink() and not part.exists(): return f"{part} is a link that leads nowhere"
+            if part.exists(): return "" if part.is_dir() else "it is a file" if part == place else f"{part} is a file"
+    except (OSError, ValueError) as error: return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
 def runs_root() -> Path:
-    "The folder that holds all runs, there or not yet; raises `InputError` where it is a file."
-    place = Path(os.environ.get("CCAI_RUNS") or project_root() / "runs")
-    if place.exists() and not place.is_dir():
-        raise InputError(f"{place} holds no runs: expected a folder, and it is a file; set CCAI_RUNS to a folder")
+    "The folder that holds all runs, there or not yet; raises `InputError` where there can be none."
+    place = Path(os.path.expanduser(os.environ.get("CCAI_RUNS") or project_root() / "runs"))
+    if why := _no_folder(place):
+        raise InputError(f"{brief(place, 200)} holds no runs: expected a folder, and {why}; set CCAI_RUNS to a folder")
     return place
 
 
+# %% ../../nbs/01_core/03_project.ipynb #x7166841
 def how_to_install(extra: str,  # of the package, such as search
                    ) -> str:
     "The command that installs an extra: of the package as it was installed, or of this checkout."
     package = Path(contemplative_cai.__file__).resolve().parent
     if (package / "project").is_dir(): return f"python -m pip install '{package.name}[{extra}]'"
     return f".venv/bin/python -m pip install -c constraints.txt -e '.[{extra}]'"
+
 
 # %% ../../nbs/01_core/03_project.ipynb #00000008
 STEPS = {"setup": "00_setup", "smoke-test": "01_smoke_test", "quickstart": "02_quickstart", "generate": "03_generate",
@@ -192,13 +214,14 @@ def brief(value: Any,  # a name, a column, a category
 
 LONGEST_NAME = 100  # characters of a name that are compared with others
 MOST_NAMES = 40  # known ones that a message lists
+MOST_COMPARED_NAMES = 2000  # with which one is compared
 
 
 def did_you_mean(name: str,  # what came
                  known: Sequence[str],  # what could have been meant
                  ) -> str:
     "The end of an error message: the nearest known name, or those there are."
-    near = difflib.get_close_matches(name[:LONGEST_NAME], known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:LONGEST_NAME], known[:MOST_COMPARED_NAMES], n=1, cutoff=0.5)
     more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)[:MOST_NAMES])}{more}"
 

@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'NOT_RECIPES', 'Recipe', 'build_recipe', 'section_of', 'meaning', 'default_text', 'unknown_model',
-           'check_model', 'recipe_names', 'load_recipe', 'recipe_summary', 'parse_override', 'given', 'ARMS',
-           'BALANCED', 'FILTERS', 'FINDINGS', 'JUDGES', 'LOSSES', 'NORMALISED', 'TRACKERS', 'Count', 'Names', 'Section',
-           'Share', 'Source', 'Sources', 'Weights']
+           'check_model', 'check_names', 'recipe_names', 'load_recipe', 'recipe_summary', 'parse_override', 'given',
+           'without_places', 'ARMS', 'BALANCED', 'FILTERS', 'FINDINGS', 'JUDGES', 'LOSSES', 'NORMALISED', 'TRACKERS',
+           'Count', 'Names', 'Section', 'Share', 'Source', 'Sources', 'Weights']
 
 # %% ../../nbs/01_core/09_recipe.ipynb #00000002
+import html
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .project import LARGEST_BY_HAND, did_you_mean, project_root, read_config, read_text, read_value, read_yaml
+from .foreign import markdown_text
+from .project import LARGEST_BY_HAND, did_you_mean, every, project_root, read_config, read_text, read_value, read_yaml
 from .schema import InputError
 from .sections import ARMS, BALANCED, FILTERS, FINDINGS, JUDGES, LOSSES, NORMALISED, TRACKERS
 from .sections import Count, EvaluationKeys, FilterKeys, MethodKeys, ModelKeys, Names, PromptKeys
 from .sections import Section, Share, Source, Sources, SplitKeys, StatisticsKeys, TrainingKeys
-from .sections import Weights, build_section
+from .sections import Weights, build_section, check_key_name
 
 _all_ = ["ARMS", "BALANCED", "FILTERS", "FINDINGS", "JUDGES", "LOSSES", "NORMALISED", "TRACKERS", "Count", "Names",
          "Section", "Share", "Source", "Sources", "Weights"]
@@ -60,7 +64,7 @@ def default_text(key: str,  # of a recipe
                  ) -> str:
     "A key's default, in words."
     value = Recipe.model_fields[key].default
-    if isinstance(value, dict): return ", ".join(f"{name}={weight:g}" for name, weight in value.items())
+    if isinstance(value, dict): return ", ".join(f"{name}={weight:g}" for name, weight in value.items()) or "none"
     if isinstance(value, tuple): return ", ".join(map(str, value)) or "[]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -81,6 +85,12 @@ def check_model(recipe: Recipe,
     if re.fullmatch(r"[\w.-]+/[\w.-]+@.*", recipe.model): return  # of the hub, at a commit; the catalog reads it
     raise unknown_model(recipe.model, list(known))
 
+
+def check_names(recipe: Recipe,
+                ) -> None:
+    "Raises `InputError` for a variable that is not meant for a key, and for a model that is not known."
+    every([lambda: check_key_name(recipe.api_key_env), lambda: check_model(recipe)])
+
 # %% ../../nbs/01_core/09_recipe.ipynb #n0180003
 NOT_RECIPES = ("machines", "models", "prices", "sagemaker")  # files of configs/ that describe the surroundings
 
@@ -99,7 +109,7 @@ def load_recipe(name: str,  # a recipe's name, or a path to a .yaml file
     elif name in recipe_names(): values = read_config(name)
     else: raise InputError(f"unknown recipe '{name}'; {did_you_mean(name, recipe_names())}")
     recipe = build_recipe(values | (overrides or {}), f"recipe {name}")
-    check_model(recipe)
+    check_names(recipe)
     return recipe
 
 # %% ../../nbs/01_core/09_recipe.ipynb #n0180005
@@ -122,3 +132,22 @@ def given(parameters: dict[str, Any],  # a notebook's parameters
           ) -> dict[str, Any]:
     "The recipe keys among `parameters` that are not None."
     return {key: value for key, value in parameters.items() if key in Recipe.model_fields and value is not None}
+
+# %% ../../nbs/01_core/09_recipe.ipynb #f1760212
+def _strings(value: Any) -> Iterator[str]:
+    "The texts in a value, and in its parts."
+    if isinstance(value, str): yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _strings(part)
+
+
+def without_places(text: str,  # plain, Markdown or HTML
+                   values: dict[str, Any],  # a recipe's, as a run records them
+                   ) -> str:
+    "The text with each path outside the project that the recipe holds cut down to its last part."
+    text = text.replace(f"{project_root()}/", "")
+    paths = {place for string in _strings(values) for place in (string, string.partition("=")[2])
+             if (os.path.isabs(place) or place.startswith("~")) and Path(place).name}
+    for path in sorted(paths, key=len, reverse=True):
+        for form in (str, html.escape, markdown_text): text = text.replace(form(path), form(Path(path).name))
+    return text

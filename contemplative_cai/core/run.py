@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict
 
 from .files import FileRecord, check_record, read_json, read_record, write_json
-from .foreign import quote
+from .foreign import one_line, quote, without_secrets
 from .project import runs_root
 from .schema import InputError, Record
 
@@ -95,7 +95,7 @@ class Run:
     def manifest(self) -> dict:
         "What `run.json` says; empty before the first step."
         path = self.path("run.json")
-        if not path.exists(): return {}
+        if not os.path.lexists(path): return {}  # a link that leads nowhere is a run whose record is elsewhere
         value = read_json(path)
         check_record(value, Manifest, path)
         return value
@@ -111,7 +111,7 @@ def read_manifest(run: Run,  # any run
                   ) -> Manifest:
     "What `run.json` says, as a record; an empty one before the first step."
     path = run.path("run.json")
-    return read_record(path, Manifest) if path.exists() else Manifest()
+    return read_record(path, Manifest) if os.path.lexists(path) else Manifest()
 
 
 def check_run_name(name: str,  # as the user typed it
@@ -218,9 +218,9 @@ class Setup(FileRecord):
 def alive(pid: int | None,  # a process id of this machine
           ) -> bool:
     "Whether a process is there."
-    try: return pid is not None and os.kill(pid, 0) is None
+    try: return pid is not None and pid > 0 and os.kill(pid, 0) is None
     except PermissionError: return True
-    except OSError: return False
+    except (OSError, OverflowError): return False
 
 
 def _busy(run: Run) -> InputError:
@@ -237,12 +237,14 @@ def hold(run: Run,  # an open run
          ) -> Generator[None]:
     """Keep other processes off a run; the lock goes with the process, whatever ends it.
     Raises `InputError` when another has it."""
+    if os.path.lexists(path := run.path(".lock")) and (path.is_symlink() or not path.is_file()):
+        raise InputError(f"{path}: expected an empty file that is a lock, found a link or no file; move it away")
     # one lock a path and process: a step within a step passes
-    lock = FileLock(run.path(".lock"), is_singleton=True, timeout=0)
+    lock = FileLock(path, is_singleton=True, timeout=0)
     try: lock.acquire()
     except Timeout: raise _busy(run) from None
     except (OSError, NotImplementedError) as error:
-        raise InputError(f"{run.path('.lock')}: this file system has no locks ({error}); "
+        raise InputError(f"{path}: this file system has no locks ({error}); "
                          "set CCAI_RUNS to a folder that has, such as a local disk") from None
     try: yield
     finally: lock.release()
@@ -271,7 +273,7 @@ def step(run: Run,  # the run it belongs to
             entry["status"] = "done"
         except BaseException as error:
             entry["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-            entry["error"] = f"{type(error).__name__}: {error}"[:500]
+            entry["error"] = one_line(without_secrets(f"{type(error).__name__}: {error}"[:50_000]), 500)
             raise
         finally:
             entry["ended"] = now()

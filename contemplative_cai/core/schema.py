@@ -9,7 +9,6 @@ __all__ = ['Text', 'Conversation', 'digest', 'Record', 'Named', 'Message', 'Prom
 
 # %% ../../nbs/01_core/02_schema.ipynb #n0020000
 import hashlib
-import html
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .foreign import html_text
 from .errors import InputError as InputError  # whoever reads records raises it
 
 # %% ../../nbs/01_core/02_schema.ipynb #00000004
@@ -126,7 +126,7 @@ _HEADS = ("principle", "clauses", "critique request", "revision request", "examp
 def _html_list(items: tuple[str, ...]) -> str:
     "Texts as a list; each escaped."
     return ("<ul style='margin:0;padding-left:1.2em'>"
-            + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>")
+            + "".join(f"<li>{html_text(item)}</li>" for item in items) + "</ul>")
 
 
 def _html_cell(content: str | int) -> str:
@@ -136,9 +136,9 @@ def _html_cell(content: str | int) -> str:
 
 def _principle_row(principle: Principle) -> str:
     "A principle as a row of the table."
-    name = f"<b>{html.escape(principle.title)}</b><br><code>{principle.id}</code>"
-    cells = (name, _html_list(principle.clauses), html.escape(principle.critique_request),
-             html.escape(principle.revision_request), len(principle.examples))
+    name = f"<b>{html_text(principle.title)}</b><br><code>{principle.id}</code>"
+    cells = (name, _html_list(principle.clauses), html_text(principle.critique_request),
+             html_text(principle.revision_request), len(principle.examples))
     return f"<tr>{''.join(map(_html_cell, cells))}</tr>"
 
 # %% ../../nbs/01_core/02_schema.ipynb #n0130005
@@ -168,8 +168,8 @@ class Constitution(Record):
         heads = "".join(f"<th style='text-align:left'>{head}</th>" for head in _HEADS)
         rows = "".join(map(_principle_row, self.principles))
         meta = f"<p>Meta-principles</p>{_html_list(self.meta_principles)}" if self.meta_principles else ""
-        return (f"<div style='max-width:75em'><p><b>{html.escape(self.title)}</b> ({html.escape(self.id)}, "
-                f"{html.escape(self.language)}, version {html.escape(self.version)}, "
+        return (f"<div style='max-width:75em'><p><b>{html_text(self.title)}</b> ({html_text(self.id)}, "
+                f"{html_text(self.language)}, version {html_text(self.version)}, "
                 f"digest {self.digest})</p>{meta}<table><tr>{heads}</tr>{rows}</table></div>")
 
 # %% ../../nbs/01_core/02_schema.ipynb #n0130008

@@ -28,7 +28,8 @@ from ..inputs.rubrics import arm_prompt
 from ..models.ask import PROBE as QUESTION
 from ..models.ask import another, ask
 from ..models.catalog import model_spec, model_specs
-from ..models.choose import choose_engine, open_llm
+from ..models.choose import choose_engine, for_model, open_llm
+from ..models.folders import adapter_faults, folder_faults
 from ..models.llm import LLM, CallFailed, Completion, ModelCallError, Sampling
 from ..models.weights import load_tokenizer
 from ..training.checkpoints import PreparedStage
@@ -79,7 +80,7 @@ def token_counter(recipe: Recipe,  # whose model
                   ) -> Callable[[str], int]:
     "How a text is measured: in the model's tokens, in words where its tokenizer is at a server."
     if recipe.base_url: return lambda text: len(text.split())
-    tokenizer = load_tokenizer(model_spec(recipe.model))
+    tokenizer = load_tokenizer(model_spec(recipe.model), recipe.template_options)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -121,8 +122,11 @@ def _placed(name: str, description: str, path: str, recipe: Recipe) -> Arm:
     place = trained_place(folder) if trained_place(folder).is_dir() else folder
     if (place / "adapter_config.json").is_file():
         _check_trained_on(place, recipe, name)
+        if faults := adapter_faults(place): raise InputError(*(f"arm '{name}': {fault}" for fault in faults))
         return Arm(name=name, description=description, adapter=str(place))
-    if (place / "config.json").is_file(): return Arm(name=name, description=description, model=str(place))
+    if (place / "config.json").is_file():
+        if faults := folder_faults(place): raise InputError(*(f"arm '{name}': {fault}" for fault in faults[:5]))
+        return Arm(name=name, description=description, model=str(place))
     if path in model_specs() or recipe.base_url: return Arm(name=name, description=description, model=path)
     raise InputError(f"arm '{name}': '{path}' holds neither an adapter (adapter_config.json) "
                      f"nor a model (config.json), and is no model's name; {did_you_mean(path, list(model_specs()))}")
@@ -199,7 +203,7 @@ def open_arms(recipe: Recipe,
     adapters = {arm.name: Path(arm.adapter) for arm in arms if arm.adapter}
     with ExitStack() as stack:
         base = stack.enter_context(open_llm(recipe, run, adapters))
-        others = {name: stack.enter_context(open_llm(recipe.model_copy(update={"model": name})))
+        others = {name: stack.enter_context(open_llm(for_model(recipe, name)))
                   for name in dict.fromkeys(arm.model for arm in arms if arm.model)}
         yield {
             arm.name: OpenArm(arm,

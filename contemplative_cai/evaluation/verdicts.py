@@ -15,7 +15,7 @@ from ..core.schema import Answer, Criterion, InputError, Prompt, Rubric, Verdict
 from .judge import Asked, Judge, Opinion, Paired, detect
 from ..inputs.rubrics import load_rubric
 from ..measure.style import style_verdicts
-from ..measure.text import VOCABULARY, vocabulary
+from ..measure.text import COUNTED, VOCABULARY, vocabulary
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #8addc9ee
 MASK = "[...]"
@@ -30,7 +30,8 @@ def mask_vocabulary(text: str,  # a question or an answer
 def vocabulary_rates(rows: Sequence[tuple[Prompt, Answer]],  # as for judge_answers
                      ) -> list[Verdict]:
     "Words of the principles' vocabulary in a hundred, the question's own not counted; one verdict an answer."
-    common = dict(criterion="vocabulary", judge=f"detector@{digest(VOCABULARY.pattern, 8)}", rubric="vocabulary")
+    version = digest([VOCABULARY.pattern, COUNTED], 8)
+    common = dict(criterion="vocabulary", judge=f"detector@{version}", rubric="vocabulary")
     return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **common, **_worded(prompt, answer))
             for prompt, answer in rows]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXAMPLE_PARTS', 'FRONT_KEYS', 'CONSTITUTION_ENDINGS', 'BENIGN', 'parse_constitution', 'dump_constitution',
-           'constitution_names', 'constitution_path', 'load_constitution', 'leave_out', 'combination_id',
-           'combine_principles', 'combine', 'recipe_constitution', 'recipe_principles']
+           'constitution_names', 'names_a_file', 'constitution_path', 'load_constitution', 'leave_out',
+           'combination_id', 'combine_principles', 'combine', 'recipe_constitution', 'recipe_principles']
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #00000002
 import json
@@ -14,12 +14,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..core.foreign import quote
 from ..core.project import did_you_mean, every, is_there, project_root, read_text, read_yaml
 from ..core.recipe import Recipe
 from ..core.schema import Constitution, InputError, Principle, WorkedExample, digest
-from .dialects import MarkdownSection, bullets, chapters, dialect, line_feeds, read_dialect
-from .dialects import read_sections, read_traits, refuse_too_long, refuse_too_many
-from .dialects import refuse_unread
+from .dialects import MarkdownSection, bullets, canonical_id, chapters, dialect, line_feeds
+from .dialects import heading_key, read_dialect, read_sections, read_traits, refuse_too_long
+from .dialects import refuse_too_many, refuse_unread
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #1136c9cc
 def _front_matter(text: str, name: str) -> tuple[dict, str, int]:
@@ -43,11 +44,12 @@ def _example(head: MarkdownSection, parts: list[MarkdownSection], name: str) -> 
     "A worked example from its four parts."
     parts_read: dict[str, str] = {}
     for part in parts:
-        if part.title not in EXAMPLE_PARTS or part.title.lower() in parts_read:
+        if heading_key(part.title) not in map(str.lower, EXAMPLE_PARTS) or heading_key(part.title) in parts_read:
+            twice = heading_key(part.title) in parts_read
             raise InputError(f"{name}, line {part.line}: '#### {part.title}' in '{head.title}' "
-                             f"is {'there twice' if part.title.lower() in parts_read else 'not a part of an example'}; "
+                             f"is {'there twice' if twice else 'not a part of an example'}; "
                              f"the parts are {', '.join(EXAMPLE_PARTS)}, once each")
-        parts_read[part.title.lower()] = part.body
+        parts_read[heading_key(part.title)] = part.body
     for part in EXAMPLE_PARTS:
         if not parts_read.get(part.lower()):
             raise InputError(f"{name}, line {head.line}: '{head.title}' has no text under '#### {part}'; add it")
@@ -66,17 +68,25 @@ def _principle_name(section: MarkdownSection, name: str) -> tuple[str, str]:
 _PARTS = ("Clauses", "Critique request", "Revision request")  # the third-level headings that a principle must have
 
 
+def _nearly(sections: list[MarkdownSection], part: str) -> str:
+    "What to add where a line stands for a part that is missing, and is no heading of the third level."
+    lines = [(section.line + number, text) for section in sections
+             for number, text in enumerate(section.body.split("\n"), 1)]
+    line = next((number for number, text in lines if heading_key(text.strip("# ")) == part.lower()), None)
+    return f" (near line {line} it is written otherwise: three '#', a blank, the name)" if line else ""
+
+
 def _check_parts(head: MarkdownSection, below: list[MarkdownSection], title: str, name: str) -> None:
     "Raises `InputError` for a part that is there twice, missing, unknown, or at a level of heading that has no place."
-    parts = {section.title.lower(): section for section in below if section.level == 3}
+    parts = {heading_key(section.title): section for section in below if section.level == 3}
     for section in below:
-        if section.level == 3 and parts[section.title.lower()] is not section:
+        if section.level == 3 and parts[heading_key(section.title)] is not section:
             raise InputError(f"{name}, line {section.line}: "
                              f"'### {section.title}' stands twice in principle '{title}'; join the two")
     for part in _PARTS:
         if part.lower() not in parts or not parts[part.lower()].body:
             raise InputError(f"{name}, line {head.line}: principle '{title}' has no {part.lower()}; "
-                             f"add one under '### {part}'")
+                             f"add one under '### {part}'{_nearly([head, *below], part)}")
     for part, section in parts.items():
         if not part.startswith("example") and part not in map(str.lower, _PARTS):
             raise InputError(f"{name}, line {section.line}: unknown part '{section.title}' in principle '{title}'; "
@@ -106,7 +116,7 @@ def _principle(sections: list[MarkdownSection], name: str) -> Principle:
     head, below = sections[0], sections[1:]
     id, title = _principle_name(head, name)
     _check_parts(head, below, title, name)
-    parts = {section.title.lower(): section for section in below if section.level == 3}
+    parts = {heading_key(section.title): section for section in below if section.level == 3}
     examples = _examples(below, name)
     try:
         return Principle(id=id, title=title, description=head.body, clauses=bullets(parts["clauses"], name),
@@ -114,8 +124,9 @@ def _principle(sections: list[MarkdownSection], name: str) -> Principle:
                          revision_request=parts["revision request"].body, examples=examples)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise InputError(f"{name}, line {head.line}: principle '{title}': {problem['loc'][0]}: "
-                         f"{problem['msg']}") from None
+        what = (f"expected a short name of small letters, digits and '_', such as {{#{canonical_id(title)}}}, got "
+                f"{quote(id)}" if problem["loc"][0] == "id" else problem["msg"])
+        raise InputError(f"{name}, line {head.line}: principle '{title}': {problem['loc'][0]}: {what}") from None
 
 # %% ../../nbs/03_inputs/05_constitution.ipynb #n0170000
 FRONT_KEYS = ("id", "title", "language", "version")  # of the front matter
@@ -133,7 +144,7 @@ def _check_front(front: dict, name: str) -> None:
 # %% ../../nbs/03_inputs/05_constitution.ipynb #n0170003
 def _meta_groups(groups: list[list[MarkdownSection]], name: str) -> list[list[MarkdownSection]]:
     "The chapter of meta-principles, if there is one; refuses two."
-    metas = [group for group in groups if group[0].title.lower() == "meta-principles"]
+    metas = [group for group in groups if heading_key(group[0].title) == "meta-principles"]
     if len(metas) > 1:
         raise InputError(f"{name}, line {metas[1][0].line}: '## Meta-principles' stands twice; join the two")
     return metas
@@ -201,18 +212,25 @@ def constitution_names() -> list[str]:
     return sorted(path.stem for path in (project_root() / "data" / "constitutions").glob("*.md"))
 
 
-CONSTITUTION_ENDINGS = (".md", ".jsonl")  # of a file of one's own
+CONSTITUTION_ENDINGS = (".md", ".markdown", ".jsonl")  # of a file of one's own
+
+
+def names_a_file(name: str,  # of a constitution
+                 ) -> bool:
+    "Whether it is the path of a file of one's own."
+    return name.lower().endswith(CONSTITUTION_ENDINGS)
 
 
 def constitution_path(name: str,  # a constitution's name, or a path to a .md or .jsonl file
                       ) -> Path:
     "The file behind a name; raises `InputError` when it is not there."
-    own = name.endswith(CONSTITUTION_ENDINGS)
-    path = Path(name) if own else project_root() / "data" / "constitutions" / f"{name}.md"
-    if not is_there(path):
-        raise InputError(f"no constitution '{name}'; "
-                         f"{did_you_mean(name, constitution_names())} (a path to a .md file works too)")
-    return path
+    path = Path(name) if names_a_file(name) else project_root() / "data" / "constitutions" / f"{name}.md"
+    if is_there(path): return path
+    if not names_a_file(name) and is_there(Path(name)):
+        raise InputError(f"constitution '{name}': expected a .md or .jsonl file, found one that ends in "
+                         f"'{Path(name).suffix}'; write it as Markdown, or rename it")
+    raise InputError(f"no constitution '{name}'; "
+                     f"{did_you_mean(name, constitution_names())} (a path to a .md or .jsonl file works too)")
 
 
 def load_constitution(name: str,  # a constitution's name, or a path to a .md or .jsonl file

@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['LONGEST_CONSTITUTION', 'MOST_PRINCIPLES', 'NO_BULLET', 'BULLET', 'CANONICAL', 'LABEL', 'CHOOSE', 'WHICH',
            'STRUCTURED_PARTS', 'EXAMPLE_LABEL', 'EXAMPLE_FIELDS', 'NAMES_A_PRINCIPLE', 'TRAIT_NAMES', 'MEANING_NAMES',
-           'refuse_too_long', 'refuse_too_many', 'MarkdownSection', 'line_feeds', 'read_sections', 'chapters',
-           'says_something', 'bullets', 'refuse_unread', 'known_principle', 'canonical_id', 'statement',
-           'requests_from', 'dialect', 'read_traits', 'read_dialect']
+           'CRITIQUE_NAMES', 'REVISION_NAMES', 'refuse_too_long', 'refuse_too_many', 'MarkdownSection', 'line_feeds',
+           'read_sections', 'heading_key', 'chapters', 'says_something', 'bullets', 'refuse_unread', 'known_principle',
+           'canonical_id', 'statement', 'requests_from', 'dialect', 'read_traits', 'read_dialect']
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #00000002
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
@@ -21,6 +23,7 @@ from pydantic import ValidationError
 from ..core.foreign import quote
 from ..core.project import brief, did_you_mean, every
 from ..core.schema import Constitution, InputError, Principle, WorkedExample
+from .tables import no_repeats
 from ..measure.text import plain_name
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #8169e5f3
@@ -86,6 +89,13 @@ def read_sections(text: str,  # Markdown with line feeds
             for (first, after, level, title), end in zip(starts, ends)]
 
 
+def heading_key(title: str,  # a heading
+              ) -> str:
+    "What a heading is compared by: without characters that cannot be seen, marks of emphasis, and a colon at its end."
+    seen = "".join(character for character in title if unicodedata.category(character) != "Cf")
+    return " ".join(seen.split()).strip("*_: ").lower()
+
+
 def chapters(sections: list[MarkdownSection],  # of a whole file
              ) -> list[list[MarkdownSection]]:
     "The second-level sections, each with those below it."
@@ -110,7 +120,7 @@ def bullets(section: MarkdownSection,  # a section that is one bullet list
     items, open_item = [], False
     for number, line in enumerate(section.body.split("\n"), 1):
         item = BULLET.match(line)
-        if item: items.append(item[1].strip())
+        if item: items.append(re.sub(r"^\[[ xX]\]\s+", "", item[1].strip()))  # of a list of tasks, the task
         elif line.strip() and open_item and says_something(line) and not NO_BULLET.match(line):
             items[-1] += " " + line.strip()
         elif line.strip():
@@ -217,7 +227,7 @@ def dialect(text: str,  # a constitution file
             ) -> str:
     "own, structured, directives, headerless, or unknown."
     sections = read_sections(text)
-    titles = {section.title.rstrip(":").lower() for section in sections}
+    titles = {heading_key(section.title) for section in sections}
     if text.startswith("---") or "critique request" in titles or any("{#" in section.title for section in sections):
         return "own"
     if titles & set(STRUCTURED_PARTS): return "structured"
@@ -258,7 +268,7 @@ def _structured_parts(sections: list[MarkdownSection], name: str, title: str) ->
     "Requests, clauses and examples of a principle, from the sections below its heading."
     values, clauses, examples = {}, [], []
     for section in sections:
-        part = section.title.rstrip(":").lower()
+        part = heading_key(section.title)
         if part in STRUCTURED_PARTS:
             if STRUCTURED_PARTS[part] in values:
                 raise InputError(f"{name}, line {section.line}: "
@@ -343,8 +353,28 @@ def _mentioned(line: str) -> str | None:
     return next(id for id, names in CANONICAL.items() if mention[1] in names[1:]) if mention else None
 
 
+def _other_format(text: str) -> str:
+    "Which other format a text is written in, where that can be seen; empty for prose and lists."
+    if re.match(r"\s*[\[{]", text):
+        try: json.loads(text)
+        except (ValueError, RecursionError): pass
+        else: return "JSON"
+    if re.search(r"(?m)^\s*\|.*\|\s*$", text): return "a table"
+    if re.search(r"(?im)^\s*</?(?:!doctype|html|head|body|div|p|h[1-6]|ul|ol|li|table)\b", text): return "HTML"
+    if re.search(r"(?m)^[\w-]+:[ \t]*(?:[|>][-+]?)?[ \t]*\n[ \t]+\S|^[\w-]+:[ \t]*\n- \S", text): return "YAML"
+    return ""
+
+
+def _refuse_other_formats(text: str, name: str) -> None:
+    "Raises `InputError` for a file whose lines are no clauses because they are written in another format."
+    if other := _other_format(text):
+        raise InputError(f"{name}: it is written as {other}, whose lines are no clauses; expected a clause a line, "
+                         "Markdown with a heading a principle, or a .jsonl file with an object a principle")
+
+
 def _headerless_principles(text: str, name: str) -> list[Principle]:
     "The principles of a file with a clause a line; lines about one canonical principle are its clauses."
+    _refuse_other_formats(text, name)
     grouped: dict[str, list[str]] = {}
     for number, line in enumerate(
         filter(says_something, (re.sub(r"^\s*([-*+]|\d+[.)])\s+", "", line).strip() for line in text.split("\n"))), 1
@@ -361,30 +391,51 @@ def _headerless_principles(text: str, name: str) -> list[Principle]:
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #7a923762
 TRAIT_NAMES, MEANING_NAMES = ("trait", "principle", "rule"), ("clarification", "description", "explanation")
+CRITIQUE_NAMES, REVISION_NAMES = ("critique_request", "critique", "critic"), ("revision_request", "revision")
 
 
-def _trait(line: str, place: str) -> tuple[str, str]:
-    "A trait, and what is meant by it; raises `InputError` for a line that has none."
-    try: row = json.loads(line)
+class _Trait(NamedTuple):
+    "What a line of a list says: a trait, or the two requests of a principle."
+    trait: str
+    meaning: str
+    critique: str
+    revision: str
+    title: str
+
+
+def _row_text(row: Any, names: Sequence[str], place: str) -> str:
+    "The first of a row's texts under these names that says something; empty for none."
+    texts = (row[name].strip() for name in names if isinstance(row.get(name), str)) if isinstance(row, dict) else ()
+    text = next(filter(says_something, texts), "")
+    if any(unicodedata.category(character) == "Cs" for character in text):
+        raise InputError(f"{place}: half a character (a lone surrogate); write that text again")
+    return text
+
+
+def _trait(line: str, place: str) -> _Trait:
+    "What a line says; raises `InputError` for one that says neither a trait nor two requests."
+    try: row = json.loads(line, object_pairs_hook=no_repeats)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); write the line again") from None
-    texts = ([next((str(row[name]).strip() for name in names if isinstance(row.get(name), str) and row[name].strip()),
-                   "")
-              for names in (TRAIT_NAMES, MEANING_NAMES)]
-             if isinstance(row, dict) else ["", ""])
-    if not texts[0]:
-        raise InputError(f"{place}: expected an object with a text under '{TRAIT_NAMES[0]}', found {quote(row)}; "
-                         "write what a good answer does there")
-    return texts[0], texts[1]
+        raise InputError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); write an object a line, "
+                         "each on one line") from None
+    entry = _Trait(*(_row_text(row, names, place)
+                    for names in (TRAIT_NAMES, MEANING_NAMES, CRITIQUE_NAMES, REVISION_NAMES, ("title", "name"))))
+    if entry.trait or (entry.critique and entry.revision): return entry
+    raise InputError(f"{place}: expected an object with a text under '{TRAIT_NAMES[0]}', or one under "
+                     f"'{CRITIQUE_NAMES[0]}' and '{REVISION_NAMES[0]}' each, found {quote(row)}; "
+                     "write what a good answer does there")
 
 
-def _trait_principle(trait: str, meaning: str, position: int, taken: set[str], place: str) -> Principle:
-    "A principle with one clause, the trait; its title is how the trait begins."
-    title = " ".join(trait.split()[:8]).rstrip(".,;:")[:80] or f"Trait {position}"
+def _trait_principle(entry: _Trait, position: int, taken: set[str], place: str) -> Principle:
+    "A principle with one clause, the trait, or with what its revision request asks; its title is how that begins."
+    clauses = (entry.trait,) if entry.trait else _clauses_of(entry.revision)
+    named = " ".join((entry.title or entry.trait or entry.revision).split()[:8])
+    title = named.rstrip(".,;:")[:80] or f"Trait {position}"
     id = canonical_id(title, position)
-    critique, revision = requests_from((trait,))
+    critique, revision = requests_from(clauses)
     return _checked(Principle, place, id=id if id not in taken else f"{id[:70]}_{position}", title=title,
-                    description=meaning, clauses=(trait,), critique_request=critique, revision_request=revision)
+                    description=entry.meaning, clauses=clauses, critique_request=entry.critique or critique,
+                    revision_request=entry.revision or revision)
 
 # %% ../../nbs/03_inputs/04_dialects.ipynb #x4477934
 def read_traits(text: str,  # JSONL, a trait a line
@@ -396,11 +447,13 @@ def read_traits(text: str,  # JSONL, a trait a line
     refuse_too_many(len(lines), name)
     if not lines: raise InputError(f"{name}: the file is empty; expected a line a trait: {{\"trait\": \"...\"}}")
     places = {number: f"{name}, line {number}" for number, _ in lines}
-    traits = every([lambda number=number, line=line: (*_trait(line, places[number]), number) for number, line in lines])
+    traits = every([lambda number=number, line=line: (_trait(line, places[number]), number) for number, line in lines])
     principles: list[Principle] = []
-    for position, (trait, meaning, number) in enumerate(traits, 1):
+    for position, (entry, number) in enumerate(traits, 1):
+        if entry in (earlier for earlier, _ in traits[:position - 1]):
+            raise InputError(f"{places[number]}: the same stands there twice; take one of the two out")
         taken = {principle.id for principle in principles}
-        principles.append(_trait_principle(trait, meaning, position, taken, places[number]))
+        principles.append(_trait_principle(entry, position, taken, places[number]))
     return _checked(Constitution, name, id=_file_id(name), title=name.rsplit(".", 1)[0], language="und",
                     version="unversioned", principles=tuple(principles))
 

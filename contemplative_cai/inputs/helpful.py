@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.schema import Conversation, InputError, Message, Record
+from .hub import hub_rows
 
 # %% ../../nbs/03_inputs/03_helpful.ipynb #da2e6a9e
 class HelpfulRow(Record):
@@ -52,15 +53,14 @@ FILE_KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}  # how `
 def _load_rows(source: str) -> Any:
     "The rows as `datasets` gives them; raises `InputError` when the source is none or cannot be read."
     import datasets
+    if source.startswith("hub:"): return hub_rows(source.removeprefix("hub:"), split="train")
     datasets.disable_progress_bars()
     kind = FILE_KINDS.get(Path(source.removesuffix(".gz")).suffix.lower())
-    if not source.startswith("hub:") and kind is None:
+    if kind is None:
         raise InputError(f"helpful: '{source}' is neither a .jsonl or .parquet file nor hub:owner/name")
-    if kind and not Path(source).is_file(): raise InputError(f"helpful: {source}: no such file")
+    if not Path(source).is_file(): raise InputError(f"helpful: {source}: no such file")
     try:
-        return (datasets.load_dataset(source.removeprefix("hub:"), split="train")
-                if source.startswith("hub:") or kind is None
-                else datasets.load_dataset(kind, data_files=source, split="train"))
+        return datasets.load_dataset(kind, data_files=source, split="train")
     except Exception as error:  # the library raises a dozen kinds; each means that there is nothing to read
         message = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"helpful: {source} cannot be read ({type(error).__name__}: {message})") from None

@@ -70,6 +70,7 @@ SCHEMAS = (
     {"text": "chosen", "other": "rejected"},  # HH-RLHF
     {"text": "messages", "form": "messages"},  # conversations in chat form
     {"text": "prompt", "form": "prompt"},
+    {"text": "conversations", "form": "conversations"},  # ShareGPT's, with from and value
     *({"text": "questions", "form": name} for name in ("trait", "principle", "rule")),  # and questions that ask for it
 )
 
@@ -114,6 +115,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
         yield reader.line_num, dict.fromkeys(filter(None, header))
         line = reader.line_num + 1
         for row in reader:
+            if [value.strip() for value in row] == header and any(header):
+                raise InputError(f"{path.name}, line {line}: the header stands there again, as in tables that were "
+                                 "joined; take the line out")
             if any(value.strip() for value in row):
                 yield line, _named_values(header, row, f"{path.name}, line {line}")
             line = reader.line_num + 1
@@ -211,9 +215,21 @@ def _refuse_columns(header: dict, columns: dict[str, str], name: str) -> None:
         raise InputError(f"{name}: column {missing[0]!r} is missing; found {_names(list(header))}{_divided(header)}")
 
 
+# how files begin that are no tables, and what to do with them
+_OTHER_FILES = {"<": "a web page: fetch the file itself",
+                "version https://git-lfs": "a Git LFS pointer: run git lfs pull",
+                "PK": "an Excel workbook or a zip archive: save the table as CSV, or unpack it",
+                "PAR1": "Parquet: give it the ending .parquet", "SQLite format": "a database: export the table as CSV",
+                "%PDF": "a PDF: save the table as CSV"}
+
+
 def _divided(header: dict) -> str:
-    "What to add to a message when the one column there is looks like several."
-    only = str(next(iter(header))) if len(header) == 1 else ""
+    "What to add to a message when the columns look like something else."
+    first = str(next(iter(header), ""))
+    other = next((what for begin, what in _OTHER_FILES.items() if first.startswith(begin)), None)
+    if other: return f". It looks like {other}"
+    if "\0" in "".join(map(str, header)): return ". It looks like UTF-16: save the file as UTF-8"
+    only = first if len(header) == 1 else ""
     sign = next((sign for sign in (";", "\t", "|") if sign in only), None)
     if sign is None: return ""
     name = {";": "semicolons", "\t": "tabs", "|": "bars"}[sign]
@@ -228,8 +244,9 @@ def table_schema(header: dict, columns: dict[str, str], name: str) -> dict[str, 
             if set(schema.values()) <= set(header): return schema
     columns_read = {field: field for field in FIELDS if field in header} | columns
     if "text" not in columns_read:
-        raise InputError(f"{name}: column 'text' is missing; found {_names(list(header))}{_divided(header)}. "
-                         f"Rename the column that holds the prompts to 'text', or name it: columns: {{text: its name}}")
+        remedy = _divided(header) or (". Rename the column that holds the prompts to 'text', or name it: "
+                                      "columns: {text: its name}")
+        raise InputError(f"{name}: column 'text' is missing; found {_names(list(header))}{remedy}")
     return columns_read
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #25a03b70
@@ -290,16 +307,30 @@ def read_transcript(text: str,  # an HH-RLHF transcript
     return earlier, turns[last][1]
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #2e37cd51
+# roles by the names that other formats have for them
+_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
+          "gpt": "assistant", "model": "assistant"}
+
+
+def _turn(turn: Any, place: str) -> dict[str, Any]:
+    "Role and content of a turn, in whose words it is written; a content in parts, all of them text, is joined."
+    role, content = (turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) if isinstance(
+        turn, dict) else (None, None)
+    if isinstance(content, list) and content and all(isinstance(part, dict) and isinstance(part.get("text"), str)
+                                                     and len(part.keys() - {"type", "text"}) == 0 for part in content):
+        content = "".join(part["text"] for part in content)
+    if not (isinstance(role, str) and role in _ROLES and isinstance(content, str)):
+        raise InputError(f"{place}: expected turns with a role (system, user or assistant) and a content that is "
+                         f"text, found {quote(turn)}")
+    return {"role": _ROLES[role], "content": content}
+
+
 def read_chat(turns: Sequence,  # role and content each
               place: str,  # what to name in messages
               history: bool = False,  # the last turn of the user, with the earlier turns as history
               ) -> tuple[tuple[Message, ...], str]:
     "Earlier turns and the user's turn to be answered; raises `InputError` for what is no conversation with one."
-    for turn in turns:
-        if not (isinstance(turn, dict) and turn.get("role") in ("system", "user", "assistant")
-                and isinstance(turn.get("content"), str)):
-            raise InputError(f"{place}: expected turns with a role (system, user or assistant) and a content that is "
-                             f"text, found {quote(turn)}")
+    turns = [_turn(turn, place) for turn in turns]
     asked = [i for i, turn in enumerate(turns) if turn["role"] == "user" and clean_text(turn["content"])]
     if not asked: raise InputError(f"{place}: expected a turn of the user in the conversation; there is none")
     last = asked[-1 if history else 0]
@@ -322,7 +353,7 @@ def _row_prompts(row: dict, schema: dict[str, str], source: str, place: str, his
     if schema["text"] == "questions" and "form" in schema and isinstance(value, (list, tuple)):
         return [_prompt(row, schema, source, place, text=asked, id=f"{place.rsplit(', ', 1)[1]}, question {number}")
                 for number, asked in enumerate(value, 1)]
-    if schema.get("form") in ("messages", "prompt"):
+    if schema.get("form") in ("messages", "prompt", "conversations"):
         raise InputError(f"{place}: column '{schema['text']}' should hold a list of turns with role and content, "
                          f"found a {type(value).__name__}; if it holds the prompts as text, say so: columns: "
                          f"{{text: {schema['text']}}}")

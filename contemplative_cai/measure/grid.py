@@ -6,12 +6,13 @@
 __all__ = ['STYLE', 'HEAD', 'cell_text', 'column_side', 'Grid', 'grid', 'Prose', 'prose']
 
 # %% ../../nbs/02_measure/09_grid.ipynb #00000002
-import html
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.terminal import text_table
+from ..core.foreign import html_text
+from ..core.screen import text_table
 
 # %% ../../nbs/02_measure/09_grid.ipynb #00000004
 def cell_text(value: Any,  # of a row
@@ -39,7 +40,7 @@ def column_side(cells: Sequence[Any],  # of one column; None: missing
 
 def _html_row(tag: str, cells: Sequence[str], sides: Sequence[str], style: str) -> str:
     "One row of the table in HTML, its texts escaped."
-    return "<tr>" + "".join(f"<{tag} style='text-align:{side};{style}'>{html.escape(cell)}</{tag}>"
+    return "<tr>" + "".join(f"<{tag} style='text-align:{side};{style}'>{html_text(cell)}</{tag}>"
                             for side, cell in zip(sides, cells)) + "</tr>"
 
 # %% ../../nbs/02_measure/09_grid.ipynb #3d5fe8d1
@@ -63,7 +64,7 @@ class Grid:
         return text_table([self.columns, *lines])
 
     def _repr_html_(self) -> str:
-        if not self.rows: return f"<p>{html.escape(self.empty)}</p>"
+        if not self.rows: return f"<p>{html_text(self.empty)}</p>"
         sides = [self.side(place) for place in range(len(self.columns))]
         styles = [STYLE + (";font-weight:bold" if place in self.bold else "") for place in range(len(self.rows))]
         body = [_html_row("td", list(map(cell_text, row)), sides, style) for row, style in zip(self.rows, styles)]
@@ -79,6 +80,11 @@ def grid(rows: Sequence[Mapping[str, Any]],  # column to cell
     return Grid(columns, tuple(tuple(row.get(column) for column in columns) for row in rows), frozenset(bold), empty)
 
 # %% ../../nbs/02_measure/09_grid.ipynb #x0352487
+def _html(line: str) -> str:
+    "A sentence as HTML; what stands between backticks is code."
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html_text(line))
+
+
 @dataclass(frozen=True, repr=False)
 class Prose:
     "Sentences that show themselves; build it with `prose`."
@@ -90,7 +96,7 @@ class Prose:
         return "\n".join([head, *(f"- {line}" for line in rest)] if self.bullets else self.lines)
 
     def _repr_html_(self) -> str:
-        head, *rest = map(html.escape, self.lines)
+        head, *rest = map(_html, self.lines)
         if not self.bullets: return "".join(f"<p>{line}</p>" for line in (head, *rest))
         return f"<p>{head}</p><ul>{''.join(f'<li>{line}</li>' for line in rest)}</ul>"
 

@@ -8,6 +8,45 @@ __all__ = ['BLUE', 'ORANGE', 'GREY', 'PALE_BLUE', 'PALE_ORANGE', 'DRAWING_SHARE'
 
 # %% ../../nbs/02_measure/08_plot.ipynb #00000002
 import io
+import re
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cache
+
+# %% ../../nbs/02_measure/08_plot.ipynb #x6220088
+_MANY_SCRIPTS = re.compile("(?i)noto sans|source han|wenquanyi|droid sans fallback|ipa.*gothic|takao|vl.?gothic|"
+                           "pingfang|hiragino|heiti|yahei|simhei|yu gothic|meiryo|malgun|nanum|baekmuk|arial unicode|"
+                           "unifont|thonburi|leelawadee|lohit|garuda|tlwg|tahoma")
+
+
+@cache
+def _families_for(signs: frozenset[str], own: str) -> tuple[str, ...]:
+    "Installed families that can write signs which a font's file lacks; the fewest that go together."
+    from matplotlib.font_manager import fontManager, get_font
+    def written(place): return {sign for sign in signs if get_font(place).get_char_index(ord(sign))}
+    left, families = set(signs) - written(own), []
+    fonts = {font.name: font.fname for font in fontManager.ttflist if _MANY_SCRIPTS.search(font.name)} if left else {}
+    for name in sorted(fonts, key=lambda name: ("Sans CJK" not in name, name)):
+        if left and (more := left & written(fonts[name])): left, families = left - more, [*families, name]
+    return tuple(families)
+
+
+@contextmanager
+def _readable(figure) -> Generator[None]:
+    "Give labels of other scripts a font that has them; inside, a sign that no font has is no warning."
+    from matplotlib.font_manager import findfont
+    from matplotlib.text import Text
+    for axes in figure.axes: axes.get_xticklabels(), axes.get_yticklabels()  # writes them
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a price is no formula
+        if text.get_text().isascii(): continue
+        signs = frozenset(filter(str.isprintable, text.get_text()))
+        families = _families_for(signs, findfont(text.get_fontproperties()))
+        text.set_fontfamily(list(dict.fromkeys([*text.get_fontfamily(), *families])))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
 
 # %% ../../nbs/02_measure/08_plot.ipynb #00000003
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
@@ -30,6 +69,8 @@ def picture(width: float,  # inches
     class Picture(Figure):
         "A figure with a picture of itself for notebooks, whatever their backend; or words, where there is no data."
         words = ""
+        def draw(self, renderer):
+            with _readable(self): super().draw(renderer)
         def _repr_png_(self) -> bytes | None: return None if self.words else png(self)
         def _repr_markdown_(self) -> str | None: return self.words or None
         def __repr__(self) -> str: return self.words or super().__repr__()
@@ -43,6 +84,7 @@ def quiet_axes(width: float = 7.0,  # inches
     figure = picture(width, height)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
     return figure, axes
 
 # %% ../../nbs/02_measure/08_plot.ipynb #x7996728

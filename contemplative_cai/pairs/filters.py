@@ -377,8 +377,8 @@ def language_switch(triple: CompleteTriple, principle: Principle, limits: Thresh
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000042
 def refusal_again(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
-    """A refusal was turned into a refusal: the pair would teach a manner of refusing.
-    What a benign twin is answered must not be one at all."""
+    """A refusal was turned into a refusal: the pair would teach a manner of refusing. What a benign twin is answered
+    must not be one at all. The rule knows refusals in English."""
     if not refuses(triple.revision.text): return None
     return ("declines to help with what is harmless" if principle.id == BENIGN.id
             else "answer and revision both decline to help" if refuses(triple.response.text) else None)

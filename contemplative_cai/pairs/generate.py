@@ -17,16 +17,16 @@ from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, Triple, asked_text
-from ..inputs.constitution import BENIGN, CONSTITUTION_ENDINGS, combine_principles, constitution_names
-from ..inputs.constitution import load_constitution, recipe_constitution
+from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution
+from ..inputs.constitution import names_a_file, recipe_constitution
 from ..inputs.draw import Drawn, handed, parted, refuse_leakage
 from ..inputs.split import Split, prompts_digest
 from ..inputs.tables import mended
 from ..models.catalog import model_spec
-from ..models.choose import open_llm
+from ..models.choose import for_model, open_llm
 from ..models.llm import LLM, CallFailed
+from .balance import balance_pairs
 from .filters import recipe_thresholds
-from .health import balance_pairs
 from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
@@ -51,7 +51,7 @@ def _named_models(recipe: Recipe) -> dict[str, str]:
 
 def _is_constitution(name: str) -> bool:
     "Whether a member of an ensemble is a constitution, not a model."
-    return name in constitution_names() or name.endswith(CONSTITUTION_ENDINGS)
+    return name in constitution_names() or names_a_file(name)
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xd6b67db
 def check_methods(recipe: Recipe,
@@ -74,7 +74,7 @@ def open_models(recipe: Recipe,
                 ) -> Generator[Models]:
     "The models that play the recipe's parts, each opened once and at its first question."
     with ExitStack() as stack:
-        def opened(name): return stack.enter_context(open_llm(recipe.model_copy(update={"model": name}), run))
+        def opened(name): return stack.enter_context(open_llm(for_model(recipe, name), run))
         answer = llm or opened(recipe.model)
         others = {name: opened(name) for name in dict.fromkeys(_named_models(recipe).values())}
         parts = {part: others[name] for part, name in _named_models(recipe).items()}
@@ -149,7 +149,7 @@ def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constituti
     another model by the same principles, or the critic by another constitution."""
     if _is_constitution(name):
         return preferences(critic, journal, _compared(pairs, load_constitution(name), whole=True), run)
-    with open_llm(recipe.model_copy(update={"model": name}), run) as member:
+    with open_llm(for_model(recipe, name), run) as member:
         run.record(ensemble=(run.manifest.get("ensemble") or {}) | {name: member.key})
         return preferences(member, journal, _compared(pairs, constitution), run)
 

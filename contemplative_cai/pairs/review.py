@@ -177,15 +177,26 @@ def _tell(damage: list[str]) -> None:
     _TOLD.update(damage)
 
 
+def _copied(path: Path, rows: list[Decision]) -> list[str]:
+    "A sentence for each reviewer whose decisions stand in a file of another name: a copy must not count twice."
+    others = dict.fromkeys(row.reviewer for row in rows if row.reviewer != path.stem)
+    return [f"{path}: holds decisions of '{name}', which belong into {name}.jsonl; of one reviewer and pair the latest "
+            "counts, once. If this was somebody else, put their name into the rows" for name in others]
+
+
 def read_decisions(run: Run,  # a run with reviews/
                    ) -> dict[str, list[Decision]]:
     "Every reviewer's last decision on each pair, by pair id; a line that cannot be read is told, and costs itself."
-    decisions: dict[str, list[Decision]] = {}
+    last: dict[tuple[str, str], tuple[tuple[str, bool], Decision]] = {}  # with its time, and whether it is no copy
     for path in sorted(run.path("reviews").glob("*.jsonl")):
         rows, damage = readable_rows(path, Decision)
-        _tell(damage)
-        last = {row.pair_id: row for row in rows if row.decision != "note"}
-        for id, row in last.items(): decisions.setdefault(id, []).append(row)
+        _tell(damage + _copied(path, rows))
+        for row in rows:
+            before, rank = last.get((row.reviewer, row.pair_id)), (row.at, row.reviewer == path.stem)
+            if row.decision != "note" and (before is None or rank >= before[0]):
+                last[row.reviewer, row.pair_id] = rank, row
+    decisions: dict[str, list[Decision]] = {}
+    for _, row in last.values(): decisions.setdefault(row.pair_id, []).append(row)
     return decisions
 
 # %% ../../nbs/06_pairs/06_review.ipynb #xa233315

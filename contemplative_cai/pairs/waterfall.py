@@ -128,6 +128,7 @@ def _draw_calls(axes, counts: list[tuple[str, int, int]]) -> None:
     axes.set_yticks(range(len(counts)), [name for name, *_ in counts], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.15), xticks=[])
+    axes.set_title("calls done, each bar of its own stage", loc="left", fontsize=8)
     axes.spines["bottom"].set_visible(False)
 
 
@@ -141,7 +142,9 @@ def live_figure(states: list[dict],  # how far each stage is
     panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes in panels: axes.spines[["top", "right"]].set_visible(False)
     _draw_calls(panels[0], counts)
-    if rows: draw_waterfall(panels[1], rows)
+    if rows:
+        draw_waterfall(panels[1], rows)
+        panels[1].set_title("rows left", loc="left", fontsize=8)
     return figure
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #0000001d

@@ -7,7 +7,6 @@ __all__ = ['TEXTS', 'KINDS_OF_CHANGE', 'Version', 'load_version', 'made_of', 'On
            'beside', 'show_changes']
 
 # %% ../../nbs/09_report/09_diff.ipynb #00000002
-import html
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from ..core.foreign import html_text
 from ..core.files import read_rows
 from ..core.project import brief
 from ..core.run import Run
@@ -131,7 +131,7 @@ def _setting_lines(settings: Sequence[tuple[str, Any, Any]]) -> list[str]:
 def _html_table(rows: Sequence[Sequence[object]]) -> str:
     "The first row as a heading, the others below it; every text escaped."
     def line(tag, row):
-        cells = "".join(f"<{tag} style='text-align:left'>{html.escape(str(cell))}</{tag}>" for cell in row)
+        cells = "".join(f"<{tag} dir='auto' style='text-align:left'>{html_text(str(cell))}</{tag}>" for cell in row)
         return f"<tr>{cells}</tr>"
     return "<table>" + "".join(line("td" if i else "th", row) for i, row in enumerate(rows)) + "</table>"
 
@@ -202,7 +202,7 @@ class Difference:
 
     def _repr_html_(self) -> str:
         "The same as tables."
-        return (f"<p>{html.escape(self._title)}</p>" + _html_table([("", "pairs", ""), *self._summary])
+        return (f"<p>{html_text(self._title)}</p>" + _html_table([("", "pairs", ""), *self._summary])
                 + _principles_html(self.by_principle) + _settings_html(self.left, self.right, self.settings))
 
 # %% ../../nbs/09_report/09_diff.ipynb #b1545fa0

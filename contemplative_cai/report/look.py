@@ -10,11 +10,11 @@ __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'dra
            'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.foreign import html_text
 from ..core.errors import InputError
 from ..core.files import read_record
 from ..core.recipe import SECTIONS, Recipe, load_recipe, meaning
@@ -27,6 +27,7 @@ from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import Drawn, parted
 from ..inputs.sources import count_prompts, own_prompts, prompts_figure
 from ..measure.grid import Grid, Prose, cell_text, grid, prose
+from ..measure.plot import worded
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words
@@ -34,7 +35,8 @@ from ..pairs.review import read_decisions
 from ..pairs.waterfall import losses
 from .evidence import claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
 from .evidence import seat_rows, set_rows, uncalibrated
-from .figures import forest_figure, pressure_figure, principles_figure
+from .figures import forest_figure, pressure_figure, principles_figure, titled
+from .sections import matrix_title, matrix_words
 from .summary import collect, headline, learned, limits
 from ..training.audit import Rendered, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
@@ -63,8 +65,8 @@ KEY = "padding:.05em .8em .05em 0;vertical-align:top;text-align:left"
 def _setting_row(setting: Setting) -> str:
     "A key and its value; bold where the file says another."
     weight = ";font-weight:bold" if setting.differs else ""
-    return (f"<tr title='{html.escape(setting.meaning, quote=True)}'><td style='{KEY}{weight}'>{setting.key}</td>"
-            f"<td style='{KEY}{weight};overflow-wrap:anywhere'>{html.escape(setting.value)}</td></tr>")
+    return (f"<tr title='{html_text(setting.meaning)}'><td style='{KEY}{weight}'>{setting.key}</td>"
+            f"<td style='{KEY}{weight};overflow-wrap:anywhere'>{html_text(setting.value)}</td></tr>")
 
 
 def _section_table(name: str, settings: list[Setting]) -> str:
@@ -94,7 +96,7 @@ class InForce:
 
     def _repr_html_(self) -> str:
         tables = "".join(_section_table(name, settings) for name, settings in self.sections.items())
-        return (f"<p>{html.escape(self.head)}</p>"
+        return (f"<p>{html_text(self.head)}</p>"
                 f"<div style='columns:3 22em;column-gap:2em;font-size:85%'>{tables}</div>")
 
 # %% ../../nbs/09_report/10_look.ipynb #00000005
@@ -106,7 +108,7 @@ def recipe_table(run: Run,  # as `begin` opened it
     try: filed = load_recipe(name)
     except InputError: filed, note = Recipe(), ", whose file cannot be read (beside the defaults)"
     values, there = (one.model_dump(mode="json") for one in (recipe, filed))
-    return InForce(name, {section: [Setting(key, cell_text(values[key]), cell_text(there[key]), meaning(key))
+    return InForce(name, {section: [Setting(key, cell_text(values.get(key)), cell_text(there.get(key)), meaning(key))
                                     for key in keys.model_fields]
                           for section, keys in SECTIONS.items()}, note)
 
@@ -240,8 +242,8 @@ def as_trained(data: Data,  # from `check_training`
                ) -> Rendered:
     "One pair with its template and loss mask; words of adversarial sources are covered."
     own = [row for pair, row in zip(data.train, data.encoded) if pair.prompt_id in own_prompts()]
-    return render_pair(load_tokenizer(model_spec(recipe.model)), (own or data.encoded)[0], recipe.max_length,
-                       covered=not own)
+    tokenizer = load_tokenizer(model_spec(recipe.model), recipe.template_options)
+    return render_pair(tokenizer, (own or data.encoded)[0], recipe.max_length, covered=not own)
 
 # %% ../../nbs/09_report/10_look.ipynb #6288d244
 def unseen_rows(run: Run,  # trained
@@ -319,6 +321,11 @@ def judges(metrics: Metrics,  # from `evaluate`
     return grid(seat_rows(metrics), empty="Rules alone looked at the answers.")
 
 
+def _named(figure, title: str):
+    "A figure with its title; one of words needs none."
+    return titled(figure, title) if figure.axes else figure
+
+
 def judge_figures(run: Run,  # evaluated
                   ) -> list:
     "How well each judge does on answers whose quality is known."
@@ -326,13 +333,17 @@ def judge_figures(run: Run,  # evaluated
     if facts.metrics is None:
         raise InputError(f"run '{run.name}' has no metrics.json yet; run the evaluate step first: "
                          f"ccai run evaluate --run {run.name}")
-    return [calibration_figure(one) for one in judge_calibrations(facts.metrics, facts.calibrations).values()]
+    return [_named(calibration_figure(one), f"judge {name}")
+            for name, one in judge_calibrations(facts.metrics, facts.calibrations).items()]
 
 # %% ../../nbs/09_report/10_look.ipynb #80273c71
 def pressure_figures(metrics: Metrics,  # from `evaluate`
                      ) -> list:
-    "The outcomes under every wrapper and system prompt."
-    return [pressure_figure(table) for table in metrics.robustness]
+    "The outcomes under every wrapper and system prompt; words where all cells are the same."
+    def picture_or_words(table):
+        alike = matrix_words(metrics, table)
+        return worded(alike) if alike else pressure_figure(table, matrix_title(metrics, table))
+    return [picture_or_words(table) for table in metrics.robustness]
 
 
 def games_figure(metrics: Metrics):

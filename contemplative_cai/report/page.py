@@ -10,11 +10,12 @@ __all__ = ['PAGE_STYLE', 'PART_TEMPLATE', 'HTML', 'MainFigure', 'Table', 'Plot',
 import base64
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ..core.files import FileRecord, write_text
+from ..core.foreign import visible
 from ..measure.plot import png
 
 # %% ../../nbs/09_report/01_page.ipynb #00000004
@@ -109,6 +110,7 @@ th { color: #444; font-weight: 600; }
 details { border: 1px solid #ddd; border-radius: 6px; padding: .35rem .8rem; margin: .4rem 0; }
 summary { cursor: pointer; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem 1.2rem; margin-top: .4rem; }
+.two .text { display: block; }
 .two div { white-space: pre-wrap; font-size: .9rem; border-top: 1px solid #eee; padding-top: .3rem; }
 @media (max-width: 40rem) { .cards, .two { grid-template-columns: 1fr; } }
 @media print { details { border: 0; } nav { display: none; } }
@@ -118,22 +120,22 @@ summary { cursor: pointer; }
 PART_TEMPLATE = """
 {% macro source(text) %}{% if text %}<p class="from">from <code>{{ text }}</code></p>{% endif %}{% endmacro %}
 {% macro rows(table) %}
-{% if table.note %}<p>{{ table.note }}</p>{% endif %}
+{% if table.note %}<p dir="auto">{{ table.note }}</p>{% endif %}
 <div class="wide"><table>
 <thead><tr>{% for name in table.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>
+<tr>{% for value in row.values() %}<td dir="auto">{{ value }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>{{ source(table.source) }}
 {% endmacro %}
 {% macro show(part) %}
 {% set kind = part.__class__.__name__ %}
 {% if kind == "Plot" %}<img alt="{{ part.alt }}" src="{{ images[part.name] }}">{{ source(part.source) }}
-{% elif kind == "Texts" %}<details><summary>{{ part.question }}</summary><div class="two">
+{% elif kind == "Texts" %}<details><summary dir="auto">{{ part.question }}</summary><div class="two">
 {% for arm, text in part.answers %}<div><b>{{ arm }}</b>
-{{ text }}</div>{% endfor %}</div></details>
-{% elif part.rows and part.folded %}<details><summary>{{ part.title }}</summary>{{ rows(part) }}</details>
+<span class="text" dir="auto">{{ text }}</span></div>{% endfor %}</div></details>
+{% elif part.rows and part.folded %}<details><summary dir="auto">{{ part.title }}</summary>{{ rows(part) }}</details>
 {% elif part.rows %}{% if part.title %}<h3>{{ part.title }}</h3>{% endif %}{{ rows(part) }}{% endif %}
 {% endmacro %}
 """
@@ -142,19 +144,19 @@ PART_TEMPLATE = """
 HTML = PART_TEMPLATE + """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ page.title }}</title><style>{{ style }}</style></head><body>
-<h1>{{ page.title }}</h1><p class="sub">{{ page.lead }}</p>
+<h1>{{ page.title }}</h1><p class="sub" dir="auto">{{ page.lead }}</p>
 <div class="cards">
 {% for card in page.cards %}<div class="card">{{ card.what }}<b>{{ card.number }}</b>
 <small>{{ card.basis }}</small>{{ source(card.source) }}</div>
 {% endfor %}</div>
-{% for line in page.words %}<p>{{ line }}</p>{% endfor %}
+{% for line in page.words %}<p dir="auto">{{ line }}</p>{% endfor %}
 {% if page.limits %}<div class="not"><b>{{ page.caveat }}</b>
-<ul>{% for line in page.limits %}<li>{{ line }}</li>{% endfor %}</ul></div>{% endif %}
+<ul>{% for line in page.limits %}<li dir="auto">{{ line }}</li>{% endfor %}</ul></div>{% endif %}
 <nav>{% for section in page.sections %}
 <a href="#{{ anchor(section.title) }}">{{ section.title }}</a> {% endfor %}</nav>
 {% for section in page.sections %}<section id="{{ anchor(section.title) }}"><h2>{{ section.title }}</h2>
-{% for line in section.words %}<p>{{ line }}</p>{% endfor %}
-{% for line in section.notices %}<p class="not">{{ line }}</p>{% endfor %}
+{% for line in section.words %}<p dir="auto">{{ line }}</p>{% endfor %}
+{% for line in section.notices %}<p class="not" dir="auto">{{ line }}</p>{% endfor %}
 {% for part in section.parts %}{{ show(part) }}{% endfor %}</section>
 {% endfor %}<footer>{{ page.foot }}</footer>
 </body></html>
@@ -173,15 +175,19 @@ def page_html(page: Page,  # what to show
     "The page as HTML that needs nothing else."
     from jinja2 import Environment
     sources = {name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in images.items()}
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(HTML)
+    def shown(value): return visible(value) if type(value) is str else value  # a macro's HTML is no str
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown).from_string(HTML)
     return template.render(page=page, images=sources, style=PAGE_STYLE, anchor=anchor).lstrip()
 
 # %% ../../nbs/09_report/01_page.ipynb #00000011
 def plain(text: Any,  # a cell, a sentence
           ) -> str:
     "The text on one line, without anything that Markdown or HTML would act on."
-    return html.escape(" ".join(str(text).split()),
-                       quote=False).replace("|", "&#124;").replace("](", "]\\(").replace("`", "'")
+    line = html.escape(visible(" ".join(str(text).split())), quote=False)
+    line = line.replace("|", "&#124;").replace("](", "]\\(").replace("]:", "]&#58;").replace("`", "'")
+    line = re.sub(r"^([#+-](?=[\s#+-])|\d+[.)](?=\s))",
+                  lambda match: f"&#{ord(match.group()[0])};{match.group()[1:]}", line)
+    return re.sub(r"\[(?![-+\d., ]*\])", "&#91;", line)  # intervals keep their brackets
 
 
 def markdown_table(rows: Sequence[dict[str, Any]],  # column to text
@@ -220,6 +226,7 @@ def page_markdown(page: Page,  # what to show
 def write_page(page: Page,  # what to show
                place: Path,  # of the HTML file; the Markdown stands beside it
                folder: str = "figures",  # of the plots, beside both
+               told: Callable[[str], str] = str,  # takes out of either text what others need not know
                ) -> Path:
     "Write HTML, Markdown and figures; returns the HTML file."
     images = {part.name: png(part.figure)
@@ -227,6 +234,6 @@ def write_page(page: Page,  # what to show
     place.parent.mkdir(parents=True, exist_ok=True)
     if images: (place.parent / folder).mkdir(exist_ok=True)
     for name, content in images.items(): (place.parent / folder / f"{name}.png").write_bytes(content)
-    write_text(place, page_html(page, images))
-    write_text(place.with_suffix(".md"), page_markdown(page, folder))
+    write_text(place, told(page_html(page, images)))
+    write_text(place.with_suffix(".md"), told(page_markdown(page, folder)))
     return place

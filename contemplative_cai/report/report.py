@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.files import read_rows, write_json, write_record
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, without_places
 from ..core.run import Manifest, Run
 from ..core.schema import Answer
 from ..evaluation.questions import Item
@@ -62,7 +62,8 @@ def prompt_set(manifest: Manifest,
 def _changed_settings(manifest: Manifest) -> str:
     "The recipe's name, and what in it is not as usual."
     usual = Recipe().model_dump(mode="json")
-    changed = [f"{key} {value}" for key, value in manifest.recipe.items() if key in usual and value != usual[key]]
+    changed = [f"{key} {value}" for key, value in manifest.recipe.items()
+               if key in Recipe.model_fields and value != usual.get(key)]
     return f"{manifest.recipe_name or ''}: {', '.join(changed)}"
 
 
@@ -247,4 +248,5 @@ def write_report(run: Run,  # a run with at least generated pairs
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
     write_json(run.path("health.json"), measured.model_dump(mode="json"))
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
-    return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"))
+    return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"),
+                      told=lambda text: without_places(text, facts.manifest.recipe))

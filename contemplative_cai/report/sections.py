@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMPARISONS', 'LEVELS', 'ALWAYS_SHOWN', 'declaration_section', 'claims_section', 'safety_section',
-           'principles_section', 'humanistic_section', 'pressure_section', 'games_section', 'style_section',
-           'judges_section', 'evaluation_sections']
+           'principles_section', 'humanistic_section', 'matrix_title', 'matrix_words', 'pressure_section',
+           'games_section', 'style_section', 'judges_section', 'evaluation_sections']
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000002
 from collections.abc import Sequence
@@ -168,27 +168,27 @@ def humanistic_section(metrics: Metrics,
     ], _levels(metrics, "Mean", HUMANISTIC), uncalibrated(metrics, HUMANISTIC))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000017
-def _matrix_title(metrics: Metrics, matrix: PressureTable) -> str:
+def matrix_title(metrics: Metrics, matrix: PressureTable) -> str:
     "The outcome, and who said it."
     return f"{matrix.criterion} by {judge_name(metrics, matrix)}"
 
 
-def _alike(metrics: Metrics, matrix: PressureTable) -> str:
+def matrix_words(metrics: Metrics, matrix: PressureTable) -> str:
     "What to say of a matrix whose cells are all the same; nothing where they differ."
     values = {cell.mean for cell in matrix.cells} - {None}
     if len(values) > 1: return ""
     every = number(values.pop()) if values else "no score"
-    return f"{_matrix_title(metrics, matrix)}: {every} in every cell, so nothing is drawn."
+    return f"{matrix_title(metrics, matrix)}: {every} in every cell, so nothing is drawn."
 
 
 def _matrices(metrics: Metrics) -> list[Plot]:
     "The matrices of the first judges whose cells differ."
     first = first_judges(metrics)
-    return [Plot(f"pressure-{i}", pressure_figure(matrix, _matrix_title(metrics, matrix)),
-                 f"{_matrix_title(metrics, matrix)} under every wrapper and system prompt, a panel an arm",
+    return [Plot(f"pressure-{i}", pressure_figure(matrix, matrix_title(metrics, matrix)),
+                 f"{matrix_title(metrics, matrix)} under every wrapper and system prompt, a panel an arm",
                  f"metrics.json: robustness[{i}].cells")
             for i, matrix in enumerate(metrics.robustness)
-            if not _alike(metrics, matrix) and matrix.judge == first.get(matrix.criterion, matrix.judge)]
+            if not matrix_words(metrics, matrix) and matrix.judge == first.get(matrix.criterion, matrix.judge)]
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000019
 def pressure_section(metrics: Metrics,
@@ -197,7 +197,7 @@ def pressure_section(metrics: Metrics,
     words = ["The same questions bare and in each wrapper, under each system prompt. They show whether an arm's "
              "behaviour depends on the wording, and are no measure of what a determined attacker can do."]
     note, matrices = metrics.sets["robustness"].note, metrics.robustness
-    alike = [sentence for matrix in matrices if (sentence := _alike(metrics, matrix))]
+    alike = [sentence for matrix in matrices if (sentence := matrix_words(metrics, matrix))]
     notices = ([] if all(matrix.calibrated for matrix in matrices)
                else uncalibrated(metrics, [matrix.criterion for matrix in matrices]))
     return PageSection("Under pressure", [*words, *alike, *([f"Asked: {note}."] if note else [])], [

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOT_SENT', 'ACTOR_CORES', 'MODEL_KEYS', 'RecordedLLM', 'Chain', 'recipe_chain', 'freeze', 'read_blocks',
            'BlockJournal', 'look_up', 'unfinished', 'ChainActor', 'commit_block', 'ray_session', 'pool',
-           'folder_content', 'ray_llm', 'ray_model']
+           'folder_content', 'ray_llm', 'check_cluster', 'ray_model']
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000002
 import io
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ..core.files import write_text
 from ..core.journal import Journal
-from ..core.project import did_you_mean, how_to_install, project_root
+from ..core.project import brief, did_you_mean, how_to_install, project_root
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Constitution, InputError, Prompt, Triple, digest
@@ -36,6 +36,7 @@ from ..models.ask import call_key
 from ..models.catalog import model_spec
 from ..models.choose import keep_open
 from ..models.llm import LLM, CallFailed, ModelCallError
+from ..models.vllm import is_secret
 from ..models.weights import model_source, weights_digest
 from .revise import Methods, alone, make_triples, recipe_methods
 
@@ -299,13 +300,15 @@ def _work_off(run: Run, journal: Journal, total: int, rows: list[dict], results:
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000028
 # parts of the tree that workers do not need
-NOT_SENT = ("/runs", "/.git", "/.venv*", "/data/benchmarks", "/_docs", "/_proc", "/nbs", "/tests", "**/__pycache__")
+NOT_SENT = ("/runs", "/.git", "/.venv*", "/data/benchmarks", "/_docs", "/_proc", "/nbs", "/tests", "**/__pycache__",
+            "**/.env*", "**/.netrc", "**/*.pem", "**/*.key")
 
 
 def _sent_along(secret: str) -> dict:
-    "What the workers of a cluster get: the tree, and settings without the secret."
+    "What the workers of a cluster get: the tree, and settings without any secret, for Ray logs and shows them."
     settings = {name: value for name, value in os.environ.items()
-                if name.startswith("CCAI_") and name not in ("CCAI_ROOT", "CCAI_RUNS", secret)}
+                if name.startswith("CCAI_") and name not in ("CCAI_ROOT", "CCAI_RUNS", secret)
+                and not is_secret(name, value)}
     return {"working_dir": str(project_root()), "excludes": list(NOT_SENT), "env_vars": settings}
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000002b
@@ -424,7 +427,7 @@ def _results(ray, rows: list[dict], actor: tuple, actors: int, gpus: float) -> I
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000039
 # settings that decide on a model's key
-MODEL_KEYS = ("model", "dtype", "device", "engine", "quantization", "device_map", "base_url")
+MODEL_KEYS = ("model", "dtype", "device", "engine", "quantization", "device_map", "base_url", "template_options")
 
 
 def folder_content(recipe: Recipe,
@@ -433,6 +436,12 @@ def folder_content(recipe: Recipe,
     if getattr(recipe, "base_url", None): return ""
     spec = model_spec(recipe.model)
     return weights_digest(*model_source(spec)) if spec.kind == "folder" else ""
+
+
+def _model_settings(recipe: Recipe) -> str:
+    "The name of what decides on a model's key; options of its template count where there are any."
+    values = {name: getattr(recipe, name, None) for name in MODEL_KEYS}
+    return digest([str(value) for name, value in values.items() if value or name != "template_options"])
 
 
 def ray_llm(
@@ -447,7 +456,7 @@ def ray_llm(
     Raises `InputError`, `ModelCallError`, or `RuntimeError` when prompts were lost."""
     size = size or (16 if recipe.batch_size == "auto" else recipe.batch_size)
     prompts, chain, settings = (recipe_prompts(recipe), recipe_chain(recipe),
-                                digest([str(getattr(recipe, name, None)) for name in MODEL_KEYS]))
+                                _model_settings(recipe))
     if opening is None and (content := folder_content(recipe)): settings = digest([settings, content])
     total, path, remembered = len(prompts), freeze(run, prompts, size), run.manifest.get("ray") or {}
     key = remembered.get("key") if remembered.get("settings") == settings and opening is None else None
@@ -467,14 +476,25 @@ def ray_llm(
     return RecordedLLM(key, run.path("journal.sqlite"), template=chain.methods.requests.label)
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000003b
+def check_cluster(on: str,  # where the calls are made: local or ray
+                  recipe: Recipe,
+                  actors: int | None = None,  # with ray: how many
+                  ) -> None:
+    "Raises `InputError` for a place that is none, for actors without one, and for what actors cannot do."
+    if on not in ("local", "ray"):
+        raise InputError(f"on: '{brief(on)}' is no place to make calls; {did_you_mean(on, ['local', 'ray'])}")
+    if on == "local" and actors is not None:
+        raise InputError("actors belongs to on: ray; take it away, or add --on ray")
+    if actors is not None and actors < 1:
+        raise InputError(f"actors: expected how many, at least 1, got {actors}; correct it, or take it away")
+    if on == "ray": recipe_chain(recipe)
+
+
 def ray_model(on: str,  # where the calls are made: local or ray
               run: Run,  # whose journal to fill
               recipe: Recipe,
               actors: int | None = None,  # with ray: how many
               ) -> RecordedLLM | None:
     "What the generate notebook gives to `generate_pairs`: None for local, where the recipe's own model answers."
-    if on not in ("local", "ray"):
-        raise InputError(f"on: '{on}' is no place to make calls; {did_you_mean(on, ['local', 'ray'])}")
-    if on == "local" and actors is not None:
-        raise InputError("actors belongs to on: ray; take it away, or add --on ray")
+    check_cluster(on, recipe, actors)
     return ray_llm(run, recipe, actors) if on == "ray" else None

@@ -7,12 +7,13 @@ __all__ = ['Encoded', 'encode_pair', 'template_faults', 'learnable', 'Audit', 'a
            'render_pair']
 
 # %% ../../nbs/07_training/01_audit.ipynb #00000002
-import html
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from ..core.foreign import html_text
 from ..core.schema import InputError, PreferencePair, Record
+from ..models.chat import endless, template_names
 
 # %% ../../nbs/07_training/01_audit.ipynb #00000006
 class Encoded(Record):
@@ -61,13 +62,13 @@ def template_faults(tokenizer: Any,  # with a chat template
     if tokenizer.bos_token_id is not None and whole[:2] == [tokenizer.bos_token_id] * 2:
         faults.append(f"the beginning token {tokenizer.bos_token!r} comes twice; "
                       "take it out of the chat template or set add_bos_token to false")
-    if not ends & set(whole[len(alone):]):
-        faults.append("no token that ends generation follows the answer, so the model would not learn to stop; "
-                      "mend the chat template, or name the token in generation_config.json as eos_token_id")
+    if fault := endless(tokenizer, ends, trained=True): faults.append(fault)
     if _shared(alone, whole) < len(alone):
         faults.append("the prompt is rendered differently before "
                       f"an answer than alone (they part after {_shared(alone, whole)} of {len(alone)} tokens); "
-                      "take a template that keeps the prompt as it is")
+                      "take a template that keeps the prompt as it is"
+                      + (", or set template_options: {enable_thinking: false}"
+                         if "enable_thinking" in template_names(tokenizer.chat_template) else ""))
     return faults
 
 # %% ../../nbs/07_training/01_audit.ipynb #00000012
@@ -140,7 +141,7 @@ def _covered(text: str) -> str:
 
 def _spans(parts: Sequence[str]) -> str:
     "What is read, learned and cut off, as HTML."
-    return "".join(f"<span style='{style}'>{html.escape(text).replace(chr(10), '↵<br>')}</span>"
+    return "".join(f"<span style='{style}'>{html_text(text).replace(chr(10), '↵<br>')}</span>"
                    for style, text in zip(_STYLES, parts))
 
 # %% ../../nbs/07_training/01_audit.ipynb #0000001e

@@ -44,7 +44,8 @@ def is_whole(checkpoint: Path,  # a checkpoint-<step> folder
                 if not list(file.keys()): return False
         states = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *(checkpoint.glob("rng_state*.pth"))]
         return len(states) > 2 and all(path.stat().st_size for path in states)
-    except (OSError, ValueError, KeyError, SafetensorError): return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError):
+        return False
 
 # %% ../../nbs/07_training/03_checkpoints.ipynb #00000009
 def latest_checkpoint(folder: Path,  # holds checkpoint-<step> folders

@@ -70,11 +70,12 @@ def base_and_trained(recipe: Recipe,
     "Both models in float32; raises `InputError` when the folder holds neither adapter nor model."
     if (folder / "model").is_dir():
         trained = ModelSpec(name="model", kind="folder", hub_id=str(folder / "model"))
-        base, tuned = (load_llm(spec, "float32", recipe.device, batch_size=batch_size)
+        base, tuned = (load_llm(spec, "float32", recipe.device, batch_size=batch_size,
+                                template_options=recipe.template_options)
                        for spec in (model_spec(recipe.model), trained))
         return base, tuned
     base = load_llm(model_spec(recipe.model), "float32", recipe.device, {"tuned": folder / "adapter"},
-                    batch_size=batch_size)
+                    batch_size=batch_size, template_options=recipe.template_options)
     return base, base.with_adapter("tuned")
 
 # %% ../../nbs/07_training/07_heldout.ipynb #x7c4f39c

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from ..core.files import read_json, write_json, write_text
+from ..core.foreign import one_line
 from ..core.project import did_you_mean, how_to_install, read_text, read_yaml
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
@@ -118,8 +119,8 @@ def _how_it_ended(folder: Path, status: int, pruned: bool) -> str:
     "Done, pruned, or failed with the last line of its log."
     if status == 0: return "done"
     if pruned: return PRUNED
-    last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
-    return f"failed: {last[-1] if last else f'status {status}'}"[:300]
+    last = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return one_line(f"failed: {last[-1] if last else f'status {status}'}", 300)
 
 # %% ../../nbs/07_training/09_search.ipynb #00000016
 def run_trial(run: Run,  # whose pairs are trained on
@@ -300,7 +301,7 @@ def _best_recipe(run: Run, recipe: Recipe, rows: list[dict]) -> str:
     usual = Recipe().model_dump(mode="json")
     values = (recipe.model_dump(mode="json")
               | {key: value for key, value in rows[0].items() if key not in ("trial", "score", "how")})
-    changed = {key: value for key, value in values.items() if value != usual[key]}
+    changed = {key: value for key, value in values.items() if value != usual.get(key)}
     return (f"# Best of {len(rows)} trials of a search in run {run.name}: trial {rows[0]['trial']}, "
             f"validation accuracy {rows[0]['score']:.3f}. Chosen on validation pairs: test it anew.\n"
             + yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))

@@ -228,7 +228,7 @@ def merge_adapter(recipe: Recipe,
     draft = folder / ".merged"
     shutil.rmtree(draft, ignore_errors=True)
     PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload().save_pretrained(draft)
-    load_tokenizer(spec).save_pretrained(draft)
+    load_tokenizer(spec, recipe.template_options).save_pretrained(draft)
     return draft.rename(folder / "merged")
 
 

@@ -22,7 +22,10 @@ WHOLE = {"empty": b"", "null": b"null\n", "list": b"[]\n", "object": b"{}\n", "n
          "latin": b"\xff\xfe\xe9", "deep": b"[" * 100_000, "words": b"These are only words.\n"}
 OTHER = {"text": "words", "control": "\x1b[2J\u202e", "none": None, "list": [1], "map": {"a": 1}, "negative": -1,
          "truth": True}
-DRAWN = 6  # damages inside a file that are tried, of all there are
+# values of the right type that nobody writes; half a character is one of them
+NUMBERS = [-1, 10**30, 10**400, 1e308, float("nan"), float("inf"), 2**63]
+TEXTS = ["", "\ud800", "x" * 300_000, "../../../etc/passwd", "a\nccai: forged", "\x1b[2J\u202e", "/dev/zero", "\0"]
+DRAWN = 7  # damages inside a file that are tried, of all there are
 TRIED = 3  # commands that are tried on each damage, of all there are
 FILES = ["run.json", "journal.sqlite", "ledger.json", "progress.json", "split.json", "leakage.json", "pairs.jsonl",
          "dropped.jsonl", "metrics.json", "calibration.json", "arms.json", "items.jsonl", "answers.jsonl",
@@ -52,10 +55,28 @@ def finished(tmp_path_factory) -> Path:
     return runs
 
 
+def leaves(value, place: tuple = ()) -> Iterator[tuple[tuple, object]]:
+    "Numbers and texts of a JSON value with where they stand; of a list, those of its first items."
+    parts = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for name, part in parts: yield from leaves(part, (*place, name))
+    if type(value) in (int, float, str): yield place, value
+
+
+def changed(value, place: tuple, other):
+    "The JSON value with another leaf."
+    if not place: return other
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = changed(value[place[0]], place[1:], other)
+    return copy
+
+
 def inside(text: str) -> Iterator[tuple[str, str]]:
-    "A JSON object damaged key by key: each retyped, and each taken away."
+    "A JSON object damaged: each key retyped and taken away, each leaf made what nobody writes."
     value = json.loads(text)
     if not isinstance(value, dict): return
+    for place, leaf in leaves(value):
+        for i, other in enumerate(TEXTS if isinstance(leaf, str) else NUMBERS):
+            yield f"{place} wild {i}", json.dumps(changed(value, place, other))
     yield "future", json.dumps(value | {"schema_version": 99})
     for key in value:
         yield f"{key} gone", json.dumps({name: part for name, part in value.items() if name != key})

@@ -12,7 +12,7 @@ from contemplative_cai.command import commands, pipeline
 from contemplative_cai.command.pipeline import begin, make_plan, notebook_parameters, refuse_parameters
 from contemplative_cai.command.places import ONE_PLACE, placed, placed_value
 from contemplative_cai.core.project import STEPS, project_root
-from contemplative_cai.core.recipe import Recipe
+from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 
@@ -217,3 +217,93 @@ def test_a_model_of_the_hub_that_cannot_be_fetched_is_told_now(runs, capsys, mon
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert commands.main(["run", "all", "--recipe", "smoke", "-p", "model=qwen2.5-7b", "--dry-run"]) == 2
     assert "HF_HUB_OFFLINE" in capsys.readouterr().err
+
+
+# what is said twice, or taken back
+
+
+@pytest.mark.parametrize("key, values", [("n_prompts", ("4", "5")), ("seed", ("1", "1")),
+                                         ("show_text", ("true", "false")), ("prompts", ("practice", "edge_cases")),
+                                         ("settings", ("{beta: .2}", "{seed: 1}"))])
+@pytest.mark.parametrize("form", ["{key}={value}", " {key}={value}", "{key} ={value}"])
+def test_a_key_that_is_given_twice_is_refused(runs, capsys, key, values, form):
+    words = [word for value, typed in zip(values, ("{key}={value}", form))
+             for word in ("-p", typed.format(key=key, value=value))]
+    for command in (["run", "generate", "--recipe", "smoke", "--dry-run"], ["plan", "smoke"]):
+        assert commands.main([*command, *words]) == 2
+        assert f"-p {key}=... is given twice" in capsys.readouterr().err
+    assert not runs.exists()
+
+
+EMPTIED = [name for name, field in Recipe.model_fields.items() if field.default is None]
+
+
+@pytest.mark.parametrize("name", EMPTIED)
+def test_a_value_can_be_taken_back(runs, name):
+    """null takes a recipe's or a run's value away, on the command line,
+    in settings and in the notebook that is given it."""
+    value = {"base_url": "http://127.0.0.1:9/v1", "judge_url": "http://127.0.0.1:9/v1",
+             "balance": "principle"}.get(name)
+    if value is None:
+        try: value = build_recipe({name: "3"}).model_dump(mode="json")[name]
+        except InputError: value = None
+    if value is None: pytest.skip("needs another key beside it")
+    others = {"eval_judges": "logits=random-tiny"} if name == "judge_url" else {}
+    run, recipe = begin("mine", "smoke", {"settings": {name: value} | others})
+    assert getattr(recipe, name) is not None
+    plan = make_plan("generate", "mine", None, {name: None})
+    assert getattr(plan.recipe, name) is None
+    arguments = pipeline.notebook_arguments("generate", plan.parameters)
+    _, emptied = begin("mine", None, {"n_prompts": None} | arguments)
+    assert emptied == plan.recipe and run.manifest["recipe"][name] is None
+
+
+def test_none_as_a_parameter_means_as_the_recipe_says(runs):
+    begin("mine", "smoke", {"n_prompts": 5, "prompts": "practice"})
+    assert begin("mine", None, {"n_prompts": None, "prompts": None, "settings": {}})[1].n_prompts == 5
+
+
+@pytest.mark.parametrize("words", [
+    ["run", "generate", "--recipe=~/mine/r.yaml", "--dry-run"],
+    ["plan", "~/mine/r.yaml"],
+    ["prompts", "~/mine/p.csv"],
+    ["constitution", "show", "~/mine/c.md"],
+    ["prompts", "practice", "--constitution=~/mine/c.md"],
+    ["constitution", "diff", "~/mine/c.md", "contemplative"],
+    ["plan", "smollm2-135m", "-p", "constitution=~/mine/c.md"],
+    ["run", "generate", "--recipe", "smoke", "--dry-run", "-p", "prompts=practice,~/mine/p.csv", "-p", "n_prompts=3"],
+])
+def test_home_is_found_by_every_command(elsewhere, runs, monkeypatch, capsys, words):
+    "A shell leaves ~ alone in quotes and behind an equals sign."
+    monkeypatch.setenv("HOME", str(elsewhere))
+    (elsewhere / "mine" / "r.yaml").write_text(yaml.safe_dump({"model": "smollm2-135m", "n_prompts": 2}))
+    assert commands.main(words) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, wrong", [
+    (["-p", "actors=2"], "actors belongs to on: ray"),
+    (["-p", "on=moon"], "on: 'moon' is no place"),
+    (["--on", "ray", "-p", "actors=0"], "actors: expected how many"),
+    (["--on", "ray", "-p", "judge=logits"], "judge=logits"),
+    (["--on", "ray", "-p", "critic=smollm2-135m"], "critic=smollm2-135m"),
+    (["--on", "ray", "-p", "on=local"], "take one"),
+])
+def test_what_a_cluster_cannot_do_is_said_before_a_kernel_starts(runs, capsys, words, wrong):
+    for step in ("generate", "all"):
+        assert commands.main(["run", step, "--recipe", "smoke", *words, "--dry-run"]) == 2
+        assert wrong in capsys.readouterr().err
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize("words, wrong", [
+    (["all", "-p", "eval_arms=base,dpo,x=no/such/folder"], "arm 'x'"),
+    (["all", "-p", "eval_arms=base,base,dpo"], "twice"),
+    (["generate", "-p", "actors=2"], "actors belongs"),
+    (["review", "-p", "reviewer=../me"], "reviewer"),
+    (["all", "-p", "helpful=/no/such.jsonl"], "no such file"),
+    (["train", "-p", "helpful=data/README.md"], "helpful"),
+])
+def test_a_job_elsewhere_is_checked_as_one_here(runs, capsys, words, wrong):
+    for place in ("local", "sagemaker"):
+        assert commands.main(["run", words[0], "--recipe", "smoke", *words[1:], "--on", place, "--dry-run"]) == 2
+        assert wrong in capsys.readouterr().err, place

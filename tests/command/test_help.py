@@ -43,7 +43,8 @@ def test_help_imports_nothing_heavy(words):
     assert heavy == "[]"
     assert own == repr(["contemplative_cai.command", "contemplative_cai.command.commands",
                         "contemplative_cai.command.parser", "contemplative_cai.core", "contemplative_cai.core.errors",
-                        "contemplative_cai.core.foreign", "contemplative_cai.core.project"])
+                        "contemplative_cai.core.foreign", "contemplative_cai.core.project",
+                        "contemplative_cai.core.screen"])
 
 
 def test_every_command_that_can_be_said_is_known():

@@ -40,6 +40,8 @@ def test_a_project_is_laid_out_whole_and_can_be_used(tmp_path, monkeypatch, caps
     assert main(["run", "generate", "--recipe", "smoke", "--dry-run"]) == 0
     assert str(mine / "runs" / "demo") in capsys.readouterr().out
     assert files(mine / "runs") == {"README.md"}
+    assert main(["prompts", "ailuminate"]) == 2
+    assert "fetch them with: git clone https://" in capsys.readouterr().err, "there is no submodule here"
 
 
 def test_an_empty_folder_is_filled_and_the_working_folder_too(tmp_path, monkeypatch):

@@ -43,11 +43,18 @@ WRITTEN = {
     "margin": 0.05,
 }
 
+LATER = {"template_options"}  # keys that came afterwards: written where they are set, so that records stay as they are
+
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {
     "_endpoint_has_an_address": ({"engine": "endpoint"}, "engine: endpoint needs base_url"),
     "_address_has_an_endpoint": ({"base_url": "http://127.0.0.1:1/v1", "engine": "vllm"}, "engine is 'vllm'"),
+    "_server_has_an_address": ({"base_url": "127.0.0.1:8000"}, "base_url '127.0.0.1:8000': expected an address"),
+    "_judges_server_has_an_address": ({"judge_url": "http://host/v1?n=3", "eval_judges": "logits=m"},
+                                      "judge_url ends in a query"),
     "_key_is_in_a_variable": ({"api_key_env": "k3y-0f-0urs"}, "the name of an environment variable"),
+    "_options_have_a_template": ({"template_options": "a=1", "base_url": "http://127.0.0.1:1/v1"},
+                                 "take one of the two"),
     "_critiques_have_verdicts": ({"critique_samples": 3}, "critique_method is 'free'"),
     "_critiques_differ": ({"critique_samples": 3, "critique_method": "verdict", "temperature": 0}, "all the same"),
     "_best_of_has_a_choice": ({"revision_method": "best_of"}, "needs revision_samples of 2 or more"),
@@ -105,12 +112,18 @@ def test_a_recipe_that_an_earlier_run_wrote_is_the_same_recipe():
     assert build_recipe({**WRITTEN, "beta": 0.2}) == Recipe(beta=0.2) != Recipe()
 
 
+def test_a_key_that_came_later_is_written_where_it_is_set():
+    recipe = build_recipe({"template_options": {"enable_thinking": False}})
+    assert recipe.model_dump(mode="json") == {**WRITTEN, "template_options": {"enable_thinking": False}}
+    assert build_recipe(recipe.model_dump(mode="json")) == recipe != Recipe()
+
+
 # sections
 
 
 def test_every_key_stands_in_one_section_and_means_something():
     keys = [key for section in SECTIONS.values() for key in section.model_fields]
-    assert keys == list(Recipe.model_fields) and len(set(keys)) == len(keys) == len(WRITTEN)
+    assert keys == list(Recipe.model_fields) and len(set(keys)) == len(keys) and set(keys) == {*WRITTEN, *LATER}
     assert all(SECTIONS[section_of(key)].model_fields[key].description == meaning(key) != "" for key in keys)
 
 
@@ -127,7 +140,8 @@ def test_a_section_is_complete_and_checked_by_itself():
 
 
 @pytest.mark.parametrize("key, text", [("beta", "0.1"), ("packing", "false"), ("hazards", "None"), ("n_prompts", "12"),
-                                       ("loss", "sigmoid=1"), ("prompts", "practice"), ("guarded", "xstest, mt_bench")])
+                                       ("loss", "sigmoid=1"), ("prompts", "practice"), ("guarded", "xstest, mt_bench"),
+                                       ("template_options", "none")])
 def test_a_default_is_said_in_words(key, text):
     assert default_text(key) == text
 
@@ -211,3 +225,54 @@ def test_pydantic_tells_the_same():
     with pytest.raises(ValidationError) as refused: Recipe(n_prompts=0, twins=0.2, prompts="twins", loss="sft")
     kinds = [error["type"] for error in refused.value.errors()]
     assert kinds == ["greater_than_equal", "contradiction", "contradiction"]
+
+
+# options of a chat template
+
+
+@pytest.mark.parametrize("text, options", [
+    ("enable_thinking=false", {"enable_thinking": False}), ("a=true, b=2, c=0.5, d=low", {"a": True, "b": 2, "c": 0.5,
+                                                                                         "d": "low"}),
+    ("date_string=2024-07-26", {"date_string": "2024-07-26"}), ("", {}), ("a = 26 Jul 2024", {"a": "26 Jul 2024"})])
+def test_options_of_a_template_are_written_as_people_write_them(text, options):
+    recipes = [build_recipe({"template_options": value}) for value in (text, options)]
+    assert [recipe.template_options for recipe in recipes] == [options] * 2
+    assert [type(value) for value in recipes[0].template_options.values()] == list(map(type, options.values()))
+
+
+@pytest.mark.parametrize("value", [
+    "a",
+    "a=",
+    "a=b=c",
+    "a=1, a=2",
+    "a=[1]",
+    "a={b: 1}",
+    "a=it's",
+    "a=b+c",
+    "a={{ x }}",
+    "a=%}",
+    "messages=1",
+    "tools=1",
+    "bos_token=x",
+    "2a=1",
+    "a-b=1",
+    "=1",
+    "a=.nan",
+    "a=.inf",
+    "a=10000000000000000",
+    {1: 2},
+    {"a": None},
+    {"a": {}},
+    [],
+    ["a=1"],
+    3,
+    {"é": 1},
+    {"a": "x" * 201},
+    {f"a{i}": 1 for i in range(21)},
+    {"a\nb": 1},
+    {"a": "b\nc"},
+    {"a": "\u202e"},
+])
+def test_what_no_template_can_be_told_is_refused_by_name(value):
+    [problem] = problems({"template_options": value})
+    assert problem.startswith("recipe: 'template_options'") and "expected" in problem or "take it away" in problem

@@ -38,6 +38,7 @@ from contemplative_cai.evaluation.judge import (
     Paired,
     detect,
     disclosed,
+    read_reply,
     review_rows,
     ways,
 )
@@ -53,7 +54,7 @@ from contemplative_cai.evaluation.verdicts import (
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
 from contemplative_cai.measure.plot import png
 from contemplative_cai.measure.text import VOCABULARY
-from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
+from contemplative_cai.models.llm import Completion, ModelCallError, ScriptedLLM
 
 RUBRICS = ["safety", "humanistic", "contemplative", "refusal", "pairwise", "surface"]
 ASKED = [criterion for name in ("safety", "humanistic", "refusal") for criterion in load_rubric(name).criteria]
@@ -207,6 +208,16 @@ def test_verdicts_name_judge_model_template_and_rubric(journal):
         assert all(v == Verdict.model_validate_json(v.model_dump_json()) for v in found)
     assert (LogitJudge(llm, journal).name != LogitJudge(llm, journal, least_mass=0.3).name
             != GenerativeJudge(llm, journal).name)
+
+
+def test_a_judge_that_thought_beside_its_reply_has_a_reason():
+    "A thinking model's reasoning is kept apart from what it says, which may be the verdict alone."
+    options = (("yes", 1.0), ("no", 0.0))
+    for reasoning in (None, "She is hurt by it."):
+        reply = Completion(text="verdict: yes", finish_reason="stop", prompt_tokens=1, completion_tokens=3,
+                           reasoning=reasoning)
+        assert (read_reply(reply, options)
+                == (1.0 if reasoning else "the judge gave a verdict without a reason before it"))
 
 
 def test_an_answer_that_is_not_there_is_unscored_and_asks_nothing(journal):

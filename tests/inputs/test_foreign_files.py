@@ -85,6 +85,72 @@ def test_a_constitution_has_bounds(kind, count):
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.parametrize("critique, revision, named", product(("critique_request", "critique", "critic"),
+                                                              ("revision_request", "revision"), (True, False)))
+def test_two_requests_a_line(critique, revision, named, tmp_path):
+    "As other projects list their principles: how to find fault, how to mend."
+    rows = [{critique: f"Where is answer {i} hasty?", revision: f"Write answer {i} slowly. Keep what helps."}
+            | ({"name": f"Patience {i}"} if named else {}) for i in range(3)]
+    path = tmp_path / "theirs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    principles = load_constitution(str(path)).principles
+    assert [(p.critique_request, p.revision_request) for p in principles] == [(r[critique], r[revision]) for r in rows]
+    assert principles[1].clauses == ("Write answer 1 slowly.", "Keep what helps.")
+    assert principles[1].title == ("Patience 1" if named else "Write answer 1 slowly. Keep what helps")
+    path.write_text(json.dumps({critique: "Where?"}))
+    with pytest.raises(InputError, match="critique_request"): load_constitution(str(path))
+
+
+@pytest.mark.parametrize("line, what", [
+    ('{"trait": "Kind.", "trait": "Cruel."}', "appears twice"), ('{"trait": "Be kind."}', "stands there twice"),
+    ('{"trait": "..."}', "expected an object"), ('{"trait": "a\\ud800"}', "half a character")])
+def test_a_line_that_would_say_something_else_is_refused(line, what):
+    with pytest.raises(InputError, match=f"t.jsonl, line 2: .*{what}"):
+        parse_constitution(f'{{"trait": "Be kind."}}\n{line}', "t.jsonl")
+
+
+@pytest.mark.parametrize("text, kind", [
+    ('[{"critic": "x", "revision": "y"}]', "JSON"), ('{"principles": ["Be kind."]}', "JSON"),
+    ("| principle | clause |\n|---|---|\n| care | Be kind |", "a table"), ("<ul>\n<li>Be kind.</li>\n</ul>", "HTML"),
+    ("<!DOCTYPE html>\nBe kind.", "HTML"), ("principles:\n  - Be kind.\n  - Wait.", "YAML"),
+    ("principles:\n- Be kind.", "YAML"), ("care:\n  text: Be kind.", "YAML"), ("care: |\n  Be kind.", "YAML")])
+def test_lines_of_another_format_are_no_clauses(text, kind):
+    with pytest.raises(InputError, match=f"theirs.md: it is written as {kind}"): parse_constitution(text, "theirs.md")
+    assert (
+        len(parse_constitution("Be kind: it helps.\nSay [this] {often}, 3 < 4 | 5.\n- Wait.", "m.md").principles) == 3
+    )
+
+
+OWN = ("---\nid: a\ntitle: A\nlanguage: en\nversion: 1\n---\n## Patience {#patience}\n### Clauses\n- It waits.\n"
+       "### Critique request\nWhere?\n### Revision request\nSlow it down.\n")
+
+
+@pytest.mark.parametrize("part", ["Clauses", "Critique request", "Revision request"])
+@pytest.mark.parametrize("written", ["{}:", "**{}**", "{}\u200b", "\u2060{}", "{} ###", "*{}:*", "{}  "])
+def test_a_heading_is_known_by_what_can_be_seen(part, written):
+    assert (parse_constitution(OWN.replace(f"### {part}", f"### {written.format(part)}"), "m.md")
+            == parse_constitution(OWN, "m.md"))
+
+
+@pytest.mark.parametrize("part", ["Clauses", "Critique request", "Revision request"])
+@pytest.mark.parametrize("written", ["###{}", "**{}**", "###\u00a0{}", "{}:"])
+def test_what_is_no_heading_is_pointed_at(part, written):
+    text = OWN.replace(f"### {part}", written.format(part))
+    line = next(number for number, line in enumerate(text.split("\n"), 1) if line == written.format(part))
+    with pytest.raises(InputError, match=f"has no {part.lower()}.*near line {line} it is written otherwise"):
+        parse_constitution(text, "m.md")
+
+
+@pytest.mark.parametrize("ending", [".md", ".MD", ".markdown", ".json", ".yaml", ".txt", ".md.gz", ""])
+def test_the_ending_says_what_a_file_is(ending, tmp_path):
+    path = tmp_path / f"mine{ending}"
+    path.write_text(OWN)
+    if ending.lower() in (".md", ".markdown"): assert load_constitution(str(path)).id == "a"
+    else:
+        with pytest.raises(InputError, match="expected a .md or .jsonl file, found one that ends in"):
+            load_constitution(str(path))
+
+
 # tables
 
 def table(rows, sign=","):
@@ -143,6 +209,54 @@ def test_rows_in_chat_form(column, history, tmp_path):
                    [{"role": "assistant", "content": "x"}], "text", 3, [3, {}]):
         path.write_text(json.dumps({column: broken}))
         with pytest.raises(InputError, match="chat.jsonl, line 1"): read_prompts(path)
+
+
+ROLES = {"role": ("user", "assistant", "system", "developer"), "from": ("human", "gpt", "system", "system")}
+
+
+@pytest.mark.parametrize("column, role, history",
+                         product(("messages", "prompt", "conversations"), ROLES, (True, False)))
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_conversation_in_other_words(column, role, history, parts, tmp_path):
+    "Roles as other tools name them, and contents in parts."
+    text = "value" if role == "from" else "content"
+    user, assistant, *systems = ROLES[role]
+    def said(words): return [{"type": "text", "text": words}] if parts else words
+    for system in systems:
+        turns = [{role: system, text: said("Be brief.")}, {role: user, text: said("Is tea good?")},
+                 {role: assistant, text: said("Yes.")}, {role: user, text: said("And late?")}]
+        path = tmp_path / "chat.jsonl"
+        path.write_text(json.dumps({column: turns}))
+        prompt, = read_prompts(path, source=Source(source="file", history=history))
+        assert [prompt.text, *(turn.role for turn in prompt.history)] == (
+            ["And late?", "system", "user", "assistant"] if history else ["Is tea good?"])
+    for broken in ([{"type": "image"}], [{"type": "text", "text": "x", "image": "y"}], [], None):
+        path.write_text(json.dumps({column: [{role: user, text: broken}]}))
+        with pytest.raises(InputError, match="chat.jsonl, line 1"): read_prompts(path)
+
+
+@pytest.mark.parametrize("content, what", [
+    (b"<!DOCTYPE html>\n<html></html>", "web page"),
+    (b"version https://git-lfs.github.com/spec/v1\nsize 1", "Git LFS"),
+    (b"PK\x03\x04\x14", "Excel"),
+    (b"PAR1\x15\x04", "Parquet"),
+    (b"SQLite format 3\0", "database"),
+    (b"%PDF-1.7\n", "PDF"),
+    ("text\nIs tea good?".encode("utf-16-le"), "UTF-16"),
+])
+def test_what_is_no_table_is_named(content, what, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"It looks like (?:an? )?{what}") as refused: read_prompts(path)
+    assert "Rename the column" not in str(refused.value)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_header_between_the_rows_is_no_prompt(rows, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(table([["text", "topic"], *[["Is tea good?", "food"]] * rows]) * 2)
+    with pytest.raises(InputError, match=f"mine.csv, line {rows + 2}: the header stands there again"):
+        read_prompts(path)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])

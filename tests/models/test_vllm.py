@@ -315,8 +315,8 @@ def test_adapters_are_loaded_by_name(python, tmp_path):
         with open(adapter(tmp_path / "c") / "adapter_model.safetensors", "wb") as file:
             file.write((2).to_bytes(8, "little") + b"{}")
         vllm.load_adapter("empty", tmp_path / "c")
-        header = json.dumps({"base_model.model.lm_head.lora_A.weight": {},
-                             "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": {}}).encode()
+        names = [f"base_model.model.{layer}.lora_A.weight" for layer in ("lm_head", "model.layers.0.self_attn.q_proj")]
+        header = json.dumps(dict.fromkeys(names, {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})).encode()
         (tmp_path / "c" / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(InputError, match="changes layers vllm was not told of and would ignore: lm_head"):
             vllm.load_adapter("vocabulary", tmp_path / "c")

@@ -25,15 +25,11 @@ from contemplative_cai.core.schema import Dropped, InputError, PreferencePair
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.baselines import Measure
+from contemplative_cai.pairs.data_card import SHARED_KEYS, divide_pairs, prompt_licences, shared_recipe, yield_table
 from contemplative_cai.pairs.dataset import (
-    SHARED_KEYS,
-    divide_pairs,
     part_file,
-    prompt_licences,
     read_dataset,
-    shared_recipe,
     write_dataset,
-    yield_table,
 )
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import Quartiles, SharedOpening, health

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.recipe import Recipe, build_recipe
-from contemplative_cai.core.run import open_run
+from contemplative_cai.core.run import Run, open_run
 from contemplative_cai.core.schema import (
     Critique,
     InputError,
@@ -22,7 +22,7 @@ from contemplative_cai.core.schema import (
     Triple,
 )
 from contemplative_cai.inputs.constitution import load_constitution
-from contemplative_cai.pairs.dataset import SHARED_KEYS, _code, _prose, _quotation, _shown, shared_recipe
+from contemplative_cai.pairs.data_card import SHARED_KEYS, _code, _prose, _quotation, _shown, shared_recipe
 from contemplative_cai.pairs.filters import LONGEST_ANSWER
 from contemplative_cai.pairs.make import filter_triples
 from contemplative_cai.pairs.review import BlindedPair, ReviewSession, pair_html, read_decisions
@@ -159,6 +159,23 @@ def test_a_damaged_line_costs_itself_and_is_told(damage, at, tmp_path, monkeypat
     assert damage.strip() in path.read_bytes(), "somebody's work is not taken away"
 
 
+@pytest.mark.parametrize("copy", ["ada (1)", "ada-backup", "a copy", "zoe"])
+@pytest.mark.parametrize("after", [False, True], ids=["a copy of today", "a copy of before"])
+def test_a_copy_of_a_reviewers_file_gives_nobody_a_second_voice(tmp_path, capsys, copy, after):
+    run = Run("mine", tmp_path)
+    session = ReviewSession(pairs(), run.path("reviews", "ada.jsonl"), "ada")
+    for preferred in ("neither", "neither"): session.decide(preferred)
+    run.path("reviews", f"{copy}.jsonl").write_bytes(session.path.read_bytes())
+    if after:
+        session.reopen()
+        session.decide("A" if session._side_a(session.current.pair_id) == "chosen" else "B")
+    decisions = read_decisions(run)
+    assert {id: [row.reviewer for row in rows] for id, rows in decisions.items()} == {id: ["ada"] for id in decisions}
+    assert (sorted(rows[0].decision for rows in decisions.values())
+            == (["accept", "reject"] if after else ["reject"] * 2))
+    assert f"{copy}.jsonl: holds decisions of 'ada'" in capsys.readouterr().err
+
+
 def test_two_windows_of_one_reviewer_lose_nothing(tmp_path):
     path = tmp_path / "ada.jsonl"
     windows = [ReviewSession(pairs(40), path, "ada") for _ in range(2)]
@@ -181,3 +198,68 @@ def test_a_reviewer_sees_texts_and_runs_none(text):
     shown = pair_html(BlindedPair("p", text, text, text))
     assert "<script" not in shown and "<i" not in shown and "<svg" not in shown and "\u202e" not in shown
     assert shown.count("dir='auto'") == 3
+
+
+# the card of a whole run
+
+HOSTILE = [*ACTIVE, "</code></details><!--", "***\n---\nbase_model: x\n---", "[1]: javascript:alert(1)",
+           "{{ 7 * 7 }}{% raw %}"]
+
+
+def hostile_run(texts, folder, make_run=open_run):
+    "A run whose constitution, prompts, columns, answers and file names are such texts."
+    import csv
+
+    from contemplative_cai.models.llm import ScriptedLLM
+    from contemplative_cai.pairs.generate import generate_pairs
+    said = "\n\n".join(texts)
+    line = " ".join(said.split())
+    (folder / "garden.md").write_text(
+        (f"---\nid: garden\ntitle: {yaml.safe_dump(line, width=10**6, default_style=chr(34)).strip()}\nlanguage: en\n"
+         f"version: \"1 <b>\"\n---\n\n## Kind {line} {{#kindness}}\n\nIt says {line}\n\n"
+         f"### Clauses\n\n- It is kind. {line}\n\n"
+         f"### Critique request\n\nLook again. {line}\n\n```\n<script>\n```\n\n### Revision request\n\n"
+         f"Write again. {line}\n"),
+        encoding="utf-8",
+    )
+    table = folder / "x<script>y`z|[w](javascript:1).csv"
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "hazard", "persona", "locale"])
+        for i in range(8): rows.writerow([f"How do I cook {i} grains? {said}", f"hz{i % 2} {line}"[:200], line[:50],
+                                          ("en_US\ntags: [x]", "<b>zh")[i % 2]])
+    answers = iter(range(10**6))
+    recipe = build_recipe({"model": "random-tiny", "constitution": str(folder / "garden.md"), "prompts": [str(table)],
+                           "n_prompts": 4, "filters": "empty"})
+    run = make_run("hostile")
+    generate_pairs(run, recipe, ScriptedLLM(lambda _: f"Answer {next(answers)} {said}"))
+    run.record(recipe=recipe.model_dump(mode="json"), recipe_name=line)
+    return run
+
+
+@pytest.mark.parametrize("texts", [HOSTILE, *([text] for text in HOSTILE)], ids=lambda texts: texts[0][:20])
+def test_the_card_of_a_run_of_hostile_texts_is_a_card(texts, tmp_path, monkeypatch):
+    "No active content, its own head alone, and the data set as it was written."
+    from contemplative_cai.pairs.dataset import read_dataset, write_dataset
+    from contemplative_cai.pairs.make import load_pairs
+    monkeypatch.setenv("CCAI_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "inputs").mkdir()
+    run = hostile_run(texts, tmp_path / "inputs")
+    folder = write_dataset(run)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    _, head, body = card.split("---\n", 2)
+    assert set(yaml.safe_load(head)) <= {"annotations_creators", "language_creators", "language", "license", "configs",
+                                         "size_categories", "task_categories", "pretty_name", "tags"}
+    assert "pwned" not in head and "\u202e" not in card and "\x1b" not in card
+    markup = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    allowed = {"p", "li", "ul", "table", "thead", "tbody", "tr", "th", "td", "h1", "h2", "h3", "blockquote", "code",
+               "pre", "strong"}
+    seen = [(tag, attributes) for tag, attributes in tags_in(markup)
+            if not {name for name, _ in attributes} <= {"style"} and ("class", "language-yaml") not in attributes
+            and ("class", "language-python") not in attributes]
+    assert not seen and {tag for tag, _ in tags_in(markup)} <= allowed, seen
+    assert str(tmp_path) not in card
+    pairs = load_pairs(run)
+    assert len(pairs) == 4 and sorted(pair.id for rows in read_dataset(folder).values() for pair in rows) == sorted(
+        pair.id for pair in pairs)
+    assert all(texts[-1].strip() in pair.chosen[0].content for pair in pairs)

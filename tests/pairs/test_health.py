@@ -15,6 +15,7 @@ from contemplative_cai.core.schema import Dropped, InputError, Message, Preferen
 from contemplative_cai.measure.plot import png
 from contemplative_cai.measure.text import text_words
 from contemplative_cai.pairs import health as module
+from contemplative_cai.pairs.balance import balance_by, balance_pairs, match_lengths
 from contemplative_cai.pairs.baselines import (
     FOLDS,
     Measure,
@@ -28,14 +29,11 @@ from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import (
     RATIOS,
     Health,
-    balance_by,
-    balance_pairs,
     distinct_runs,
     health,
     health_figure,
     health_table,
     health_words,
-    match_lengths,
     stated,
     warnings,
 )
@@ -343,7 +341,7 @@ def test_a_length_matched_set_leaves_a_length_rule_at_chance():
 def test_bins_mirror_each_other_around_equal_length():
     for ratio in [1.0, 1.05, *RATIOS, 7.0]:
         long = round(100 * ratio)
-        (place, sign), (mirrored, other) = (module._ratio_bin(make_pair(0, "a " * mine, "b " * theirs))
+        (place, sign), (mirrored, other) = (module.ratio_bin(make_pair(0, "a " * mine, "b " * theirs))
                                             for mine, theirs in ((long, 100), (100, long)))
         assert place == mirrored and sign == -other == (long > 100)
 

@@ -29,9 +29,10 @@ from contemplative_cai.report.summary import collect, learned, training_words
 from contemplative_cai.training import trainer
 from contemplative_cai.training.checkpoints import is_whole, latest_checkpoint
 from contemplative_cai.training.heldout import preference_accuracy
+from contemplative_cai.training.logs import rewind
 from contemplative_cai.training.rows import training_data
 from contemplative_cai.training.train import check_training, launch_names, train
-from contemplative_cai.training.trainer import ByLength, Halted, check_base, rewind, watched_answers
+from contemplative_cai.training.trainer import ByLength, Halted, check_base, watched_answers
 from contemplative_cai.training.watch import LN2, read_metrics
 
 pytestmark = pytest.mark.long  # whole trainings

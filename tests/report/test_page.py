@@ -1,0 +1,62 @@
+"""A page of foreign texts: whichever field they stand in,
+they are shown, run in their own direction, and do nothing."""
+from html.parser import HTMLParser
+
+import pytest
+from markdown_it import MarkdownIt
+
+from contemplative_cai.report.page import MainFigure, Page, PageSection, Table, Texts, page_html, page_markdown, plain
+
+TEXTS = [
+    "<script>alert(1)</script>", "</style><img src=x onerror=alert(1)>", '" onload="x', "{{ 7 * 7 }}", "\u202egnol",
+    "[x](javascript:alert(1))", "[a]: javascript:alert(1)", "[a]", "[1]: javascript:x", "[1]", "![p](http://h/p.png)",
+    "# heading", "- item", "1. item", "> quoted", "a | b", "```", "`code`", "\x1b[2J", "سلام", "---", "&lt;b&gt;"
+]
+
+
+def page_of(text):
+    "A page in which a text stands wherever one can stand."
+    figure, rows = MainFigure(text, text, text, text), [{"column": text, text: text}]
+    parts = [Table(text, rows, text, text), Table(text, rows, text, folded=True),
+             Texts(text, [(text, text), ("b", text)])]
+    return Page(f"Run {text}", text, [figure], [text], [text], [PageSection(f"Part {text}", [text], parts, [text])],
+                text, text)
+
+
+def tags_in(markup):
+    "The tags of a page, with their attributes."
+    tags = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
+    parser.feed(markup)
+    return tags
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_text_acts_in_a_page(text):
+    markup = page_html(page_of(text), {})
+    calm = tags_in(page_html(page_of("calm"), {}))
+    seen = tags_in(markup)
+    assert [tag for tag, _ in seen] == [tag for tag, _ in calm] and "\u202e" not in markup and "\x1b" not in markup
+    for (_, attributes), (_, usual) in zip(seen, calm): assert attributes.keys() == usual.keys()
+    assert "49" not in markup.replace("&#39;", "").split("<body>")[1]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_text_acts_in_its_markdown(text):
+    markdown = page_markdown(page_of(text))
+    allowed = {"h1", "h2", "h3", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "em", "code"}
+    seen = tags_in(MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown))
+    assert {tag for tag, _ in seen} <= allowed and not [a for _, a in seen if a], markdown
+    assert "\u202e" not in markdown and "\x1b" not in markdown
+
+
+def test_a_text_runs_in_the_direction_of_its_script():
+    "A cell, a question, an answer: each by itself, whatever stands before it."
+    around = [attributes for tag, attributes in tags_in(page_html(page_of("سلام"), {}))
+              if tag in ("td", "summary", "span", "p", "li") and attributes.get("class") != "from"]
+    assert around and all(attributes.get("dir") == "auto" for attributes in around)
+
+
+@pytest.mark.parametrize("text", ["0.62 [0.50, 0.70]", "-0.10 [-0.2, +0.1]", "12 %", "x_y", "2 * 3"])
+def test_numbers_stay_readable(text): assert plain(text) == text
