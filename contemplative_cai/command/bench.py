@@ -37,6 +37,7 @@ from ..models.local import TransformersLLM, load_llm
 from ..models.threads import usable_cores
 from ..models.vllm import descendants, find_vllm
 from ..models.weights import load_model, load_tokenizer, model_key, pick_device
+from ..revision.cluster import natively_silent
 from ..revision.templates import CONVERSATION, critique_conversation, revision_conversation, shots
 
 # %% ../../nbs/10_command/08_bench.ipynb #4fc3d24b
@@ -216,7 +217,7 @@ def where_a_step_goes(llm: TransformersLLM,  # whose step
         batch = llm._open([llm._encode(row) for row in rows], steps + 2)
         tokens = torch.cat(list(batch.read())).argmax(-1)
         batch.step(tokens)
-        with profile(activities=[ProfilerActivity.CPU]) as watched:
+        with natively_silent(), profile(activities=[ProfilerActivity.CPU]) as watched:
             for _ in range(steps): batch.step(tokens)
     spent = dict.fromkeys([*KINDS_OF_WORK, "the rest"], 0.0)
     for one in watched.key_averages():
@@ -342,7 +343,7 @@ def bench_summary(passes: list[Pass],  # from `measure_engines`
 # %% ../../nbs/10_command/08_bench.ipynb #x2567288
 @contextmanager
 def busy_beside(processes: int,  # how many
-                ) -> Iterator[None]:
+                ) -> Generator[None]:
     "For the block, so many processes that do nothing but compute."
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try: yield

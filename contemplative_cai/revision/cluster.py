@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_SENT', 'ACTOR_CORES', 'MODEL_KEYS', 'RecordedLLM', 'Chain', 'recipe_chain', 'freeze', 'read_blocks',
-           'BlockJournal', 'look_up', 'unfinished', 'ChainActor', 'commit_block', 'ray_session', 'pool',
-           'folder_content', 'ray_llm', 'check_cluster', 'ray_model']
+           'BlockJournal', 'look_up', 'unfinished', 'ChainActor', 'commit_block', 'natively_silent', 'ray_session',
+           'pool', 'folder_content', 'ray_llm', 'check_cluster', 'ray_model']
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #00000002
 import io
@@ -338,8 +338,8 @@ def _ray(address: str):
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000002d
 @contextmanager
-def _silenced() -> Generator[None]:
-    "Inside, what Ray's C++ part writes on stderr goes nowhere; its errors are raised all the same."
+def natively_silent() -> Generator[None]:
+    "Inside, what a library's C++ part writes on stderr goes nowhere; its errors are raised all the same."
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try: yield
@@ -377,7 +377,7 @@ def ray_session(
     try:
         options = ({"include_dashboard": False, "_temp_dir": folder} if address == "local"
                    else {"runtime_env": _sent_along(secret)})
-        with _silenced():
+        with natively_silent():
             try: ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
             except (ConnectionError, ValueError) as error: raise _no_cluster(address, error) from None
         yield ray
