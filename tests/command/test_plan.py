@@ -20,6 +20,7 @@ def test_a_shape_has_the_weights_its_model_says(name):
     assert weight_count(spec.shape, name in TIED) / 1e9 == pytest.approx(spec.parameters, rel=0.03)
 
 
+@pytest.mark.long
 def test_the_adapter_is_counted_as_peft_builds_it():
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -455,6 +455,7 @@ def test_the_command_shows_no_prompt_of_a_wrong_column(write, capsys):
     assert "boil rice" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_many_similar_prompts(write):
     path = write("x.csv", "text\n" + "".join(f"How many days has week {n}?\n" for n in range(1500)))
     with seconds(): assert main(["prompts", str(path)]) == 0
@@ -842,12 +843,10 @@ def test_the_same_foreign_constitution_however_it_is_typed(kind, change):
     directives(body="E1. It is calm.\nE1. It is kind."),
     directives(body="E1. It is calm:\n  this way"),
     "Be kind.\n\n\n- Be calm.\n",
-    "| a | b |\n|---|---|\n",
     "# no heading".join(["```\n", "\n```\n"]),
     "<!-- a comment -->\nBe kind.",
     "E1. Be kind.\nE2. Be calm.",
     "Be kind.\u2028Be calm.\x0c",
-    '{"be": "kind"}',
     "    # no heading\n",
     "Sunyata is calm.\nŚūnyatā is kind.\nShunyata is here.",
     *(structured(f"# {title}")
@@ -859,6 +858,11 @@ def test_foreign_constitutions_round_trip(text):
     assert all(word in written for word in re.findall(r"\w+", text)
                if word not in ("User", "Assistant", "Critique", "Revision", "Template", "Guideline", "Example",
                                "Examples", "Application", "in", "words"))
+
+
+@cases("text", ["| a | b |\n|---|---|\n", '{"be": "kind"}'])
+def test_another_format_is_named_instead_of_read_as_clauses(text):
+    refused(lambda: parsed(text), "expected a clause a line")
 
 
 @cases("text", [

@@ -247,6 +247,7 @@ def test_a_judge_below_the_bar_gets_no_p_and_no_composite(run, monkeypatch, how)
 
 # what is declared
 
+@pytest.mark.long
 def test_a_claim_changed_when_verdicts_are_known_is_told(run, monkeypatch):
     plant(monkeypatch, run)
     first = evaluate(run, recipe_with(**SOME))
@@ -316,6 +317,7 @@ def test_a_further_arm_takes_part_and_samples_are_averaged_by_prompt(run, monkey
             and words.mean.n == metrics.prompts and metrics.unknown_training == ())
 
 
+@pytest.mark.long
 def test_two_judges_are_set_beside_each_other_and_the_first_one_counts(run, monkeypatch):
     plant(monkeypatch, run)
     metrics = evaluate(run, recipe_with(**SOME, eval_judges=["logits", "reasoned"]))
@@ -325,6 +327,7 @@ def test_two_judges_are_set_beside_each_other_and_the_first_one_counts(run, monk
             and metrics.agreement[0].kappa.value == 1 and metrics.agreement[0].ac1.value == 1)
 
 
+@pytest.mark.long
 def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, benchmarks):
     """The arms answer here, the judge is a model of its own at judge_url;
     what it could not be asked is counted, not invented."""

@@ -155,6 +155,7 @@ def test_holm_is_statsmodels_and_passes_undefined_through():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 @settings(max_examples=12, deadline=None)
+@pytest.mark.long
 def test_holm_never_lowers_a_p_and_keeps_their_order(p):
     adjusted = holm({str(i): value for i, value in enumerate(p)})
     assert all(adjusted[str(i)] >= value for i, value in enumerate(p))

@@ -40,6 +40,7 @@ def test_places_change_no_word(tiny, asked, tokens, temperature, penalty, seed):
             == [(one.text, one.finish_reason, one.completion_tokens, one.prompt_tokens) for one in places])
 
 
+@pytest.mark.long
 def test_the_embedded_model_says_the_same_in_places():
     llm = load_llm(model_spec("smollm2-135m"), dtype="float32", device="cpu", batch_size=2)
     batches, places = both(llm, [user(text) for text in QUESTIONS[:4]],

@@ -120,6 +120,7 @@ def gone_within(seconds, pids):
     return not there(pids)
 
 
+@pytest.mark.long
 def test_it_is_ready_when_it_answers_and_gone_afterwards(python, monkeypatch, tmp_path):
     monkeypatch.setenv("CCAI_API_KEY", "sk-secret")
     monkeypatch.setenv("VLLM_API_KEY", "sk-secret")
@@ -148,6 +149,7 @@ SECRETS = ("HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOK
            "GOOGLE_APPLICATION_CREDENTIALS", "VLLM_API_KEY", "CCAI_API_KEY", "some_private_key")
 
 
+@pytest.mark.long
 def test_it_gets_a_key_of_its_own_and_none_of_ours(python, monkeypatch):
     """Tokens of ours are not in its environment;
     it answers to its own key only, which nothing shows and which ends with it."""
@@ -225,6 +227,7 @@ def test_the_end_of_a_long_log_is_bounded_and_plain(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["small", "stubborn"])
+@pytest.mark.long
 def test_an_exception_ends_it_too(python, name):
     with pytest.raises(ZeroDivisionError), server(python, name): 1 / 0  # noqa: B018
     assert not there(started(python)["pids"])
@@ -238,11 +241,13 @@ def test_a_start_that_fails_shows_why(python):
     assert not there(started(python)["pids"])
 
 
+@pytest.mark.long
 def test_a_start_that_hangs_is_stopped(python):
     with pytest.raises(InputError, match="not ready after . s"): server(python, "hanging", patience=4).start()
     assert not there(started(python)["pids"])
 
 
+@pytest.mark.long
 def test_ctrl_c_while_waiting_ends_it(python):
     def press():
         while not (python.parent / "started.json").exists(): time.sleep(0.1)
@@ -253,6 +258,7 @@ def test_ctrl_c_while_waiting_ends_it(python):
     assert not there(started(python)["pids"])
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_leaves_no_children(python):
     with server(python) as vllm:
         pids = started(python)["pids"]
@@ -296,6 +302,7 @@ def test_it_goes_with_its_parent(python, name, way):
     assert gone_within(15 if name == "stubborn" else 10, pids)
 
 
+@pytest.mark.long
 def test_another_server_on_its_port_is_not_taken_for_it(python, monkeypatch):
     with server(python, "first") as first:
         monkeypatch.setattr(serve, "free_port", lambda: first.port)
@@ -304,6 +311,7 @@ def test_another_server_on_its_port_is_not_taken_for_it(python, monkeypatch):
         assert first.alive()
 
 
+@pytest.mark.long
 def test_adapters_are_loaded_by_name(python, tmp_path):
     with server(python, max_lora_rank=16) as vllm:
         assert "--enable-lora --max-lora-rank 16" in " ".join(started(python)["line"])

@@ -521,6 +521,7 @@ def test_large_files_travel_by_lfs(run):
                 and not hub.repos["lab/pairs"]["private"] and len(hub.stored) == 3)
 
 
+@pytest.mark.long
 def test_without_a_token_or_a_network_it_is_said(run):
     "No token is the user's to mend (2); no network is a failure (1); neither shows a traceback."
     with Hub() as hub:
