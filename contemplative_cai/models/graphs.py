@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from .attention import PackedRows, arrangement, bind, step_mask, stepping_attention
-from .decode import nucleus_tokens, penalise
+from .decode import checked_scores, nucleus_tokens, penalise
 from .llm import Sampling
 
 # %% ../../nbs/04_models/04b_graphs.ipynb #g0000004
@@ -141,7 +141,7 @@ class _Entering(_Stepping):
         "Read the rows into places; the first new token of each."
         import torch
         newcomers = PackedRows(self._model, rows, self._prefix, room=1)
-        logits, at = torch.cat(list(newcomers.read())), torch.tensor(places, device=self._tokens.device)
+        logits, at = checked_scores(torch.cat(list(newcomers.read()))), torch.tensor(places, device=self._tokens.device)
         self._take_over(newcomers.buffers, at, max(map(len, rows)))
         self._lengths[at] = torch.tensor([len(row) for row in rows], device=at.device)
         self._live[at], self._written[at] = 1, 0

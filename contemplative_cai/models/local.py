@@ -21,7 +21,7 @@ from .attention import fuse_norms, turn_products
 from .catalog import ModelSpec
 from .chat import opens_reasoning, refuse_endless, split_reasoning, thinking_marks
 from .chat import weighed_texts
-from .decode import continued, marked_tokens
+from .decode import checked_scores, continued, marked_tokens
 from .folders import adapter_faults, loading_error
 from .graphs import FixedPlaces, FlowingRows
 from .llm import Completion, Logprob, ModelCallError, Sampling, adapted_key, stream_batch
@@ -122,7 +122,8 @@ def _decoded(tokenizer: Any, tokens: list[int], marks: tuple[str, str] | None) -
 def _logprob(logits: Any, tokens: list[int]) -> Logprob:
     "The log-probability of tokens, each weighed by the scores of the position before it."
     import torch
-    picked = torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
+    places = torch.tensor(tokens, device=logits.device)[:, None]
+    picked = torch.log_softmax(checked_scores(logits).float(), -1).gather(-1, places)
     return Logprob(total=picked.sum().item(), tokens=len(tokens))
 
 # %% ../../nbs/04_models/05_local.ipynb #n0130008

@@ -28,6 +28,7 @@ from ..measure.text import loop
 from ..models.ask import PROBE
 from ..models.catalog import ModelSpec, model_spec
 from ..models.folders import read_model_json
+from ..models.threads import spread_threads
 from ..models.weights import file_digest, load_model, load_tokenizer, pick_device, pick_dtype
 from .checkpoints import Stop, hearing_signals, latest_checkpoint
 from .logs import StageLog, open_log
@@ -423,6 +424,10 @@ def _recorder(log: StageLog, resumed: int, stop: Stop, watched: Sequence[Convers
                 self.progress = Progress(log.run, f"train {log.stage}", total=state.max_steps, done=state.global_step,
                                          unit="steps")
             if recipe.watch_steps and not resumed: self.look(model, state)
+
+        def on_step_begin(self, args, state, control, model=None, **_):
+            "As many threads as cores are free; the adapter does not depend on their number."
+            if args.device.type == "cpu": spread_threads()
 
         def on_step_end(self, args, state, control, model=None, **_):
             "Move the progress line, look, save by the clock, and end when a signal asks for it."

@@ -347,3 +347,14 @@ def test_a_model_that_changed_under_its_key_is_refused():
         llm._base_key = "random-tiny@000000000000/float32"
         with pytest.raises(ModelCallError, match="its weights or its precision changed"):
             llm.chat([user("Is it late?")], GREEDY)
+
+
+@pytest.mark.parametrize("flows", [False, True])
+def test_a_model_whose_scores_are_no_numbers_fails_instead_of_answering(flows):
+    "Broken weights would otherwise answer with empty texts, and weigh every reply as nan."
+    llm = load_llm(model_spec("random-tiny"), "float32", "cpu")
+    llm.flows = flows
+    with torch.no_grad(): llm.model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+    outcomes = {i: one for group in llm.stream([user("Is it late?"), user("Why?")], GREEDY) for i, one in group.items()}
+    assert all(isinstance(one, CallFailed) and "not numbers" in one.reason for one in outcomes.values())
+    with pytest.raises(ModelCallError, match="not numbers"): llm.logprobs([user("Is it late?")], ["Yes."])

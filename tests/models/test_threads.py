@@ -125,3 +125,26 @@ def test_what_a_model_says_does_not_depend_on_threads(dtype):
         return torch.stack(told)
     try: assert torch.equal(scores([1] * 6), scores([2, 1, 2, 2, 1, 2]))
     finally: torch.set_num_threads(before)
+
+
+def test_what_is_learned_does_not_depend_on_threads():
+    "Weights of an adapter after three steps, to the bit."
+    from peft import LoraConfig, get_peft_model
+
+    from contemplative_cai.models.weights import load_model
+    def learned(number):
+        torch.manual_seed(0)
+        torch.set_num_threads(number)
+        model = get_peft_model(load_model(model_spec("random-tiny"), "float32", "cpu"),
+                               LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        steps, draw = torch.optim.AdamW(weights, lr=1e-2), torch.Generator().manual_seed(1)
+        for _ in range(3):
+            ids = torch.randint(4, 1000, (4, 80), generator=draw)
+            model(input_ids=ids, labels=ids).loss.backward()
+            steps.step()
+            steps.zero_grad()
+        return torch.cat([weight.detach().flatten() for weight in weights])
+    before = torch.get_num_threads()
+    try: assert torch.equal(learned(1), learned(2))
+    finally: torch.set_num_threads(before)
