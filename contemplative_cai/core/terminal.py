@@ -35,6 +35,8 @@ class Standing(FileRecord):
     total: int
     fresh: int = 0  # of those done, since the stage was begun or taken up again
     tokens: int = 0  # generated for the fresh ones
+    read: int = 0  # tokens read for those under way
+    written: int = 0  # tokens generated for those under way
     elapsed: float = 0.0  # seconds since it was begun or taken up again
     pid: int | None = None
 
@@ -44,7 +46,11 @@ def progress_line(state: dict,  # the fields of a `Standing`
     "The state of a stage in one line."
     done, total, elapsed = state["done"], state["total"], state["elapsed"]
     parts = [f"{state['stage']}: {done} of {total} {state['unit']}"]
-    if state["tokens"] and elapsed >= 1: parts.append(f"{state['tokens'] / elapsed:.0f} tokens/s")
+    read, written = state.get("read", 0), state.get("written", 0)
+    if done < total and (read or written):
+        parts.append(f"{written:,} tokens written of those under way" if written else f"reading {read:,} tokens")
+    if state["tokens"] + written and elapsed >= 1:
+        parts.append(f"{(state['tokens'] + written) / elapsed:.0f} tokens/s")
     if done >= total: parts.append(f"done in {clock(elapsed)}" if state["fresh"] else "all done before")
     elif state["fresh"]: parts.append(f"about {clock(elapsed / state['fresh'] * (total - done))} to go")
     else: parts.append("estimating the time to go")
@@ -73,7 +79,7 @@ class Progress:
                  ):
         self._run, self._started, self._shown, self._display, self._text = run, time.monotonic(), 0.0, None, ""
         self.state: dict[str, Any] = {"stage": stage, "unit": unit, "done": done, "total": total, "fresh": 0,
-                                      "tokens": 0, "elapsed": 0.0, "pid": os.getpid()}
+                                      "tokens": 0, "read": 0, "written": 0, "elapsed": 0.0, "pid": os.getpid()}
         self._show(force=True)
 
     def advance(self,
@@ -82,8 +88,24 @@ class Progress:
                 ) -> None:
         "Move the line on."
         for key, more in [("done", count), ("fresh", count), ("tokens", tokens)]: self.state[key] += more
-        self.state["elapsed"] = time.monotonic() - self._started
+        self.state |= {"written": max(0, self.state["written"] - tokens), "read": 0,
+                       "elapsed": time.monotonic() - self._started}
         self._show(force=self.state["done"] >= self.state["total"])
+
+    def settle(self) -> None:
+        "Nothing is under way: what was written for rows that failed is forgotten."
+        self.state |= {"read": 0, "written": 0}
+
+    def hear(self,
+             read: int,  # tokens about to be read
+             written: int,  # tokens just written
+             ) -> None:
+        "Say what is under way, once a second: a batch can take minutes."
+        self.state["read"] += read
+        self.state["written"] += written
+        if not read and time.monotonic() - self._shown < 1: return
+        self.state["elapsed"] = time.monotonic() - self._started
+        self._show(force=False)
 
     def _show(self, force: bool) -> None:
         "Write and draw the line, at most three times a second; nothing where there is nothing to do."

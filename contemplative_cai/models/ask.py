@@ -8,6 +8,7 @@ __all__ = ['PROBE', 'WEIGHED_TOGETHER', 'HOPELESS', 'call_key', 'another', 'ask'
 # %% ../../nbs/04_models/09_ask.ipynb #n0020000
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 from ..core.journal import Journal
 from ..core.run import Run
@@ -15,6 +16,7 @@ from ..core.schema import Conversation, digest
 from ..core.terminal import Progress
 from .llm import LLM, CallFailed, Completion, Logprob, ModelCallError, Sampling
 from .llm import consecutive_batches
+from .told import listening
 
 # %% ../../nbs/04_models/09_ask.ipynb #89d49554
 def call_key(stage: str,  # respond, critique, revise, answer
@@ -53,6 +55,11 @@ def _finished(llm: LLM, journal: Journal, stage: str, names: list[str], conversa
         yield completions, failed
 
 # %% ../../nbs/04_models/09_ask.ipynb #e68a223d
+def _tokens(completions: dict[str, dict]) -> int:
+    "How many tokens were written for them."
+    return sum(completion["completion_tokens"] or 0 for completion in completions.values())
+
+
 def ask(llm: LLM,  # who is asked
         journal: Journal,
         stage: str,  # respond, critique, revise, answer
@@ -74,15 +81,15 @@ def ask(llm: LLM,  # who is asked
              for name, conversation in unique.items()}
     known, reasons = journal.get(names, alike), {}
     progress = Progress(run, label or stage, total=len(names), done=len(known)) if shown else None
-    for batch in llm.batches(todo) if len(known) < len(names) else []:
-        missing = [i for i in batch if names[i] not in known]
-        for completions, failed in _finished(llm, journal, stage, [names[i] for i in missing],
-                                             [todo[i] for i in missing], sampling, alike):
-            known.update(completions)
-            reasons.update(failed)
-            if progress is None: continue
-            progress.advance(len(completions) + len(failed),
-                             sum(completion["completion_tokens"] or 0 for completion in completions.values()))
+    with listening(progress.hear) if progress else nullcontext():
+        for batch in llm.batches(todo) if len(known) < len(names) else []:
+            missing = [i for i in batch if names[i] not in known]
+            for completions, failed in _finished(llm, journal, stage, [names[i] for i in missing],
+                                                 [todo[i] for i in missing], sampling, alike):
+                known.update(completions)
+                reasons.update(failed)
+                if progress: progress.advance(len(completions) + len(failed), _tokens(completions))
+            if progress: progress.settle()
     if reasons and not known and len(names) >= least:
         raise ModelCallError(f"all {len(names)} calls of stage '{stage}' failed; "
                              f"the first: {next(iter(reasons.values()))}")
@@ -136,7 +143,8 @@ def weigh(llm: LLM,  # who weighs
     for batch in consecutive_batches(len(names), max(WEIGHED_TOGETHER, llm.batch_size)) if left else []:
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
-        logprobs = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))
+        with listening(progress.hear):
+            logprobs = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))
         weighed, failed = ({name: _completion(value) for name, value in logprobs.items() if isinstance(value, Logprob)},
                         {name: value.reason for name, value in logprobs.items() if isinstance(value, CallFailed)})
         if weighed: journal.save(stage, weighed, time.monotonic() - started)

@@ -16,6 +16,7 @@ from inspect import signature
 from typing import Any
 
 from .threads import spread_threads
+from .told import tell
 
 # %% ../../nbs/04_models/03_attention.ipynb #cbec25bf
 PACKED_TOKENS = 8192  # tokens read in one pass: bounds the memory of its activations
@@ -106,9 +107,10 @@ def padded_attention(query, key, value,  # heads x tokens x width; all tokens of
     if prefix is not None:
         keys, values = (torch.cat([before[None].expand(len(where), -1, -1, -1), now], 2)
                         for before, now in zip(prefix, (keys, values)))
+    # one set of keys a head: the kernel behind a lower right mask need not know of groups
+    keys, values = (one.repeat_interleave(len(query) // len(key), 1) for one in (keys, values))
     attended = torch.nn.functional.scaled_dot_product_attention(
-        asked, keys, values, attn_mask=causal_lower_right(asked.shape[2], keys.shape[2]), scale=scaling,
-        enable_gqa=True
+        asked, keys, values, attn_mask=causal_lower_right(asked.shape[2], keys.shape[2]), scale=scaling
     )
     return attended.transpose(0, 1).flatten(1, 2)[:, back]
 
@@ -339,6 +341,7 @@ class PackedRows(_PackedState):
             self._padded = padded_places(self._spans, device) if device.type == "cuda" and not any(taken) else None
             ids, positions = _side_by_side(own, taken, self._offset, device)
             keep = torch.cat([places[-kept[i]:] for i, places in zip(part, self._seen)])
+            tell(read=ids.numel())
             yield from self._forward(ids, positions, keep)[0].split([kept[i] for i in part])
         self._spans = []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .attention import PackedRows, PaddedRows
 from .llm import ModelCallError, Sampling
+from .told import tell
 
 # %% ../../nbs/04_models/04a_decode.ipynb #g0000004
 def nucleus_tokens(logits,  # scores of the next token, rows x vocabulary
@@ -86,6 +87,7 @@ def continued(going: PackedRows | PaddedRows,  # rows that were not read yet
         if sampling.repetition_penalty != 1: logits = penalise(logits, seen, sampling.repetition_penalty)
         tokens = choose_tokens(logits, sampling, [generators[i] for i in active])
         for i, token in zip(active, tokens.tolist()): new[i].append(token)
+        tell(written=len(active))
         if len(new[active[0]]) == sampling.max_tokens: return new
         seen.scatter_(1, tokens[:, None], True)
         left = (~torch.isin(tokens, stops)).nonzero().squeeze(1).tolist()

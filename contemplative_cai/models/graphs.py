@@ -14,6 +14,7 @@ from typing import Any
 from .attention import PackedRows, arrangement, bind, step_mask, stepping_attention
 from .decode import checked_scores, nucleus_tokens, penalise
 from .llm import Sampling
+from .told import tell
 
 # %% ../../nbs/04_models/04b_graphs.ipynb #g0000004
 STEP_SIZES = (1, 8, 32, 128, 256)  # numbers of places for which a step is recorded
@@ -241,6 +242,7 @@ class _Rows:
             ended[row], self._at[place] = self._new.pop(row), None
             left.append(place)
         if left: self._places.leave(left)
+        tell(written=len(self._new) + len(ended))
         return ended
 
 # %% ../../nbs/04_models/04b_graphs.ipynb #g0000023
