@@ -115,8 +115,10 @@ def load_recipe(name: str,  # a recipe's name, or a path to a .yaml file
 # %% ../../nbs/01_core/09_recipe.ipynb #n0180005
 def recipe_summary(name: str,  # a recipe's name
                    ) -> str:
-    "The recipe's first comment line, its own description of itself."
-    first = (project_root() / "configs" / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
+    "The recipe's first comment line, its own description of itself; for a file that cannot be read, why."
+    path = project_root() / "configs" / f"{name}.yaml"
+    try: first = read_text(path, LARGEST_BY_HAND).split("\n", 1)[0]
+    except InputError as error: return f"cannot be read: {error.problems[0]}"
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 # %% ../../nbs/01_core/09_recipe.ipynb #00000016

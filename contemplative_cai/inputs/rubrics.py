@@ -30,7 +30,7 @@ def load_rubric(name: str,  # a file of data/rubrics/, without .yaml
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"no rubric '{name}'; {did_you_mean(name, [p.stem for p in folder.glob('*.yaml')])}")
-    try: return Rubric(**read_yaml(path.read_text(encoding="utf-8"), path.name))
+    try: return Rubric(**read_yaml(read_text(path), path.name))
     except ValidationError as error:
         raise InputError(*(f"{path.name}: {_key(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
                            for item in error.errors())) from None

@@ -1,8 +1,19 @@
 """A recipe: keys in sections, defaults that stay what they were, and all problems told at once."""
+import shutil
+
 import pytest
 from pydantic import ValidationError
+from support import ROOT
 
-from contemplative_cai.core.recipe import SECTIONS, Recipe, build_recipe, default_text, meaning, section_of
+from contemplative_cai.core.recipe import (
+    SECTIONS,
+    Recipe,
+    build_recipe,
+    default_text,
+    meaning,
+    recipe_summary,
+    section_of,
+)
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.core.sections import CHECKS, FilterKeys, MethodKeys, TrainingKeys, build_section
 from contemplative_cai.pairs.filters import USUAL, Thresholds, recipe_thresholds
@@ -276,3 +287,14 @@ def test_options_of_a_template_are_written_as_people_write_them(text, options):
 def test_what_no_template_can_be_told_is_refused_by_name(value):
     [problem] = problems({"template_options": value})
     assert problem.startswith("recipe: 'template_options'") and "expected" in problem or "take it away" in problem
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe# x", b"\x1f\x8b\x08cut", b"# fine\nmodel: x\n"])
+def test_a_recipe_that_cannot_be_read_is_a_row_that_says_so(tmp_path, monkeypatch, content):
+    "One broken file does not hide the others."
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "nbs" / "pipelines").mkdir(parents=True)
+    (tmp_path / "configs" / "broken.yaml").write_bytes(content)
+    monkeypatch.setenv("CCAI_ROOT", str(tmp_path))
+    assert not recipe_summary("smoke").startswith("cannot") and recipe_summary("broken").startswith(
+        "fine" if content.startswith(b"#") else "cannot be read: ")
