@@ -52,7 +52,10 @@ def progress_line(state: dict,  # the fields of a `Standing`
     if state["tokens"] + written and elapsed >= 1:
         parts.append(f"{(state['tokens'] + written) / elapsed:.0f} tokens/s")
     if done >= total: parts.append(f"done in {clock(elapsed)}" if state["fresh"] else "all done before")
-    elif state["fresh"]: parts.append(f"about {clock(elapsed / state['fresh'] * (total - done))} to go")
+    elif state["fresh"]:
+        half_done = written * state["fresh"] / state["tokens"] if state["tokens"] else 0.0  # in calls of usual length
+        left = max(total - done - half_done, 0.0)
+        parts.append(f"about {clock(elapsed / (state['fresh'] + half_done) * left)} to go")
     else: parts.append("estimating the time to go")
     return one_line(" · ".join(parts), 300)
 
