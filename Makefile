@@ -51,7 +51,7 @@ lab: install  ## JupyterLab on the notebooks
 bench: install-dev  ## how fast each engine is here, and whether it says the same; options: make bench BENCH='--naive 6'
 	$(BIN)/python -m contemplative_cai.command.bench $(BENCH)
 
-bench-gpu: install-dev  ## what recorded steps gain on a GPU, in under eight minutes: a step, tokens a second, the same words or not
+bench-gpu: install-dev  ## what recorded steps gain on a GPU: milliseconds, tokens a second, agreement
 	$(BIN)/python -m contemplative_cai.command.gpubench $(BENCH)
 
 bench-train: install-dev  ## what a pair costs in training: TRL's defaults, the recipe, and the recipe short of each setting; options: make bench-train BENCH='--rounds 1'

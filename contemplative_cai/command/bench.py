@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BENCH_STAGES', 'KINDS_OF_WORK', 'NEEDED', 'HISTORY_COLUMNS', 'HISTORY_HEAD', 'conversations', 'NaiveLLM', 'Pass',
            'timed', 'agreement', 'Machine', 'measure_machine', 'least_seconds', 'where_a_step_goes', 'step_seconds',
-           'refilling', 'engines', 'measure_engines', 'middle_round', 'bench_summary', 'busy_beside', 'table',
-           'bench_figure', 'processor', 'history_line', 'keep_line', 'main']
+           'refilling', 'engines', 'measure_engines', 'middle_round', 'bench_summary', 'busy_beside', 'aligned',
+           'table', 'bench_figure', 'processor', 'history_line', 'keep_line', 'main']
 
 # %% ../../nbs/10_command/08_bench.ipynb #00000002
 import argparse
@@ -375,13 +375,18 @@ _COLUMNS = [
 ]
 
 
-def table(rows: list[dict],  # from `bench_summary`
-          ) -> str:
-    "The rows as aligned text."
-    lines = [[heading for heading, _ in _COLUMNS], *([cell(row) for _, cell in _COLUMNS] for row in rows)]
+def aligned(lines: list[list[str]],  # cells; the first line is the header
+            ) -> str:
+    "Cells in columns, the first to the left, the others to the right."
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) if i else cell.ljust(width)
                                for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+
+
+def table(rows: list[dict],  # from `bench_summary`
+          ) -> str:
+    "The rows as aligned text."
+    return aligned([[heading for heading, _ in _COLUMNS], *([cell(row) for _, cell in _COLUMNS] for row in rows)])
 
 # %% ../../nbs/10_command/08_bench.ipynb #b843a0e1
 def _draw_engines(axes, rows: list[dict], passes: list[Pass]) -> None:

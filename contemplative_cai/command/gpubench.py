@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .bench import BENCH_STAGES, Machine, NaiveLLM, agreement, conversations, measure_machine
+from .bench import BENCH_STAGES, Machine, NaiveLLM, agreement, aligned, conversations, measure_machine
 from ..core.files import write_json
 from ..core.project import runs_root
 from ..core.recipe import Recipe, build_recipe
@@ -135,7 +135,9 @@ class Writing:
     first: float  # seconds until the first rows were handed on
 
     @property
-    def tokens_per_second(self) -> float: return self.tokens / self.seconds
+    def tokens_per_second(self) -> float:
+        "Written by all rows together."
+        return self.tokens / self.seconds
 
 
 def _written(llm: TransformersLLM, way: str, asked: list) -> tuple[Writing, list[str]]:
@@ -165,19 +167,12 @@ def writing_times(llm: TransformersLLM,
     return passes, texts
 
 # %% ../../nbs/10_command/10_gpubench.ipynb #g0000019
-def _aligned(lines: list[list[str]]) -> str:
-    "Cells in columns, the first to the left."
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.rjust(width) if i else cell.ljust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
-
-
 def step_table(steps: dict[str, list[StepTime]],  # by model
                ) -> str:
     "A line for each model and number of rows."
-    return _aligned([["model", "rows", "started, ms", "recorded, ms", "least, ms", "x least"],
-                     *([name, str(one.rows), f"{one.started:.1f}", f"{one.recorded:.2f}", f"{one.least:.2f}",
-                        f"{one.times_least:.1f}"] for name, rows in steps.items() for one in rows)])
+    return aligned([["model", "rows", "started, ms", "recorded, ms", "least, ms", "x least"],
+                    *([name, str(one.rows), f"{one.started:.1f}", f"{one.recorded:.2f}", f"{one.least:.2f}",
+                       f"{one.times_least:.1f}"] for name, rows in steps.items() for one in rows)])
 
 # %% ../../nbs/10_command/10_gpubench.ipynb #g0000021
 def writing_table(passes: list[Writing],  # from `writing_times`
@@ -186,7 +181,7 @@ def writing_table(passes: list[Writing],  # from `writing_times`
     "A line for each way: medians of its passes."
     def of(way, rows): return [one for one in passes if one.way == way and one.rows == rows]
     kinds = list(dict.fromkeys((one.way, one.rows) for one in passes))
-    return _aligned([["way", "rows", "tokens/s", "(min-max)", "first rows after, s", "texts same", "words along"], *(
+    return aligned([["way", "rows", "tokens/s", "(min-max)", "first rows after, s", "texts same", "words along"], *(
         [way, str(rows), f"{statistics.median(one.tokens_per_second for one in of(way, rows)):.0f}",
          f"{min(one.tokens_per_second for one in of(way, rows)):.0f}-"
          f"{max(one.tokens_per_second for one in of(way, rows)):.0f}",
