@@ -201,7 +201,8 @@ def least_seconds(llm: TransformersLLM,  # whose model and tokenizer to count wi
 
 # %% ../../nbs/10_command/08_bench.ipynb #x7446109
 # what torch calls the operations of each kind, by how their names begin
-KINDS_OF_WORK = {"products": ("mm", "addmm", "linear"), "attention": ("bmm", "baddbmm", "_softmax", "_scaled_dot"),
+KINDS_OF_WORK = {"products": ("mm", "addmm", "linear", "_linear"),
+                 "attention": ("bmm", "baddbmm", "_softmax", "_scaled_dot"),
                  "moving": ("copy_", "cat", "index", "_index", "clone", "contiguous", "_to_copy", "fill_", "zero_",
                             "gather", "scatter", "embedding")}
 
@@ -221,7 +222,7 @@ def where_a_step_goes(llm: TransformersLLM,  # whose step
             for _ in range(steps): batch.step(tokens)
     spent = dict.fromkeys([*KINDS_OF_WORK, "the rest"], 0.0)
     for one in watched.key_averages():
-        name = one.key.removeprefix("aten::")
+        name = one.key.rpartition("::")[2]  # aten:: and mkldnn:: alike
         kind = next((kind for kind, begins in KINDS_OF_WORK.items() if name.startswith(begins)), "the rest")
         spent[kind] += one.self_cpu_time_total / 1000 / steps
     return spent

@@ -21,7 +21,8 @@ from ..core.files import write_json
 from ..core.project import runs_root
 from ..core.recipe import Recipe, build_recipe
 from ..core.schema import InputError
-from ..models.attention import PackedRows, fuse_norms, install_attention, read_prefix
+from ..models.attention import PackedRows, install_attention, read_prefix
+from ..models.products import fuse_norms
 from ..models.catalog import model_spec
 from ..models.graphs import FixedPlaces
 from ..models.llm import Sampling

@@ -95,10 +95,10 @@ class _Stepping(_Rooms):
         "Attention of one layer, called back from inside the model; keeps the new keys and values."
         rows, longest, shared = self._span
         keys, values = (buffer[:rows] for buffer in self._buffers[layer])
-        keys[self._order[:rows], :, self._lengths[:rows]] = key[:, :, 0]
+        keys[self._order[:rows], :, :, self._lengths[:rows]] = key[:, :, 0]
         values[self._order[:rows], :, self._lengths[:rows]] = value[:, :, 0]
         prefix = tuple(one[:, :shared] for one in self._shared[layer]) if shared else None
-        return stepping_attention(query, keys[:, :, :longest], values[:, :, :longest], self._mask, scaling, prefix,
+        return stepping_attention(query, keys[..., :longest], values[:, :, :longest], self._mask, scaling, prefix,
                                   self._unshared[:shared])
 
     def _choose(self, logits, at) -> None:
@@ -154,10 +154,11 @@ class _Entering(_Stepping):
     def _take_over(self, buffers: list[tuple], at: Any, longest: int) -> None:
         "Copy keys and values of rows that were read into their places."
         if not self._buffers:
-            self._buffers = [tuple(one.new_zeros(self.count, one.shape[1], self.room, one.shape[3]) for one in pair)
-                             for pair in buffers]
-        for held, pair in zip(self._buffers, buffers):
-            for mine, one in zip(held, pair): mine[at, :, :longest] = one[:, :, :longest]
+            groups, width = buffers[0][1].shape[1::2]
+            self._buffers = [(keys.new_zeros(self.count, groups, width, self.room),
+                              values.new_zeros(self.count, groups, self.room, width)) for keys, values in buffers]
+        for (my_keys, my_values), (keys, values) in zip(self._buffers, buffers):
+            my_keys[at, ..., :longest], my_values[at, :, :longest] = keys[..., :longest], values[:, :, :longest]
 
     def gather(self, going: list[int]) -> list[int]:
         "Move the rows in these places, ascending, into the first ones; which row is at each place now."
