@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..core.foreign import one_line, quote
 from ..core.schema import Conversation, InputError, digest
 from .attention import PackedRows, PaddedRows, common_prefix, install_attention, read_prefix
-from .products import fuse_norms, join_gates, speed_products
+from .products import fuse_norms, speed_products
 from .catalog import ModelSpec
 from .chat import opens_reasoning, refuse_endless, split_reasoning, thinking_marks
 from .chat import weighed_texts
@@ -463,7 +463,7 @@ def load_llm(spec: ModelSpec,  # which model
     refuse_endless(tokenizer, _turn_ends(model, tokenizer), spec.name)
     packed = install_attention(model)
     if not packed and not reads_padded(model, spec.name): batch_size = 1
-    if model.device.type == "cpu" and not compiled and speed_products(model) and packed: join_gates(model)
+    if model.device.type == "cpu" and not compiled: speed_products(model)
     if compiled: model.compile(dynamic=True)
     flows = packed and model.device.type == "cuda" and quantization == "none" and device_map == "one" and not compiled
     if flows: fuse_norms(model)

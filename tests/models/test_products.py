@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from contemplative_cai.models.attention import packed_attention, row_places, stepping_attention
 from contemplative_cai.models.catalog import model_spec
-from contemplative_cai.models.products import PackedWeight, join_gates, packs, speed_products
+from contemplative_cai.models.products import PackedWeight, packs, speed_products
 from contemplative_cai.models.weights import load_model
 
 pytestmark = pytest.mark.skipif(not packs(torch.float32), reason="this processor's library has no packed weights")
@@ -22,8 +22,7 @@ def model():
 
 
 def sped(model):
-    assert speed_products(model)
-    join_gates(model)
+    speed_products(model)
     return model
 
 
@@ -37,9 +36,6 @@ def test_a_packed_product_is_the_product_for_any_shape(rows, inside, outside, bi
         packed = PackedWeight(layer)
         assert packed.serves(x)
         assert torch.allclose(packed.product(x), layer(x), atol=1e-5)
-        assert torch.allclose(packed.product(x, "swish"), torch.nn.functional.silu(layer(x)), atol=1e-5)
-        other = torch.randn(rows, outside)
-        assert torch.allclose(packed.times(x, other), layer(x) * other, atol=1e-5)
         turned = torch.randn(inside, rows).t()  # not contiguous
         assert torch.allclose(packed.product(turned), layer(turned), atol=1e-5)
 
@@ -74,19 +70,19 @@ def test_gradients_flow_as_before(model):
     assert torch.allclose(*grads, atol=1e-6)
 
 
-def test_an_adapter_is_never_skipped(model):
+def test_an_adapter_is_never_skipped_and_off_it_leaves_the_base_as_it_is(model):
     from peft import LoraConfig, get_peft_model
     plain = copy.deepcopy(model)
     def adapted(one):
         torch.manual_seed(0)
         return get_peft_model(one, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
-    ours, theirs = adapted(sped(model)), adapted(plain)
+    with torch.inference_mode(): bare = sped(model)(IDS).logits
+    ours, theirs = adapted(model), adapted(plain)
     with torch.inference_mode():
         tuned = ours(IDS).logits
         assert torch.allclose(tuned, theirs(IDS).logits, atol=1e-4)
-        with ours.disable_adapter(), theirs.disable_adapter():
-            assert torch.allclose(ours(IDS).logits, theirs(IDS).logits, atol=1e-4)
-            assert not torch.allclose(ours(IDS).logits, tuned, atol=1e-2)
+        assert not torch.allclose(tuned, bare, atol=1e-2)
+        with ours.disable_adapter(): assert torch.equal(ours(IDS).logits, bare)
 
 
 def masked(query, keys, values, scaling):
