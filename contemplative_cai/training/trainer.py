@@ -223,7 +223,8 @@ def _lean_trainer(base: Any) -> type:
             if not self.args.should_save: return
             folder = Path(self._get_output_dir(trial=trial))
             flush_files(folder / f"checkpoint-{self.state.global_step}")
-            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint,
+                               use_mtime=True)
 
     Lean.__name__ = base.__name__
     return Lean
