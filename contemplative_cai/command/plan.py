@@ -19,6 +19,7 @@ from ..core.terminal import clock
 from ..models.catalog import ModelSpec, Shape, model_spec
 from ..models.folders import read_model_json
 from ..models.weights import pick_device, pick_dtype
+from ..training.packed import SCORES_KEPT
 
 # %% ../../nbs/10_command/01_plan.ipynb #56587cd5
 def layer_bytes(shape: Shape,  # of the model
@@ -135,8 +136,10 @@ def _kept_bytes(recipe: Recipe, shape: Shape, precision: str) -> float:
     return shape.layers * shape.hidden * _width(precision) + layer
 
 
-def _scores_gb(shape: Shape, precision: str, kind: str, learned_tokens: float) -> float:
-    "A tile of scores over the vocabulary, and its copies."
+def _scores_gb(shape: Shape, precision: str, kind: str, learned_tokens: float, frozen: bool) -> float:
+    "A tile of scores over the vocabulary, and its copies; on a CPU, of a frozen vocabulary, scores and gradient."
+    if kind == "cpu" and frozen:
+        return 2 * min(learned_tokens * shape.vocabulary, SCORES_KEPT) * _width(precision) / 1e9
     tile = min(learned_tokens, TILE_ROWS) * min(TILE, shape.vocabulary)
     return tile * (_width(precision) + 4 * (COPIES[kind] - 1)) / 1e9
 
@@ -160,7 +163,8 @@ def plan_memory(recipe: Recipe,
     tokens = recipe.train_batch_size * sides * (length or recipe.max_length)
     return Memory(weights=_weights_gb(recipe, spec, count, precision), adapter=trained * 4 / 1e9 if rank else 0.0,
                   optimizer=trained * 12 / 1e9, activations=tokens * _kept_bytes(recipe, shape, precision) / 1e9,
-                  scores=_scores_gb(shape, precision, kind, tokens * learned), libraries=LIBRARIES_GB[kind])
+                  scores=_scores_gb(shape, precision, kind, tokens * learned, rank > 0),
+                  libraries=LIBRARIES_GB[kind])
 
 # %% ../../nbs/10_command/01_plan.ipynb #1004cda2
 CPU_BILLIONS = 2.0  # parameters, 10^9, above which no computer without a GPU is proposed: a step takes minutes

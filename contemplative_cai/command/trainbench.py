@@ -89,6 +89,7 @@ def _defaults(recipe: Recipe, folder: Path):
 
 def _ours(recipe: Recipe, folder: Path, variant: str):
     "The project's trainer, with one of its settings undone."
+    import trl.trainer.dpo_trainer  # noqa: F401, so that no setting pays for imports
     changed = _changed(recipe, variant)
     model = load_trainable(changed)
     return lambda: build_trainer(changed, "dpo", folder, model, folder / "cache")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKED_TOKENS', 'LARGER_PASSES', 'KEPT_SCORES', 'ASKED_TOGETHER', 'PLAIN_ATTENTION', 'passes', 'row_places',
-           'packed_attention', 'padded_places', 'padded_attention', 'stepping_attention', 'bind', 'install_attention',
-           'common_prefix', 'shared_with_previous', 'arrangement', 'step_mask', 'PackedRows', 'read_prefix',
-           'keeps_state', 'PaddedRows']
+           'packed_attention', 'padded_places', 'padded_attention', 'stepping_attention', 'bind', 'attends_plainly',
+           'install_attention', 'common_prefix', 'shared_with_previous', 'arrangement', 'step_mask', 'PackedRows',
+           'read_prefix', 'keeps_state', 'PaddedRows']
 
 # %% ../../nbs/04_models/03_attention.ipynb #00000002
 import itertools
@@ -174,17 +174,22 @@ def _attention(module, query, key, value, attention_mask, scaling=None, dropout=
 PLAIN_ATTENTION = ("llama", "qwen2", "mistral")
 
 
+def attends_plainly(model: Any,  # a transformers model
+                    ) -> bool:
+    "Whether all of its attention is softmax(q.k).v over everything that came before."
+    config = model.config
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return (config.model_type in PLAIN_ATTENTION and not windowed
+            and all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or []))
+
+
 def install_attention(model: Any,  # a transformers model
                       ) -> bool:
     """Let the model attend as `PackedRows` wants it;
     False for an architecture whose attention does more than softmax(q.k).v."""
     import torch
     from transformers import AttentionInterface
-    config = model.config
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    if (config.model_type not in PLAIN_ATTENTION
-            or any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or []) or windowed):
-        return False
+    if not attends_plainly(model): return False
     AttentionInterface.register("ccai", torch.compiler.disable(_attention))
     model.set_attn_implementation("ccai")
     return True

@@ -25,8 +25,8 @@ from ..inputs.draw import Drawn
 from ..models.catalog import model_spec
 from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 from ..pairs.make import load_split
-from .checkpoints import PARENT, PreparedStage, Training, end_with_parent, latest_checkpoint
-from .checkpoints import prepare_folder
+from .checkpoints import PARENT, PreparedStage, Training, drop_checkpoints
+from .checkpoints import end_with_parent, latest_checkpoint, prepare_folder
 from .heldout import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .trainer import check_machine, train_stage
@@ -162,7 +162,9 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
     "The stage's summary, from its folder where it was finished before."
     folder, name = root / stage, stage_digest(recipe, data, stage)
     finished = prepare_folder(folder, name)
-    if finished: return finished
+    if finished:
+        drop_checkpoints(folder)  # an end between the last two lines of this function may have left them
+        return finished
     result, rows = _result(run, recipe, data, stage, root), stage_rows(data, stage)
     summary = Training(
         digest=name, status="done", stage=stage, pairs=len(data.train), rows=len(rows),
@@ -171,6 +173,7 @@ def _train_stage(run: Run, recipe: Recipe, data: Data, stage: str, root: Path) -
         adapter=weights_digest(str(trained_place(folder)), None), **result,
     )
     write_record(folder / "training.json", summary)
+    drop_checkpoints(folder)
     return summary
 
 # %% ../../nbs/07_training/08_train.ipynb #00000008

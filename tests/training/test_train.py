@@ -126,17 +126,28 @@ def test_a_tie_is_not_a_defeat():
     assert metrics_row(2, {"rewards/margins": -0.1, "rewards/accuracies": 0.0})["rewards/accuracies"] == 0.0
 
 
-def test_half_written_checkpoints_are_passed_over_and_renamed(trained):
-    run, _, summary = trained
-    folder = run.path("dpo", "checkpoints")
-    newest = latest_checkpoint(folder)
-    assert newest.name == f"checkpoint-{summary.steps}"
-    broken = folder / "checkpoint-99"
+def checkpoint_of(folder, step):
+    "A checkpoint as it is when it is whole."
+    import torch
+    from safetensors.torch import save_file
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    save_file({"weight": torch.ones(2)}, checkpoint / "adapter_model.safetensors")
+    (checkpoint / "adapter_config.json").write_text("{}")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"): (checkpoint / name).write_bytes(b"state")
+    (checkpoint / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    return checkpoint
+
+
+def test_half_written_checkpoints_are_passed_over_and_renamed(tmp_path):
+    older, newest = checkpoint_of(tmp_path, 4), checkpoint_of(tmp_path, 8)
+    assert latest_checkpoint(tmp_path) == newest
+    broken = tmp_path / "checkpoint-99"
     broken.mkdir()
     (broken / "trainer_state.json").write_text('{"global_step": 99}')
     (newest / "adapter_model.safetensors").write_bytes(b"half")
-    assert latest_checkpoint(folder) not in (broken, newest) and not broken.exists() and not newest.exists()
-    assert len(list(folder.glob("broken-*"))) == 2
+    assert latest_checkpoint(tmp_path) == older and not broken.exists() and not newest.exists()
+    assert len(list(tmp_path.glob("broken-*"))) == 2
 
 
 def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplative, runs):

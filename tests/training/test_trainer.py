@@ -334,15 +334,71 @@ def test_a_signal_saves_the_step_it_is_in_and_ends_badly(run, number):
     assert resumed.resumed_from == int(saved.name.split("-")[1]) and resumed.steps == resumed.max_steps
 
 
-def test_a_checkpoint_is_saved_by_the_clock(run):
+@pytest.fixture
+def saved(monkeypatch):
+    "The checkpoints that were written, and what was in their folder when each one was on the disk."
+    seen, real = {}, trainer.flush_files
+    monkeypatch.setattr(trainer, "flush_files", lambda folder: (
+        real(folder), seen.update({folder: {path.name for path in folder.iterdir()}})))
+    return seen
+
+
+def stop_after(monkeypatch, steps):
+    "Let a training be asked to end after so many steps, once."
+    asked = []
+    def anywhere(stop):
+        asked.append(1)
+        if len(asked) == steps: stop.reason = "SIGTERM"
+        return len(asked) == steps
+    monkeypatch.setattr(trainer, "_anywhere", anywhere)
+
+
+def test_a_checkpoint_holds_what_no_other_place_has_and_only_the_last_one_stays(run, saved, monkeypatch):
+    recipe = recipe_with(training="sft+dpo", save_steps=1, epochs=3)
+    stop_after(monkeypatch, 8)
+    with pytest.raises(KeyboardInterrupt): train(run, recipe)
+    assert not run.path("sft", "checkpoints").exists(), "a stage that is done has no use for them"
+    kept = [path for path in run.path("dpo", "checkpoints").iterdir() if path.is_dir()]
+    assert [path.name for path in kept] == [list(saved)[-1].name] and len(saved) > 4
+    for names in saved.values():
+        assert {"adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= names
+        assert not [name for name in names if "tokenizer" in name or name in ("ref", "chat_template.jinja")]
+    summary = train(run, recipe)
+    assert summary.resumed_from > 0 and not run.path("dpo", "checkpoints").exists()
+    whole = train(run, recipe, root=run.path("whole"))
+    assert summary.adapter == whole.adapter and losses(run.path("dpo")) == losses(run.path("whole", "dpo"))
+
+
+def test_a_run_begun_with_fuller_checkpoints_goes_on(run, monkeypatch):
+    "With the tokenizer and the reference's adapter in them, and two of them."
+    recipe = recipe_with(training="sft+dpo", save_steps=1, epochs=3)
+    with monkeypatch.context() as before:
+        before.setattr(trainer, "_lean_trainer", lambda base: base)
+        stop_after(before, 8)
+        with pytest.raises(KeyboardInterrupt): train(run, recipe)
+    checkpoint = latest_checkpoint(run.path("dpo", "checkpoints"))
+    assert (checkpoint / "ref").is_dir() and (checkpoint / "tokenizer.json").exists()
+    summary = train(run, recipe)
+    assert summary.resumed_from == int(checkpoint.name.split("-")[1])
+    assert summary.adapter == train(run, recipe, root=run.path("whole")).adapter
+
+
+def test_checkpoints_left_beside_a_stage_that_is_done_go(run):
+    train(run, recipe_with(max_steps=1))
+    run.path("dpo", "checkpoints", "checkpoint-1").mkdir(parents=True)
+    assert train(run, recipe_with(max_steps=1)).steps == 1 and not run.path("dpo", "checkpoints").exists()
+
+
+def test_a_checkpoint_is_saved_by_the_clock(run, saved):
     train(run, recipe_with(save_steps=1000, save_minutes=1e-6, max_steps=4))
-    assert {path.name for path in run.path("dpo", "checkpoints").iterdir()} >= {"checkpoint-3", "checkpoint-4"}
+    assert [checkpoint.name for checkpoint in saved][-2:] == ["checkpoint-3", "checkpoint-4"]
 
 
 @pytest.mark.parametrize("damage", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json",
                                     "rng_state.pth"])
-def test_a_checkpoint_that_lost_a_part_is_not_whole(run, damage):
-    train(run, recipe_with(max_steps=2))
+def test_a_checkpoint_that_lost_a_part_is_not_whole(run, damage, monkeypatch):
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt): train(run, recipe_with())
     checkpoint = latest_checkpoint(run.path("dpo", "checkpoints"))
     assert is_whole(checkpoint)
     content = (checkpoint / damage).read_bytes()
@@ -361,8 +417,42 @@ def test_the_reference_is_computed_once_and_kept(run, monkeypatch):
     train(run, recipe_with(beta=0.3))
     train(run, recipe_with(), root=run.path("search", "trial"))
     assert first > 0 and len(asked) == first, "another training on the same pairs computed the reference again"
-    train(run, recipe_with(max_length=200, max_cut=1.0))
+    train(run, recipe_with(max_length=90, max_cut=1.0))
     assert len(asked) > first, "what is cut elsewhere has another reference"
+
+
+def test_a_reference_that_was_interrupted_goes_on(run, monkeypatch):
+    from trl import DPOTrainer
+    asked, real = [], DPOTrainer.compute_ref_log_probs
+    def counted(self, *args):
+        asked.append(1)
+        if len(asked) == 3: raise KeyboardInterrupt
+        return real(self, *args)
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", counted)
+    with pytest.raises(KeyboardInterrupt): train(run, recipe_with())
+    resumed = train(run, recipe_with())
+    batches = math.ceil(resumed.rows / 2)
+    assert len(asked) == batches + 1, "the two batches that were done were computed again"
+    shutil.rmtree(run.path("cache"))
+    assert train(run, recipe_with(), root=run.path("whole")).adapter == resumed.adapter
+
+
+def windowed_copy(folder):
+    "The random model's folder as a Mistral that looks back 16 tokens."
+    shutil.copytree(model_source(model_spec("random-tiny"))[0], folder)
+    config = read_json(folder / "config.json")
+    (folder / "config.json").write_text(json.dumps(config | {
+        "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 16}))
+    return str(folder)
+
+
+def test_a_model_with_a_window_is_read_as_trl_pads_it_and_the_run_says_so(run, tmp_path, capsys):
+    recipe = recipe_with(model=windowed_copy(tmp_path / "windowed"), max_steps=2)
+    summary = train(run, recipe)
+    assert "the attention of 'mistral' is more than softmax" in summary.padded
+    assert "dpo: rows are read padded, as TRL lays them out" in capsys.readouterr().out
+    assert losses(run.path("dpo"))[0] == pytest.approx(LN2, abs=1e-5)
+    assert train(run, recipe_with(max_steps=2)).padded is None
 
 
 # watched
