@@ -11,7 +11,7 @@ from support import user
 
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.schema import InputError
-from contemplative_cai.models.ask import ask
+from contemplative_cai.models.ask import _stretches, ask
 from contemplative_cai.models.attention import PackedRows, common_prefix, read_prefix, shared_with_previous
 from contemplative_cai.models.batches import JOINED_BELOW, cut_rows
 from contemplative_cai.models.catalog import model_spec
@@ -155,6 +155,19 @@ def test_batches_hold_every_row_once_and_stay_whole_when_they_are_cut_again(shap
     for batch in batches:
         again = cut_rows([rows[i] for i in batch], lambda group: size)
         assert len(again) == 1 and sorted(again[0]) == list(range(len(batch)))
+
+
+@given(st.lists(st.text("ab ", max_size=6), max_size=40), st.integers(1, 9))
+def test_stretches_are_the_list_in_order_none_too_long_and_none_but_the_last_short(texts, size):
+    stretches = _stretches([user(text) for text in texts], size)
+    assert [i for stretch in stretches for i in stretch] == list(range(len(texts)))
+    assert all(size // 2 < len(stretch) <= size for stretch in stretches[:-1])
+    assert not stretches or 0 < len(stretches[-1]) <= size
+
+
+def test_a_stretch_ends_between_two_answers():
+    asked = [user(f"Answer {answer}.\n{question}?") for answer in "abcd" for question in range(5)]
+    assert [len(stretch) for stretch in _stretches(asked, 8)] == [5, 5, 5, 5]
 
 
 def test_logprobs_are_trls(tiny, tmp_path):
