@@ -6,6 +6,8 @@
 __all__ = ['PROBE', 'WEIGHED_TOGETHER', 'HOPELESS', 'call_key', 'another', 'ask', 'weigh']
 
 # %% ../../nbs/04_models/09_ask.ipynb #n0020000
+import itertools
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -15,7 +17,6 @@ from ..core.run import Run
 from ..core.schema import Conversation, digest
 from ..core.terminal import Progress
 from .llm import LLM, CallFailed, Completion, Logprob, ModelCallError, Sampling
-from .llm import consecutive_batches
 from .told import listening
 
 # %% ../../nbs/04_models/09_ask.ipynb #89d49554
@@ -102,6 +103,16 @@ WEIGHED_TOGETHER = 128
 HOPELESS = 3  # rows that fail one after the other, with none before them that was weighed, before the stage is given up
 
 
+def _stretches(contexts: Sequence[Conversation], size: int) -> list[list[int]]:
+    "Positions in order, so many at a time or half of it at least: cut where two neighbours have least in common."
+    texts = ["\n".join(turn.content for turn in context) for context in contexts]
+    def common(end): return len(os.path.commonprefix(texts[end - 1:end + 1]))
+    cuts = [0]
+    while len(texts) - cuts[-1] > size:
+        cuts.append(min(range(cuts[-1] + size, cuts[-1] + size // 2, -1), key=common))
+    return [list(range(start, end)) for start, end in itertools.pairwise([*cuts, len(texts)])] if texts else []
+
+
 def _weighed(llm: LLM, contexts: list[Conversation], replies: list[str], known: list) -> list[Logprob | CallFailed]:
     """How likely each reply is; when the batch fails, its halves, down to single rows.
     `known` is what was found so far; raises `ModelCallError` when that is nothing but failures."""
@@ -140,7 +151,8 @@ def weigh(llm: LLM,  # who weighs
     names, known, reasons, so_far = list(rows), journal.get(list(rows)), {}, []
     progress = Progress(run, label or stage, total=len(names), done=len(known))
     left = len(known) < len(names)  # only then is the model opened, to say how large its batches are
-    for batch in consecutive_batches(len(names), max(WEIGHED_TOGETHER, llm.batch_size)) if left else []:
+    asked = [context for context, _ in rows.values()]
+    for batch in _stretches(asked, max(WEIGHED_TOGETHER, llm.batch_size)) if left else []:
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
         with listening(progress.hear):

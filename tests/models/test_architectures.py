@@ -84,6 +84,34 @@ def test_answers_are_those_of_transformers_or_the_model_is_refused(kind, tokeniz
     assert [each.total for each in weighed] == pytest.approx([each.total for each in alone], abs=1e-3)
 
 
+# these are continued from a cache by many tokens at once; the others keep a state, or read one row at a time
+BRANCHING = ("gpt2", "bloom", "gemma3", "gpt_oss", "glm4", "phi3", "granite")
+JUDGED = [(user(f"Answer: {answer}\n\n{asked}"), reply)
+          for answer in ("It was late when he came, and she said so. " * 6, "He said no, and meant it. " * 8)
+          for asked in ("Is it kind?", "Is it true, and is it needed?", "Is it short?") for reply in ("Yes", "No")]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REFUSED])
+def test_questions_about_an_answer_are_weighed_behind_one_reading_of_it(kind, tokenizer, tmp_path, monkeypatch):
+    "In any order, beside a row that begins like no other: the numbers of a plain pass for each row."
+    built(kind, tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    llm, read = load_llm(model_spec(str(tmp_path)), "float32", "cpu"), []
+    rows = [*JUDGED[::-2], *JUDGED[::2], (QUESTIONS[1], "Ask him kindly.")]
+    encoded = [(llm._encode(context), llm._encode(context, reply)) for context, reply in rows]
+    with torch.inference_mode():
+        plain = [torch.log_softmax(llm.model(torch.tensor([whole])).logits[0], -1) for _, whole in encoded]
+    expected = [sum(scores[i - 1, whole[i]].item() for i in range(len(context), len(whole)))
+                for scores, (context, whole) in zip(plain, encoded)]
+    forward = llm.model.forward
+    monkeypatch.setattr(llm.model, "forward", lambda input_ids, **options: read.append(input_ids.numel()) or forward(
+        input_ids=input_ids, **options))
+    weighed = llm.logprobs(*zip(*rows))
+    assert [each.total for each in weighed] == pytest.approx(expected, abs=1e-4)
+    assert llm.branches == (kind in BRANCHING)
+    assert (sum(read) < 0.5 * sum(len(whole) for _, whole in encoded)) == llm.branches
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REFUSED])
 def test_rounding_is_not_taken_for_a_fault(kind, tokenizer):
     "In bfloat16 scores differ by what rounding does, and a model that fits is not refused or slowed for it."

@@ -11,8 +11,9 @@ from support import user
 
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.schema import InputError
-from contemplative_cai.models.ask import ask
-from contemplative_cai.models.attention import PackedRows, common_prefix, read_prefix
+from contemplative_cai.models.ask import _stretches, ask
+from contemplative_cai.models.attention import PackedRows, common_prefix, read_prefix, shared_with_previous
+from contemplative_cai.models.batches import JOINED_BELOW, cut_rows
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.decode import choose_tokens, penalise
 from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
@@ -120,6 +121,53 @@ def test_rows_that_are_only_scored_take_over_what_the_row_before_has(tiny, rows,
             batch = PackedRows(tiny.model, listed, read_prefix(tiny.model, head) if head else [])
             for row, scores in zip(listed, batch.read([len(row) for row in listed]), strict=True):
                 assert torch.allclose(scores, plain([*head, *row])[len(head):], atol=1e-4)
+
+
+@given(st.lists(st.lists(st.integers(3, 4), min_size=1, max_size=12), min_size=1, max_size=9), st.integers(5, 40),
+       st.integers(1, 4), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_rows_that_are_continued_take_over_what_the_row_before_has(tiny, rows, tokens, least, behind):
+    """From so many tokens on, in passes of any size, behind a prefix or not:
+    the scores of a plain pass, at once and a step later."""
+    def plain(row): return tiny.model(torch.tensor([row])).logits[0, -1]
+    rows, head = sorted(rows), [7] * 5 if behind else []
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("contemplative_cai.models.attention.PACKED_TOKENS", tokens)
+        patch.setattr("contemplative_cai.models.attention.TAKEN_FROM", least)
+        batch = PackedRows(tiny.model, rows, read_prefix(tiny.model, head) if head else [], room=1)
+        assert batch.taken == [less if less >= least else 0 for less in shared_with_previous(rows)]
+        assert torch.allclose(torch.cat(list(batch.read())), torch.stack([plain(head + row) for row in rows]),
+                              atol=1e-4)
+        assert torch.allclose(batch.step(torch.full((len(rows),), 9)),
+                              torch.stack([plain([*head, *row, 9]) for row in rows]), atol=1e-4)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 80), st.integers(1, 3)), max_size=60),
+       st.sampled_from((1, 2, 4, 32)))
+@settings(max_examples=60, deadline=None)
+def test_batches_hold_every_row_once_and_stay_whole_when_they_are_cut_again(shapes, size):
+    "As `ask` does: batches of a whole stage are handed to a model that cuts again; only a last one may be small."
+    rows = [[head] * length + [tail] for head, length, tail in shapes]
+    batches = cut_rows(rows, lambda group: size)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(rows)))
+    assert all(len(batch) <= size for batch in batches)
+    assert sum(2 * len(batch) < min(size, 2 * JOINED_BELOW) for batch in batches) <= 1
+    for batch in batches:
+        again = cut_rows([rows[i] for i in batch], lambda group: size)
+        assert len(again) == 1 and sorted(again[0]) == list(range(len(batch)))
+
+
+@given(st.lists(st.text("ab ", max_size=6), max_size=40), st.integers(1, 9))
+def test_stretches_are_the_list_in_order_none_too_long_and_none_but_the_last_short(texts, size):
+    stretches = _stretches([user(text) for text in texts], size)
+    assert [i for stretch in stretches for i in stretch] == list(range(len(texts)))
+    assert all(size // 2 < len(stretch) <= size for stretch in stretches[:-1])
+    assert not stretches or 0 < len(stretches[-1]) <= size
+
+
+def test_a_stretch_ends_between_two_answers():
+    asked = [user(f"Answer {answer}.\n{question}?") for answer in "abcd" for question in range(5)]
+    assert [len(stretch) for stretch in _stretches(asked, 8)] == [5, 5, 5, 5]
 
 
 def test_logprobs_are_trls(tiny, tmp_path):

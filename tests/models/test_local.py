@@ -17,6 +17,7 @@ from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.models import choose as opening
 from contemplative_cai.models import weights
 from contemplative_cai.models.ask import ask
+from contemplative_cai.models.attention import PackedRows
 from contemplative_cai.models.catalog import ModelSpec, model_spec
 from contemplative_cai.models.choose import choose_engine, open_llm
 from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling, ScriptedLLM
@@ -147,6 +148,24 @@ def test_replies_are_weighed_the_same_where_nothing_can_be_shared():
     assert ([found.total for found in padded] == pytest.approx([found.total for found in shared], abs=1e-4)
             and [found.tokens for found in padded] == [found.tokens for found in shared])
     assert llm.logprobs([], []) == []
+
+
+@pytest.mark.parametrize("flows", [False, True])
+def test_questions_about_several_answers_are_one_batch_that_reads_each_answer_once(flows, monkeypatch):
+    "Too few of a kind for a batch of their own: the texts of one row at a time, a third of the tokens, one batch."
+    llm, read = load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=32), []
+    asked = [user(f"{text}\n\n{question}") for text in (f"It was {word} when he came, and she said so. " * 9
+                                                        for word in ("late", "cold", "dark"))
+             for question in ("Is it kind?", "Is it true, and is it needed?", "Is it kind to her?", "Is it short?")]
+    alone = [llm.chat([conversation], GREEDY)[0] for conversation in asked]
+    passes, llm.flows = PackedRows._forward, flows
+    monkeypatch.setattr(PackedRows, "_forward", lambda rows, ids, *more: read.append(ids.numel()) or passes(rows, ids,
+                                                                                                           *more))
+    assert sorted(map(sorted, llm.batches(asked))) == [list(range(12))]
+    together = llm.chat(asked, GREEDY)
+    assert texts(together) == texts(alone) and read[0] == max(read)
+    if not flows: assert read[0] == sum(one.prompt_tokens - (one.cached_tokens or 0) for one in together)
+    assert read[0] < 0.4 * sum(one.prompt_tokens for one in together)
 
 
 def test_nothing_is_weighed_where_nothing_is_asked(tiny): assert tiny.logprobs([], []) == []
