@@ -228,6 +228,20 @@ class Journal:
         with _transaction(self._db, self.path) as db:
             db.executemany(_FAIL, [(key, stage, reason, now()) for key, reason in reasons.items()])
 
+    def last_row(self) -> tuple[int, str]:
+        "Number and key of the call that was saved last; 0 and nothing where there is none."
+        query = "SELECT rowid, key FROM calls ORDER BY rowid DESC LIMIT 1"
+        try: return self._db.execute(query).fetchone() or (0, "")
+        except sqlite3.Error as error: raise _trouble(self.path, error) from None
+
+    def key_at(self,
+               row: int,  # number of a call
+               ) -> str | None:
+        "The key of the call that has this number; None where no call has."
+        try: entry = self._db.execute("SELECT key FROM calls WHERE rowid = ?", (row,)).fetchone()
+        except sqlite3.Error as error: raise _trouble(self.path, error) from None
+        return entry[0] if entry else None
+
     def totals(self) -> dict[str, dict]:
         "Calls, tokens, seconds and open failures by stage; tokens nobody counted are null."
         try: return _totals(self._db)

@@ -95,6 +95,13 @@ class Progress:
                        "elapsed": time.monotonic() - self._started}
         self._show(force=self.state["done"] >= self.state["total"])
 
+    def skip(self,
+             count: int,  # how many more were done before
+             ) -> None:
+        "Move the line on, past what needs no work."
+        self.state["done"] += count
+        if count: self._show(force=self.state["done"] >= self.state["total"])
+
     def settle(self) -> None:
         "Nothing is under way: what was written for rows that failed is forgotten."
         self.state |= {"read": 0, "written": 0}

@@ -758,7 +758,7 @@ def test_every_method_an_actor_runs_is_committed_whole(contemplative, scripted, 
             done = ChainActor(lambda: scripted, "scripted", chain, 1)(row)
             assert not done["error"]
             commit_block(journal, done)
-        assert not unfinished(journal, "scripted", chain, blocks())
+        assert not list(unfinished(journal, "scripted", chain, blocks()))
     calls = len(scripted.calls)
     made = generate_pairs(run, recipe,
                           RecordedLLM("scripted", run.path("journal.sqlite"), template=chain.methods.requests.label))
