@@ -40,6 +40,7 @@ from ..models.ask import call_key
 from ..models.catalog import model_spec
 from ..models.choose import keep_open
 from ..models.llm import LLM, CallFailed, ModelCallError
+from ..models.threads import FREE_THREADS
 from ..models.vllm import is_secret
 from ..models.weights import model_source, weights_digest
 from .revise import Methods, alone, make_triples, recipe_methods
@@ -293,6 +294,11 @@ def _another_model(key: str, wanted: str) -> ModelCallError:
                           "set dtype in the recipe, and give all workers the same model")
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000001c
+def _given_threads(started_with: Path = Path("/proc/self/environ")) -> bool:
+    "Whether a number of threads was given to this process; Ray sets one afterwards where none was."
+    return b"OMP_NUM_THREADS=" in (started_with.read_bytes() if started_with.exists() else b"")
+
+
 class ChainActor:
     "Carries blocks of prompts through answers, critiques and revisions."
 
@@ -300,9 +306,8 @@ class ChainActor:
                  opening: Callable[[], LLM],  # opens the model; picklable
                  key: str,  # the key it must have
                  chain: Chain,  # what is asked of it
-                 actors: int,  # how many share this machine's cores at most
                  ):
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // actors))
+        if not _given_threads(): os.environ[FREE_THREADS] = "1"  # several actors on a machine see each other work
         self._llm, self._key, self._chain = _attempt(opening), key, chain
         if not isinstance(self._llm, Exception) and self._llm.key != key: self._llm = _another_model(self._llm.key, key)
 
@@ -574,7 +579,7 @@ def ray_llm(
                 key = actor_key
                 run.record(ray={"key": key, "settings": settings, "inputs": path.name, "size": size, "actors": number})
                 if rows is not None:
-                    work.off(rows, lambda rows: _results(ray, rows, (opening, key, chain, number), number, gpus), marks)
+                    work.off(rows, lambda rows: _results(ray, rows, (opening, key, chain), number, gpus), marks)
     return RecordedLLM(key, run.path("journal.sqlite"), template=chain.methods.requests.label)
 
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000003b

@@ -205,7 +205,7 @@ def test_what_keeps_an_actor_from_working_is_data():
     def broken(): raise InputError("model 'x' is not installed")
     for opening, key, words in [(broken, "a", "not installed"), (lambda: Gone(str, key="a"), "a", "gone away"),
                                 (lambda: ScriptedLLM(str, key="b"), "a", "differ in weights or precision")]:
-        done = ChainActor(opening, key, recipe_chain(recipe), 1)(row)
+        done = ChainActor(opening, key, recipe_chain(recipe))(row)
         assert words in done["error"] and done["ids"] == "[]"
 
 

@@ -141,7 +141,7 @@ def test_a_block_that_does_not_come_back_is_named(finished, monkeypatch):
     "With the ids of its prompts; the others are committed and noted."
     run, chain, path = finished
     run.path("journal.sqlite").unlink()
-    actor = ChainActor(lambda: ScriptedLLM(lambda c: f"{len(c)} turns", batch_size=2), "scripted", chain, 1)
+    actor = ChainActor(lambda: ScriptedLLM(lambda c: f"{len(c)} turns", batch_size=2), "scripted", chain)
     with Journal(run.path("journal.sqlite")) as journal:
         work = cluster._Work(run, journal, path, 8, 2)
         marks, rows = work.left("scripted", chain)
