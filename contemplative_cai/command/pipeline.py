@@ -38,7 +38,7 @@ from ..core.project import read_text, read_value, read_yaml, runs_root
 from ..core.recipe import SECTIONS, Recipe, build_recipe, check_names, default_text, given
 from ..core.recipe import meaning
 from ..core.run import Run, Setup, check_disk, check_run_name, open_run, refuse_busy, surroundings
-from ..core.screen import draw_line, redraws, say
+from ..core.screen import Waits, draw_line, redraws, say, waiting
 from ..core.terminal import Standing, progress_line
 from ..evaluation.arms import read_arm
 from ..evaluation.evaluate import check_evaluation
@@ -415,9 +415,10 @@ class _ProgressLine:
     "What `progress.json` says, on stderr: in place on a terminal, now and then in a log."
 
     def __init__(self, path: Path):
-        self.path, self.live = path, redraws()
+        self.path, self.live, self.waits = path, redraws(), Waits()
         self.text, self.stage, self.waited = "", "", 0.0
         self.before = self._written()
+        self.seen, self.cell = self.before, ""  # the file when it was looked at last, and what is done around it
 
     def _written(self) -> int:
         "When the file was written, in nanoseconds; 0: not yet."
@@ -426,11 +427,22 @@ class _ProgressLine:
     def look(self, seconds: float) -> None:
         "Draw the line if it says something new, so many seconds after the last look."
         self.waited += seconds
-        if self._written() in (0, self.before): return
+        if (written := self._written()) in (0, self.before, self.seen): return self.waits.show()
         try: state = read_record(self.path, Standing)
         except InputError: return  # what is wrong with it, `ccai status` tells
+        self.seen, finished = written, state.done >= state.total
+        if state.doing and not finished: return self.waits.begin(state.doing)
         text = progress_line(state.model_dump())
-        if text != self.text: self._draw(text, state.stage, state.done >= state.total)
+        if text == self.text: return
+        self.waits.end()
+        self._draw(text, state.stage, finished)
+        if finished and self.cell: self.waits.begin(self.cell)
+
+    def enter(self, cell: str) -> None:
+        "Wait for a cell, which may show how far it is."
+        self.look(0)
+        self.cell = cell
+        self.waits.begin(cell)
 
     def _draw(self, text: str, stage: str, finished: bool) -> None:
         if self.live: draw_line(text, finished)
@@ -441,20 +453,44 @@ class _ProgressLine:
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #ec43d6ab
 @contextmanager
-def _watching(run_folder: Path) -> Generator[None]:
-    "Draw the run's progress line while the block runs, looking so often that the end of a short stage is seen."
-    line, stop = _ProgressLine(run_folder / "progress.json"), threading.Event()
+def _watching(run_folder: Path) -> Generator[Callable[[str], None]]:
+    """Draw the run's progress line while the block runs, looking so often that the end of a short stage is seen;
+    yields what to call with the name of what is done next."""
+    line, stop, turn = _ProgressLine(run_folder / "progress.json"), threading.Event(), threading.Lock()
+
+    def look(seconds):
+        with turn: line.look(seconds)
 
     def watch():
-        while not stop.wait(0.1): line.look(0.1)
-        line.look(0)
+        while not stop.wait(0.1): look(0.1)
+
+    def enter(what):
+        with turn: line.enter(what)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    try: yield
+    ended = False
+    try:
+        yield enter
+        ended = True
     finally:
         stop.set()
         thread.join()
+        line.look(0)
+        line.waits.end(told=ended)
+
+
+def _headings(notebook: Path) -> dict[str, str]:
+    "By the source of a code cell: the heading above it, or what such a cell always does."
+    headings, heading = {}, ""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        titles = [line.lstrip("# ") for line in source.splitlines() if line.startswith("#")]
+        if cell["cell_type"] == "code":
+            own = {"begin(": "importing modules", "write_report(": "writing the report"}
+            headings[source] = next((what for call, what in own.items() if call in source), heading)
+        elif titles: heading = titles[-1]
+    return headings
 
 
 def _close_steps(run_folder: Path) -> None:
@@ -570,6 +606,17 @@ def notebook_arguments(step: str,  # one of STEPS
 
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #04c6bc1f
+@contextmanager
+def _light_formats() -> Generator[None]:
+    "Inside, jsonschema does without a grammar of addresses: it takes 1.5 seconds to build, and no notebook needs it."
+    grammar = "rfc3987_syntax"
+    absent = grammar not in sys.modules
+    if absent: sys.modules[grammar] = None  # ty: ignore[invalid-assignment]
+    try: yield
+    finally:
+        if absent: del sys.modules[grammar]
+
+
 def _fell(notebook: Path, cell: int | str, what: str, copy: Path) -> StepFailed:
     "Where a step failed, and what it said."
     return StepFailed(f"{notebook.name}, cell {cell}: {what} (executed copy: {copy})")
@@ -599,19 +646,23 @@ def execute(step: str,  # one of STEPS
             parameters: dict[str, Any],  # keys of the recipe, and what else the notebook names
             ) -> Path:
     "Execute a step's notebook; returns the executed copy. Raises `InputError`, `StepFailed` or `KeyboardInterrupt`."
-    import papermill
-    from nbclient.exceptions import DeadKernelError
     folder, notebook = runs_root() / run_name, notebook_path(step)
+    with waiting("importing papermill"), _light_formats():
+        import papermill
+        from nbclient.exceptions import DeadKernelError
     copy = folder / "notebooks" / f"{STEPS[step]}.ipynb"
     copy.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it calls every parameter of type 'int | None' unknown
     try:
-        with _watching(folder), _somewhere_to_write(), _environment(_absolute_places()):
+        with _watching(folder) as enter, _somewhere_to_write(), _environment(_absolute_places()):
+            enter("starting the kernel")
+            names = _headings(notebook)
             papermill.execute_notebook(_literal(notebook), _literal(copy),
                                        {"run": run_name, **notebook_arguments(step, parameters)},
                                        kernel_name="python3", cwd=str(project_root()), progress_bar=False,
                                        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                                       kernel_manager_class=_patient_manager())
+                                       kernel_manager_class=_patient_manager(),
+                                       on_cell_execute=lambda cell, **_: enter(names.get(cell.source) or step))
     except papermill.PapermillExecutionError as error: raise _as_ours(error, notebook, copy) from None
     except KeyboardInterrupt: hush_broken_tasks(); raise
     except DeadKernelError: raise _fell(notebook, "?", _DEAD_KERNEL, copy) from None

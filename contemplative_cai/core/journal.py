@@ -10,7 +10,9 @@ __all__ = ['NETWORK', 'CHECKED_BELOW', 'SCHEMA', 'file_system', 'Journal', 'salv
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,16 +104,31 @@ def _completion_in(text: Any) -> dict | None:
 
 # %% ../../nbs/01_core/06_journal.ipynb #n0070006
 @contextmanager
+def _unbroken() -> Generator[None]:
+    "Inside, Ctrl-C is noted; it counts when the block is done."
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *how: pressed.append(how))
+    try: yield
+    finally: signal.signal(signal.SIGINT, before)
+    if pressed: before(*pressed[-1])
+
+
+@contextmanager
 def _transaction(db: sqlite3.Connection, path: Path) -> Generator[sqlite3.Connection]:
     "All rows or none; a full disk, a lock or damage becomes an error that says what to do."
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        yield db
-        db.execute("COMMIT")
-    except BaseException as error:
-        if db.in_transaction: db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error): raise _trouble(path, error) from None
-        raise
+    with _unbroken():
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        except BaseException as error:
+            if db.in_transaction: db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error): raise _trouble(path, error) from None
+            raise
 
 
 def _rows_for(db: sqlite3.Connection, path: Path, query: str, values: list[str]) -> Iterator[tuple]:
