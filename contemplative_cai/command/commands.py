@@ -131,7 +131,7 @@ def _run_help(arguments) -> int:
     "`ccai run --help`: the command's help, and after a step what its notebook takes."
     arguments.run_parser.print_help()
     if arguments.step in (*STEPS, "all"):
-        from contemplative_cai.command.pipeline import parameter_help
+        from contemplative_cai.command.parameters import parameter_help
         say("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
     return 0
 
@@ -436,7 +436,8 @@ def _plan(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #0000002e
 def _search(arguments) -> int:
     "`ccai search RECIPE`."
-    from contemplative_cai.command.pipeline import notebook_parameters, settle
+    from contemplative_cai.command.parameters import notebook_parameters
+    from contemplative_cai.command.pipeline import settle
     from contemplative_cai.core.run import hold, open_run
     from contemplative_cai.core.screen import table_width, text_table
     from contemplative_cai.training.search import read_space, search
