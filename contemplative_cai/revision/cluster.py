@@ -296,7 +296,8 @@ def _another_model(key: str, wanted: str) -> ModelCallError:
 # %% ../../nbs/05_revision/05_cluster.ipynb #0000001c
 def _given_threads(started_with: Path = Path("/proc/self/environ")) -> bool:
     "Whether a number of threads was given to this process; Ray sets one afterwards where none was."
-    return b"OMP_NUM_THREADS=" in (started_with.read_bytes() if started_with.exists() else b"")
+    given = started_with.read_bytes().split(b"\0") if started_with.exists() else []
+    return any(entry.startswith((b"OMP_NUM_THREADS=", b"MKL_NUM_THREADS=")) for entry in given)
 
 
 class ChainActor:

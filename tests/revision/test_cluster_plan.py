@@ -162,3 +162,10 @@ def test_a_block_that_failed_is_tried_again(finished, monkeypatch):
         def failing(row): return nothing(row) | {"failed": json.dumps({"k": {"stage": "revise", "reason": "dead"}})}
         work.off(rows, lambda rows: map(failing, rows), marks)
         assert not any(block in marks for block in range(4))
+
+
+@pytest.mark.parametrize("environment, given", [(b"PATH=/bin\0OMP_NUM_THREADS=3\0", True), (b"PATH=/bin\0", False),
+                                                (b"NOT_OMP_NUM_THREADS=3\0", False), (None, False)])
+def test_a_number_of_threads_counts_where_the_process_began_with_it(tmp_path, environment, given):
+    if environment is not None: (tmp_path / "environ").write_bytes(environment)
+    assert cluster._given_threads(tmp_path / "environ") == given
