@@ -212,16 +212,3 @@ def test_what_keeps_an_actor_from_working_is_data():
 def test_no_cluster_at_the_address(runs):
     with pytest.raises(InputError, match="no Ray cluster at '127.0.0.1:1'.*ray start --head"):
         ray_llm(open_run("nowhere"), load_recipe("smoke"), address="127.0.0.1:1")
-
-
-def test_an_actor_follows_the_cores_that_are_free(runs, tmp_path, monkeypatch):
-    "Ray sets OMP_NUM_THREADS where nobody has; that is not taken for somebody's wish."
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"): monkeypatch.delenv(name, raising=False)
-    log, recipe, run = tmp_path / "threads", load_recipe("smoke", {"n_prompts": 2, "batch_size": 2}), open_run("free")
-    def opening():
-        from contemplative_cai.models.threads import threads_fixed
-        llm = scripted(tmp_path / "calls")()
-        with open(log, "a") as file: file.write(json.dumps([os.environ.get("OMP_NUM_THREADS"), threads_fixed()]) + "\n")
-        return llm
-    ray_llm(run, recipe, actors=1, opening=opening)
-    assert calls(log)[-1] == ["1", False], "the last that opened a model is the actor, the first the probe"
