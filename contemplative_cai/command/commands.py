@@ -14,14 +14,14 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .parser import command_parser, parse_columns, parse_source
 from ..core.errors import InputError, StepFailed
 from ..core.foreign import json_text, quote, shown_streams
-from ..core.screen import arriving, coloured, say
+from ..core.screen import arriving, coloured, say, waiting
 from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _run_help(arguments) -> int:
     "`ccai run --help`: the command's help, and after a step what its notebook takes."
     arguments.run_parser.print_help()
     if arguments.step in (*STEPS, "all"):
-        from contemplative_cai.command.pipeline import parameter_help
+        from contemplative_cai.command.parameters import parameter_help
         say("\n" + parameter_help(list(ALL) if arguments.step == "all" else [arguments.step]))
     return 0
 
@@ -189,11 +189,9 @@ def _farewell(plan: "Plan") -> None:
     say(f"notebooks: {folder / 'notebooks'}")
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000016
-def _run(arguments) -> int:
-    "`ccai run`."
-    if arguments.help: return _run_help(arguments)
-    if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
-    from contemplative_cai.command.pipeline import check_request, make_plan, preflight, show_plan
+def _looked_at(arguments) -> "Plan":
+    "What a command line asks for, once it has been looked at whether that can be done."
+    from contemplative_cai.command.pipeline import check_request, make_plan, preflight
     overrides = _overrides(arguments)
     if arguments.on == "ray":
         if arguments.step not in ("generate", "all"):
@@ -202,13 +200,25 @@ def _run(arguments) -> int:
         if overrides.setdefault("on", "ray") != "ray":
             raise InputError(f"--on ray, and -p on={quote(overrides['on'])}; take one of the two away")
     plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
-    if arguments.on not in ("local", "ray"):
-        check_request(plan)
+    if arguments.on in ("local", "ray"): preflight(plan)
+    else: check_request(plan)
+    return plan
+
+
+def _run(arguments) -> int:
+    "`ccai run`."
+    if arguments.help: return _run_help(arguments)
+    if arguments.step is None: raise InputError(f"which step? one of: {', '.join(STEPS)}, all (ccai run --help)")
+    here = arguments.on in ("local", "ray")
+    with waiting("looking at recipe, inputs and machine") if here and not arguments.dry_run else nullcontext():
+        plan = _looked_at(arguments)
+    if not here:
         parameters = {key: value for key, value in plan.parameters.items() if key != "recipe"}
         return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, parameters,
                                        arguments.yes and not arguments.dry_run)
-    preflight(plan)
-    if arguments.dry_run: return show_plan(plan) or 0
+    if arguments.dry_run:
+        from contemplative_cai.command.pipeline import show_plan
+        return show_plan(plan) or 0
     return _execute(plan)
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000001a
@@ -426,7 +436,8 @@ def _plan(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #0000002e
 def _search(arguments) -> int:
     "`ccai search RECIPE`."
-    from contemplative_cai.command.pipeline import notebook_parameters, settle
+    from contemplative_cai.command.parameters import notebook_parameters
+    from contemplative_cai.command.pipeline import settle
     from contemplative_cai.core.run import hold, open_run
     from contemplative_cai.core.screen import table_width, text_table
     from contemplative_cai.training.search import read_space, search

@@ -10,7 +10,9 @@ __all__ = ['NETWORK', 'CHECKED_BELOW', 'SCHEMA', 'file_system', 'Journal', 'salv
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,16 +104,31 @@ def _completion_in(text: Any) -> dict | None:
 
 # %% ../../nbs/01_core/06_journal.ipynb #n0070006
 @contextmanager
+def _unbroken() -> Generator[None]:
+    "Inside, Ctrl-C is noted; it counts when the block is done."
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *how: pressed.append(how))
+    try: yield
+    finally: signal.signal(signal.SIGINT, before)
+    if pressed: before(*pressed[-1])
+
+
+@contextmanager
 def _transaction(db: sqlite3.Connection, path: Path) -> Generator[sqlite3.Connection]:
     "All rows or none; a full disk, a lock or damage becomes an error that says what to do."
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        yield db
-        db.execute("COMMIT")
-    except BaseException as error:
-        if db.in_transaction: db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error): raise _trouble(path, error) from None
-        raise
+    with _unbroken():
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        except BaseException as error:
+            if db.in_transaction: db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error): raise _trouble(path, error) from None
+            raise
 
 
 def _rows_for(db: sqlite3.Connection, path: Path, query: str, values: list[str]) -> Iterator[tuple]:
@@ -227,6 +244,20 @@ class Journal:
         "Record calls that failed; a call that was made before keeps its completion."
         with _transaction(self._db, self.path) as db:
             db.executemany(_FAIL, [(key, stage, reason, now()) for key, reason in reasons.items()])
+
+    def last_row(self) -> tuple[int, str]:
+        "Number and key of the call that was saved last; 0 and nothing where there is none."
+        query = "SELECT rowid, key FROM calls ORDER BY rowid DESC LIMIT 1"
+        try: return self._db.execute(query).fetchone() or (0, "")
+        except sqlite3.Error as error: raise _trouble(self.path, error) from None
+
+    def key_at(self,
+               row: int,  # number of a call
+               ) -> str | None:
+        "The key of the call that has this number; None where no call has."
+        try: entry = self._db.execute("SELECT key FROM calls WHERE rowid = ?", (row,)).fetchone()
+        except sqlite3.Error as error: raise _trouble(self.path, error) from None
+        return entry[0] if entry else None
 
     def totals(self) -> dict[str, dict]:
         "Calls, tokens, seconds and open failures by stage; tokens nobody counted are null."

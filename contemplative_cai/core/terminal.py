@@ -38,6 +38,7 @@ class Standing(FileRecord):
     read: int = 0  # tokens read for those under way
     written: int = 0  # tokens generated for those under way
     elapsed: float = 0.0  # seconds since it was begun or taken up again
+    doing: str = ""  # what must be done before it goes on, such as reading weights
     pid: int | None = None
 
 
@@ -51,7 +52,8 @@ def progress_line(state: dict,  # the fields of a `Standing`
         parts.append(f"{written:,} tokens written of those under way" if written else f"reading {read:,} tokens")
     if state["tokens"] + written and elapsed >= 1:
         parts.append(f"{(state['tokens'] + written) / elapsed:.0f} tokens/s")
-    if done >= total: parts.append(f"done in {clock(elapsed)}" if state["fresh"] else "all done before")
+    if done < total and state.get("doing"): parts.append(state["doing"])
+    elif done >= total: parts.append(f"done in {clock(elapsed)}" if state["fresh"] else "all done before")
     elif state["fresh"]:
         half_done = written * state["fresh"] / state["tokens"] if state["tokens"] else 0.0  # in calls of usual length
         left = max(total - done - half_done, 0.0)
@@ -94,6 +96,20 @@ class Progress:
         self.state |= {"written": max(0, self.state["written"] - tokens), "read": 0,
                        "elapsed": time.monotonic() - self._started}
         self._show(force=self.state["done"] >= self.state["total"])
+
+    def skip(self,
+             count: int,  # how many more were done before
+             ) -> None:
+        "Move the line on, past what needs no work."
+        self.state["done"] += count
+        if count: self._show(force=self.state["done"] >= self.state["total"])
+
+    def busy(self,
+             what: str,  # that must be done first; empty: nothing any more
+             ) -> None:
+        "Say what keeps the stage from going on."
+        self.state |= {"doing": what, "elapsed": time.monotonic() - self._started}
+        self._show(force=True)
 
     def settle(self) -> None:
         "Nothing is under way: what was written for rows that failed is forgotten."

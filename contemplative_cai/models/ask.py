@@ -82,7 +82,7 @@ def ask(llm: LLM,  # who is asked
              for name, conversation in unique.items()}
     known, reasons = journal.get(names, alike), {}
     progress = Progress(run, label or stage, total=len(names), done=len(known)) if shown else None
-    with listening(progress.hear) if progress else nullcontext():
+    with listening(progress.hear, progress.busy) if progress else nullcontext():
         for batch in llm.batches(todo) if len(known) < len(names) else []:
             missing = [i for i in batch if names[i] not in known]
             for completions, failed in _finished(llm, journal, stage, [names[i] for i in missing],
@@ -150,12 +150,14 @@ def weigh(llm: LLM,  # who weighs
     rows = dict(zip(keys, zip(contexts, replies)))
     names, known, reasons, so_far = list(rows), journal.get(list(rows)), {}, []
     progress = Progress(run, label or stage, total=len(names), done=len(known))
-    left = len(known) < len(names)  # only then is the model opened, to say how large its batches are
-    asked = [context for context, _ in rows.values()]
-    for batch in _stretches(asked, max(WEIGHED_TOGETHER, llm.batch_size)) if left else []:
+    asked, size = [context for context, _ in rows.values()], WEIGHED_TOGETHER
+    left = len(known) < len(names)
+    with listening(progress.hear, progress.busy):  # the model is opened where there is something to ask
+        if left: size = max(size, llm.batch_size)
+    for batch in _stretches(asked, size) if left else []:
         missing, started = [names[i] for i in batch if names[i] not in known], time.monotonic()
         if not missing: continue
-        with listening(progress.hear):
+        with listening(progress.hear, progress.busy):
             logprobs = dict(zip(missing, _weighed(llm, *map(list, zip(*(rows[name] for name in missing))), so_far)))
         weighed, failed = ({name: _completion(value) for name, value in logprobs.items() if isinstance(value, Logprob)},
                         {name: value.reason for name, value in logprobs.items() if isinstance(value, CallFailed)})

@@ -23,6 +23,7 @@ from .endpoint import EndpointLLM, check_url, describe_served, read_key, served_
 from .folders import safetensors_digest
 from .llm import LLM, LazyLLM, adapted_key
 from .local import check_adapter, load_llm
+from .told import busy_with
 from .vllm import VllmServer, find_vllm
 from .weights import load_tokenizer, model_key, model_source, named_ends, pick_device
 from .weights import pick_dtype, weights_digest
@@ -114,8 +115,9 @@ def _transformers(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, 
     "The recipe's model in this process."
     spec, options = model_spec(recipe.model), recipe.template_options
     def opening():
-        llm = load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization,
-                       recipe.device_map, recipe.compile, options)
+        with busy_with(f"reading the weights of {spec.name}"):
+            llm = load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization,
+                           recipe.device_map, recipe.compile, options)
         note("template", template_notes(llm.tokenizer))
         return llm
     key = model_key(spec, _precision(recipe), recipe.quantization, options)
@@ -156,7 +158,7 @@ def _vllm(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str], ru
                                   adapters=adapters, hidden=recipe.api_key_env)
         server.template = _changed_template(spec, options, log.with_name("chat_template.jinja"),
                                             partial(note, "template"))
-        stack.enter_context(server)
+        with busy_with(f"starting vllm with {spec.name}"): stack.enter_context(server)
         return EndpointLLM(server.base_url, spec.name, key, {name: (name, digest) for name, digest in digests.items()},
                            recipe.api_key_env, recipe.concurrency, recipe.timeout, note=partial(note, "server"))
     return LazyLLM(key, opening, digests, earlier_keys(run, spec, key, digests))

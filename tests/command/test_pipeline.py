@@ -119,7 +119,7 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
     path.write_text(path.read_text().replace(
-        "generation = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors), drawn)",
+        "generation = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors, drawn.prompts), drawn)",
         "raise RuntimeError('the roof fell in')",
     ))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})

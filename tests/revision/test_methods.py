@@ -755,10 +755,10 @@ def test_every_method_an_actor_runs_is_committed_whole(contemplative, scripted, 
     chain, blocks = recipe_chain(recipe), lambda: read_blocks(freeze(run, recipe_prompts(recipe), 2))
     with Journal(run.path("journal.sqlite")) as journal:
         for row in unfinished(journal, "scripted", chain, blocks()):
-            done = ChainActor(lambda: scripted, "scripted", chain, 1)(row)
+            done = ChainActor(lambda: scripted, "scripted", chain)(row)
             assert not done["error"]
             commit_block(journal, done)
-        assert not unfinished(journal, "scripted", chain, blocks())
+        assert not list(unfinished(journal, "scripted", chain, blocks()))
     calls = len(scripted.calls)
     made = generate_pairs(run, recipe,
                           RecordedLLM("scripted", run.path("journal.sqlite"), template=chain.methods.requests.label))
