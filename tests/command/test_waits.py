@@ -90,10 +90,14 @@ def test_weights_are_named_between_progress_lines(runs, clock, capsys):
     assert "respond: 2 of 2 calls" in capsys.readouterr().err, "the end of a stage is told before what comes next"
 
 
-def test_jsonschema_is_left_as_it_was_found():
-    "Without its slow grammar while papermill is imported, and with it afterwards."
+@pytest.mark.parametrize("loaded", [False, True])
+def test_jsonschema_is_left_as_it_was_found(loaded, monkeypatch):
+    "Without its slow grammar while papermill is imported, and with it afterwards; one that is there already stays."
+    monkeypatch.delitem(sys.modules, "rfc3987_syntax", raising=False)
+    if loaded: import_module("rfc3987_syntax")
     with pipeline._light_formats():
-        with pytest.raises(ImportError): import_module("rfc3987_syntax")
+        if not loaded:
+            with pytest.raises(ImportError): import_module("rfc3987_syntax")
     assert sys.modules.get("rfc3987_syntax", True) is not None
 
 
