@@ -25,7 +25,7 @@ from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighte
 from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
 from ..measure.outcomes import noninferior, risk_difference, role, worst_case
 from ..measure.power import detectable
-from ..measure.stats import MIN_CLUSTERS, Estimate, cluster_means, estimate, estimate_accuracy
+from ..measure.stats import MIN_CLUSTERS, Estimate, cluster_means, estimate
 from ..measure.stats import pair_by_prompt, paired_difference
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000004
@@ -209,14 +209,15 @@ class Comparison(Record):
     better: Literal["higher", "lower", "neither"]
     arm: str  # the second arm
     against: str  # the first arm
-    before: float | None  # mean of the first arm, on the paired prompts
-    after: float | None  # mean of the second
+    before: float | None  # mean of the first arm, of the same clusters as the difference
+    after: float | None  # mean of the second; after - before is the difference
     difference: Estimate  # after - before
     judge: str
     calibrated: bool  # no p is shown where it is not
     role: Literal["primary", "secondary", "exploratory", "second judge"] = "exploratory"
     p: float | None = None  # that may be shown: the primary's own, Holm's in the family
     unscored: int = 0  # prompts left out because an arm has no value
+    unscored_answers: int = 0  # answers of both arms without a value, those of paired prompts too
     # the difference with everything unscored against the second arm, and for it
     worst: tuple[float | None, float | None] | None = None
     equal_length: LengthControlled | None = None  # the difference at equal length
@@ -239,20 +240,27 @@ def level(column: Column,  # one outcome, one judge
     "The arm's mean over clusters; a share's interval stays between 0 and 1."
     scored = {id: math.fsum(some) / len(some)
               for id, samples in column.arm(arm).items() if (some := [v for v in samples if v is not None])}
-    ids, samples = list(scored), [value for values in column.arm(arm).values() for value in values]
-    mean = (estimate_accuracy if column.outcome.share
-             else estimate)(list(scored.values()), [clusters.get(id, id) for id in ids], resamples=resamples, seed=seed)
-    # nobody asked whether a share is one half
-    if column.outcome.share: mean = mean.model_copy(update={"p": None, "dz": None, "g": None, "null": 0.0})
+    samples = [value for values in column.arm(arm).values() for value in values]
+    mean = estimate(list(scored.values()), [clusters.get(id, id) for id in scored], resamples=resamples, seed=seed,
+                    scale=(0.0, 1.0) if column.outcome.share else None)
+    # nobody asked whether a level is 0
+    mean = mean.model_copy(update={"p": None, "dz": None, "g": None, "undefined": "" if mean.low is not None
+                                   else mean.undefined})
     return Level(outcome=column.outcome.label, set=column.outcome.set, arm=arm, judge=column.judge,
                  calibrated=column.calibrated, mean=mean, unscored=samples.count(None), asked=len(samples))
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000017
 def _difference(column: Column, pairing, resamples: int, seed: int) -> Estimate:
-    "Of shares by McNemar and Tango where they are yes or no and independent, of other numbers by cluster means."
+    "Of shares by the score interval and sign flips (Tango and McNemar where they are yes or no), of others by t."
     paired = (list(pairing.before), list(pairing.after), list(pairing.clusters))
     return (risk_difference(*paired, resamples, seed) if column.outcome.share
             else paired_difference(*paired, resamples, seed))
+
+
+def _cluster_mean(values: Sequence[float], clusters: Sequence[str]) -> float | None:
+    "Their mean as the difference counts them: clusters alike; None of no values."
+    means = cluster_means(values, clusters)
+    return math.fsum(means) / len(means) if means else None
 
 
 def _means(samples: Mapping[str, Sequence[float | None]], ids: Sequence[str]) -> list[float | None]:
@@ -265,10 +273,11 @@ def _worst(column: Column, before, after, clusters: Mapping[str, str]) -> tuple[
     """Means of the difference with everything unscored against the second arm, and in its favour;
     None where nothing is unscored, or no scale is known."""
     ids = list(dict.fromkeys([*before, *after]))
-    first, second = _means(before, ids), _means(after, ids)
-    if None not in [*first, *second] or not column.outcome.share: return None
+    first, second = ([list(arm.get(id, ())) for id in ids] for arm in (before, after))
+    complete = all(samples and None not in samples for arm in (first, second) for samples in arm)
+    if complete or not column.outcome.share: return None
     bounds = worst_case(first, second, clusters=[clusters.get(id, id) for id in ids],
-                       higher_is_better=column.outcome.better != "lower", resamples=100)
+                        higher_is_better=column.outcome.better != "lower", resamples=100)
     return bounds.against.mean, bounds.favour.mean
 
 
@@ -297,10 +306,11 @@ def compare_arms(column: Column,  # one outcome, one judge
     before, after = column.arm(against, only), column.arm(arm, only)
     pairing = pair_by_prompt(before, after, clusters)
     difference = _difference(column, pairing, resamples, seed)
-    def mean(values): return math.fsum(values) / len(values) if values else None
     return Comparison(
-        **known, before=mean(pairing.before), after=mean(pairing.after), difference=difference,
+        **known, before=_cluster_mean(pairing.before, pairing.clusters),
+        after=_cluster_mean(pairing.after, pairing.clusters), difference=difference,
         unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters),
+        unscored_answers=sum(list(samples).count(None) for arm in (before, after) for samples in arm.values()),
         detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
         equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None,
         kept=(noninferior(difference, margin, outcome.better == "higher")
@@ -314,10 +324,12 @@ def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float
     samples = column.arm(known["arm"], only)
     scored = {id: value for id, value in zip(samples, _means(samples, list(samples))) if value is not None}
     shares, groups = [value - 0.5 for value in scored.values()], [clusters.get(id, id) for id in scored]
-    difference = estimate(shares, groups, 0.0, resamples, seed)
+    difference = estimate(shares, groups, 0.0, resamples, seed, (-0.5, 0.5))
     return Comparison(**known, before=0.5 if shares else None,
-                      after=0.5 + math.fsum(shares) / len(shares) if shares else None, difference=difference,
-                      unscored=len(samples) - len(scored), detectable=_smallest(shares, groups),
+                      after=0.5 + difference.mean if difference.mean is not None else None, difference=difference,
+                      unscored=len(samples) - len(scored),
+                      unscored_answers=sum(list(values).count(None) for values in samples.values()),
+                      detectable=_smallest(shares, groups),
                       kept=noninferior(difference, margin) if margin else None)
 
 

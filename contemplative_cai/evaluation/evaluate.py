@@ -371,7 +371,7 @@ def evaluate(run: Run,  # a run with an adapter
     with Journal(run.path("journal.sqlite")) as journal:
         answered = answer_all(run, recipe, arms, suites, journal)
         judged = judge_all(run, recipe, suites, answered, journal)
-    metrics = compute_metrics(declared, recipe, suites, answered, judged, preference_accuracy(run, recipe),
+    metrics = compute_metrics(declared, recipe, suites, answered, judged, preference_accuracy(run),
                               unknown_training(arms))
     write_record(run.path("metrics.json"), metrics)
     write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})

@@ -247,10 +247,9 @@ def as_trained(data: Data,  # from `check_training`
 
 # %% ../../nbs/09_report/10_look.ipynb #6288d244
 def unseen_rows(run: Run,  # trained
-                recipe: Recipe,
                 ) -> Grid:
     "Held-out preferences before and after training; scored into `preference.json` first."
-    return grid(preference_table(preference_accuracy(run, recipe)))
+    return grid(preference_table(preference_accuracy(run)))
 
 
 def unseen_figure(run: Run,  # trained, and its held-out pairs scored
