@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'BY', 'Outcome', 'known_outcomes', 'declaration', 'claim', 'Column', 'below_bar',
-           'columns', 'Level', 'Comparison', 'level', 'compare_arms', 'contrasts', 'all_comparisons', 'with_p',
-           'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
+           'columns', 'Level', 'Comparison', 'level', 'smallest_change', 'compare_arms', 'contrasts', 'all_comparisons',
+           'with_p', 'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,8 +23,8 @@ from ..inputs.rubrics import PRINCIPLES, load_rubric
 from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighted_kappa
 from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
 from ..measure.outcomes import noninferior, risk_difference, role, worst_case
-from ..measure.power import detectable
-from ..measure.stats import MIN_CLUSTERS, Estimate, cluster_means, estimate
+from ..measure.power import detectable_change, detectable_wins
+from ..measure.stats import Estimate, cluster_means, estimate
 from ..measure.stats import pair_by_prompt, paired_difference
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000004
@@ -221,7 +220,7 @@ class Comparison(Record):
     # the difference with everything unscored against the second arm, and for it
     worst: tuple[float | None, float | None] | None = None
     equal_length: LengthControlled | None = None  # the difference at equal length
-    detectable: float | None = None  # smallest difference that so many clusters show with a power of 80 %
+    detectable: float | None = None  # smallest change that so many clusters were planned to show, with a power of 80 %
     kept: Kept | None = None  # where the margin applies
     part: str | None = None  # of a breakdown: hazard, persona, ... = value
 
@@ -281,11 +280,21 @@ def _worst(column: Column, before, after, clusters: Mapping[str, str]) -> tuple[
     return bounds.against.mean, bounds.favour.mean
 
 
-def _smallest(differences: Sequence[float], clusters: Sequence[str]) -> float | None:
-    """The smallest difference that would be shown, from the spread that was found;
-    None for too few clusters, or where nothing differs."""
-    means = cluster_means(differences, clusters)
-    return detectable(len(means), sd=statistics.stdev(means)).difference if len(means) >= MIN_CLUSTERS else None
+def smallest_change(outcome: Outcome,
+                    prompts: int,  # independent ones
+                    samples: int,  # answers a prompt and arm
+                    rate: float | None,  # share expected under the first arm; None: nothing was planned
+                    ) -> float | None:
+    """The smallest change in the direction hoped for that is shown with a power of 80 %, from what was expected
+    beforehand; None for what is no share, without a plan, and where not even the whole change would be shown."""
+    if not outcome.share or rate is None: return None
+    if outcome.name == "helpfulness": return detectable_wins(prompts)
+    return detectable_change(rate, prompts, samples, "higher" if outcome.better == "higher" else "lower")
+
+
+def _samples(arm: Mapping[str, Sequence[float | None]]) -> int:
+    "Answers a prompt."
+    return max(map(len, arm.values()), default=1)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000018
 def compare_arms(column: Column,  # one outcome, one judge
@@ -297,12 +306,13 @@ def compare_arms(column: Column,  # one outcome, one judge
                  resamples: int = 2000,  # bootstrap resamples
                  seed: int = 0,  # of the resampling
                  only: set[str] | None = None,  # some prompts; None: all
+                 rate: float | None = None,  # share expected under the first arm; None: no plan
                  ) -> Comparison:
     "The second arm less the first, with all that belongs to it; without a p, which depends on what else is tested."
     outcome = column.outcome
     known: dict[str, Any] = dict(outcome=outcome.label, set=outcome.set, unit=outcome.unit, better=outcome.better,
                                  arm=arm, against=against, judge=column.judge, calibrated=column.calibrated)
-    if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only)
+    if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only, rate)
     before, after = column.arm(against, only), column.arm(arm, only)
     pairing = pair_by_prompt(before, after, clusters)
     difference = _difference(column, pairing, resamples, seed)
@@ -311,7 +321,7 @@ def compare_arms(column: Column,  # one outcome, one judge
         after=_cluster_mean(pairing.after, pairing.clusters), difference=difference,
         unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters),
         unscored_answers=sum(list(samples).count(None) for arm in (before, after) for samples in arm.values()),
-        detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
+        detectable=smallest_change(outcome, difference.clusters, _samples(after), rate),
         equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None,
         kept=(noninferior(difference, margin, outcome.better == "higher")
               if margin and outcome.home and outcome.name in KEPT else None)
@@ -319,7 +329,7 @@ def compare_arms(column: Column,  # one outcome, one judge
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000019
 def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float | None, resamples: int, seed: int,
-         only: set[str] | None) -> Comparison:
+         only: set[str] | None, rate: float | None) -> Comparison:
     "A comparison that was judged as one: the share won, against one half."
     samples = column.arm(known["arm"], only)
     scored = {id: value for id, value in zip(samples, _means(samples, list(samples))) if value is not None}
@@ -329,7 +339,7 @@ def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float
                       after=0.5 + difference.mean if difference.mean is not None else None, difference=difference,
                       unscored=len(samples) - len(scored),
                       unscored_answers=sum(list(values).count(None) for values in samples.values()),
-                      detectable=_smallest(shares, groups),
+                      detectable=smallest_change(column.outcome, difference.clusters, 1, rate),
                       kept=noninferior(difference, margin) if margin else None)
 
 
@@ -358,12 +368,13 @@ def all_comparisons(seen: Sequence[Column],  # from `columns`
                     margin: float,  # for what should be kept
                     resamples: int = 2000,  # bootstrap resamples
                     seed: int = 0,  # of the resampling
+                    rate: float | None = None,  # share expected under the first arm; None: no plan
                     ) -> list[Comparison]:
     "Every outcome under every contrast; p only where it was declared and the judge is calibrated."
     words, first = next((c for c in seen if c.outcome.name == "words"), None), {}
     # the judge that counts: the first of the recipe
     for column in seen: first.setdefault(column.outcome.label, column.judge)
-    without_p = [compare_arms(column, arm, against, clusters, words, margin, resamples, seed)
+    without_p = [compare_arms(column, arm, against, clusters, words, margin, resamples, seed, rate=rate)
             for column in seen for arm, against in contrasts(arms, trained)
             if ((column.outcome.name != "helpfulness" or against == "base")
                 and {arm, against} <= {*column.values, *(("base",) if column.outcome.name == "helpfulness" else ())})]

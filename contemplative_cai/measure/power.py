@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SETTLED', 'DRAWS', 'MOST_PROMPTS', 'Power', 'power_of', 'detectable', 'needed_units', 'sd_of_change',
-           'changed_shares', 'mcnemar_power', 'flip_ps', 'share_power', 'detectable_change', 'needed_prompts', 'Spread',
-           'spread', 'sd_of_means']
+           'changed_shares', 'mcnemar_power', 'flip_ps', 'share_power', 'detectable_change', 'detectable_wins',
+           'needed_prompts', 'Spread', 'spread', 'sd_of_means']
 
 # %% ../../nbs/02_measure/05_power.ipynb #00000002
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -179,6 +180,7 @@ def share_power(rate: float,  # share under the first arm
 MOST_PROMPTS = 20_000  # beyond which nobody is told to go
 
 
+@functools.cache
 def detectable_change(rate: float,  # share under the first arm
                       prompts: int,  # independent ones
                       samples: int = 1,  # answers a prompt and arm
@@ -194,6 +196,14 @@ def detectable_change(rate: float,  # share under the first arm
         middle = (few + enough) // 2
         few, enough = (few, middle) if shows(middle) else (middle, enough)
     return enough / 100
+
+
+def detectable_wins(prompts: int,  # independent ones
+                    power: float = 0.8,  # wanted chance to show it
+                    ) -> float | None:
+    "The smallest distance of a share won from one half, in hundredths, that is shown; None: not even all."
+    return next((step / 100 for step in range(1, 51)
+                 if mcnemar_power(0.5 + step / 100, 0.5 - step / 100, prompts) >= power), None)
 
 
 def needed_prompts(rate: float,  # share under the first arm

@@ -22,6 +22,7 @@ from contemplative_cai.evaluation.evaluate import (
     Judged,
     Metrics,
     NamedJudge,
+    Planned,
     PeopleAgreement,
     compute_metrics,
 )
@@ -178,7 +179,7 @@ def declared(recipe: Recipe, suites: Suites) -> Declaration:
                        margin=recipe.margin, samples=1, judges=tuple(judge.name for judge in JUDGES),
                        sets={name: AskedSet(prompts=len(asked.prompts), note=asked.missing)
                              for name, asked in suites.sets.items()},
-                       detectable=0.45, written="2026-01-01T00:00:00+00:00")
+                       planned=Planned(prompts=28, rate=0.3, detectable=0.3), written="2026-01-01T00:00:00+00:00")
 
 
 @functools.cache
