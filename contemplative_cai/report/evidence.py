@@ -149,10 +149,12 @@ def p_text(row: Comparison,
 
 def change_text(row: Comparison,
                 ) -> str:
-    "Means of both arms."
-    if row.before is None: return "nothing scored"
+    "Means of both arms; of runs whose means were over prompts where the difference was over clusters, that is said."
+    if row.before is None or row.after is None: return "nothing scored"
     before, after = (number(value, digits_of(row.outcome)) for value in (row.before, row.after))
-    return f"{before}{NARROW}→{NARROW}{after}"
+    mean = row.difference.mean
+    apart = mean is not None and abs(row.after - row.before - mean) > 1e-6
+    return f"{before}{NARROW}→{NARROW}{after}" + (" (over prompts, the difference over clusters)" if apart else "")
 
 
 def on_text(row: Comparison,

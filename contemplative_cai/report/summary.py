@@ -207,8 +207,11 @@ def _unseen(facts: Facts) -> MainFigure:
     "What carries over to pairs that were never trained on."
     unseen = facts.metrics.preference if facts.metrics else facts.preference
     if unseen is None: return MainFigure("Held-out preference", "not yet", "unseen pairs have not been scored", "")
-    basis = (f"share of {unseen.reward.n} unseen pairs from {unseen.reward.clusters} prompts in which the revision "
-             f"gained more than the answer; 0.50 before training; a bag of words reaches {shown(unseen.bag_of_words)}")
+    # before shares had a method they were means over prompts
+    share = (f"share of {unseen.reward.n} unseen pairs from {unseen.reward.clusters} prompts" if unseen.reward.method
+             else f"mean over {unseen.reward.clusters} prompts of the share of their {unseen.reward.n} unseen pairs")
+    basis = (f"{share} in which the revision gained more than the answer; 0.50 before training; "
+             f"a bag of words reaches {shown(unseen.bag_of_words)}")
     return MainFigure("Held-out preference", shown(unseen.reward), basis,
                       "metrics.json: preference" if facts.metrics else f"{facts.stage}/preference.json")
 

@@ -1,4 +1,6 @@
 """Every sentence with a verdict is chosen by its interval, and each branch is said of the numbers that call for it."""
+from types import SimpleNamespace
+
 import pytest
 
 from contemplative_cai.evaluation.claims import Column, Comparison, Outcome, compare_arms, level
@@ -128,6 +130,17 @@ def test_both_sides_and_their_difference_are_means_of_the_same_clusters():
     assert change_text(row) == "1.00\u00a0→\u00a00.83" and interval_words(row.difference, 2, True).startswith("−0.17")
     column = Column(outcome(), "a judge", True, {"dpo": tuned})
     assert level(column, "dpo", names).mean.mean == pytest.approx(row.after)
+
+
+def test_numbers_that_an_earlier_version_wrote_are_called_what_they_are():
+    row = changed(-0.27, -0.07, 0.01, before=1.0, after=0.5)
+    assert change_text(row).endswith("0.50 (over prompts, the difference over clusters)")
+    def basis(reward):
+        facts = SimpleNamespace(metrics=None, preference=preference(accuracy(10, 20), reward=reward), stage="dpo")
+        return summary._unseen(facts).basis
+    assert basis(accuracy(9, 11)).startswith("share of 11 unseen pairs from 11 prompts in which")
+    old = accuracy(9, 11).model_copy(update={"method": ""})
+    assert basis(old).startswith("mean over 11 prompts of the share of their 11 unseen pairs in which")
 
 
 def test_partly_unscored_prompts_count_in_the_worst_case():
