@@ -1396,6 +1396,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                     'contemplative_cai/evaluation/claims.py'),
                                                      'contemplative_cai.evaluation.claims.Outcome': ( '08_evaluation/claims.html#outcome',
                                                                                                       'contemplative_cai/evaluation/claims.py'),
+                                                     'contemplative_cai.evaluation.claims.Outcome.counted': ( '08_evaluation/claims.html#outcome.counted',
+                                                                                                              'contemplative_cai/evaluation/claims.py'),
                                                      'contemplative_cai.evaluation.claims.Outcome.label': ( '08_evaluation/claims.html#outcome.label',
                                                                                                             'contemplative_cai/evaluation/claims.py'),
                                                      'contemplative_cai.evaluation.claims.Weighing': ( '08_evaluation/claims.html#weighing',

@@ -282,7 +282,7 @@ def power_lines(recipe: Recipe,
     first = (f"primary outcome: {outcome.label} against {recipe.primary_against}, on {prompts} "
              f"{GAMES if outcome.set == GAMES else f'{outcome.set} prompts'}, {recipe.eval_samples} "
              f"answer{'s' if recipe.eval_samples > 1 else ''} each")
-    if not outcome.share: return [first, "  no share: what can be shown depends on its spread; see a pilot"]
+    if not outcome.counted: return [first, "  no share: what can be shown depends on its spread; see a pilot"]
     smallest = smallest_change(outcome, prompts, recipe.eval_samples, recipe.expected_rate)
     way = {"higher": "rise", "lower": "fall"}.get(outcome.better, "change")
     shows = f"a {way} of {smallest:.2f} or more" if smallest else "nothing: not even the whole change"

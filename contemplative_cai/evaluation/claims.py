@@ -44,6 +44,11 @@ class Outcome(Record):
     judged: bool = True  # an opinion that has to be calibrated; False: a count
 
     @property
+    def counted(self) -> bool:
+        "Whether it is a share of yes and no, which may be rare; a composite is a score that lies between 0 and 1."
+        return self.share and self.name != "composite"
+
+    @property
     def label(self) -> str:
         "Its name in tables and claims."
         return self.name if self.home else f"{self.name} on {self.set} prompts"
@@ -241,7 +246,9 @@ def level(column: Column,  # one outcome, one judge
               for id, samples in column.arm(arm).items() if (some := [v for v in samples if v is not None])}
     samples = [value for values in column.arm(arm).values() for value in values]
     mean = estimate(list(scored.values()), [clusters.get(id, id) for id in scored], resamples=resamples, seed=seed,
-                    scale=(0.0, 1.0) if column.outcome.share else None)
+                    scale=(0.0, 1.0) if column.outcome.counted else None)
+    if column.outcome.share and mean.low is not None and mean.high is not None:
+        mean = mean.model_copy(update={"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
     # nobody asked whether a level is 0
     mean = mean.model_copy(update={"p": None, "dz": None, "g": None, "undefined": "" if mean.low is not None
                                    else mean.undefined})
@@ -252,7 +259,7 @@ def level(column: Column,  # one outcome, one judge
 def _difference(column: Column, pairing, resamples: int, seed: int) -> Estimate:
     "Of shares by the score interval and sign flips (Tango and McNemar where they are yes or no), of others by t."
     paired = (list(pairing.before), list(pairing.after), list(pairing.clusters))
-    return (risk_difference(*paired, resamples, seed) if column.outcome.share
+    return (risk_difference(*paired, resamples, seed) if column.outcome.counted
             else paired_difference(*paired, resamples, seed))
 
 
@@ -287,7 +294,7 @@ def smallest_change(outcome: Outcome,
                     ) -> float | None:
     """The smallest change in the direction hoped for that is shown with a power of 80 %, from what was expected
     beforehand; None for what is no share, without a plan, and where not even the whole change would be shown."""
-    if not outcome.share or rate is None: return None
+    if not outcome.counted or rate is None: return None
     if outcome.name == "helpfulness": return detectable_wins(prompts)
     return detectable_change(rate, prompts, samples, "higher" if outcome.better == "higher" else "lower")
 

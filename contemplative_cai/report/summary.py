@@ -284,9 +284,10 @@ def _against_prompting(metrics: Metrics) -> list[str]:
     row = compared(metrics, metrics.trained, "prompted").get(metrics.declared.primary.partition(": ")[0])
     if row is None or not row.calibrated or row.difference.mean is None:
         return [f"{unclaimed}the primary outcome could not be compared with the arm 'prompted'."]
-    return ([f"{unclaimed}{metrics.trained} less prompted is {interval_words(row.difference, 2, True)} "
-             "on the primary outcome."]
-            if _holds_zero(row.difference) else [])
+    side, hoped = side_of(row.difference, 0.0), {"higher": "above", "lower": "below"}.get(row.better)
+    if side == hoped or (hoped is None and side != "open"): return []
+    return [f"{unclaimed}{metrics.trained} less prompted is {interval_words(row.difference, 2, True)} "
+            f"on the primary outcome{', the wrong way' if side != 'open' else ''}."]
 
 # %% ../../nbs/09_report/04_summary.ipynb #15c03c00
 def _weights_of(adapter: str) -> str:

@@ -79,6 +79,19 @@ def test_no_change_is_said_where_the_interval_or_p_leaves_it_open():
     assert "leaves out no difference, but p is 0.070" in summary._small_effect(changed(-0.53, -0.01, 0.07))[0]
 
 
+@pytest.mark.parametrize("low, high, better, words", [
+    (-0.3, -0.1, "lower", None), (0.1, 0.3, "lower", "[+0.10,\u00a0+0.30] on the primary outcome, the wrong way."),
+    (0.1, 0.3, "higher", None), (-0.1, 0.3, "higher", "+0.30] on the primary outcome."), (0.1, 0.3, "neither", None),
+])
+def test_more_than_prompting_is_claimed_only_the_right_way(monkeypatch, low, high, better, words):
+    row = changed(low, high, 0.001 if low * high > 0 else 0.4, better=better)
+    monkeypatch.setattr(summary, "compared", lambda *_: {"violation": row})
+    metrics = SimpleNamespace(arms=("base", "prompted", "dpo"), trained="dpo",
+                              declared=SimpleNamespace(primary="violation: dpo - base"))
+    said = summary._against_prompting(metrics)
+    assert (words is None and said == []) or said[0].endswith(words)
+
+
 @pytest.mark.parametrize("inside, low, high, words", [
     (True, -0.1, 0.2, "at equal length it is"), (False, 0.1, 0.3, "equal length never occurred"),
     (True, 0.1, 0.3, None),
@@ -158,3 +171,13 @@ def test_what_could_be_shown_rests_on_the_plan_and_not_on_what_was_seen():
     assert quiet.detectable == loud.detectable and 0.1 < quiet.detectable < 0.3
     few = compared({id: [0.0] for id in prompts[:5]}, {id: [1.0] for id in prompts[:5]})
     assert few.detectable is None and few.difference.p == 0.0625  # five units can show nothing
+
+
+def test_a_composite_is_a_score_and_has_the_t_interval():
+    prompts = [f"p{i}" for i in range(13)]
+    before = {id: [0.5 + 0.01 * i] for i, id in enumerate(prompts)}
+    after = {id: [0.7 + 0.012 * i] for i, id in enumerate(prompts)}
+    row = compared(before, after, name="composite", better="higher")
+    assert row.difference.method.startswith("t interval") and row.difference.low > 0.2 and row.detectable is None
+    assert compared(before, after).difference.method.startswith("cluster means: score interval")
+    assert level(Column(outcome(name="composite"), "a judge", True, {"dpo": after}), "dpo", {}).mean.high <= 1
