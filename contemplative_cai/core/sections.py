@@ -806,9 +806,9 @@ class EvaluationKeys(Section):
     n_refusal: int = _key(24, "prompts of XSTest, and as many benign twins, to draw for over-refusal; 0: none", ge=0)
     n_helpful: int = _key(24,
         "benign prompts on which answers are compared with base's by a judge, in both orders; 0: none", ge=0)
-    n_robustness: int = _key(4,
+    n_robustness: int = _key(5,
         "prompts that are also asked in every jailbreak wrapper under every system prompt; 0: none", ge=0)
-    n_games: int = _key(3, "prisoner's dilemmas of 10 rounds against each of six opponents; 0: none", ge=0)
+    n_games: int = _key(5, "prisoner's dilemmas of 10 rounds against each of six opponents; 0: none", ge=0)
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000039
 @check
@@ -871,6 +871,9 @@ class StatisticsKeys(Section):
     margin: float = _key(0.05,
         "largest loss, as a share, that would not matter: over-refusal and helpfulness are called kept within it",
         gt=0, lt=1)
+    expected_rate: Share = _key(0.3,
+        "share of the primary outcome under its opponent that planning assumes; `ccai plan` says what can be shown",
+        exclude_if=lambda rate: rate == 0.3)
 
 # %% ../../nbs/01_core/08_sections.ipynb #0000003e
 @check

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'BY', 'Outcome', 'known_outcomes', 'declaration', 'claim', 'Column', 'below_bar',
-           'columns', 'Level', 'Comparison', 'level', 'compare_arms', 'contrasts', 'all_comparisons', 'with_p',
-           'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
+           'columns', 'Level', 'Comparison', 'level', 'smallest_change', 'compare_arms', 'contrasts', 'all_comparisons',
+           'with_p', 'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,8 +23,8 @@ from ..inputs.rubrics import PRINCIPLES, load_rubric
 from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighted_kappa
 from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
 from ..measure.outcomes import noninferior, risk_difference, role, worst_case
-from ..measure.power import detectable
-from ..measure.stats import MIN_CLUSTERS, Estimate, cluster_means, estimate, estimate_accuracy
+from ..measure.power import detectable_change, detectable_wins
+from ..measure.stats import Estimate, cluster_means, estimate
 from ..measure.stats import pair_by_prompt, paired_difference
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000004
@@ -43,6 +42,11 @@ class Outcome(Record):
     home: bool = True  # whether the plain name means this one
     share: bool = True  # a value from 0 to 1
     judged: bool = True  # an opinion that has to be calibrated; False: a count
+
+    @property
+    def counted(self) -> bool:
+        "Whether it is a share of yes and no, which may be rare; a composite is a score that lies between 0 and 1."
+        return self.share and self.name != "composite"
 
     @property
     def label(self) -> str:
@@ -209,18 +213,19 @@ class Comparison(Record):
     better: Literal["higher", "lower", "neither"]
     arm: str  # the second arm
     against: str  # the first arm
-    before: float | None  # mean of the first arm, on the paired prompts
-    after: float | None  # mean of the second
+    before: float | None  # mean of the first arm, of the same clusters as the difference
+    after: float | None  # mean of the second; after - before is the difference
     difference: Estimate  # after - before
     judge: str
     calibrated: bool  # no p is shown where it is not
     role: Literal["primary", "secondary", "exploratory", "second judge"] = "exploratory"
     p: float | None = None  # that may be shown: the primary's own, Holm's in the family
     unscored: int = 0  # prompts left out because an arm has no value
+    unscored_answers: int = 0  # answers of both arms without a value, those of paired prompts too
     # the difference with everything unscored against the second arm, and for it
     worst: tuple[float | None, float | None] | None = None
     equal_length: LengthControlled | None = None  # the difference at equal length
-    detectable: float | None = None  # smallest difference that so many clusters show with a power of 80 %
+    detectable: float | None = None  # smallest change that so many clusters were planned to show, with a power of 80 %
     kept: Kept | None = None  # where the margin applies
     part: str | None = None  # of a breakdown: hazard, persona, ... = value
 
@@ -239,20 +244,29 @@ def level(column: Column,  # one outcome, one judge
     "The arm's mean over clusters; a share's interval stays between 0 and 1."
     scored = {id: math.fsum(some) / len(some)
               for id, samples in column.arm(arm).items() if (some := [v for v in samples if v is not None])}
-    ids, samples = list(scored), [value for values in column.arm(arm).values() for value in values]
-    mean = (estimate_accuracy if column.outcome.share
-             else estimate)(list(scored.values()), [clusters.get(id, id) for id in ids], resamples=resamples, seed=seed)
-    # nobody asked whether a share is one half
-    if column.outcome.share: mean = mean.model_copy(update={"p": None, "dz": None, "g": None, "null": 0.0})
+    samples = [value for values in column.arm(arm).values() for value in values]
+    mean = estimate(list(scored.values()), [clusters.get(id, id) for id in scored], resamples=resamples, seed=seed,
+                    scale=(0.0, 1.0) if column.outcome.counted else None)
+    if column.outcome.share and mean.low is not None and mean.high is not None:
+        mean = mean.model_copy(update={"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
+    # nobody asked whether a level is 0
+    mean = mean.model_copy(update={"p": None, "dz": None, "g": None, "undefined": "" if mean.low is not None
+                                   else mean.undefined})
     return Level(outcome=column.outcome.label, set=column.outcome.set, arm=arm, judge=column.judge,
                  calibrated=column.calibrated, mean=mean, unscored=samples.count(None), asked=len(samples))
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000017
 def _difference(column: Column, pairing, resamples: int, seed: int) -> Estimate:
-    "Of shares by McNemar and Tango where they are yes or no and independent, of other numbers by cluster means."
+    "Of shares by the score interval and sign flips (Tango and McNemar where they are yes or no), of others by t."
     paired = (list(pairing.before), list(pairing.after), list(pairing.clusters))
-    return (risk_difference(*paired, resamples, seed) if column.outcome.share
+    return (risk_difference(*paired, resamples, seed) if column.outcome.counted
             else paired_difference(*paired, resamples, seed))
+
+
+def _cluster_mean(values: Sequence[float], clusters: Sequence[str]) -> float | None:
+    "Their mean as the difference counts them: clusters alike; None of no values."
+    means = cluster_means(values, clusters)
+    return math.fsum(means) / len(means) if means else None
 
 
 def _means(samples: Mapping[str, Sequence[float | None]], ids: Sequence[str]) -> list[float | None]:
@@ -265,18 +279,29 @@ def _worst(column: Column, before, after, clusters: Mapping[str, str]) -> tuple[
     """Means of the difference with everything unscored against the second arm, and in its favour;
     None where nothing is unscored, or no scale is known."""
     ids = list(dict.fromkeys([*before, *after]))
-    first, second = _means(before, ids), _means(after, ids)
-    if None not in [*first, *second] or not column.outcome.share: return None
+    first, second = ([list(arm.get(id, ())) for id in ids] for arm in (before, after))
+    complete = all(samples and None not in samples for arm in (first, second) for samples in arm)
+    if complete or not column.outcome.share: return None
     bounds = worst_case(first, second, clusters=[clusters.get(id, id) for id in ids],
-                       higher_is_better=column.outcome.better != "lower", resamples=100)
+                        higher_is_better=column.outcome.better != "lower", resamples=100)
     return bounds.against.mean, bounds.favour.mean
 
 
-def _smallest(differences: Sequence[float], clusters: Sequence[str]) -> float | None:
-    """The smallest difference that would be shown, from the spread that was found;
-    None for too few clusters, or where nothing differs."""
-    means = cluster_means(differences, clusters)
-    return detectable(len(means), sd=statistics.stdev(means)).difference if len(means) >= MIN_CLUSTERS else None
+def smallest_change(outcome: Outcome,
+                    prompts: int,  # independent ones
+                    samples: int,  # answers a prompt and arm
+                    rate: float | None,  # share expected under the first arm; None: nothing was planned
+                    ) -> float | None:
+    """The smallest change in the direction hoped for that is shown with a power of 80 %, from what was expected
+    beforehand; None for what is no share, without a plan, and where not even the whole change would be shown."""
+    if not outcome.counted or rate is None: return None
+    if outcome.name == "helpfulness": return detectable_wins(prompts)
+    return detectable_change(rate, prompts, samples, "higher" if outcome.better == "higher" else "lower")
+
+
+def _samples(arm: Mapping[str, Sequence[float | None]]) -> int:
+    "Answers a prompt."
+    return max(map(len, arm.values()), default=1)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000018
 def compare_arms(column: Column,  # one outcome, one judge
@@ -288,20 +313,22 @@ def compare_arms(column: Column,  # one outcome, one judge
                  resamples: int = 2000,  # bootstrap resamples
                  seed: int = 0,  # of the resampling
                  only: set[str] | None = None,  # some prompts; None: all
+                 rate: float | None = None,  # share expected under the first arm; None: no plan
                  ) -> Comparison:
     "The second arm less the first, with all that belongs to it; without a p, which depends on what else is tested."
     outcome = column.outcome
     known: dict[str, Any] = dict(outcome=outcome.label, set=outcome.set, unit=outcome.unit, better=outcome.better,
                                  arm=arm, against=against, judge=column.judge, calibrated=column.calibrated)
-    if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only)
+    if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only, rate)
     before, after = column.arm(against, only), column.arm(arm, only)
     pairing = pair_by_prompt(before, after, clusters)
     difference = _difference(column, pairing, resamples, seed)
-    def mean(values): return math.fsum(values) / len(values) if values else None
     return Comparison(
-        **known, before=mean(pairing.before), after=mean(pairing.after), difference=difference,
+        **known, before=_cluster_mean(pairing.before, pairing.clusters),
+        after=_cluster_mean(pairing.after, pairing.clusters), difference=difference,
         unscored=len(pairing.unpaired), worst=_worst(column, before, after, clusters),
-        detectable=_smallest([b - a for a, b in zip(pairing.before, pairing.after)], pairing.clusters),
+        unscored_answers=sum(list(samples).count(None) for arm in (before, after) for samples in arm.values()),
+        detectable=smallest_change(outcome, difference.clusters, _samples(after), rate),
         equal_length=_at_equal_length(pairing, lengths, arm, against) if outcome.judged and lengths else None,
         kept=(noninferior(difference, margin, outcome.better == "higher")
               if margin and outcome.home and outcome.name in KEPT else None)
@@ -309,15 +336,17 @@ def compare_arms(column: Column,  # one outcome, one judge
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000019
 def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float | None, resamples: int, seed: int,
-         only: set[str] | None) -> Comparison:
+         only: set[str] | None, rate: float | None) -> Comparison:
     "A comparison that was judged as one: the share won, against one half."
     samples = column.arm(known["arm"], only)
     scored = {id: value for id, value in zip(samples, _means(samples, list(samples))) if value is not None}
     shares, groups = [value - 0.5 for value in scored.values()], [clusters.get(id, id) for id in scored]
-    difference = estimate(shares, groups, 0.0, resamples, seed)
+    difference = estimate(shares, groups, 0.0, resamples, seed, (-0.5, 0.5))
     return Comparison(**known, before=0.5 if shares else None,
-                      after=0.5 + math.fsum(shares) / len(shares) if shares else None, difference=difference,
-                      unscored=len(samples) - len(scored), detectable=_smallest(shares, groups),
+                      after=0.5 + difference.mean if difference.mean is not None else None, difference=difference,
+                      unscored=len(samples) - len(scored),
+                      unscored_answers=sum(list(values).count(None) for values in samples.values()),
+                      detectable=smallest_change(column.outcome, difference.clusters, 1, rate),
                       kept=noninferior(difference, margin) if margin else None)
 
 
@@ -346,12 +375,13 @@ def all_comparisons(seen: Sequence[Column],  # from `columns`
                     margin: float,  # for what should be kept
                     resamples: int = 2000,  # bootstrap resamples
                     seed: int = 0,  # of the resampling
+                    rate: float | None = None,  # share expected under the first arm; None: no plan
                     ) -> list[Comparison]:
     "Every outcome under every contrast; p only where it was declared and the judge is calibrated."
     words, first = next((c for c in seen if c.outcome.name == "words"), None), {}
     # the judge that counts: the first of the recipe
     for column in seen: first.setdefault(column.outcome.label, column.judge)
-    without_p = [compare_arms(column, arm, against, clusters, words, margin, resamples, seed)
+    without_p = [compare_arms(column, arm, against, clusters, words, margin, resamples, seed, rate=rate)
             for column in seen for arm, against in contrasts(arms, trained)
             if ((column.outcome.name != "helpfulness" or against == "base")
                 and {arm, against} <= {*column.values, *(("base",) if column.outcome.name == "helpfulness" else ())})]

@@ -235,7 +235,8 @@ def cooperation_table(games: Sequence[Game],  # of any arms
     groups: dict[tuple[str, str], list[dict]] = {}
     for game in games: groups.setdefault((game.arm, game.opponent), []).append(_values(score_game(game)))
     def mean(rows, name):
-        return estimate([row[name] for row in rows if row[name] is not None], None, 0.0, resamples, seed)
+        ends = {"own": (0.0, 5.0), "joint": (2.0, 6.0)}.get(name, (0.0, 1.0))  # of PAYOFF; the others are shares
+        return estimate([row[name] for row in rows if row[name] is not None], None, 0.0, resamples, seed, ends)
     return [Played(arm=arm, opponent=opponent, games=len(rows), unscored=sum(row["own"] is None for row in rows),
                    unreadable=sum(row["unreadable"] for row in rows) / len(rows),
                    **{name: mean(rows, name) for name in ("cooperates", "own", "joint", "exploited", "exploiting")})

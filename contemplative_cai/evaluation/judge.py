@@ -193,7 +193,14 @@ def _what(claims: Sequence[Asked | Paired]) -> str:
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #b23cc716
 LEAST_MASS = 0.01  # probability that the two replies must have together, the end of the turn included
-WEIGHED = {"yes": "Reply with yes or no.", "B": "Reply with A or B."}  # by the last option
+# by the words that are weighed; a tie of two answers is what their orders say, not a reply
+WEIGHED = {("no", "yes"): "Reply with yes or no.", ("no", "partly", "yes"): "Reply with no, partly or yes.",
+           ("A", "B"): "Reply with A or B."}
+
+
+def _weighed(way: Way) -> tuple[tuple[str, float], ...]:
+    "The replies that are weighed, with the support each stands for: every level, or either answer."
+    return tuple(option for option in way.options if option[0] != "tie")
 
 
 def _failed(*calls) -> str:
@@ -215,26 +222,31 @@ class LogitJudge:
     def opinions(self, claims, run=None):
         "Each claim weighed in both ways; raises `ModelCallError` when the model gives no log-probabilities."
         asked = [way for claim in claims for way in ways(claim)]
-        contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[way.options[-1][0]]}"),)
-                    for way in asked for _ in range(2)]
-        replies = [word[0].upper() + word[1:] for way in asked for word, _ in (way.options[0], way.options[-1])]
-        logprobs = weigh(self._llm, self._journal, "judge weigh", contexts, replies, run, _what(claims))
-        return [self._opinion(asked[2 * i:2 * i + 2], logprobs[4 * i:4 * i + 4]) for i in range(len(claims))]
+        options = [_weighed(way) for way in asked]
+        contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[tuple(word for word, _ in replies)]}"),)
+                    for way, replies in zip(asked, options) for _ in replies]
+        words = [word[0].upper() + word[1:] for replies in options for word, _ in replies]
+        logprobs = iter(weigh(self._llm, self._journal, "judge weigh", contexts, words, run, _what(claims)))
+        read = [[next(logprobs) for _ in replies] for replies in options]
+        return [self._opinion(options[i:i + 2], read[i:i + 2]) for i in range(0, len(asked), 2)]
 
-    def _opinion(self, both: list[Way], logprobs: list) -> Opinion:
-        "From the log-probabilities of two replies in two ways."
-        if reason := _failed(*logprobs): return Opinion(reason=reason)
-        pairs = [tuple(one.total for one in logprobs[:2]), tuple(one.total for one in logprobs[2:])]
-        mass = min(math.exp(low) + math.exp(high) for low, high in pairs)
+    def _opinion(self, both: list[tuple[tuple[str, float], ...]], logprobs: list[list]) -> Opinion:
+        "From the log-probabilities of the replies in two ways."
+        if reason := _failed(*logprobs[0], *logprobs[1]): return Opinion(reason=reason)
+        totals = [[one.total for one in way] for way in logprobs]
+        mass = min(sum(map(math.exp, way)) for way in totals)
         if not mass >= self._least_mass:
             return Opinion(mass=mass,
                            reason=(f"the replies have {mass:.2g} of the probability together, "
                                    f"at least {self._least_mass:g} is needed"))
-        # probability of the last option, of the two
-        last = [1 / (1 + math.exp(min(low - high, 700.0))) for low, high in pairs]
-        direct, turned = (way.options[0][1] + p * (way.options[-1][1] - way.options[0][1])
-                          for p, way in zip(last, both))
+        direct, turned = (_mean_support(options, way) for options, way in zip(both, totals))
         return Opinion(direct=direct, turned=turned, mass=mass)
+
+
+def _mean_support(options: tuple[tuple[str, float], ...], totals: list[float]) -> float:
+    "Support, each reply counted by its probability among the replies."
+    shares = [math.exp(total - max(totals)) for total in totals]
+    return sum(share * support for share, (_, support) in zip(shares, options)) / sum(shares)
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #4656a029
 REASONED = "First give your reason in one or two sentences. Then write a last line that is exactly one of: {forms}."

@@ -114,7 +114,8 @@ def _cell(arm: str, criterion: str, condition: tuple[str, str], rows: Sequence[A
     here = _by_parent(rows, values)
     both = [parent for parent in here if parent in bare]
     apart = (None if condition == (BARE, NONE)
-             else paired_difference([bare[p] for p in both], [here[p] for p in both], both, resamples, seed))
+             else paired_difference([bare[p] for p in both], [here[p] for p in both], both, resamples, seed,
+                                    (-1.0, 1.0)))
     asked = {row.parent for row in rows}
     return PressureCell(arm=arm, wrapper=condition[0], system=condition[1], criterion=criterion, n=len(here),
                         unscored=len(asked) - len(here), mean=sum(here.values()) / len(here) if here else None,
@@ -167,7 +168,8 @@ def shift_difference(tried: Sequence[Attempt],  # from `attempts`
                        for is_bare in (True, False))
         moved.append({parent: under[parent] - bare[parent] for parent in under if parent in bare})
     both = [parent for parent in moved[0] if parent in moved[1]]
-    return paired_difference([moved[0][p] for p in both], [moved[1][p] for p in both], both, resamples, seed)
+    return paired_difference([moved[0][p] for p in both], [moved[1][p] for p in both], both, resamples, seed,
+                             (-2.0, 2.0))  # each arm moves by one whole share at most
 
 # %% ../../nbs/08_evaluation/05_pressure.ipynb #8f7588f0
 def worst_attempts(tried: Sequence[Attempt],  # from `attempts`

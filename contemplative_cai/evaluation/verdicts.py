@@ -134,17 +134,17 @@ def _good(value: float, criterion: Criterion) -> float:
     return 1 - value if criterion.better == "lower" else value
 
 
-def _joined(rows: list[Verdict], name: str, parts: dict[Criterion, float], partial: bool) -> Verdict:
-    "The weighted mean of some criteria of one answer; `partial`: of those that were scored."
+def _joined(rows: list[Verdict], name: str, parts: dict[Criterion, float]) -> Verdict:
+    "The weighted mean of some criteria of one answer; without a value where one of them has none."
     by_id = {criterion.id: (criterion, weight) for criterion, weight in parts.items()}
     scored = [(_good(v.value, by_id[v.criterion][0]), by_id[v.criterion][1])
               for v in rows if v.criterion in by_id and v.value is not None]
     lacking = ([f"{v.criterion}: {v.reason}" for v in rows if v.criterion in by_id and v.value is None]
                + [f"{id}: not judged" for id in by_id if id not in {v.criterion for v in rows}])
-    value = sum(v * w for v, w in scored) / sum(w for _, w in scored) if scored and (partial or not lacking) else None
+    value = sum(v * w for v, w in scored) / sum(w for _, w in scored) if scored and not lacking else None
     return Verdict(
         arm=rows[0].arm, prompt_id=rows[0].prompt_id, sample=rows[0].sample, criterion=name, value=value,
-        reason="; ".join(lacking) if value is None else f"{len(scored)} of {len(parts)} criteria" if lacking else "",
+        reason="; ".join(lacking),
         judge=rows[0].judge, rubric=rows[0].rubric
     )
 
@@ -152,9 +152,10 @@ def _joined(rows: list[Verdict], name: str, parts: dict[Criterion, float], parti
 def group_verdicts(verdicts: Sequence[Verdict],  # of one judge by one rubric
                    rubric: Rubric,  # criteria with groups
                    ) -> list[Verdict]:
-    "The share of each group's sub-questions that is met, one verdict an answer and group."
+    """The share of each group's sub-questions that is met, one verdict an answer and group;
+    one unscored sub-question leaves the group unscored: a principle is not met by a part of its questions."""
     groups = list(dict.fromkeys(c.group for c in rubric.criteria if c.group))
-    return [_joined(rows, group, {c: 1.0 for c in rubric.criteria if c.group == group}, True)
+    return [_joined(rows, group, {c: 1.0 for c in rubric.criteria if c.group == group})
             for rows in _by_answer(verdicts) for group in groups]
 
 
@@ -172,7 +173,7 @@ def composite(verdicts: Sequence[Verdict],  # of one judge by one rubric
                          f"{did_you_mean(unknown[0], list(known))}")
     if not weights or sum(weights.values()) <= 0:
         raise InputError(f"rubric '{rubric.id}': the composite needs weights; give its criteria a 'weight'")
-    return [_joined(rows, "composite", {known[id]: weight for id, weight in weights.items()}, False)
+    return [_joined(rows, "composite", {known[id]: weight for id, weight in weights.items()})
             for rows in _by_answer(verdicts)]
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #29563e9a

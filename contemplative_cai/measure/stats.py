@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['MIN_CLUSTERS', 'LARGEST', 'Estimate', 'too_few', 'cluster_means', 'hedges_correction', 'estimate',
-           'paired_difference', 'shown', 'Pairing', 'pair_by_prompt', 'share_interval', 'estimate_accuracy']
+           'paired_difference', 'shown', 'Pairing', 'pair_by_prompt', 'share_interval', 'estimate_each',
+           'estimate_accuracy']
 
 # %% ../../nbs/02_measure/04_stats.ipynb #00000002
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.schema import Record
+from .bounded import flip_p, score_interval
 
 # %% ../../nbs/02_measure/04_stats.ipynb #00000003
 MIN_CLUSTERS = 5  # below this, no interval and no p
@@ -23,7 +26,7 @@ class Estimate(Record):
     n: int  # values
     clusters: int  # independent units
     mean: float | None  # of the cluster means
-    low: float | None = None  # 95 % interval, t
+    low: float | None = None  # 95 % interval
     high: float | None = None
     boot_low: float | None = None  # 95 % interval, BCa bootstrap
     boot_high: float | None = None
@@ -31,6 +34,7 @@ class Estimate(Record):
     dz: float | None = None  # (mean - null) / standard deviation
     g: float | None = None  # Hedges' g: dz corrected for small samples
     null: float = 0.0
+    method: str = ""  # how interval and p were found
     undefined: str = ""  # why there is no interval or no p
 
 # %% ../../nbs/02_measure/04_stats.ipynb #d122fa8a
@@ -56,33 +60,71 @@ def hedges_correction(df: int,  # degrees of freedom, 2 or more
     return math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
 
 # %% ../../nbs/02_measure/04_stats.ipynb #f2915592
+def _flipped(deviations, resamples: int, seed: int) -> float | None:
+    "p over all signs, counted out, or drawn where the values have no common step; None where nothing deviates."
+    import numpy as np
+    from scipy import stats
+    if not np.any(np.abs(deviations) > 1e-12): return None
+    if (p := flip_p(deviations)) is not None: return p
+    return float(stats.permutation_test((deviations,), lambda x, axis: x.mean(axis=axis), vectorized=True,
+                                        permutation_type="samples", n_resamples=resamples,
+                                        rng=np.random.default_rng(seed)).pvalue)
+
+
+def _bootstrapped(sample, resamples: int, seed: int) -> dict[str, float | None]:
+    "The bootstrap interval of cluster means that are not all equal."
+    import numpy as np
+    from scipy import stats
+    boot = stats.bootstrap((sample,), np.mean, n_resamples=resamples,
+                           rng=np.random.default_rng(seed)).confidence_interval
+    return {name: float(end) if math.isfinite(end) else None
+            for name, end in (("boot_low", boot.low), ("boot_high", boot.high))}
+
+
+def _standardised(sample, null: float) -> dict[str, float]:
+    "dz and g of cluster means that are not all equal."
+    dz = float((sample.mean() - null) / sample.std(ddof=1))
+    return dict(dz=dz, g=dz * hedges_correction(len(sample) - 1))
+
+# %% ../../nbs/02_measure/04_stats.ipynb #x8863586
+def _interval(sample, scale: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    "The score interval between known ends, else Student's t; None where all are equal and the ends unknown."
+    from scipy import stats
+    if scale: return score_interval(sample.tolist(), *scale)
+    if sample.max() - sample.min() < 1e-12: return None, None
+    low, high = stats.t.interval(0.95, len(sample) - 1, loc=sample.mean(), scale=stats.sem(sample))
+    return float(low), float(high)
+
+
+def _why_open(sample, null: float, scale: tuple[float, float] | None) -> str:
+    "Why there is no p, or no interval; empty where there are both."
+    if sample.max() - sample.min() >= 1e-12: return ""
+    if abs(sample[0] - null) <= 1e-12: return f"all values are equal to {null:g}: there is nothing to test"
+    return "" if scale else "all values are equal: there is no spread to make an interval of"
+
+# %% ../../nbs/02_measure/04_stats.ipynb #x6108471
 def estimate(values: Sequence[float],  # one a unit
              clusters: Sequence[str] | None = None,  # cluster of each, such as its prompt; None: all independent
              null: float = 0.0,  # the value that would mean nothing happened
              resamples: int = 2000,  # bootstrap and permutation resamples
              seed: int = 0,  # of the resampling
+             scale: tuple[float, float] | None = None,  # lowest and highest value there could be; None: unknown
              ) -> Estimate:
     "The mean of the clusters with 95 % intervals, p, dz and g; raises `ValueError` for values that are not finite."
     import numpy as np
-    from scipy import stats
     if not all(abs(value) < LARGEST for value in values):
         raise ValueError(f"values must be finite, and below {LARGEST:g} to be squared; "
                          "leave unscored ones out and count them")
     means = cluster_means(values, clusters if clusters is not None else [str(i) for i in range(len(values))])
-    known: dict[str, Any] = dict(n=len(values), clusters=len(means), mean=float(np.mean(means)) if means else None,
-                                 null=null)
-    if few := too_few(len(means)): return Estimate(**known, undefined=few)
-    if max(means) - min(means) < 1e-12: return Estimate(**known, undefined="all values are equal")
     sample = np.asarray(means)
-    low, high = stats.t.interval(0.95, len(means) - 1, loc=sample.mean(), scale=stats.sem(sample))
-    boot = stats.bootstrap((sample,), np.mean, n_resamples=resamples,
-                           rng=np.random.default_rng(seed)).confidence_interval
-    flips = stats.permutation_test((sample - null,), lambda x, axis: x.mean(axis=axis), permutation_type="samples",
-                                   n_resamples=resamples, rng=np.random.default_rng(seed), vectorized=True)
-    dz = float((sample.mean() - null) / sample.std(ddof=1))
-    def finite(value): return float(value) if math.isfinite(value) else None
-    return Estimate(**known, low=float(low), high=float(high), boot_low=finite(boot.low), boot_high=finite(boot.high),
-                    p=float(flips.pvalue), dz=dz, g=dz * hedges_correction(len(means) - 1))
+    known: dict[str, Any] = dict(n=len(values), clusters=len(means), mean=float(sample.mean()) if means else None,
+                                 null=null, method=f"{'score' if scale else 't'} interval, sign-flip p")
+    if few := too_few(len(means)): return Estimate(**known, undefined=few)
+    low, high = _interval(sample, scale)
+    if sample.max() - sample.min() >= 1e-12:
+        known |= _standardised(sample, null) | ({} if scale else _bootstrapped(sample, resamples, seed))
+    return Estimate(**known, low=low, high=high, p=_flipped(sample - null, resamples, seed),
+                    undefined=_why_open(sample, null, scale))
 
 # %% ../../nbs/02_measure/04_stats.ipynb #cb66fbe8
 def paired_difference(before: Sequence[float],  # one value a unit, first arm
@@ -90,9 +132,10 @@ def paired_difference(before: Sequence[float],  # one value a unit, first arm
                       clusters: Sequence[str] | None = None,  # cluster of each unit
                       resamples: int = 2000,  # bootstrap and permutation resamples
                       seed: int = 0,  # of the resampling
+                      scale: tuple[float, float] | None = None,  # least and greatest difference there could be
                       ) -> Estimate:
     "The mean of after - before."
-    return estimate([b - a for a, b in zip(before, after, strict=True)], clusters, 0.0, resamples, seed)
+    return estimate([b - a for a, b in zip(before, after, strict=True)], clusters, 0.0, resamples, seed, scale)
 
 # %% ../../nbs/02_measure/04_stats.ipynb #3145e918
 def shown(figure: Estimate,  # what to show
@@ -143,18 +186,24 @@ def share_interval(successes: int,  # how many of them
     return float(interval.low), float(interval.high)
 
 # %% ../../nbs/02_measure/04_stats.ipynb #4deaeadc
-def estimate_accuracy(values: Sequence[float],  # 1 right, 0 wrong, 0.5 a tie
+def estimate_each(values: Sequence[float],  # one a pair, between the ends
+                  clusters: Sequence[str],  # cluster of each, such as its prompt
+                  null: float,  # the value that would mean nothing happened
+                  scale: tuple[float, float],  # lowest and highest value there could be
+                  ) -> Estimate:
+    "The mean of the values, each counted once; interval and p by cluster, with the weight of its values."
+    means, sizes = cluster_means(values, clusters), list(Counter(clusters).values())
+    known: dict[str, Any] = dict(n=len(values), clusters=len(means), null=null, method="score interval, sign-flip p",
+                                 mean=math.fsum(values) / len(values) if values else None)
+    if few := too_few(len(means)): return Estimate(**known, undefined=few)
+    low, high = score_interval(means, *scale, sizes)
+    p = _flipped([size * (mean - null) for size, mean in zip(sizes, means)], 2000, 0)
+    nothing = f"every cluster is at {null:g}: there is nothing to test"
+    return Estimate(**known, low=low, high=high, p=p, undefined="" if p is not None else nothing)
+
+
+def estimate_accuracy(values: Sequence[float],  # 1 right, 0 wrong, 0.5 a tie; one a pair
                       clusters: Sequence[str],  # cluster of each, such as its prompt
-                      resamples: int = 2000,  # bootstrap and permutation resamples
-                      seed: int = 0,  # of the resampling
                       ) -> Estimate:
-    """Share of right decisions against chance, 0.5;
-    Wilson's interval on the clusters where all are right or all are wrong."""
-    accuracy = estimate(values, clusters, 0.5, resamples, seed)
-    if accuracy.low is not None and accuracy.high is not None:
-        return accuracy.model_copy(update={"low": max(0.0, accuracy.low), "high": min(1.0, accuracy.high)})
-    if not accuracy.undefined.startswith("all values") or accuracy.mean not in (0.0, 1.0): return accuracy
-    interval = share_interval(accuracy.clusters if accuracy.mean else 0, accuracy.clusters)
-    if interval is None: return accuracy
-    return accuracy.model_copy(update={"low": interval[0], "high": interval[1], "p": 2 * 0.5 ** accuracy.clusters,
-                                       "undefined": ""})
+    "The share of pairs that are decided rightly, each pair counted once, against chance, 0.5."
+    return estimate_each(values, clusters, 0.5, (0.0, 1.0))

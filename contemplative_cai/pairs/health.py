@@ -212,7 +212,7 @@ SAMPLED = 1500  # pairs the slow figures look at: enough for an interval of two 
 
 
 def health(pairs: list[PreferencePair],  # in any order, any number
-           seed: int = 0,  # of folds, intervals and samples
+           seed: int = 0,  # of folds and samples
            ) -> Health:
     "The health of a preference data set; the same for the same pairs in any order."
     pairs = sorted(pairs, key=lambda pair: pair.id)
@@ -224,7 +224,7 @@ def health(pairs: list[PreferencePair],  # in any order, any number
         prompts=len({pair.prompt_id for pair in pairs}),
         chosen=_side(pairs, "chosen", words),
         rejected=_side(pairs, "rejected", words),
-        longer=clustered_share([0.5 + 0.5 * sign for _, sign in bins], [pair.prompt_id for pair in pairs], seed),
+        longer=clustered_share([0.5 + 0.5 * sign for _, sign in bins], [pair.prompt_id for pair in pairs]),
         ratio=quartiles([max(chosen, 1) / max(rejected, 1) for chosen, rejected in map(pair_lengths, pairs)]),
         equal=sum(sign == 0 for _, sign in bins),
         bins=_bins(pairs),

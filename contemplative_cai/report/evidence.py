@@ -149,10 +149,12 @@ def p_text(row: Comparison,
 
 def change_text(row: Comparison,
                 ) -> str:
-    "Means of both arms."
-    if row.before is None: return "nothing scored"
+    "Means of both arms; of runs whose means were over prompts where the difference was over clusters, that is said."
+    if row.before is None or row.after is None: return "nothing scored"
     before, after = (number(value, digits_of(row.outcome)) for value in (row.before, row.after))
-    return f"{before}{NARROW}→{NARROW}{after}"
+    mean = row.difference.mean
+    apart = mean is not None and abs(row.after - row.before - mean) > 1e-6
+    return f"{before}{NARROW}→{NARROW}{after}" + (" (over prompts, the difference over clusters)" if apart else "")
 
 
 def on_text(row: Comparison,
@@ -162,6 +164,16 @@ def on_text(row: Comparison,
     return f"{row.difference.n} {unit}" + (f", {row.unscored} unscored" if row.unscored else "")
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000014
+def _planned_rows(metrics: Metrics) -> list[tuple[str, str]]:
+    "What could be shown, as planned before the first answer; of older runs what a t test would have shown."
+    planned = metrics.planned
+    if planned is None:
+        return [("smallest effect (dz) the safety prompts show with a power of 80 %, by t", number(metrics.detectable))]
+    shown = number(planned.detectable) if planned.detectable is not None else "none: not even the whole, or no share"
+    return [(f"smallest change of the primary outcome that {planned.prompts} prompts show with a power of 80 %, "
+             f"from an expected share of {planned.rate:.2f}", shown)]
+
+
 def declared_rows(metrics: Metrics,
                   ) -> list[dict]:
     "What was written down before the first answer."
@@ -173,7 +185,7 @@ def declared_rows(metrics: Metrics,
         ("margin of what is called kept", f"{metrics.margin:g}"),
         ("answers an arm and prompt", str(metrics.samples)),
         ("judges, the first one's word counts", ", ".join(metrics.judges) or "rules alone"),
-        ("smallest effect (dz) the safety prompts show with a power of 80 %", number(metrics.detectable)),
+        *_planned_rows(metrics),
         ("written", metrics.written),
     ]
     return [{"declared": name, "as": value} for name, value in rows]
@@ -286,6 +298,12 @@ def _could_turn(row: Comparison, calibrated: bool) -> bool:
             and bool(row.worst or row.equal_length or (row.role != "exploratory" and row.detectable)))
 
 
+def _at_equal_length(row: Comparison) -> str:
+    "The difference at equal length, and whether equal length ever occurred."
+    extrapolated = row.equal_length is not None and not row.equal_length.inside
+    return interval_words(row.equal_length, 2, True) + (" (extrapolated: no claim)" if extrapolated else "")
+
+
 def bound_rows(metrics: Metrics,
                calibrated: bool = True,  # of judges above the bar, or of those below
                ) -> list[dict]:
@@ -295,12 +313,12 @@ def bound_rows(metrics: Metrics,
         "outcome": row.outcome,
         "judge": judge_name(metrics, row),
         "difference [95 %]": interval_words(row.difference, 2, True),
-        "unscored": str(row.unscored),
+        "unscored answers": str(row.unscored_answers or row.unscored),
         "all unscored against it": number(row.worst and row.worst[0], 2, True),
         "all for it": number(row.worst and row.worst[1], 2, True),
-        "at equal length": interval_words(row.equal_length, 2, True),
+        "at equal length": _at_equal_length(row),
         "longer by (words)": number(row.equal_length.longer if row.equal_length else None, 1, True),
-        "smallest difference that would show": number(row.detectable),
+        "smallest change planned to show": number(row.detectable),
     } for row in rows]
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000024

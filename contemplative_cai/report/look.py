@@ -107,7 +107,8 @@ def recipe_table(run: Run,  # as `begin` opened it
     name, note = str(run.manifest.get("recipe_name", "-")), ""
     try: filed = load_recipe(name)
     except InputError: filed, note = Recipe(), ", whose file cannot be read (beside the defaults)"
-    values, there = (one.model_dump(mode="json") for one in (recipe, filed))
+    # a key that came after the first records is not written where it has its default
+    values, there = ({"expected_rate": one.expected_rate} | one.model_dump(mode="json") for one in (recipe, filed))
     return InForce(name, {section: [Setting(key, cell_text(values.get(key)), cell_text(there.get(key)), meaning(key))
                                     for key in keys.model_fields]
                           for section, keys in SECTIONS.items()}, note)
@@ -247,10 +248,9 @@ def as_trained(data: Data,  # from `check_training`
 
 # %% ../../nbs/09_report/10_look.ipynb #6288d244
 def unseen_rows(run: Run,  # trained
-                recipe: Recipe,
                 ) -> Grid:
     "Held-out preferences before and after training; scored into `preference.json` first."
-    return grid(preference_table(preference_accuracy(run, recipe)))
+    return grid(preference_table(preference_accuracy(run)))
 
 
 def unseen_figure(run: Run,  # trained, and its held-out pairs scored

@@ -39,7 +39,7 @@ def declaration_section(metrics: Metrics,
                 for name in metrics.unknown_training]
     return PageSection("Declared", words, [
         Table("", declared_rows(metrics),
-              "evaluation.json, metrics.json: declared, earlier, margin, samples, judges, detectable"),
+              "evaluation.json, metrics.json: declared, earlier, margin, samples, judges, planned"),
         Table("Prompts", set_rows(metrics), "metrics.json: sets; which prompt is where: items.jsonl"),
         Table("Arms", arm_rows(metrics, arms), "arms.json; metrics.json: probed, unknown_training"),
     ], notices)

@@ -16,7 +16,7 @@ from ..core.run import Run, trained_folder
 from ..core.schema import PreferencePair, Record
 from ..inputs.split import Split
 from ..measure.plot import BLUE, GREY, quiet_axes, share_axis, worded
-from ..measure.stats import Estimate, estimate, estimate_accuracy, paired_difference, shown
+from ..measure.stats import Estimate, estimate_accuracy, estimate_each, shown
 from ..models.catalog import ModelSpec, model_spec
 from ..models.llm import LLM, Logprob
 from ..models.local import load_llm
@@ -115,20 +115,17 @@ class Likelier(Record):
     "Share of held-out pairs in which chosen is likelier a token than rejected."
     base: float | None  # before training
     tuned: float | None  # after
-    difference: Estimate  # after - before, clustered by prompt
+    difference: Estimate  # after - before, of the same pairs; interval by prompt
 
 
 def compare_preferences(preferences: list[ScoredPair],  # scored test pairs
-                        resamples: int = 2000,  # bootstrap resamples
-                        seed: int = 0,  # of the resampling
                         ) -> Likelier:
     "Before against after training."
     clusters = [p.prompt_id for p in preferences]
     base = [wins(p.base_chosen.mean - p.base_rejected.mean) for p in preferences]
     tuned = [wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in preferences]
-    before, after = estimate(base, clusters, 0.5, resamples, seed), estimate(tuned, clusters, 0.5, resamples, seed)
-    return Likelier(base=before.mean, tuned=after.mean,
-                    difference=paired_difference(base, tuned, clusters, resamples, seed))
+    gained = [after - before for before, after in zip(base, tuned)]
+    return Likelier(base=_mean(base), tuned=_mean(tuned), difference=estimate_each(gained, clusters, 0.0, (-1.0, 1.0)))
 
 # %% ../../nbs/07_training/07_heldout.ipynb #x7c08e47
 class PreferenceAccuracy(FileRecord):
@@ -147,7 +144,6 @@ def _tested_and_trained(run: Run, folder: Path, scored: set[str]) -> tuple[list[
 
 
 def preference_accuracy(run: Run,  # a trained run
-                        recipe: Recipe,
                         ) -> PreferenceAccuracy:
     """Reward accuracy on the test pairs, with what length and a bag of words reach on the same pairs,
     into `preference.json` of the trained stage."""
@@ -155,12 +151,11 @@ def preference_accuracy(run: Run,  # a trained run
     preferences = [p for p in read_rows(folder / "preferences.jsonl", ScoredPair) if p.part == "test"]
     test, train = _tested_and_trained(run, folder, {p.pair_id for p in preferences})
     clusters = [pair.prompt_id for pair in test]
-    def judged(values, ids): return estimate_accuracy(values, ids, recipe.resamples, recipe.seed)
     preference = PreferenceAccuracy(
-        reward=judged([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]),
-        length_rule=judged(length_rule(train, test), clusters),
-        bag_of_words=judged(bag_of_words_rule(train, test), clusters),
-        likelihood=compare_preferences(preferences, recipe.resamples, recipe.seed),
+        reward=estimate_accuracy([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]),
+        length_rule=estimate_accuracy(length_rule(train, test), clusters),
+        bag_of_words=estimate_accuracy(bag_of_words_rule(train, test), clusters),
+        likelihood=compare_preferences(preferences),
     )
     write_record(folder / "preference.json", preference)
     return preference
@@ -172,7 +167,7 @@ def _draw_estimate(axes, y: int, value: Estimate, colour: str) -> None:
     if value.low is not None and value.high is not None:
         axes.plot([max(0, value.low), min(1, value.high)], [y, y], color=colour, linewidth=2)
     axes.plot(value.mean, y, "o", color=colour, markersize=7)
-    text = shown(value) if not value.undefined else f"{value.mean:.2f}\n({value.undefined})"
+    text = shown(value) if value.low is not None else f"{value.mean:.2f}\n({value.undefined})"
     axes.annotate(text, (1, y), xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
 
 

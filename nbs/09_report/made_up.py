@@ -22,6 +22,7 @@ from contemplative_cai.evaluation.evaluate import (
     Judged,
     Metrics,
     NamedJudge,
+    Planned,
     PeopleAgreement,
     compute_metrics,
 )
@@ -31,7 +32,7 @@ from contemplative_cai.evaluation.questions import PromptSet, Suites
 from contemplative_cai.evaluation.verdicts import rule_verdicts
 from contemplative_cai.inputs.rubrics import PRINCIPLES, arm_prompt, load_rubric, load_wrappers
 from contemplative_cai.inputs.sources import own_prompts
-from contemplative_cai.measure.stats import estimate_accuracy, paired_difference
+from contemplative_cai.measure.stats import estimate_accuracy, estimate_each
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.training.heldout import Likelier, PreferenceAccuracy
@@ -163,12 +164,13 @@ def refusal_rule() -> str:
 def unseen(gain: float = 0.75) -> PreferenceAccuracy:
     "Held-out pairs of fourteen prompts."
     ids = [f"prompt {i // 2}" for i in range(28)]
-    def share(name, rate): return estimate_accuracy([float(lot(name, i) < rate) for i in range(28)], ids, 200)
+    def share(name, rate): return estimate_accuracy([float(lot(name, i) < rate) for i in range(28)], ids)
     before, after = ([float(lot("likelier", i) < rate) for i in range(28)] for rate in (0.45, 0.6))
+    gained = [tuned - base for base, tuned in zip(before, after)]
     return PreferenceAccuracy(reward=share("reward", gain), length_rule=share("length", 0.5),
                               bag_of_words=share("bag", 0.65),
                               likelihood=Likelier(base=sum(before) / 28, tuned=sum(after) / 28,
-                                                  difference=paired_difference(before, after, ids, 200)))
+                                                  difference=estimate_each(gained, ids, 0.0, (-1.0, 1.0))))
 
 
 def declared(recipe: Recipe, suites: Suites) -> Declaration:
@@ -177,7 +179,7 @@ def declared(recipe: Recipe, suites: Suites) -> Declaration:
                        margin=recipe.margin, samples=1, judges=tuple(judge.name for judge in JUDGES),
                        sets={name: AskedSet(prompts=len(asked.prompts), note=asked.missing)
                              for name, asked in suites.sets.items()},
-                       detectable=0.45, written="2026-01-01T00:00:00+00:00")
+                       planned=Planned(prompts=28, rate=0.3, detectable=0.3), written="2026-01-01T00:00:00+00:00")
 
 
 @functools.cache

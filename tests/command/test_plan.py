@@ -6,9 +6,19 @@ import sys
 import pytest
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.command.plan import adapter_count, fits, layer_bytes, plan_memory, training_tokens, weight_count
-from contemplative_cai.core.recipe import build_recipe, load_recipe
+from contemplative_cai.command.pipeline import check_budgets
+from contemplative_cai.command.plan import (
+    adapter_count,
+    fits,
+    layer_bytes,
+    plan_memory,
+    power_lines,
+    training_tokens,
+    weight_count,
+)
+from contemplative_cai.core.recipe import build_recipe, load_recipe, recipe_names
 from contemplative_cai.core.schema import InputError
+from contemplative_cai.measure.power import share_power
 from contemplative_cai.models.catalog import model_spec, model_specs
 
 TIED = ("smollm2-135m", "qwen2.5-0.5b", "qwen2.5-1.5b")
@@ -101,3 +111,32 @@ def test_the_command_plans_and_refuses(capsys, tmp_path):
 def test_tokens_are_an_upper_bound_without_a_run():
     tokens, basis = training_tokens(build_recipe({"n_prompts": 10, "epochs": 2}), pairs=100)
     assert tokens == 100 * 2 * (120 + 128 + 160) and "upper bound" in basis
+
+
+# what an evaluation can show
+
+def test_a_plan_says_what_the_primary_outcomes_own_prompts_show_and_how_many_an_effect_needs():
+    said = "\n".join(power_lines(build_recipe({"n_safety": 120})))
+    assert "violation against base, on 120 safety prompts, 1 answer each" in said
+    assert "a fall of 0.14 or more" in said and "0.05: 738, 0.10: 198, 0.20: 54" in said
+    refusals = "\n".join(power_lines(build_recipe({"primary_outcome": "refusal", "n_safety": 120, "n_refusal": 36})))
+    assert "on 56 safe prompts" in refusals  # 36 twins, and 20 of 36 of XSTest
+    assert share_power(0.3, -0.14, 120) >= 0.8 > share_power(0.3, -0.13, 120)
+
+
+@pytest.mark.parametrize("keys, words", [
+    ({"n_safety": 5}, "nothing: not even the whole change"), ({"primary_outcome": "words"}, "depends on its spread"),
+    ({"primary_outcome": "helpfulness", "n_helpful": 120}, "a rise of 0.14 or more, from 0.50"),
+    ({"expected_rate": 0.04}, "no change of this size is possible"),
+    ({"primary_outcome": "wisdom"}, "none called wisdom"), ({"primary_outcome": "mindfulness"}, "a rise of"),
+    ({"primary_outcome": "cooperates", "n_games": 10}, "on 60 games, 1 answer"),
+])
+def test_a_plan_that_cannot_show_it_says_so(keys, words):
+    assert words in "\n".join(power_lines(build_recipe(keys)))
+
+
+def test_budgets_that_can_never_have_an_interval_are_refused_with_the_number_that_can():
+    with pytest.raises(InputError) as refused: check_budgets(build_recipe({"n_robustness": 4, "n_games": 3}))
+    assert [problem.split(";")[1] for problem in refused.value.problems] == [" write 5 or more, or 0 for none"] * 2
+    for name in recipe_names(): check_budgets(load_recipe(name))
+    check_budgets(build_recipe({"n_robustness": 0, "n_games": 5}))

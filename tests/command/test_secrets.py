@@ -381,7 +381,7 @@ def elsewhere(tmp_path):
         "max_length": 256,
         "n_safety": 0,
         "n_refusal": 0,
-        "n_helpful": 3,
+        "n_helpful": 5,
         "n_robustness": 0,
         "n_games": 0,
         "eval_judged": "violation, helpfulness",

@@ -26,6 +26,7 @@ from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.evaluation.verdicts import mask_vocabulary
 from contemplative_cai.inputs.rubrics import APPLIES, judged_rubrics, load_calibration, load_rubric
 from contemplative_cai.measure.outcomes import declare
+from contemplative_cai.measure.power import detectable_change
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.review import Decision
@@ -263,7 +264,8 @@ def test_the_declaration_stands_before_the_first_answer(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt): evaluate(run, recipe_with(**SOME))
     said = read_json(run.path("evaluation.json"))
     assert (said["declared"]["primary"] == "violation: dpo - base" and said["sets"]["safety"]["prompts"] == 48
-            and 0 < said["detectable"] < 1 and not run.path("answers.jsonl").exists())
+            and said["planned"] == {"prompts": 48, "rate": 0.3, "detectable": detectable_change(0.3, 48)}
+            and not run.path("answers.jsonl").exists())
 
 
 @pytest.mark.parametrize("values, what", [

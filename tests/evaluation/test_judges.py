@@ -162,11 +162,13 @@ def test_garbage_is_unscored_and_never_calibrated(labelled, journal):
 
 def test_option_mass_is_recorded_and_below_the_threshold_unscored(journal):
     def likes(scale):
-        return lambda c, reply: math.log(scale
-                                         * (0.6 if (reply == "Yes") == ("pass over" not in c[-1].content) else 0.3))
+        def likely(c, reply):
+            yes = (reply == "Yes") == ("pass over" not in c[-1].content)
+            return math.log(scale * (0.0001 if reply == "Partly" else 0.6 if yes else 0.2999))
+        return likely
     rubric = Rubric(id="r", title="r", judge="model",
                     criteria=[c for c in load_rubric("humanistic").criteria if c.id == "empathy"])
-    for scale, value in [(1.0, pytest.approx(2 / 3)), (0.005, None)]:
+    for scale, value in [(1.0, pytest.approx(2 / 3, abs=1e-3)), (0.005, None)]:
         verdict, = judge_answers(LogitJudge(ScriptedLLM(lambda c: "", likes(scale), key=f"s{scale}"), journal), rubric,
                                  [(PROMPT, answer("Ask her."))])
         assert verdict.value == value and verdict.mass == pytest.approx(0.9 * scale)
@@ -413,11 +415,31 @@ def test_several_answers_to_a_prompt_stay_apart():
 def test_sub_questions_become_the_share_that_is_met():
     rubric = load_rubric("contemplative")
     ids = [c.id for c in rubric.criteria if c.group == "emptiness"]
-    rows = [verdict(c.id, {ids[0]: 1.0, ids[1]: 0.0, ids[2]: 1.0}.get(c.id)) for c in rubric.criteria]
+    rows = [verdict(c.id, {ids[0]: 1.0, ids[1]: 0.0, ids[2]: 1.0, ids[3]: 1.0}.get(c.id)) for c in rubric.criteria]
     found = {v.criterion: v for v in group_verdicts(rows, rubric)}
-    assert (found["emptiness"].value == pytest.approx(2 / 3)
-            and found["emptiness"].reason == "3 of 4 criteria" and found["mindfulness"].value is None)
+    assert found["emptiness"].value == 3 / 4 and not found["emptiness"].reason and found["mindfulness"].value is None
     assert list(found) == ["emptiness", "non_duality", "boundless_care", "mindfulness"]
+
+
+def test_a_principle_is_not_met_by_one_of_its_four_questions():
+    rubric = load_rubric("contemplative")
+    first = next(c.id for c in rubric.criteria if c.group == "emptiness")
+    rows = [verdict(c.id, 1.0 if c.id == first else None) for c in rubric.criteria]
+    one = next(v for v in group_verdicts(rows, rubric) if v.criterion == "emptiness")
+    assert one.value is None and one.reason.count(":") == 3
+
+
+def test_three_levels_are_asked_as_three_and_read_as_three(journal):
+    criterion = load_rubric("humanistic").criteria[0]
+    asked, likely = [], {"No": 0.1, "Partly": 0.6, "Yes": 0.2}
+    def likes(conversation, reply):
+        asked.append(conversation[-1].content)
+        return math.log(likely[reply])
+    opinion, = LogitJudge(ScriptedLLM(lambda c: "", likes), journal).opinions(
+        [Asked(question="Q?", answer="An answer.", criterion=criterion)])
+    assert all(text.endswith("Reply with no, partly or yes.") for text in asked) and len(asked) == 6
+    assert opinion.direct == pytest.approx((0.5 * 0.6 + 0.2) / 0.9) and opinion.mass == pytest.approx(0.9)
+    assert opinion.turned == pytest.approx(1 - opinion.direct)
 
 
 # rubrics

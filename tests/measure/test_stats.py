@@ -12,6 +12,7 @@ from scipy import stats
 
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.measure.agreement import gwet_ac1, krippendorff_alpha, weighted_kappa
+from contemplative_cai.measure.bounded import flip_p, score_interval, variance_under
 from contemplative_cai.measure.outcomes import (
     as_primary,
     declare,
@@ -21,14 +22,28 @@ from contemplative_cai.measure.outcomes import (
     noninferior,
     risk_difference,
     role,
-    tango_interval,
     worst_case,
 )
-from contemplative_cai.measure.power import detectable, needed_units, power_of, sd_of_change, sd_of_means, spread
+from contemplative_cai.measure.power import (
+    changed_shares,
+    detectable,
+    detectable_change,
+    flip_ps,
+    mcnemar_power,
+    needed_prompts,
+    needed_units,
+    power_of,
+    sd_of_change,
+    sd_of_means,
+    share_power,
+    spread,
+)
 from contemplative_cai.measure.stats import (
     Estimate,
     cluster_means,
     estimate,
+    estimate_accuracy,
+    estimate_each,
     hedges_correction,
     pair_by_prompt,
     paired_difference,
@@ -73,7 +88,7 @@ def test_clusters_count_once():
 
 
 @pytest.mark.parametrize("values, why", [([], "0 independent"), ([0.3], "1 independent"),
-                                         ([0.1, 0.2, 0.3, 0.4], "4 independent"), ([2.0] * 8, "equal")])
+                                         ([0.1, 0.2, 0.3, 0.4], "4 independent"), ([0.0] * 8, "equal")])
 def test_degenerate_input_is_undefined_with_the_reason(values, why):
     found = estimate(values)
     assert why in found.undefined and found.low is None and found.p is None
@@ -106,20 +121,97 @@ def test_samples_of_a_prompt_are_averaged_and_what_cannot_be_paired_is_named():
 
 # Shares
 
+NORMAL = float(stats.norm.ppf(0.975))
+
+
+def tango(gained: int, lost: int, same: int, quantile: float | None = NORMAL) -> tuple[float, float]:
+    return score_interval([1.0] * gained + [-1.0] * lost + [0.0] * same, -1.0, 1.0, quantile=quantile)
+
+
 def test_tango_is_the_published_interval():
-    "Fagerland, Lydersen and Laake (2014): 21 children, 1 gained, 7 lost."
-    assert np.allclose(tango_interval(1, 7, 21), (-0.517, -0.026), atol=5e-4)
+    "Fagerland, Lydersen and Laake (2014): 21 children, 1 gained, 7 lost; with t's quantile it is wider."
+    assert np.allclose(tango(1, 7, 13), (-0.517, -0.026), atol=5e-4)
+    assert np.allclose(tango(1, 7, 13, None), (-0.531, -0.006), atol=5e-4)
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_tango_and_mcnemar_agree_about_zero(gained, lost, same):
     "The interval leaves 0 out exactly where McNemar's chi-square is above 3.84; arms exchanged, it is mirrored."
-    if gained + lost + same == 0: return
-    low, high = tango_interval(gained, lost, gained + lost + same)
+    if gained + lost + same < 2: return
+    low, high = tango(gained, lost, same)
     assert -1 <= low <= (gained - lost) / (gained + lost + same) <= high <= 1
     if gained + lost: assert (low > 0 or high < 0) == ((gained - lost) ** 2 / (gained + lost) > stats.chi2.ppf(0.95, 1))
-    assert np.allclose(tango_interval(lost, gained, gained + lost + same), (-high, -low), atol=1e-8)
+    assert np.allclose(tango(lost, gained, same), (-high, -low), atol=1e-7)
+
+
+@given(st.integers(0, 25), st.integers(0, 25))
+@settings(max_examples=30, deadline=None)
+def test_the_score_interval_of_yes_and_no_is_wilsons(yes, no):
+    if yes + no < 2: return
+    wilson = stats.binomtest(yes, yes + no).proportion_ci(method="wilson")
+    assert np.allclose(score_interval([1.0] * yes + [0.0] * no, 0.0, 1.0, quantile=NORMAL), wilson, atol=1e-6)
+
+
+def test_the_likeliest_distribution_is_scipys():
+    "Multinomial likelihood over the values seen and both ends, maximised by a general optimiser under the mean."
+    from scipy.optimize import minimize
+    seen, mean = np.array([0.0, 0.0, 0.25, 0.5, -0.25, 0.0]), 0.3
+    places = np.array([-1.0, *sorted(set(seen)), 1.0])
+    counts = np.array([(seen == place).sum() for place in places])
+    def likelihood(shares): return -(counts * np.log(np.maximum(shares, 1e-12))).sum()
+    held = [{"type": "eq", "fun": lambda shares: shares.sum() - 1},
+            {"type": "eq", "fun": lambda shares: shares @ places - mean}]
+    found = minimize(likelihood, np.full(len(places), 1 / len(places)), bounds=[(0, 1)] * len(places), method="SLSQP",
+                     constraints=held, options={"ftol": 1e-12})
+    reference = found.x @ (places - mean) ** 2
+    assert math.isclose(variance_under(seen - mean, -1 - mean, 1 - mean), reference, rel_tol=1e-3)
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]), min_size=5, max_size=10))
+@settings(max_examples=30, deadline=None)
+def test_flips_are_scipys_counted_out(values):
+    if not any(values): return
+    reference = stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert math.isclose(flip_p(values), reference, rel_tol=1e-9)
+
+
+def test_twenty_of_twenty_that_change_are_tested_with_and_without_a_near_duplicate():
+    every, near = risk_difference([0] * 20, [1] * 20), risk_difference([0] * 20, [1] * 20, [*map(str, range(19)), "18"])
+    assert math.isclose(every.p, 2 * 0.5 ** 20) and math.isclose(near.p, 2 * 0.5 ** 19) and near.clusters == 19
+    assert round(every.p, 7) == 1.9e-6 and not every.undefined and not near.undefined
+    for change in (every, near): assert change.mean == change.high == 1 and 0.6 < change.low < 0.65
+    assert math.isclose(every.low, tango(20, 0, 0, None)[0], abs_tol=1e-9)
+
+
+def test_equal_differences_without_known_ends_have_a_p_and_no_interval():
+    found = estimate([3.0] * 20)
+    assert math.isclose(found.p, 2 * 0.5 ** 20) and found.low is None and "no spread" in found.undefined
+
+
+def test_an_interval_by_prompt_has_no_width_because_nothing_was_seen():
+    "Five samples a prompt, no violation in either arm: the t interval says +-0; twenty prompts say +-0.18."
+    names = [str(i // 5) for i in range(100)]
+    found = risk_difference([0] * 100, [0] * 100, names)
+    assert round(found.high, 2) == 0.18 and noninferior(found, 0.05, False).verdict == "not shown"
+
+
+def test_five_of_five_does_not_show_a_preference():
+    found = estimate_accuracy([1.0] * 5, list("abcde"))
+    assert found.p == 0.0625 and found.low < 0.5 and found.high == 1
+    assert estimate_accuracy([1.0] * 8, list("abcdefgh")).low > 0.5
+
+
+@pytest.mark.parametrize("right, wrong, pairs, prompts", [(9, 2, 0.82, 0.88), (2, 9, 0.18, 0.15)])
+def test_a_share_of_pairs_is_of_pairs(right, wrong, pairs, prompts):
+    "Nine of eleven pairs are right; over prompts the mean is another number, and is not what the sentence says."
+    values = [1.0] * right + [0.0] * wrong
+    names = ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p6", "p6", "p7", "p7"]
+    found = estimate_accuracy(values, names)
+    assert round(found.mean, 2) == pairs != round(float(np.mean(cluster_means(values, names))), 2) and found.n == 11
+    again = estimate_each([1 - value for value in values], names, 0.5, (0.0, 1.0))
+    assert math.isclose(again.mean, 1 - found.mean) and math.isclose(again.p, found.p)
+    assert np.allclose([again.low, again.high], [1 - found.high, 1 - found.low], atol=1e-6)
 
 
 def test_mcnemar_is_statsmodels():
@@ -137,7 +229,7 @@ def test_mcnemar_is_statsmodels():
 def test_shares_in_clusters_are_compared_by_cluster():
     before, after = [0, 0, 1, 0, 1, 0, 0, 0] * 3, [1, 0, 1, 1, 1, 0, 1, 0] * 3
     prompts = [str(i % 8) for i in range(24)]
-    found, once = risk_difference(before, after, prompts), paired_difference(before[:8], after[:8])
+    found, once = risk_difference(before, after, prompts), paired_difference(before[:8], after[:8], scale=(-1.0, 1.0))
     assert (found.clusters == 8 and (found.low, found.high, found.p) == (once.low, once.high, once.p)
             and found.method.startswith("cluster"))
 
@@ -209,6 +301,43 @@ def test_power_is_statsmodels_and_simulation():
             and math.isclose(detectable(50, sd=2.0).difference, 2 * detectable(50).effect))
 
 
+def test_mcnemars_power_is_what_simulation_finds():
+    from statsmodels.stats.contingency_tables import mcnemar
+    rng, rejected = np.random.default_rng(7), 0
+    for gained, lost, _ in rng.multinomial(30, (0.05, 0.3, 0.65), 2000):
+        rejected += mcnemar([[0, gained], [lost, 0]], exact=True).pvalue < 0.05
+    assert abs(rejected / 2000 - mcnemar_power(0.05, 0.3, 30)) < 0.025
+    assert mcnemar_power(0.0, 1.0, 5) == 0 and share_power(1.0, -1.0, 5) == 0  # five of five have p 0.0625
+
+
+@pytest.mark.parametrize("prompts, samples", [(25, 1), (25, 3), (80, 2)])
+def test_the_power_of_a_change_is_that_of_the_test_that_decides(prompts, samples):
+    "Whole evaluations, decided by `risk_difference`: settled prompts move together, the others answer by answer."
+    rng, rejected, rate, change = np.random.default_rng(8), 0, 0.3, -0.2
+    for _ in range(300):
+        settled, draw = rng.random(prompts) < 0.5, rng.random(prompts)
+        before, after = (np.where(settled, draw < share, rng.binomial(samples, share, prompts) / samples)
+                         for share in (rate, rate + change))
+        found = risk_difference(before, after, resamples=10)
+        rejected += found.p is not None and found.p < 0.05
+    assert abs(rejected / 300 - share_power(rate, change, prompts, samples)) < 0.09
+
+
+def test_flips_of_many_evaluations_are_flips_of_each():
+    steps = np.random.default_rng(9).integers(-3, 4, (20, 15))
+    assert np.allclose(flip_ps(steps), [flip_p(row.tolist()) for row in steps])
+
+
+def test_what_a_plan_says_can_be_shown_is_shown():
+    change = detectable_change(0.3, 120)
+    assert share_power(0.3, -change, 120) >= 0.8 > share_power(0.3, -change + 0.01, 120)
+    enough = needed_prompts(0.3, -0.1)
+    assert share_power(0.3, -0.1, enough) >= 0.8 and 150 < enough < 250
+    assert detectable_change(0.02, 60) is None and detectable_change(0.5, 5) is None
+    assert needed_prompts(0.3, -0.001) is None
+    with pytest.raises(InputError, match="shares from 0 to 1"): changed_shares(0.1, -0.2)
+
+
 def test_the_spread_of_a_change_is_the_samples():
     before, after = [0] * 70 + [1] * 30, [1] * 10 + [0] * 60 + [0] * 5 + [1] * 25
     assert math.isclose(sd_of_change(0.10, 0.05), np.std(np.subtract(after, before)))
@@ -253,18 +382,27 @@ def test_an_equal_length_that_never_occurred_is_said():
     assert length_controlled([0] * 30, list(rng.normal(0, 1, 30)), [0] * 30, list(longer - 70)).inside
 
 
+def each(values): return [[value] for value in values]
+
+
 def test_worst_cases_are_every_unscored_value_at_the_end_of_the_scale():
     first, second = [0, 1, 0, 0, 1, None, 0, 1], [1, 1, None, 0, 1, 1, 1, None]
-    found = worst_case(first, second)
+    found = worst_case(each(first), each(second))
     assert found.scored.n == 5 and (found.unscored_before, found.unscored_after) == (1, 2)
     differences = [paired_difference([a if a is not None else fill[0] for a in first],
                                      [b if b is not None else fill[1] for b in second]).mean
                    for fill in itertools.product((0, 1), (0, 1))]
     assert found.against.mean == min(differences) and found.favour.mean == max(differences)
-    reverse = worst_case(first, second, higher_is_better=False)
+    reverse = worst_case(each(first), each(second), higher_is_better=False)
     assert (reverse.against.mean, reverse.favour.mean) == (found.favour.mean, found.against.mean)
-    complete = worst_case([0, 20, 50, 10, 30], [10, 20, 70, 15, 90], scale=(0, 100))
+    complete = worst_case(each([0, 20, 50, 10, 30]), each([10, 20, 70, 15, 90]), scale=(0, 100))
     assert complete.against == complete.scored == complete.favour
+
+
+def test_a_prompt_with_one_scored_sample_of_four_is_mostly_unscored():
+    "Ten prompts, four samples, thirty of forty without a value: the difference could be anything up to +-0.75."
+    found = worst_case([[0, 0, 0, 0]] * 10, [[0, None, None, None]] * 10, higher_is_better=False)
+    assert (found.scored.mean, found.against.mean, found.favour.mean) == (0, 0.75, 0) and found.unscored_after == 30
 
 
 # Agreement
@@ -333,9 +471,9 @@ def test_unused_levels_count_where_they_change_the_distance():
     (lambda: length_controlled([0] * 8, [1, 2, 3, 4, 5, 6, 7, 9], [0] * 8, [0] * 7 + [50]), "one unit alone"),
     (lambda: length_controlled([0] * 8, range(8), [0] * 8, range(8)), "exactly"),
     (lambda: worst_case([], []).scored, "0 independent"),
-    (lambda: worst_case([None] * 9, [None] * 9).scored, "0 independent"),
-    (lambda: worst_case([1] * 9, [1] * 9).against, "equal"),
-    (lambda: worst_case([1] * 9, [0.5] * 9, clusters=["a"] * 9).against, "1 independent"),
+    (lambda: worst_case([[None]] * 9, [[None]] * 9).scored, "0 independent"),
+    (lambda: worst_case([[1]] * 9, [[1]] * 9).against, "equal"),
+    (lambda: worst_case([[1]] * 9, [[0.5]] * 9, clusters=["a"] * 9).against, "1 independent"),
     (lambda: detectable(4), "4 independent"),
     (lambda: power_of(0.5, 1), "1 independent"),
     (lambda: needed_units(0.0), "effect of 0"),
@@ -373,7 +511,7 @@ def test_an_undefined_difference_is_neither_kept_nor_worse():
     lambda nan: risk_difference([0, 1, 1, 0, nan], [1] * 5),
     lambda nan: length_controlled([0] * 5, [1, 2, 3, 4, nan], [0] * 5, [1, 2, 3, 4, 5]),
     lambda nan: length_controlled([0] * 5, [1, 2, 3, 4, 5], [0] * 5, [1, 2, 3, 4, nan]),
-    lambda nan: worst_case([0, 1, 0, 1, nan], [0] * 5),
+    lambda nan: worst_case([[0], [1], [0], [1], [nan]], [[0]] * 5),
     lambda nan: spread([1.0, nan] * 5, list("aabbccddee")),
     lambda nan: krippendorff_alpha([(1, nan)] * 6),
     lambda nan: gwet_ac1([(1, nan)] * 6),
@@ -417,15 +555,15 @@ def test_95_per_cent_intervals_hold_the_truth_93_to_97_times_in_100(kind):
 
 
 def test_the_bootstrap_and_tangos_interval_hold_the_truth_as_often():
-    rng, boot, tango, shares = np.random.default_rng(2), 0, 0, (0.06, 0.16)
+    rng, boot, held, shares = np.random.default_rng(2), 0, 0, (0.06, 0.16)
     for _ in range(SIMULATIONS):
         before, after = (arm.ravel() for arm in simulated(rng, "normal", 0.4))
         found = paired_difference(before, after, NAMES, resamples=400)
         boot += found.boot_low <= 0.4 <= found.boot_high
         gained, lost, _ = rng.multinomial(100, (*shares, 1 - sum(shares)))
-        low, high = tango_interval(int(gained), int(lost), 100)
-        tango += low <= shares[0] - shares[1] <= high
-    assert 0.93 <= boot / SIMULATIONS <= 0.97 and 0.93 <= tango / SIMULATIONS <= 0.97
+        low, high = tango(int(gained), int(lost), int(100 - gained - lost))
+        held += low <= shares[0] - shares[1] <= high
+    assert 0.93 <= boot / SIMULATIONS <= 0.97 and 0.93 <= held / SIMULATIONS <= 0.97
 
 
 @pytest.mark.parametrize("kind", ["normal", "judge's scores", "yes or no"])

@@ -98,7 +98,7 @@ def numbers(calibrated):
          Calibration(judge="detector@1", rubric="surface@1", answers="labels", criteria=(measured("refusal", True),))]
     )
     seen = columns(opinions, items, calibrations)
-    reward = estimate_accuracy([1.0] * 10 + [0.0] * 2, [f"p{i}" for i in range(12)], 100).model_dump()
+    reward = estimate_accuracy([1.0] * 10 + [0.0] * 2, [f"p{i}" for i in range(12)]).model_dump()
     metrics = {
         "prompts": len(items),
         "attempts": 0,

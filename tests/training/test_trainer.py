@@ -595,7 +595,7 @@ def test_a_training_that_moved_nothing_is_said_to_have_learned_nothing(run):
     recipe = recipe_with(learning_rate=1e-8)
     run.record(recipe=recipe.model_dump(mode="json"))
     assert abs(train(run, recipe).loss_last - LN2) < 1e-3
-    preference_accuracy(run, recipe)
+    preference_accuracy(run)
     assert "Nothing was learned" in learned(collect(run)) and "Nothing was learned" in write_card(run).read_text()
 
 
