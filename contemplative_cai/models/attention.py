@@ -59,6 +59,17 @@ def row_places(spans: list[tuple[int, int]],  # where the tokens begin and end t
 ASKED_TOGETHER = 128  # tokens of a row that ask its keys in one product: their scores stay in a core's cache
 
 
+def _ask_at_once(query, keys, values, out) -> None:
+    "What `_ask` computes, in one call: where each kernel costs its start, as on a GPU."
+    import torch
+    length, total = query.shape[2], keys.shape[1]
+    seen = torch.ones(length, total, dtype=torch.bool, device=query.device).tril(total - length)
+    out[:] = torch.nn.functional.scaled_dot_product_attention(
+        query.flatten(0, 1)[None], keys[None], values[None], attn_mask=None if length == total else seen,
+        is_causal=length == total, scale=1.0, enable_gqa=True
+    )[0].view(out.shape)
+
+
 def _ask(query, keys, values, out) -> None:
     """The last tokens of a row look at all of it up to themselves, block by block. The query is
     groups x heads of a group x tokens x width; keys and values are groups x positions x width."""
@@ -79,9 +90,9 @@ def packed_attention(query, key, value,  # heads x tokens x width; all tokens of
                      scaling: float,  # of the scores
                      prefix: tuple | None,  # shared keys and values, each groups x positions x width
                      ):
-    "Every row attends to the shared prefix and to its own past, in products as large as a core's cache allows."
+    "Every row attends to the shared prefix and to its own past, on a CPU in products that fit a core's cache."
     import torch
-    groups = len(key)
+    groups, ask = len(key), _ask if query.device.type == "cpu" else _ask_at_once
     asking = (query * scaling).unflatten(0, (groups, -1))
     out = torch.empty_like(asking)
     for (start, end), row in zip(spans, places, strict=True):
@@ -89,7 +100,7 @@ def packed_attention(query, key, value,  # heads x tokens x width; all tokens of
         keys, values = key[:, seen], value[:, seen]
         if prefix is not None:
             keys, values = (torch.cat(pair, 1) for pair in zip(prefix, (keys, values)))
-        _ask(asking[:, :, start:end], keys, values, out[:, :, start:end])
+        ask(asking[:, :, start:end], keys, values, out[:, :, start:end])
     return out.flatten(0, 1)
 
 # %% ../../nbs/04_models/03_attention.ipynb #x7970463

@@ -119,6 +119,7 @@ def _transformers(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, 
             llm = load_llm(spec, recipe.dtype, recipe.device, adapters, recipe.batch_size, recipe.quantization,
                            recipe.device_map, recipe.compile, options)
         note("template", template_notes(llm.tokenizer))
+        note("reading", [f"each row is read whole: {llm.read_whole}"] if llm.read_whole else [])
         return llm
     key = model_key(spec, _precision(recipe), recipe.quantization, options)
     return LazyLLM(key, opening, digests, earlier_keys(run, spec, key, digests))

@@ -17,7 +17,7 @@ from ..core.foreign import one_line, quote
 from ..core.schema import Conversation, InputError, digest
 from .attention import PackedRows, PaddedRows, common_prefix, install_attention, read_prefix
 from .batches import JOINED_BELOW, SHARED_FROM, alike, cut_rows, parts, share_beginnings
-from .branches import read_behind, reads_behind
+from .branches import read_behind, why_whole
 from .catalog import ModelSpec
 from .chat import opens_reasoning, refuse_endless, split_reasoning, thinking_marks
 from .chat import weighed_texts
@@ -140,8 +140,9 @@ class _AdaptedModel:
                  shares_prefix: bool = False,  # whether the model's attention knows `PackedRows`
                  flows: bool = False,  # whether rows go through fixed places, whose steps a GPU records
                  branches: bool = False,  # whether the model reads rows behind their beginning, in transformers' cache
+                 read_whole: str | None = None,  # why what rows begin with cannot be read once
                  ):
-        self.branches, self.flows = branches, flows
+        self.branches, self.flows, self.read_whole = branches, flows, read_whole
         self._held: list = []  # the places that were used last, with their recordings
         self.model, self.tokenizer, self.shares_prefix = model.eval(), tokenizer, shares_prefix
         self._batch_size, self._base_key, self._adapters, self._adapter = batch_size, key, adapters or {}, None
@@ -470,7 +471,7 @@ def load_llm(spec: ModelSpec,  # which model
     refuse_endless(tokenizer, _turn_ends(model, tokenizer), spec.name)
     packed = install_attention(model)
     if not packed and not reads_padded(model, spec.name): batch_size = 1
-    branches = not packed and batch_size != 1 and reads_behind(model, UNLIKE)
+    whole = None if packed else "a row at a time" if batch_size == 1 else why_whole(model, UNLIKE)
     if model.device.type == "cpu" and not compiled: speed_products(model)
     if compiled: model.compile(dynamic=True)
     flows = packed and model.device.type == "cuda" and quantization == "none" and device_map == "one" and not compiled
@@ -479,4 +480,4 @@ def load_llm(spec: ModelSpec,  # which model
     for name, folder in (adapters or {}).items(): model = _adapted_model(model, name, folder)
     return TransformersLLM(model, tokenizer, key,
                            {name: weights_digest(str(folder), None) for name, folder in (adapters or {}).items()},
-                           batch_size, packed, flows, branches)
+                           batch_size, packed, flows, not packed and whole is None, whole)

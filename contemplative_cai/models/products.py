@@ -67,9 +67,9 @@ def _turned(layer: Any):
 
 # %% ../../nbs/04_models/02c_products.ipynb #pr000008
 def _linear_layers(model: Any) -> list:
-    "Its linear layers, adapters and quantised ones left out."
+    "Its linear layers; adapters, quantised ones and those whose weights are fetched when they are needed left out."
     import torch
-    return [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+    return [layer for layer in model.modules() if type(layer) is torch.nn.Linear and layer.weight.device.type == "cpu"]
 
 
 def speed_products(model: Any,  # a transformers model on a CPU, loaded to answer

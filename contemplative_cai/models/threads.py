@@ -93,15 +93,18 @@ class _Threads:
             self._looked = self._look()
             time.sleep(FIRST_LOOK)
         before, self._looked = self._looked, self._look()
-        passed, worked, ours = (now - then for now, then in zip(self._looked, before))
-        if self._looked[1]: self._set(threads_beside(usable_cores(), (worked - ours) / passed))
+        if self._looked[1]: self._set(self._fitting(before, self._looked))
+
+    def _fitting(self, before: tuple[float, float, float], after: tuple[float, float, float]) -> int:
+        "The number that fits what others did between two looks."
+        passed, worked, ours = (now - then for now, then in zip(after, before))
+        return threads_beside(usable_cores(), (worked - ours) / passed)
 
     def free(self) -> int:
         "As many threads as there are free cores just now; takes a tenth of a second to look."
         before = self._look()
         time.sleep(FIRST_LOOK)
-        passed, worked, ours = (now - then for now, then in zip(self._look(), before))
-        return threads_beside(usable_cores(), (worked - ours) / passed)
+        return self._fitting(before, self._look())
 
     def _set(self, number: int) -> None:
         "Set it, unless somebody else has set another."

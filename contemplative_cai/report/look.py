@@ -107,8 +107,9 @@ def recipe_table(run: Run,  # as `begin` opened it
     name, note = str(run.manifest.get("recipe_name", "-")), ""
     try: filed = load_recipe(name)
     except InputError: filed, note = Recipe(), ", whose file cannot be read (beside the defaults)"
-    # a key that came after the first records is not written where it has its default
-    values, there = ({"expected_rate": one.expected_rate} | one.model_dump(mode="json") for one in (recipe, filed))
+    # a key that came after the first records is not written where it has its default; here all are shown
+    values, there = ({key: getattr(one, key) for key in Recipe.model_fields} | one.model_dump(mode="json")
+                     for one in (recipe, filed))
     return InForce(name, {section: [Setting(key, cell_text(values.get(key)), cell_text(there.get(key)), meaning(key))
                                     for key in keys.model_fields]
                           for section, keys in SECTIONS.items()}, note)

@@ -150,16 +150,10 @@ class KeptReferences:
         self.known |= pairs
 
 # %% ../../nbs/07_training/06_trainer.ipynb #x4265799
-def _sorted_trainer(base: Any, cache: Path, padded: str | None) -> type:
-    """TRL's trainer with rows in the order of `ByLength`,
-    and a reference that is named by what it depends on: rows, cuts, weights, and how rows are read."""
-    from peft.helpers import disable_input_dtype_casting
-
+def _sorted_trainer(base: Any) -> type:
+    "TRL's trainer with rows in the order of `ByLength`."
     class Sorted(base):
-        """As the base, with rows of similar length together;
-        TRL names the reference by all of its arguments, so that another beta would compute it again."""
-        why_padded = padded  # why its rows are read one by one; None: they are packed
-
+        "As the base, with rows of similar length together."
         def _get_train_sampler(self, train_dataset=None):
             "Rows of similar length together."
             rows = self.train_dataset if train_dataset is None else train_dataset
@@ -168,6 +162,18 @@ def _sorted_trainer(base: Any, cache: Path, padded: str | None) -> type:
                         for prompt, chosen, rejected in zip(*(rows[name] for name in names))]
                        if "chosen_ids" in rows.column_names else list(map(len, rows["input_ids"])))
             return ByLength(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+
+    Sorted.__name__ = base.__name__
+    return Sorted
+
+
+def _packed_trainer(base: Any, cache: Path, padded: str | None) -> type:
+    "A trainer whose reference is named by what it depends on: rows, cuts, weights, and how rows are read."
+    from peft.helpers import disable_input_dtype_casting
+
+    class Packed(base):
+        "As the base; TRL names the reference by all of its arguments, so that another beta would compute it again."
+        why_padded = padded  # why its rows are read one by one; None: they are packed
 
         def _precompute_ref_logps(self, dataset, name, batch_size):
             "Kept under a name that rows, cuts, weights and reading decide, and pair by pair before that."
@@ -195,8 +201,8 @@ def _sorted_trainer(base: Any, cache: Path, padded: str | None) -> type:
             with disable_input_dtype_casting(self.model, active=self.args.bf16 and not self.why_padded):
                 return super().training_step(*args, **kwargs)
 
-    Sorted.__name__ = base.__name__
-    return Sorted
+    Packed.__name__ = base.__name__
+    return Packed
 
 # %% ../../nbs/07_training/06_trainer.ipynb #x0189803
 @contextmanager
@@ -387,7 +393,7 @@ def build_trainer(recipe: Recipe,
     validation = _dataset(folder / "rows" / "validation.jsonl", cache) if recipe.eval_steps else None
     kind, settings = _trainer_settings(recipe, stage, _common(recipe, stage, folder, validation is not None))
     if recipe.early_stopping and stage == "dpo": callbacks = [*callbacks, EarlyStoppingCallback(recipe.early_stopping)]
-    trainer = _lean_trainer(_sorted_trainer(kind, cache, padded))(
+    trainer = _lean_trainer(_packed_trainer(_sorted_trainer(kind), cache, padded))(
         model=model, args=settings, train_dataset=_dataset(folder / "rows" / "train.jsonl", cache),
         eval_dataset=validation, processing_class=load_tokenizer(model_spec(recipe.model), recipe.template_options),
         peft_config=None if hasattr(model, "peft_config") else _lora(recipe), callbacks=list(callbacks)

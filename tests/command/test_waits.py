@@ -16,7 +16,7 @@ from contemplative_cai.command import pipeline
 from contemplative_cai.core import screen
 from contemplative_cai.core.files import write_record
 from contemplative_cai.core.journal import Journal
-from contemplative_cai.core.project import STEPS, notebook_path
+from contemplative_cai.core.project import STEPS
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.screen import Waits, waiting
 from contemplative_cai.core.terminal import Progress, Standing
@@ -69,7 +69,7 @@ def test_an_error_leaves_nothing_of_the_waiting(clock, capsys):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_cell_of_a_notebook_has_a_name(step):
-    names = pipeline._headings(notebook_path(step))
+    names = pipeline._headings(step)
     assert names and all(names.values()) and "importing modules" in names.values()
 
 

@@ -7,12 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contemplative_cai.models.attention import packed_attention, row_places, stepping_attention
+from contemplative_cai.models.attention import _ask, _ask_at_once, packed_attention, row_places, stepping_attention
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.products import PackedWeight, packs, speed_products
 from contemplative_cai.models.weights import load_model
 
-pytestmark = pytest.mark.skipif(not packs(torch.float32), reason="this processor's library has no packed weights")
 IDS = torch.arange(40).reshape(2, 20)
 
 
@@ -26,6 +25,7 @@ def sped(model):
     return model
 
 
+@pytest.mark.skipif(not packs(torch.float32), reason="this processor's library has no packed weights")
 @given(rows=st.integers(1, 300), inside=st.integers(1, 70), outside=st.integers(1, 90), bias=st.booleans(),
        seed=st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
@@ -108,6 +108,18 @@ def test_attention_in_blocks_is_attention(lengths, behind, groups, heads, seed):
         keys, values = key[:, start:end], value[:, start:end]
         if prefix: keys, values = torch.cat([prefix[0], keys], 1), torch.cat([prefix[1], values], 1)
         assert torch.allclose(out[:, start:end], masked(query[:, start:end], keys, values, scaling), atol=1e-5)
+
+
+@given(length=st.integers(1, 200), before=st.integers(0, 60), groups=st.integers(1, 3), heads=st.integers(1, 3),
+       seed=st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_block_by_block_and_at_once_are_the_same(length, before, groups, heads, seed):
+    torch.manual_seed(seed)
+    query = torch.randn(groups, heads, length, 8)
+    keys, values = (torch.randn(groups, before + length, 8) for _ in range(2))
+    asked = [torch.empty_like(query) for _ in range(2)]
+    for ask, out in zip((_ask, _ask_at_once), asked): ask(query, keys, values, out)
+    assert torch.allclose(*asked, atol=1e-5)
 
 
 @given(rows=st.integers(1, 5), longest=st.integers(1, 40), behind=st.integers(0, 40), seed=st.integers(0, 9))
