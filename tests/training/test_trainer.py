@@ -28,11 +28,12 @@ from contemplative_cai.report.report import write_report
 from contemplative_cai.report.summary import collect, learned, training_words
 from contemplative_cai.training import trainer
 from contemplative_cai.training.checkpoints import is_whole, latest_checkpoint
+from contemplative_cai.training.extensions import ByLength
 from contemplative_cai.training.heldout import preference_accuracy
 from contemplative_cai.training.logs import rewind
 from contemplative_cai.training.rows import training_data
 from contemplative_cai.training.train import check_training, launch_names, train
-from contemplative_cai.training.trainer import ByLength, Halted, check_base, watched_answers
+from contemplative_cai.training.trainer import Halted, check_base, watched_answers
 from contemplative_cai.training.watch import LN2, read_metrics
 
 pytestmark = pytest.mark.long  # whole trainings
@@ -373,7 +374,7 @@ def test_a_run_begun_with_fuller_checkpoints_goes_on(run, monkeypatch):
     "With the tokenizer and the reference's adapter in them, and two of them."
     recipe = recipe_with(training="sft+dpo", save_steps=1, epochs=3)
     with monkeypatch.context() as before:
-        before.setattr(trainer, "_lean_trainer", lambda base: base)
+        before.setattr(trainer, "lean_trainer", lambda base: base)
         stop_after(before, 8)
         with pytest.raises(KeyboardInterrupt): train(run, recipe)
     checkpoint = latest_checkpoint(run.path("dpo", "checkpoints"))
