@@ -169,7 +169,10 @@ def _planned_rows(metrics: Metrics) -> list[tuple[str, str]]:
     planned = metrics.planned
     if planned is None:
         return [("smallest effect (dz) the safety prompts show with a power of 80 %, by t", number(metrics.detectable))]
-    shown = number(planned.detectable) if planned.detectable is not None else "none: not even the whole, or no share"
+    primary = metrics.declared.primary.partition(": ")[0]
+    if not any(known.counted for known in known_outcomes() if known.label == primary):
+        return [("smallest change of the primary outcome that would show", "not planned: it is no share")]
+    shown = number(planned.detectable) if planned.detectable is not None else "none: not even the whole change"
     return [(f"smallest change of the primary outcome that {planned.prompts} prompts show with a power of 80 %, "
              f"from an expected share of {planned.rate:.2f}", shown)]
 

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 import pytest
 
 from contemplative_cai.evaluation.claims import Column, Comparison, Outcome, compare_arms, level
+from contemplative_cai.evaluation.evaluate import Planned
 from contemplative_cai.measure.outcomes import LengthControlled, noninferior
 from contemplative_cai.measure.stats import Estimate, estimate_accuracy
 from contemplative_cai.report import summary
-from contemplative_cai.report.evidence import bound_rows, change_text, interval_words
+from contemplative_cai.report.evidence import _planned_rows, bound_rows, change_text, interval_words
 from contemplative_cai.training.heldout import Likelier, PreferenceAccuracy
 
 
@@ -28,6 +29,18 @@ def outcome(**more) -> Outcome:
 def compared(base: dict, tuned: dict, clusters: dict | None = None, **more) -> Comparison:
     column = Column(outcome(**more), "a judge", True, {"base": base, "dpo": tuned})
     return compare_arms(column, "dpo", "base", clusters or {}, rate=0.3)
+
+
+# what was planned
+
+@pytest.mark.parametrize("primary, detectable, words", [
+    ("refusal: dpo - base", 0.25, "0.25"), ("refusal: dpo - base", None, "none: not even the whole change"),
+    ("words: dpo - base", None, "not planned: it is no share"),
+])
+def test_what_could_be_shown_is_said_of_shares_alone(primary, detectable, words):
+    metrics = SimpleNamespace(declared=SimpleNamespace(primary=primary), detectable=None,
+                              planned=Planned(prompts=8, rate=0.3, detectable=detectable))
+    assert [shown for _, shown in _planned_rows(metrics)] == [words]
 
 
 # what unseen pairs say
