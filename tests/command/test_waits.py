@@ -119,10 +119,12 @@ def in_terminal(words):
 @pytest.mark.long
 def test_a_terminal_shows_what_is_waited_for_from_the_first_second(runs):
     text, first = in_terminal(SMOKE)
-    named = ["looking at recipe, inputs and machine", "starting the kernel", "importing modules",
-             "reading the weights of random-tiny", "respond: ", "revise: 8 of 8 calls", "Pairs kept"]
-    places = [text.find(name) for name in named]
-    assert -1 not in places and places == sorted(places), text
+    before = ["looking at recipe, inputs and machine", "starting the kernel", "importing modules"]
+    calls = ["reading the weights of random-tiny", "respond: "]  # a slow look may see the stage before its weights
+    after = ["revise: 8 of 8 calls", "Pairs kept"]
+    for middle in calls:
+        places = [text.find(name) for name in (*before, middle, *after)]
+        assert -1 not in places and places == sorted(places), text
     assert first < 2, f"{first:.1f} s, on a machine that may be busy"
 
 
