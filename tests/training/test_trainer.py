@@ -26,7 +26,7 @@ from contemplative_cai.pairs.make import load_split
 from contemplative_cai.report.card import write_card
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.summary import collect, learned, training_words
-from contemplative_cai.training import trainer
+from contemplative_cai.training import extensions, trainer
 from contemplative_cai.training.checkpoints import is_whole, latest_checkpoint
 from contemplative_cai.training.extensions import ByLength
 from contemplative_cai.training.heldout import preference_accuracy
@@ -338,8 +338,8 @@ def test_a_signal_saves_the_step_it_is_in_and_ends_badly(run, number):
 @pytest.fixture
 def saved(monkeypatch):
     "The checkpoints that were written, and what was in their folder when each one was on the disk."
-    seen, real = {}, trainer.flush_files
-    monkeypatch.setattr(trainer, "flush_files", lambda folder: (
+    seen, real = {}, extensions.flush_files
+    monkeypatch.setattr(extensions, "flush_files", lambda folder: (
         real(folder), seen.update({folder: {path.name for path in folder.iterdir()}})))
     return seen
 
