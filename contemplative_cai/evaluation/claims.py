@@ -252,7 +252,8 @@ def too_many_cut(arm: CutAnswers,  # the second arm of a comparison
     apart = abs(_share(arm) - _share(against))
     if apart > CUT_APART + 1e-9:
         counts = " and ".join(f"{one.cut} of {one.answers} in {one.arm}" for one in (arm, against))
-        reasons.append(f"the shares of cut answers ({counts}) are {apart:.0%} apart, at most {CUT_APART:.0%} is allowed")
+        reasons.append(f"the shares of cut answers ({counts}) are {apart:.0%} apart, "
+                       f"at most {CUT_APART:.0%} is allowed")
     return "; ".join(reasons)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000015

@@ -237,8 +237,8 @@ def _limits_of_any(pairs: Sequence[PreferencePair], dropped: Sequence[Dropped]) 
             (("`rejected` can be perfectly good, and then the pair teaches style. "
               "Rows were dropped by rules that look at words")
              + (f", and {rejected} by reviewers." if rejected else "; no reviewer has dropped any.")),
-            ("Revisions can be told from first answers by length and wording alone. Read a preference accuracy on these "
-             "data beside rules that understand nothing (length, which side ends properly, a bag of words)."),
+            ("Revisions can be told from first answers by length and wording alone. Read a preference accuracy on "
+             "these data beside rules that understand nothing (length, which side ends properly, a bag of words)."),
             (f"{len(pairs):,} pairs come from {len(prompts):,} prompts: "
              "rows of one prompt share `rejected` and are not independent.")]
 

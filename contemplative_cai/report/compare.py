@@ -247,10 +247,12 @@ def _doubts(run: Evaluated) -> list[str]:
     primary, unknown = run.primary, ", ".join(run.metrics.unknown_training)
     unfit = [f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, primary)}); "
              "its difference supports no claim."] if primary and not primary.calibrated else []
-    cut = [f"{run.name}: the primary outcome supports {withheld_words(primary)}."] if primary and primary.withheld else []
+    cut = ([f"{run.name}: the primary outcome supports {withheld_words(primary)}."]
+           if primary and primary.withheld else [])
     replaced = [f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
                 for claims in run.metrics.earlier]
-    return [*unfit, *cut, *replaced, *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
+    return [*unfit, *cut, *replaced,
+            *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
 
 
 def differences_of(runs: Sequence[Evaluated],  # in order

@@ -194,8 +194,8 @@ def training_sections(facts: Facts,
     if any("loss" in row for row in facts.steps):
         curves = Plot("training", panel_figure(facts.steps, facts.findings), "training curves",
                       f"{facts.stage}/metrics.jsonl")
-        rules = [(f"On unseen pairs, of rules that understand nothing, {rules_reach(facts.preference)}: read the accuracy "
-                  "in the curves beside them.")] if facts.preference else []
+        rules = [("Read the accuracy in the curves beside rules that understand nothing; on unseen pairs "
+                  f"{rules_reach(facts.preference)}.")] if facts.preference else []
         sections.append(PageSection("Training", [training_words(facts), *rules], [curves],
                                     [f"{finding.kind}: {finding.sentence}." for finding in facts.findings]))
     if facts.preference and facts.preference.reward.mean is not None:

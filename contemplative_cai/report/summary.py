@@ -219,14 +219,14 @@ def _cut(metrics: Metrics | None) -> MainFigure:
     "How many answers of each arm were cut, and how many claims that costs."
     if metrics is None: return MainFigure(CUT_FIGURE, "not yet", NOT_YET, "")
     if not metrics.cut:
-        return MainFigure(CUT_FIGURE, "not recorded", "an older version evaluated this run, and no claim was checked for "
-                          "cut answers; evaluate again", "")
+        return MainFigure(CUT_FIGURE, "not recorded", "an older version evaluated this run, and no claim was checked "
+                          "for cut answers; evaluate again", "")
     counts = ", ".join(f"{one.arm} {one.cut} of {one.answers}" + (f" ({one.unrecorded} not recorded)" if one.unrecorded
                                                                  else "") for one in metrics.cut)
     withheld = _withheld_claims(metrics)
     return MainFigure(CUT_FIGURE, counts,
-                      f"a judge's claim is withheld where more than {MOST_CUT:.0%} of an arm's answers are cut, or two arms "
-                      f"are more than {CUT_APART:.0%} apart; {len(withheld) or 'none'} of the trained arm's "
+                      f"a judge's claim is withheld where more than {MOST_CUT:.0%} of an arm's answers are cut, or two "
+                      f"arms are more than {CUT_APART:.0%} apart; {len(withheld) or 'none'} of the trained arm's "
                       f"{'is' if len(withheld) == 1 else 'are'} withheld", "metrics.json: cut, comparisons (withheld)")
 
 
