@@ -3670,6 +3670,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                               'contemplative_cai/pairs/health.py'),
                                                 'contemplative_cai.pairs.health.stated': ( '06_pairs/health.html#stated',
                                                                                            'contemplative_cai/pairs/health.py'),
+                                                'contemplative_cai.pairs.health.told_apart': ( '06_pairs/health.html#told_apart',
+                                                                                               'contemplative_cai/pairs/health.py'),
                                                 'contemplative_cai.pairs.health.vocabulary_rate': ( '06_pairs/health.html#vocabulary_rate',
                                                                                                     'contemplative_cai/pairs/health.py'),
                                                 'contemplative_cai.pairs.health.warnings': ( '06_pairs/health.html#warnings',

@@ -6,15 +6,15 @@
 __all__ = ['SHARED_OPENING_WORDS', 'OPENINGS', 'NOT_RECORDED', 'RATIOS', 'FIRST_WORDS', 'SAMPLED', 'LENGTH_ALONE', 'LENGTH_RATIO',
            'SEPARABLE', 'OPENING_SHARE', 'FEWER_DISTINCT', 'VOCABULARY_RATE', 'ENDS_APART', 'SIMILAR', 'UNEVEN',
            'FEWEST', 'BASELINES', 'Quartiles', 'quartiles', 'stated', 'distinct_runs', 'SharedOpening',
-           'common_openings', 'vocabulary_rate', 'Side', 'RatioBin', 'Axis', 'Stratum', 'Health', 'pair_lengths',
-           'ratio_bin', 'ending_share', 'cut_share', 'ending_difference', 'pair_labels', 'health', 'HealthWarning',
-           'ending_words', 'warnings', 'health_figure', 'health_table', 'health_words']
+           'common_openings', 'vocabulary_rate', 'ending_share', 'cut_share', 'ending_difference', 'Side', 'RatioBin',
+           'Axis', 'Stratum', 'Health', 'pair_lengths', 'ratio_bin', 'pair_labels', 'health', 'told_apart',
+           'HealthWarning', 'ending_words', 'warnings', 'health_figure', 'health_table', 'health_words']
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000002
 import bisect
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..core.files import FileRecord
 from ..core.project import brief
@@ -105,6 +105,34 @@ def vocabulary_rate(texts: list[list[str]],  # the words of each
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x1117386
 NOT_RECORDED = Measure(undefined="not recorded")  # where an older version wrote the file, or nobody knows
+
+# %% ../../nbs/06_pairs/05_health.ipynb #x5245368
+def ending_share(pairs: list[PreferencePair],
+                 side: str,  # chosen or rejected
+                 ) -> Measure:
+    "The share of a side's texts that ends properly, of those in scripts with end marks."
+    ends = [(ends_properly(getattr(pair, side)[0].content), pair.prompt_id) for pair in pairs]
+    known = [(float(end), prompt) for end, prompt in ends if end is not None]
+    return clustered_share([end for end, _ in known], [prompt for _, prompt in known])
+
+
+def cut_share(pairs: list[PreferencePair],
+              side: str,  # chosen or rejected
+              ) -> Measure:
+    "The share of a side's texts that reached the token limit, of those whose finish reason is recorded."
+    reasons = [(getattr(pair, f"{side}_finish_reason"), pair.prompt_id) for pair in pairs]
+    known = [(float(reason == "length"), prompt) for reason, prompt in reasons if reason]
+    return clustered_share([cut for cut, _ in known], [prompt for _, prompt in known]) if known else NOT_RECORDED
+
+
+def ending_difference(pairs: list[PreferencePair],
+                      ) -> Measure:
+    "The share of chosen texts that ends properly less that of rejected ones; interval by prompt."
+    apart = estimate_each([float(ending_sign(pair)) for pair in pairs], [pair.prompt_id for pair in pairs], 0.0,
+                          (-1.0, 1.0))
+    if apart.mean is None: return Measure(undefined="no pairs")
+    return Measure(value=apart.mean, n=apart.n, low=apart.low, high=apart.high,
+                   undefined="" if apart.low is not None else apart.undefined)
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000000d
 class Side(Record):
@@ -202,34 +230,6 @@ def _beginning(pair: PreferencePair) -> PreferencePair:
     def cut(turns): return (Message(role="assistant", content=" ".join(text_words(turns[0].content)[:FIRST_WORDS])),)
     return pair.model_copy(update={"chosen": cut(pair.chosen), "rejected": cut(pair.rejected)})
 
-# %% ../../nbs/06_pairs/05_health.ipynb #x5245368
-def ending_share(pairs: list[PreferencePair],
-                 side: str,  # chosen or rejected
-                 ) -> Measure:
-    "The share of a side's texts that ends properly, of those in scripts with end marks."
-    ends = [(ends_properly(getattr(pair, side)[0].content), pair.prompt_id) for pair in pairs]
-    known = [(float(end), prompt) for end, prompt in ends if end is not None]
-    return clustered_share([end for end, _ in known], [prompt for _, prompt in known])
-
-
-def cut_share(pairs: list[PreferencePair],
-              side: str,  # chosen or rejected
-              ) -> Measure:
-    "The share of a side's texts that reached the token limit, of those whose finish reason is recorded."
-    reasons = [(getattr(pair, f"{side}_finish_reason"), pair.prompt_id) for pair in pairs]
-    known = [(float(reason == "length"), prompt) for reason, prompt in reasons if reason]
-    return clustered_share([cut for cut, _ in known], [prompt for _, prompt in known]) if known else NOT_RECORDED
-
-
-def ending_difference(pairs: list[PreferencePair],
-                      ) -> Measure:
-    "The share of chosen texts that ends properly less that of rejected ones; interval by prompt."
-    apart = estimate_each([float(ending_sign(pair)) for pair in pairs], [pair.prompt_id for pair in pairs], 0.0,
-                          (-1.0, 1.0))
-    if apart.mean is None: return Measure(undefined="no pairs")
-    return Measure(value=apart.mean, n=apart.n, low=apart.low, high=apart.high,
-                   undefined="" if apart.low is not None else apart.undefined)
-
 # %% ../../nbs/06_pairs/05_health.ipynb #x366bad2
 def pair_labels(pair: PreferencePair,
                 keys: tuple[str, ...],  # of principle, hazard, persona
@@ -276,6 +276,14 @@ def health(pairs: list[PreferencePair],  # in any order, any number
         axes={key: _axis(pairs, key) for key in BALANCED},
         cells=tuple(Stratum(**dict(zip(BALANCED, cell)), pairs=count) for cell, count in sorted(cells.items())),
     )
+
+# %% ../../nbs/06_pairs/05_health.ipynb #x0629177
+def told_apart(pairs: Sequence[PreferencePair],  # such as those to train on
+               ) -> str:
+    "What rules that understand nothing make of the pairs, each fitted on other prompts; 0.5 is chance."
+    sample = sorted(pairs, key=lambda pair: digest([0, pair.id]))[:SAMPLED]
+    rules = {"a bag of words": bag_of_words_rule, "length alone": length_rule, "which side ends properly": ends_rule}
+    return ", ".join(f"{name} {stated(cross_validated(sample, rule))}" for name, rule in rules.items())
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000012
 LENGTH_ALONE = 0.65  # accuracy of the length rule: above it, length is the easiest thing to learn, and is learned first

@@ -25,7 +25,15 @@ from contemplative_cai.pairs.baselines import cross_validated, ends_rule
 from contemplative_cai.pairs.data_card import health_facts
 from contemplative_cai.pairs.filters import FILTER_FUNCTIONS, USUAL, cut_off, leaked_preamble, repetition_loop
 from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.pairs.health import Health, ending_words, health, health_figure, health_table, warnings
+from contemplative_cai.pairs.health import (
+    Health,
+    ending_words,
+    health,
+    health_figure,
+    health_table,
+    told_apart,
+    warnings,
+)
 from contemplative_cai.pairs.make import make_pair
 from contemplative_cai.report.summary import rules_reach
 from contemplative_cai.training.heldout import (
@@ -264,6 +272,13 @@ def test_the_data_set_card_has_the_ends(runs):
 
 
 # beside a preference accuracy
+
+def test_before_training_the_rules_are_told_of_the_pairs():
+    words = told_apart(ended((0, 40)))
+    assert words.startswith("a bag of words ") and "length alone " in words
+    assert "which side ends properly 1.00 [" in words and "which side ends properly 0.50 [" in told_apart(ended((0, 0)))
+    assert told_apart(ended((0, 0), n=3)).count("3 prompts with pairs, at least 5 are needed") == 3
+
 
 def accuracy(right, of=20): return estimate_accuracy([1.0] * right + [0.0] * (of - right), [f"p{i}" for i in range(of)])
 
