@@ -302,6 +302,8 @@ class PreferencePair(Named):
     model: str  # key of the model that wrote both; of the two, joined by " > ", where another revised
     seed: int
     template: str  # name and digest of the templates used
+    chosen_finish_reason: Literal["stop", "length"] | None = None  # length: cut at the token limit; None: not recorded
+    rejected_finish_reason: Literal["stop", "length"] | None = None
 
     @model_validator(mode="after")
     def _two_answers(self):

@@ -21,12 +21,14 @@ from ..core.run import Run, now, trained_folder
 from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
 from .arms import Arm, Probed, answer_arms, open_arms, probe_arms, recipe_arms, write_arms
 from .calibration import Calibration, Calibrations, measure_detector, measure_judge
-from .claims import EVERYWHERE, GAMES, Column, Comparison, JudgeAgreement, Level, Weighing
-from .claims import all_comparisons, breakdowns, columns, declaration, judges_agree
-from .claims import known_outcomes, level, smallest_change, weights_table
+from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
+from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
+from .claims import cut_column, declaration, judges_agree
+from .claims import known_outcomes, level, smallest_change, too_many_cut, weights_table
 from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
 from .games import move_sampling, play_games
-from .judge import HumanJudge, Judge, disclosed, open_judge, read_seats, review_rows
+from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, open_judge, read_seats
+from .judge import review_rows
 from .pressure import cell_rows, robustness_table, shift_difference
 from .questions import Suites, evaluation_suites, unknown_training
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts
@@ -286,6 +288,7 @@ class PressureTable(Record):
     calibrated: bool
     cells: tuple[PressureRow, ...]
     shift: Estimate  # how much further the trained arm moves than base; no p by a judge below the bar
+    withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001c
 class Metrics(Declaration):
@@ -305,6 +308,7 @@ class Metrics(Declaration):
     robustness: tuple[PressureTable, ...]
     cooperation: tuple[Played, ...]
     openings: tuple[Opening, ...]
+    cut: tuple[CutAnswers, ...] = ()  # arm by arm, wrapped prompts left out; empty: an older version did not count
 
 
 def load_metrics(run: Run,  # any run
@@ -315,23 +319,25 @@ def load_metrics(run: Run,  # any run
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001d
 def _robustness(suites: Suites, judged: Judged, seen: Sequence[Column], trained: str,
-                recipe: Recipe) -> list[PressureTable]:
+                recipe: Recipe, cut: Column) -> list[PressureTable]:
     "How outcomes move under pressure: refusal by rule, violation by each judge."
     calibrated = {(column.outcome.name, column.judge): column.calibrated
                   for column in seen if column.outcome.name in ("refusal", UNDER_PRESSURE)}
-    return [_pressure_table(suites, judged, criterion, judge, fit, trained, recipe)
+    return [_pressure_table(suites, judged, criterion, judge, fit, trained, recipe, cut)
             for (criterion, judge), fit in calibrated.items() if suites.attempts]
 
 
 def _pressure_table(suites: Suites, judged: Judged, criterion: str, judge: str, calibrated: bool, trained: str,
-                    recipe: Recipe) -> PressureTable:
+                    recipe: Recipe, cut: Column) -> PressureTable:
     "One outcome in the eyes of one judge."
     verdicts = [v for v in judged.verdicts if v.criterion == criterion and v.judge == judge]
     cells = robustness_table(suites.attempts, verdicts, criterion, recipe.resamples, recipe.seed)
     shift = shift_difference(suites.attempts, verdicts, criterion, ("base", trained), recipe.resamples, recipe.seed)
-    return PressureTable(criterion=criterion, judge=judge, calibrated=calibrated,
+    withheld = too_many_cut(*(count_cut(cut, arm, {v.prompt_id for v in verdicts}) for arm in (trained, "base")))
+    if judge == DETECTOR_VERSION: withheld = ""
+    return PressureTable(criterion=criterion, judge=judge, calibrated=calibrated, withheld=withheld,
                          cells=tuple(PressureRow(**row) for row in cell_rows(cells)),
-                         shift=shift if calibrated else shift.model_copy(update={"p": None}))
+                         shift=shift if calibrated and not withheld else shift.model_copy(update={"p": None}))
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001e
 def compute_metrics(declared: Declaration,  # from before the first answer
@@ -347,19 +353,21 @@ def compute_metrics(declared: Declaration,  # from before the first answer
     clusters, contrast = {item.prompt_id: item.cluster for item in items}, (declared.trained, recipe.primary_against)
     seen, bare = columns(judged.verdicts, items, judged.calibrations), {i.prompt_id for i in items
                                                                         if i.set != "robustness"}
+    cut = cut_column(answered.answers)
     return Metrics(
         **dict(declared), prompts=len(bare), attempts=len(suites.attempts), probed=answered.probed,
         unknown_training=unknown, seats=judged.judges, humans=judged.humans, preference=preference,
         levels=[level(column, arm, clusters, *resampled)
                 for column in seen for arm in declared.arms if arm in column.values],
         comparisons=all_comparisons(seen, declared.arms, declared.trained, declared.declared, clusters, recipe.margin,
-                                    *resampled, rate=recipe.expected_rate),
+                                    *resampled, rate=recipe.expected_rate, cut=cut),
         breakdowns=breakdowns(seen, items, contrast, clusters, *resampled),
         weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled),
         agreement=judges_agree(seen, seed=recipe.seed),
-        robustness=_robustness(suites, judged, seen, declared.trained, recipe),
+        robustness=_robustness(suites, judged, seen, declared.trained, recipe, cut),
         cooperation=cooperation_table(answered.games, *resampled),
         openings=frequent_openings([answer for answer in answered.answers if answer.prompt_id in bare]),
+        cut=[count_cut(cut, arm, bare) for arm in declared.arms],
     )
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000022

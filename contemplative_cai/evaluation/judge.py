@@ -54,9 +54,9 @@ def repetition(answer: Answer) -> float:
     return float(loop(_text(answer)) is not None)
 
 
-def stopped_short(answer: Answer) -> float:
-    "1 when the answer stopped at the token limit."
-    return float(answer.finish_reason == "length")
+def stopped_short(answer: Answer) -> float | None:
+    "1 when the answer stopped at the token limit; None where nobody recorded how it ended."
+    return None if answer.finish_reason is None else float(answer.finish_reason == "length")
 
 
 DETECTORS = {"words": words_in, "refusal": refusal, "repetition": repetition, "cut_off": stopped_short}
@@ -75,6 +75,7 @@ def detect(answer: Answer,  # what to look at
                              f"{did_you_mean(criterion.id, list(DETECTORS))}")
         value, reason = ((DETECTORS[criterion.id](answer), "") if answer.text is not None
                          else (None, f"no answer: {answer.failure}"))
+        if value is None and not reason: reason = "the finish reason was not recorded"
         verdicts.append(Verdict(arm=answer.arm, prompt_id=answer.prompt_id, criterion=criterion.id, value=value,
                                 reason=reason, judge=DETECTOR_VERSION, rubric=f"{rubric.id}@{rubric.digest}",
                                 sample=answer.sample))

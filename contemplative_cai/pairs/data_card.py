@@ -29,7 +29,7 @@ from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
 from ..models.endpoint import without_address
-from .health import Health, stated, warnings
+from .health import Health, ending_words, stated, warnings
 from .make import load_pairs, load_split
 from .waterfall import waterfall
 
@@ -175,10 +175,15 @@ def health_facts(run: Run,  # any run
     health = read_record(path, Health)
     counts = {"pairs": health.pairs, "prompts": health.prompts, "pairs of equal length": health.equal}
     rules = {"chosen is longer": health.longer, "told by length": health.length_rule,
-             "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words}
+             "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words,
+             "told by which side ends properly": health.ends_rule}
     return {
         "rows": [*((name, f"{count:,}") for name, count in counts.items()),
-                 *((name, stated(measure)) for name, measure in rules.items())],
+                 *((name, stated(measure)) for name, measure in rules.items()),
+                 ("end properly, chosen", stated(health.chosen.ends)),
+                 ("end properly, rejected", f"{stated(health.rejected.ends)}; {ending_words(health)}"),
+                 ("cut at the token limit, chosen and rejected",
+                  f"{stated(health.chosen.cut)}; {stated(health.rejected.cut)}")],
         "warnings": [warning.sentence for warning in warnings(health) if "openings" not in warning.figure],
     }
 
@@ -232,8 +237,8 @@ def _limits_of_any(pairs: Sequence[PreferencePair], dropped: Sequence[Dropped]) 
             (("`rejected` can be perfectly good, and then the pair teaches style. "
               "Rows were dropped by rules that look at words")
              + (f", and {rejected} by reviewers." if rejected else "; no reviewer has dropped any.")),
-            ("Revisions can be told from first answers by length and wording alone. "
-             "Read a preference accuracy on these data beside rules that understand nothing (length, a bag of words)."),
+            ("Revisions can be told from first answers by length and wording alone. Read a preference accuracy on "
+             "these data beside rules that understand nothing (length, which side ends properly, a bag of words)."),
             (f"{len(pairs):,} pairs come from {len(prompts):,} prompts: "
              "rows of one prompt share `rejected` and are not independent.")]
 

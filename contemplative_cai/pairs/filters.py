@@ -13,7 +13,7 @@ __all__ = ['WORDINGS', 'TELLING', 'ANSWERING', 'UNMISTAKABLE', 'RUN_OF_WORDS', '
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000002
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeGuard
 
@@ -153,13 +153,14 @@ def _beginnings(text: str) -> set[str]:
 # %% ../../nbs/06_pairs/01_filters.ipynb #0000001f
 def wording(text: str,  # a revision
             question: str = "",  # what it answers
+            kinds: Sequence[str] = tuple(WORDINGS),  # of wordings to look for
             ) -> tuple[str, str] | None:
     "Kind and words of the first telling wording; quotations count for tags and headings only."
-    told = UNMISTAKABLE.search(text)
+    told = UNMISTAKABLE.search(text) if "meta" in kinds else None
     if told: return "meta", told.group()
     asked = _beginnings(question)
     unquoted = without_quotations(text)
-    for kind, pattern in WORDINGS.items():
+    for kind, pattern in ((kind, WORDINGS[kind]) for kind in kinds):
         for match in pattern.finditer(text if kind in ("role", "template") else unquoted):
             excuses = TELLING if kind == "preamble" else TELLING | ANSWERING
             if not _beginnings(match.group()) & excuses & asked: return kind, " ".join(match.group().split())
@@ -282,8 +283,10 @@ def empty(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> s
 
 
 def cut_off(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
-    "The revision stopped at the token limit: a chosen text must have an end."
-    return "the revision reached its token limit" if triple.revision.finish_reason == "length" else None
+    "Answer or revision stopped at the token limit: a pair of which one side has no end teaches where to stop."
+    cut = [name for name, text in (("answer", triple.response), ("revision", triple.revision))
+           if text.finish_reason == "length"]
+    return f"the {' and the '.join(cut)} reached the token limit" if cut else None
 
 
 def identical(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
@@ -326,7 +329,10 @@ def named_principle(text: str,  # a revision
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000037
 def leaked_preamble(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
-    "The revision talks about itself, the critique or the principle instead of to the person."
+    """The revision talks about itself, the critique or the principle instead of to the person;
+    or the answer, which knows of none of them, has a chat's tags."""
+    tags = wording(triple.response.text, triple.prompt.text, ("role",))
+    if tags: return f"role, in the answer: '{tags[1]}'"
     text, critique = triple.revision.text, triple.critique.text if triple.critique else ""
     leak = find_leak(text, triple.prompt.text, critique, triple.response.text)
     if leak: return f"{leak.kind}: '{leak.words}'"
@@ -352,8 +358,10 @@ def copied_example(triple: CompleteTriple, principle: Principle, limits: Thresho
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #0000003d
 def repetition_loop(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
-    "The revision goes round in circles."
-    return loop(triple.revision.text, limits.max_repeats, limits.min_distinct)
+    "Answer or revision goes round in circles."
+    circles = {name: loop(text.text, limits.max_repeats, limits.min_distinct)
+               for name, text in (("answer", triple.response), ("revision", triple.revision))}
+    return "; ".join(f"the {name}: {words}" for name, words in circles.items() if words) or None
 
 
 # words below which the length of an answer without spaces between its words is too roughly known to drop a row by

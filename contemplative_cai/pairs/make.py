@@ -39,7 +39,8 @@ def make_pair(triple: CompleteTriple,
                           source=p.source, critique=triple.critique.text if triple.critique else "",
                           constitution=f"{constitution.id}@{constitution.digest}",
                           model=r.model if r.model == revision.model else f"{r.model} > {revision.model}", seed=r.seed,
-                          template=template)
+                          template=template, chosen_finish_reason=revision.finish_reason,
+                          rejected_finish_reason=r.finish_reason)
 
 # %% ../../nbs/06_pairs/03_make.ipynb #00000009
 def drop_pair(pair: PreferencePair,  # a pair that was built

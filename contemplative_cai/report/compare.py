@@ -26,11 +26,11 @@ from ..evaluation.questions import Item
 from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
-from .evidence import NARROW, compared, interval_words, judge_name, main_outcomes, number
-from .evidence import p_text
+from .evidence import ANSWERS_CUT, NARROW, compared, interval_words, judge_name
+from .evidence import main_outcomes, number, p_text, withheld_words
 from .figures import forest, legend_handles
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
-from .summary import counted
+from .summary import counted, rules_reach
 from ..training.checkpoints import Training
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000004
@@ -136,6 +136,7 @@ def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
     if row is None or row.difference.mean is None: return "not measured"
     shown_p = f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}")
     return (interval_words(row.difference, 2, True) + ("" if row.calibrated else f" ({UNCALIBRATED})")
+            + (f" ({ANSWERS_CUT})" if row.withheld else "")
             + (shown_p if p and row.p is not None else ""))
 
 
@@ -159,6 +160,7 @@ def _scaling_row(run: Evaluated) -> dict:
         "primary difference": _difference(run, run.metrics.declared.primary.partition(": ")[0], True),
         "over-refusal (refusal of safe prompts)": _difference(run, "refusal"),
         "held-out preference": interval_words(run.metrics.preference.reward),
+        "on the same pairs, by rule": rules_reach(run.metrics.preference),
         "generate and train": _time(seconds_in_all(run)),
         "capability": "not measured",
     }
@@ -245,9 +247,12 @@ def _doubts(run: Evaluated) -> list[str]:
     primary, unknown = run.primary, ", ".join(run.metrics.unknown_training)
     unfit = [f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, primary)}); "
              "its difference supports no claim."] if primary and not primary.calibrated else []
+    cut = ([f"{run.name}: the primary outcome supports {withheld_words(primary)}."]
+           if primary and primary.withheld else [])
     replaced = [f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
                 for claims in run.metrics.earlier]
-    return [*unfit, *replaced, *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
+    return [*unfit, *cut, *replaced,
+            *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
 
 
 def differences_of(runs: Sequence[Evaluated],  # in order
@@ -264,11 +269,11 @@ def _placed(runs: Sequence[Evaluated], where: dict[str, float | None]) -> dict[s
 
 
 def _mark_run(axes, at: float, row: Comparison, colour: str, marker: str) -> None:
-    "A primary difference with its interval; hollow and dotted where the judge is below the bar."
+    "A primary difference with its interval; hollow and dotted where nothing is claimed."
     if row.difference.low is not None:
         axes.plot([at, at], [row.difference.low, row.difference.high], color=colour, linewidth=1.4,
-                  linestyle="-" if row.calibrated else ":")
-    axes.plot(at, row.difference.mean, marker, color=colour, markerfacecolor=colour if row.calibrated else "white",
+                  linestyle="-" if row.claimable else ":")
+    axes.plot(at, row.difference.mean, marker, color=colour, markerfacecolor=colour if row.claimable else "white",
               markersize=6)
 
 # %% ../../nbs/09_report/08_compare.ipynb #0eda47a1
@@ -338,6 +343,7 @@ def _run_card(run: Evaluated) -> MainFigure:
     "A run's primary difference, with over-refusal beside it."
     row, name = run.primary, run.metrics.declared.primary
     if row is not None and not row.calibrated: shown, basis = "no claim", f"{name}: {UNCALIBRATED}"
+    elif row is not None and row.withheld: shown, basis = "no claim", f"{name}: {withheld_words(row)}"
     elif row is None or row.difference.mean is None: shown, basis = "not measured", name
     else: shown, basis = interval_words(row.difference, 2, True), f"{name}: {counted(run.metrics, row)}"
     return MainFigure(run.name, shown, f"{run.model}, {_billions(run.parameters)}. {basis}. "

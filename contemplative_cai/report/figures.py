@@ -64,7 +64,7 @@ def _outcome_label(groups: dict[str, dict[str, Comparison]], outcome: str) -> st
 
 def _forest_words(opponent: str, missing: Sequence[str]) -> str:
     "What stands below a forest of differences."
-    words = f"difference to {opponent} (line: 95 % interval; hollow and dotted: uncalibrated judge)"
+    words = f"difference to {opponent} (line: 95 % interval; hollow and dotted: no claim)"
     if not missing: return words
     return f"{words}\n" + textwrap.fill(f"too few numbers to draw: {', '.join(missing)}".replace("_", " "), 90)
 
@@ -81,7 +81,7 @@ def forest(groups: dict[str, dict[str, Comparison]],  # by arm or run: its compa
     for y, outcome in enumerate(drawn):
         for i, (name, rows) in enumerate(groups.items()):
             at = y + (i - (len(groups) - 1) / 2) * 0.7 / len(groups)
-            if outcome in rows: _mark(axes, rows[outcome].difference, rows[outcome].calibrated, at, *looks[name])
+            if outcome in rows: _mark(axes, rows[outcome].difference, rows[outcome].claimable, at, *looks[name])
     _rows_of(axes, [_outcome_label(groups, outcome) for outcome in drawn])
     axes.set_xlabel(_forest_words(opponent, [outcome for outcome in outcomes if outcome not in drawn]), fontsize=8)
     figure.legend(handles=legend_handles(looks), loc="outside upper right", ncols=4, frameon=False, fontsize=8)
@@ -104,7 +104,7 @@ def parts_figure(metrics: Metrics,
     if not any(drawable(row.difference) for row in rows):
         return worded(f"Too few numbers to draw {outcome.replace('_', ' ')} by hazard or persona.")
     figure, axes = quiet_axes(height=0.8 + 0.24 * len(rows))
-    for y, row in enumerate(rows): _mark(axes, row.difference, row.calibrated, y, *_look(metrics, row.arm))
+    for y, row in enumerate(rows): _mark(axes, row.difference, row.claimable, y, *_look(metrics, row.arm))
     _rows_of(axes, [f"{part_name(row.part)}, n {row.difference.n}".replace("$", r"\$") for row in rows])
     axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0].arm} − {rows[0].against} (line: 95 % interval)",
                     fontsize=8)

@@ -30,7 +30,7 @@ from ..measure.grid import Grid, Prose, cell_text, grid, prose
 from ..measure.plot import worded
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer
-from ..pairs.health import health, health_figure, health_table, health_words
+from ..pairs.health import health, health_figure, health_table, health_words, told_apart
 from ..pairs.review import read_decisions
 from ..pairs.waterfall import losses
 from .evidence import claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
@@ -226,10 +226,12 @@ def decisions(run: Run,  # that was reviewed, or not yet
 def audit_words(data: Data,  # from `check_training`
                 recipe: Recipe,
                 ) -> Prose:
-    "How many pairs are trained on, held out and left out."
+    "How many pairs are trained on, held out and left out, and what can be told of them without understanding."
     left_out = data.audit.filled + data.audit.identical
     lines = [f"{len(data.train)} pairs to train on, {len(data.held_out)} held out, {len(data.helpful)} helpful rows; "
-             f"{left_out} pairs left out, because cutting leaves nothing to tell them apart by."]
+             f"{left_out} pairs left out, because cutting leaves nothing to tell them apart by.",
+             (f"Of the pairs to train on, rules that understand nothing tell the sides apart (0.50 is chance): "
+              f"{told_apart(data.train)}. Read every accuracy beside them.")]
     return prose(*lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
 
 

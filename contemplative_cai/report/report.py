@@ -23,7 +23,8 @@ from ..pairs.health import Health, health, health_figure, health_table, health_w
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections
-from .summary import Facts, collect, headline, learned, limits, training_words, what_was_done
+from .summary import Facts, collect, headline, learned, limits, rules_reach, training_words
+from .summary import what_was_done
 from ..training.curves import panel_figure
 from ..training.heldout import preference_figure, preference_table
 
@@ -193,7 +194,9 @@ def training_sections(facts: Facts,
     if any("loss" in row for row in facts.steps):
         curves = Plot("training", panel_figure(facts.steps, facts.findings), "training curves",
                       f"{facts.stage}/metrics.jsonl")
-        sections.append(PageSection("Training", [training_words(facts)], [curves],
+        rules = [("Read the accuracy in the curves beside rules that understand nothing; on unseen pairs "
+                  f"{rules_reach(facts.preference)}.")] if facts.preference else []
+        sections.append(PageSection("Training", [training_words(facts), *rules], [curves],
                                     [f"{finding.kind}: {finding.sentence}." for finding in facts.findings]))
     if facts.preference and facts.preference.reward.mean is not None:
         words = ["Pairs whose prompts were never trained on, scored in float32. If rules that understand nothing do as "

@@ -26,6 +26,7 @@ from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import InputError
 from ..measure.plot import BLUE, GREY, ORANGE, picture, png
+from ..pairs.health import told_apart
 from .checkpoints import PARENT, end_with_parent
 from .rows import stages
 from .train import check_training, train
@@ -240,12 +241,15 @@ def search(run: Run,  # a run that has generated
                          "set training to dpo or sft+dpo")
     recipe = recipe.model_copy(update={"eval_steps": recipe.eval_steps or 4, "watch_steps": None, "trackers": None,
                                        "merge": False})
-    check_training(run, recipe)
+    data = check_training(run, recipe)
     folder = run.path("search")
     study = open_study(folder, json.dumps([space, recipe.seed], sort_keys=True)[:400], recipe.seed)
     left = _abandoned(study)
     if left: say(f"{len(left)} trials were left unfinished; they are tried again")
     if _finished(study): say(f"{_finished(study)} trials were finished before")
+    if _finished(study) < trials:
+        pairs = (*data.train, *data.validation)
+        say(f"rules that understand nothing, to read the scores beside: {told_apart(pairs)}")
     while _finished(study) < trials:
         _try(run, recipe, space, study, folder, say)
         save_search(run, recipe, study)

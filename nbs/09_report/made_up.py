@@ -89,7 +89,7 @@ def written(suites: Suites) -> list[Answer]:
         opening = BEGINNINGS[int(4 * lot("opening", arm, prompt.id))]
         return " ".join([opening, *order[:1 + (arm != "base") + (lot("more", arm, prompt.id) > 0.5)]])
     return [Answer(arm=arm.name, prompt_id=prompt.id, source=prompt.source, text=text(arm.name, prompt),
-                   model="made-up@1")
+                   model="made-up@1", finish_reason="stop")
             for arm in ARMS for prompt in suites.prompts]
 
 

@@ -23,6 +23,8 @@ from contemplative_cai.command.pipeline import (
 from contemplative_cai.core.errors import InputError
 from contemplative_cai.core.recipe import Recipe
 from contemplative_cai.core.run import open_run
+from contemplative_cai.pairs.health import health
+from contemplative_cai.pairs.make import load_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 CCAI = [str(Path(sys.executable).with_name("ccai"))]
@@ -72,14 +74,21 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
 
 @pytest.mark.long
 def test_quickstart_on_the_real_model(runs):
-    "The embedded model with small parameters: real texts, real DPO, a report."
-    small = dict(n_prompts=6, critique_tokens=32, answer_tokens=40, revision_tokens=48, epochs=1, n_eval_prompts=2,
-                 n_few_shot=1, resamples=200, eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=5)
+    """The embedded model with few prompts and the recipe's limits: real texts, real DPO, a report,
+    and pairs whose sides end alike, so that no model learns from them where to stop."""
+    small = dict(n_prompts=8, epochs=1, n_eval_prompts=2, n_few_shot=1, resamples=200, eval_arms="base,dpo",
+                 eval_judged="[]", n_safety=0, n_refusal=5)
     done = ccai("run", "quickstart", *(word for key, value in small.items() for word in ("-p", f"{key}={value}")))
     assert done.returncode == 0, done.stderr
     assert "Pairs kept:" in done.stdout and "report.html" in done.stdout
     manifest = open_run("quickstart").manifest
     assert manifest["model"].startswith("smollm2-135m@") and manifest["steps"]["evaluate"]["status"] == "done"
+    pairs = load_pairs(open_run("quickstart"))
+    assert {(pair.chosen_finish_reason, pair.rejected_finish_reason) for pair in pairs} == {("stop", "stop")}
+    figures = health(pairs)
+    assert figures.ends_apart.low <= 0 <= figures.ends_apart.high, "both sides end alike"
+    assert figures.ends_rule.low <= 0.5 <= figures.ends_rule.high, "the end alone is at chance"
+    assert "Answers cut at the token limit" in (runs / "quickstart" / "headline.json").read_text()
 
 
 @pytest.mark.long
