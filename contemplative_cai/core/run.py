@@ -69,6 +69,7 @@ class Manifest(FileRecord):
     trained: Literal["sft", "dpo"] = "dpo"  # the last stage of the last training
     arms: dict[str, Any] = {}  # what told the arms apart
     ray: dict[str, Any] | None = None  # how a cluster's work was cut
+    declarations: dict[str, Any] = {}  # digests of the first and the newest of declarations.jsonl, and how many
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040006
 @dataclass(frozen=True)

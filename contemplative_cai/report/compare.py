@@ -27,7 +27,7 @@ from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
 from .evidence import NARROW, compared, interval_words, judge_name, main_outcomes, number
-from .evidence import p_text
+from .evidence import changed_words, late_changes, p_text, untold_claims
 from .figures import forest, legend_handles
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
 from .summary import counted
@@ -246,7 +246,10 @@ def _doubts(run: Evaluated) -> list[str]:
     unfit = [f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, primary)}); "
              "its difference supports no claim."] if primary and not primary.calibrated else []
     replaced = [f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
-                for claims in run.metrics.earlier]
+                for claims in untold_claims(run.metrics)]
+    replaced += [f"{run.name}: the declaration was changed ({moment}): {changed_words(changes)}."
+                 for moment, changes in late_changes(run.metrics).items()]
+    replaced += [f"{run.name}: {fault}." for fault in run.metrics.declaration_faults]
     return [*unfit, *replaced, *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
 
 
