@@ -25,7 +25,7 @@ from .claims import EVERYWHERE, GAMES, Column, Comparison, JudgeAgreement, Level
 from .claims import all_comparisons, breakdowns, columns, declaration, judges_agree
 from .claims import known_outcomes, level, smallest_change, weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
-from .declarations import append_declaration, read_declarations
+from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
 from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
 from .games import move_sampling, play_games
@@ -333,7 +333,7 @@ def _told_now(metrics: Metrics, declared: Declarations) -> dict[str, Any]:
     if rests and rests not in digests:
         return {"declaration_faults": (*faults, f"the declaration that these numbers rest on ({rests[:12]}) is not in "
                                                 f"{DECLARATIONS}")}
-    if digests[-1:] != [rests]:
+    if digests[-1:] != [rests] and (rests or declared.changes):
         faults = (*faults, "something else was declared after these numbers were computed; evaluate again to have "
                            "those of the newest declaration")
     changes = max(declared.changes, metrics.changes, key=len)  # lines may have been taken away
@@ -416,6 +416,7 @@ def evaluate(run: Run,  # a run with an adapter
     metrics = compute_metrics(declared, recipe, suites, answered, judged, preference_accuracy(run),
                               unknown_training(arms))
     write_record(run.path("metrics.json"), metrics)
+    remember_verdicts(run)
     write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})
     return read_record(run.path("metrics.json"), Metrics)
 

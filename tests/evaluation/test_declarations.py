@@ -15,7 +15,7 @@ from support import ROOT
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_json, readable_rows, write_json, write_text
-from contemplative_cai.core.journal import Journal
+from contemplative_cai.core.journal import Journal, write_ledger
 from contemplative_cai.core.recipe import SECTIONS, Recipe, build_recipe
 from contemplative_cai.core.run import Run, open_run
 from contemplative_cai.core.schema import InputError, Prompt
@@ -28,6 +28,7 @@ from contemplative_cai.evaluation.declarations import (
     changed_fields,
     read_declarations,
     registration_text,
+    remember_verdicts,
 )
 from contemplative_cai.evaluation.dependencies import (
     NOT_DECLARED,
@@ -170,7 +171,7 @@ def test_what_was_changed_before_the_first_verdict_is_told_as_that(runs):
     with Journal(run.path("journal.sqlite")) as journal: journal.save("judge weigh", {"c": {"total": -1.0}}, 1.0)
     changes = declared(run, margin=0.3).changes
     assert [change.when for change in changes] == ["before the first answer", "2 answers known, no verdict",
-                                                   "judges asked 1 times, no verdicts written"]
+                                                   "judges asked 1 time, no verdicts written"]
     assert [change.late for change in changes] == [False, False, True]
 
 
@@ -181,6 +182,21 @@ def test_verdicts_that_were_deleted_had_been_known(runs):
     declared(run, margin=0.1)
     run.path("verdicts.jsonl").unlink()
     assert [change.verdicts for change in declared(run, margin=0.2).changes] == [240, 240]
+
+
+def test_verdicts_whose_every_trace_was_deleted_had_been_known(runs):
+    "All but run.json and the ledger are gone before anything is declared again."
+    run = open_run("demo")
+    declared(run)
+    with Journal(run.path("journal.sqlite")) as journal:
+        journal.save("answer base", {"a": {"text": "yes"}}, 1.0)
+        journal.save("judge weigh", {"b": {"total": -1.0}, "c": {"total": -1.0}}, 1.0)
+    known(run, 240)
+    remember_verdicts(run)
+    write_ledger(run)
+    for name in ("journal.sqlite", "verdicts.jsonl"): run.path(name).unlink()
+    (change,) = declared(run, margin=0.3).changes
+    assert (change.verdicts, change.judged, change.answered) == (240, 2, 1)
 
 
 def test_the_same_declared_again_adds_nothing(runs):
@@ -351,7 +367,7 @@ def test_lines_that_somebody_added_are_found(runs):
 def test_a_first_declaration_that_came_after_verdicts_says_so(runs):
     run = open_run("demo")
     known(run, 12)
-    assert simply(run).faults == ("the first declaration was written when 12 verdicts were known",)
+    assert simply(run).faults == ("the first declaration was not written before the first answer: 12 verdicts known",)
 
 
 def test_the_digest_can_be_computed_by_anybody(runs):

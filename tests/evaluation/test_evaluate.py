@@ -296,9 +296,9 @@ def test_what_no_claim_names_is_told_in_the_report_too(planted):
     settings = [(change.name, change.was, change.now) for change in changes if change.field.startswith("settings.")]
     assert settings == [
         ("eval_judges", "logits", "logits, reasoned"), ("eval_judges", "logits, reasoned", "reasoned, logits"),
-        ("eval_judges", "reasoned, logits", "logits"), ("margin", "0.05", "0.3"), ("margin", "0.3", "0.05"),
-        ("eval_samples", "1", "5"), ("eval_samples", "5", "1"),
-    ]
+        ("eval_judges", "reasoned, logits", "logits"), ("margin", "0.05", "0.3"), ("eval_samples", "1", "5"),
+        ("margin", "0.3", "0.05"), ("eval_samples", "5", "1"),
+    ], "by line, and in a line by the order of the recipe's keys"
     count = len(read_rows(run.path("verdicts.jsonl"), Verdict))
     assert {change.verdicts for change in changes} == {count} and all(change.late for change in changes)
     page = write_report(run).with_suffix(".md").read_text()
