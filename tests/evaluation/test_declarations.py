@@ -538,7 +538,7 @@ def test_a_file_changed_by_hand_is_told_by_the_command(runs, capsys):
     (["study", "--recipe", "smoke", "-p", "margin=2"], "margin"),
     (["study", "--recipe", "smoke", "-p", "n_safety=3"], "can never have an interval"),
     (["study", "--recipe", "smoke", "-p", "primary_outcome=violations"], "violation"),
-    (["study", "--recipe", "smoke", "-p", "show_text=true"], "unknown parameter 'show_text'"),
+    (["study", "--recipe", "smoke", "-p", "show_text=true"], "of the notebook of generate"),
     (["study", "--recipe", "smoke", "-p", "on=ray"], "none is run"),
     (["study", "--recipe", "smoke", "-p", "eval_arms=base,prompted"], "add dpo"),
     (["study", "--recipe", "smoke", "-p", "eval_arms=base,dpo,dpo=runs/x/dpo"], "two arms are called 'dpo'"),
