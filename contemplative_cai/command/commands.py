@@ -433,6 +433,21 @@ def _plan(arguments) -> int:
                   arguments.length, arguments.tokens_per_second))
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #x5430961
+def _declare(arguments) -> int:
+    "`ccai declare RUN`."
+    from contemplative_cai.command.declare import declare_run
+    from contemplative_cai.evaluation.declarations import registration_text
+    run, declared = declare_run(arguments.run, arguments.recipe, _overrides(arguments))
+    if arguments.json:
+        with arriving(sys.stdout): print(json_text(declared.lines[-1].model_dump(mode="json")))
+    else:
+        say(registration_text(run, declared))
+        say(f"to register it elsewhere: {run.path('declaration.txt')}; every declaration: "
+            f"{run.path('declarations.jsonl')}")
+    for fault in declared.faults: say(f"! {fault}", sys.stderr)
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #0000002e
 def _search(arguments) -> int:
     "`ccai search RECIPE`."
@@ -509,7 +524,7 @@ def _completion(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #x3299538
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
-             "compare": _compare, "plan": _plan, "search": _search, "completion": _completion}
+             "compare": _compare, "plan": _plan, "declare": _declare, "search": _search, "completion": _completion}
 
 
 @contextmanager

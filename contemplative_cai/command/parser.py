@@ -263,6 +263,32 @@ def _plan_parser(commands) -> None:
     plan.add_argument("--tokens-per-second", type=float, metavar="R",
                       help="a measured training rate (default: of the newest training of the model in runs/)")
 
+# %% ../../nbs/10_command/04_parser.ipynb #x3759838
+_DECLARE_ABOUT = """Write down what a run's evaluation will claim and what its numbers depend on, and show it,
+before a single call is made: outcomes, arms, judges in order, margin, samples, prompts by their digests, what is left
+out, bars, seeds, rubrics, code. No model is asked. Without it, `ccai run evaluate` declares before its first answer.
+Each declaration is a line of runs/RUN/declarations.jsonl, with its date and the digest of the line before. What is
+changed later adds a line, and the report tells each change: what it was, what it is, how many verdicts were known."""
+_DECLARE_ENDING = """examples:
+  ccai declare mine --recipe qwen2.5-7b                a run that is not there yet: its folder is begun
+  ccai declare mine                                    the same, of the run's own recipe; shows it again
+  ccai declare mine -p primary_outcome=refusal         declares something else: told in the report
+  ccai declare mine --json > mine.json                 the line itself, for machines
+
+To register it elsewhere (OSF, AsPredicted): paste runs/RUN/declaration.txt, or its digest alone, before you generate.
+
+exit status: 0 declared, or declared already · 2 the input is wrong, and nothing was written"""
+
+
+def _declare_parser(commands) -> None:
+    "`ccai declare`."
+    declare = _add(commands, "declare", "write down and show what a run will claim, before anything is asked",
+                   _DECLARE_ABOUT, _DECLARE_ENDING)
+    declare.add_argument("run", metavar="RUN", help="a folder in runs/, or with --recipe a new one")
+    declare.add_argument("--recipe", help="name in configs/, or a .yaml file (default: the run's own)")
+    _add_overrides(declare, "change a key of the recipe")
+    declare.add_argument("--json", action="store_true", help="for machines")
+
 # %% ../../nbs/10_command/04_parser.ipynb #0000001f
 _SEARCH_ABOUT = """Search settings of training on a run's pairs by validation accuracy, with optuna on SQLite.
 Stopped, it goes on where it was. Test pairs are not looked at.
@@ -326,7 +352,7 @@ def _completion_parser(commands) -> None:
 
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
-           _compare_parser, _plan_parser, _search_parser, _completion_parser)
+           _compare_parser, _plan_parser, _declare_parser, _search_parser, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

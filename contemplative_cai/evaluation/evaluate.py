@@ -11,20 +11,24 @@ __all__ = ['UNDER_PRESSURE', 'put_to', 'attempted', 'needed_rubrics', 'judge_set
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000002
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..core.files import FileRecord, read_json, read_record, write_record, write_rows
 from ..core.journal import Journal, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
-from ..core.run import Run, now, trained_folder
+from ..core.run import Run, trained_folder
 from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
-from .arms import Arm, Probed, answer_arms, open_arms, probe_arms, recipe_arms, write_arms
+from .arms import Arm, Probed, answer_arms, open_arms, probe_arms, recipe_arms
+from .arms import write_arms
 from .calibration import Calibration, Calibrations, measure_detector, measure_judge
 from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
 from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
-from .claims import cut_column, declaration, judges_agree
-from .claims import known_outcomes, level, smallest_change, too_many_cut, weights_table
+from .claims import cut_column, declaration, judges_agree, known_outcomes, level
+from .claims import smallest_change, too_many_cut, weights_table
+from .declarations import DECLARATIONS, DeclarationChange, Declarations
+from .declarations import append_declaration, read_declarations, remember_verdicts
+from .dependencies import declared_content
 from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
 from .games import move_sampling, play_games
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, open_judge, read_seats
@@ -136,6 +140,9 @@ class Declaration(FileRecord):
     planned: Planned | None = None  # None: written before there were plans
     written: str  # when
     earlier: tuple[Declared, ...] = ()  # claims that were replaced when verdicts were known
+    declaration: str = ""  # digest of the line in declarations.jsonl; empty: written before there were lines
+    changes: tuple[DeclarationChange, ...] = ()  # every change of what was declared, oldest first
+    declaration_faults: tuple[str, ...] = ()  # signs that the declarations were changed by hand
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000011
 def _asked_sets(suites: Suites) -> dict[str, AskedSet]:
@@ -161,19 +168,22 @@ def declare_evaluation(run: Run,  # where evaluation.json goes
                        suites: Suites,  # what is asked
                        trained: str,  # the arm whose training is evaluated
                        ) -> Declaration:
-    "Write down what will be claimed; the same declaration keeps its date."
-    path, declared = run.path("evaluation.json"), declaration(recipe, trained)
+    "Write down what will be claimed and all that it depends on; the same declaration keeps its date."
+    path = run.path("evaluation.json")
     known = read_record(path, Declaration) if path.is_file() else None
-    earlier = known.earlier if known else ()
-    if known and known.declared != declared and run.path("verdicts.jsonl").exists():
-        earlier = (*earlier, known.declared)
-    present = Declaration(declared=declared, trained=trained, arms=tuple(arm.name for arm in arms),
-                          margin=recipe.margin, samples=recipe.eval_samples, judges=recipe.eval_judges,
-                          sets=_asked_sets(suites), planned=_planned(recipe, suites), written=now(),
-                          earlier=earlier)
-    if known and present.model_copy(update={"written": known.written}) == known: return known
-    write_record(path, present)
+    declared = append_declaration(run, declared_content(recipe, suites, arms, trained))
+    present = Declaration(declared=declaration(recipe, trained), trained=trained,
+                          arms=tuple(arm.name for arm in arms), margin=recipe.margin, samples=recipe.eval_samples,
+                          judges=recipe.eval_judges, sets=_asked_sets(suites), planned=_planned(recipe, suites),
+                          declaration=declared.lines[-1].digest, **_told(declared))
+    if present != known: write_record(path, present)
     return present
+
+
+def _told(declared: Declarations) -> dict[str, Any]:
+    "What must be told of the declarations: since when they hold, what was changed, and what is wrong with them."
+    return {"written": declared.since, "earlier": declared.replaced, "changes": declared.changes,
+            "declaration_faults": declared.faults}
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000015
 class Answered(NamedTuple):
@@ -313,9 +323,26 @@ class Metrics(Declaration):
 
 def load_metrics(run: Run,  # any run
                  ) -> Metrics | None:
-    "What its evaluation measured; None where there is none, or where one of before there were declarations wrote it."
+    """What its evaluation measured, with what is known of its declarations now;
+    None where there is none, or where one of before there were declarations wrote it."""
     path = run.path("metrics.json")
-    return read_record(path, Metrics) if path.is_file() and "declared" in read_json(path) else None
+    if not path.is_file() or "declared" not in read_json(path): return None
+    metrics = read_record(path, Metrics)
+    if not (metrics.declaration or run.path(DECLARATIONS).exists()): return metrics
+    return metrics.model_copy(update=_told_now(metrics, read_declarations(run)))
+
+
+def _told_now(metrics: Metrics, declared: Declarations) -> dict[str, Any]:
+    "The changes, and whether the numbers rest on the newest declaration."
+    digests, rests, faults = [line.digest for line in declared.lines], metrics.declaration, declared.faults
+    if rests and rests not in digests:
+        return {"declaration_faults": (*faults, f"the declaration that these numbers rest on ({rests[:12]}) is not in "
+                                                f"{DECLARATIONS}")}
+    if digests[-1:] != [rests] and (rests or declared.changes):
+        faults = (*faults, "something else was declared after these numbers were computed; evaluate again to have "
+                           "those of the newest declaration")
+    changes = max(declared.changes, metrics.changes, key=len)  # lines may have been taken away
+    return {"changes": changes, "declaration_faults": faults, "earlier": declared.replaced or metrics.earlier}
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001d
 def _robustness(suites: Suites, judged: Judged, seen: Sequence[Column], trained: str,
@@ -398,6 +425,7 @@ def evaluate(run: Run,  # a run with an adapter
     metrics = compute_metrics(declared, recipe, suites, answered, judged, preference_accuracy(run),
                               unknown_training(arms))
     write_record(run.path("metrics.json"), metrics)
+    remember_verdicts(run)
     write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})
     return read_record(run.path("metrics.json"), Metrics)
 

@@ -26,8 +26,9 @@ from ..evaluation.questions import Item
 from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
-from .evidence import ANSWERS_CUT, NARROW, compared, interval_words, judge_name
-from .evidence import main_outcomes, number, p_text, withheld_words
+from .evidence import ANSWERS_CUT, NARROW, changed_words, compared, interval_words
+from .evidence import judge_name, late_changes, main_outcomes, number, p_text, untold_claims
+from .evidence import withheld_words
 from .figures import forest, legend_handles
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
 from .summary import counted, rules_reach
@@ -250,7 +251,10 @@ def _doubts(run: Evaluated) -> list[str]:
     cut = ([f"{run.name}: the primary outcome supports {withheld_words(primary)}."]
            if primary and primary.withheld else [])
     replaced = [f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
-                for claims in run.metrics.earlier]
+                for claims in untold_claims(run.metrics)]
+    replaced += [f"{run.name}: the declaration was changed ({moment}): {changed_words(changes)}."
+                 for moment, changes in late_changes(run.metrics).items()]
+    replaced += [f"{run.name}: {fault}." for fault in run.metrics.declaration_faults]
     return [*unfit, *cut, *replaced,
             *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]
 

@@ -16,7 +16,8 @@ from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
 from .evidence import DRIFT, HUMANISTIC, REFUSAL_OUTCOMES, SAFETY
-from .evidence import agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows
+from .evidence import agreement_rows, arm_rows, bound_rows, breakdown_rows, change_rows
+from .evidence import changed_words, claim_rows, late_changes, untold_claims
 from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
 from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
 from .evidence import level_rows, number, opening_rows, part_rows, people_rows, pressure_rows
@@ -33,13 +34,19 @@ def declaration_section(metrics: Metrics,
              "the family is corrected together, everything else is exploratory and has no p."]
     notices = [
         f"The declaration was changed after verdicts were known: the primary claim was '{claims.primary}' before."
-        for claims in metrics.earlier
+        for claims in untold_claims(metrics)
     ]
+    notices += [f"The declaration was changed ({moment}): {changed_words(changes)}."
+                for moment, changes in late_changes(metrics).items()]
+    notices += [f"The declaration cannot be relied on: {fault}." for fault in metrics.declaration_faults]
     notices += [f"Nobody can tell what the arm {name} was trained on; it may have seen these prompts."
                 for name in metrics.unknown_training]
     return PageSection("Declared", words, [
         Table("", declared_rows(metrics),
               "evaluation.json, metrics.json: declared, earlier, margin, samples, judges, planned"),
+        *([Table("Changes of the declaration", change_rows(metrics), "declarations.jsonl",
+                 "All of them, also what was changed back; a field is a key of the recipe, or a kind and a name.")]
+          if metrics.changes else []),
         Table("Prompts", set_rows(metrics), "metrics.json: sets; which prompt is where: items.jsonl"),
         Table("Arms", arm_rows(metrics, arms), "arms.json; metrics.json: probed, unknown_training"),
     ], notices)

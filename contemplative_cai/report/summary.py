@@ -24,8 +24,9 @@ from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.stats import Estimate, share_interval, shown
 from ..pairs.make import load_split
-from .evidence import SAFETY, below, change_text, compared, digits_of, find_claim, home_set
-from .evidence import interval_words, judge_name, number, on_text, p_text, withheld_words
+from .evidence import SAFETY, below, change_text, changed_words, compared, digits_of
+from .evidence import find_claim, home_set, interval_words, judge_name, late_changes, number
+from .evidence import on_text, p_text, untold_claims, withheld_words
 from .page import MainFigure
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
@@ -418,7 +419,10 @@ def _judge_limits(metrics: Metrics) -> list[str]:
 def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "What verdicts and arms leave open."
     replaced = [f"What was first declared. After verdicts were known the primary claim '{claims.primary}' was replaced "
-                f"by '{metrics.declared.primary}'." for claims in metrics.earlier]
+                f"by '{metrics.declared.primary}'." for claims in untold_claims(metrics)]
+    replaced += [f"What was declared before {moment}: {changed_words(changes)}."
+                 for moment, changes in late_changes(metrics).items()]
+    replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
     return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_cut_limits(metrics), *unknown,

@@ -14,15 +14,24 @@ from model_server import Server, completion
 from support import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 
 import contemplative_cai.evaluation.evaluate as evaluation
+from contemplative_cai.command.declare import planned_content
 from contemplative_cai.core.files import append_row, read_json, read_record, read_rows, write_json
 from contemplative_cai.core.recipe import build_recipe
-from contemplative_cai.core.run import open_run, refuse_busy
+from contemplative_cai.core.run import Run, open_run, refuse_busy
 from contemplative_cai.core.schema import Answer, InputError, Verdict, digest
+from contemplative_cai.evaluation.arms import recipe_arms
 from contemplative_cai.evaluation.calibration import Calibration, Calibrations
 from contemplative_cai.evaluation.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
-from contemplative_cai.evaluation.evaluate import Metrics, check_evaluation, evaluate, load_metrics
+from contemplative_cai.evaluation.declarations import append_declaration, read_declarations
+from contemplative_cai.evaluation.evaluate import (
+    Metrics,
+    check_evaluation,
+    declare_evaluation,
+    evaluate,
+    load_metrics,
+)
 from contemplative_cai.evaluation.judge import LogitJudge, Seated, read_seats
-from contemplative_cai.evaluation.questions import Item
+from contemplative_cai.evaluation.questions import Item, evaluation_suites
 from contemplative_cai.evaluation.verdicts import mask_vocabulary
 from contemplative_cai.inputs.rubrics import APPLIES, judged_rubrics, load_calibration, load_rubric
 from contemplative_cai.measure.outcomes import declare
@@ -30,6 +39,8 @@ from contemplative_cai.measure.power import detectable_change
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.review import Decision
+from contemplative_cai.report.report import write_report
+from contemplative_cai.report.summary import collect, limits
 from contemplative_cai.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,6 +277,65 @@ def test_the_declaration_stands_before_the_first_answer(run, monkeypatch):
     assert (said["declared"]["primary"] == "violation: dpo - base" and said["sets"]["safety"]["prompts"] == 48
             and said["planned"] == {"prompts": 48, "rate": 0.3, "detectable": detectable_change(0.3, 48)}
             and not run.path("answers.jsonl").exists())
+
+
+def declared_again(run, recipe):
+    "What the evaluation declares before it asks anything."
+    arms = recipe_arms(recipe, run)
+    return declare_evaluation(run, recipe, arms, evaluation_suites(run, recipe, arms), "dpo")
+
+
+def test_what_no_claim_names_is_told_in_the_report_too(planted):
+    "The order of the judges, the margin and the samples; and what was changed back."
+    run, metrics = planted
+    assert metrics.changes == () and metrics.declaration_faults == () and metrics.declaration
+    for change in ({"eval_judges": "logits,reasoned"}, {"eval_judges": "reasoned,logits"}, {"margin": 0.3},
+                   {"eval_samples": 5}, {}):
+        declared_again(run, recipe_with(**change))
+    changes = load_metrics(run).changes
+    settings = [(change.name, change.was, change.now) for change in changes if change.field.startswith("settings.")]
+    assert settings == [
+        ("eval_judges", "logits", "logits, reasoned"), ("eval_judges", "logits, reasoned", "reasoned, logits"),
+        ("eval_judges", "reasoned, logits", "logits"), ("margin", "0.05", "0.3"), ("eval_samples", "1", "5"),
+        ("margin", "0.3", "0.05"), ("eval_samples", "5", "1"),
+    ], "by line, and in a line by the order of the recipe's keys"
+    count = len(read_rows(run.path("verdicts.jsonl"), Verdict))
+    assert {change.verdicts for change in changes} == {count} and all(change.late for change in changes)
+    page = write_report(run).with_suffix(".md").read_text()
+    assert f"{count:,} verdicts known" in page and "margin 0.05 → 0.3" in page and "after the fact" in page
+    assert "Changes of the declaration" in page and "reasoned, logits" in page
+    assert any("margin 0.05 → 0.3" in sentence for sentence in limits(collect(run)))
+
+
+def test_declarations_that_were_changed_by_hand_are_told_in_the_report(planted):
+    run, metrics = planted
+    run.path("declarations.jsonl").unlink()
+    assert any("deleted" in fault for fault in load_metrics(run).declaration_faults)
+    page = write_report(run).with_suffix(".md").read_text()
+    assert "the file was deleted" in page and metrics.declaration in page
+
+
+def test_something_declared_after_the_numbers_is_told_until_they_are_computed_again(planted):
+    run, _ = planted
+    declared_again(run, recipe_with(margin=0.3))
+    assert any("evaluate again" in fault for fault in load_metrics(run).declaration_faults)
+
+
+def test_what_was_declared_before_anything_was_generated_is_what_is_evaluated(run, monkeypatch, tmp_path):
+    "The weights are filled in, and nothing is a change; another weight afterwards is."
+    recipe = recipe_with(**SOME, n_refusal=5, n_eval_prompts=6)
+    append_declaration(run, planned_content(Run("nothing", tmp_path / "nothing"), recipe))
+    plant(monkeypatch, run)
+    metrics = evaluate(run, recipe)
+    lines = read_declarations(run).lines
+    assert metrics.changes == () and metrics.declaration_faults == () and len(lines) == 2
+    assert lines[0].content["arms"]["dpo"] == {"system": None, "weights": None}
+    assert lines[1].content["arms"]["dpo"]["weights"] and metrics.written == lines[0].written
+    assert lines[0].content | {"arms": 0} == lines[1].content | {"arms": 0}
+    assert (lines[0].verdicts, lines[0].judged, lines[0].answered) == (0, 0, 0)
+    settings = run.path("dpo", "adapter", "adapter_config.json")
+    write_json(settings, read_json(settings) | {"lora_alpha": 99})
+    assert [change.field for change in declared_again(run, recipe).changes] == ["arms.dpo"]
 
 
 @pytest.mark.parametrize("values, what", [

@@ -318,6 +318,21 @@ def test_limits_follow_from_what_is_there(evaluated):
     assert "changed after verdicts were known" in written(evaluated)[0]
 
 
+def test_every_change_of_the_declaration_is_told_as_what_it_is(evaluated):
+    "Before any verdict it is listed; when verdicts were known it also stands under what cannot be claimed."
+    moment = {"judged": 0, "answered": 0}
+    early = {"field": "settings.eval_samples", "was": "1", "now": "2", "written": "2026-01-01T00:00:00+00:00",
+             "verdicts": 0, **moment}
+    late = {"field": "settings.margin", "was": "0.05", "now": "0.3", "written": "2026-01-02T00:00:00+00:00",
+            "verdicts": 240, **moment}
+    evaluate_by_hand(evaluated, changes=[early, late], declaration="ab" * 32)
+    page, sentences = written(evaluated)[0], " ".join(limits(collect(evaluated)))
+    assert "margin 0.05 → 0.3" in page and "240 verdicts known" in page and "after the fact" in page
+    assert "eval_samples: 1 → 2" in page and "before any verdict" in page
+    assert "margin 0.05 → 0.3" in sentences and "eval_samples" not in sentences
+    assert "abababababab) is not in declarations.jsonl" in sentences, "the lines that the numbers rest on are gone"
+
+
 def test_a_set_without_prompts_says_why(evaluated):
     metrics = read_json(evaluated.path("metrics.json"))
     keep = ([row for row in metrics["comparisons"] if row["set"] != "safety"],
