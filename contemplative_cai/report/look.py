@@ -190,7 +190,7 @@ def one_row(pairs: Sequence[PreferencePair],  # kept ones
     pair = next((pair for pair in pairs if show_text is True or pair.prompt_id in own_prompts()), None)
     parts = [] if pair is None else [
         ("question", pair.prompt[-1].content), ("first answer (rejected)", pair.rejected[0].content),
-        (f"critique, by {pair.principle.replace('_', ' ')}", pair.critique),
+        (f"critique, by {(pair.principle or 'nobody').replace('_', ' ')}", pair.critique or ""),
         ("revision (chosen)", pair.chosen[0].content)
     ]
     return grid([{"part": part, "text": text} for part, text in parts],
