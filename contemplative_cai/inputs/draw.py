@@ -97,7 +97,8 @@ def _given_split(recipe: Recipe, prompts: list[Prompt]) -> Split:
         moved = {leak.held_out_id for leak in find_leaks({"train": train}, {"held out": held})}
         if not moved: break
         parts = {name: [id for id in getattr(split, name) if id not in moved] for name in ("validation", "test")}
-        split = Split(**split.model_dump() | parts | {"train": [*split.train, *sorted(moved)]})
+        parts["train"] = [*split.train, *sorted(moved)]
+        split = Split.model_validate(split.model_dump() | parts)
     return split
 
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ..core.files import read_rows
 from ..core.project import brief, did_you_mean, is_there, project_root, read_content, runs_root
 from ..core.recipe import Recipe
-from ..core.run import Run, check_run_name, run_names
+from ..core.run import Run, run_names
 from ..core.schema import Conversation, Dropped, InputError, Message, PreferencePair, Prompt, digest
 from .sources import by_name_only
 from .tables import ROW_ENDINGS, TURN, chat_turns, clean_text, is_visible, table_kind, table_rows
@@ -138,15 +138,16 @@ def parted_sides(prompt: str | Conversation | None,  # None: within both sides
                  chosen: Any,  # a text or turns
                  rejected: Any,  # the same kind
                  place: str,  # what to name in messages
-                 ) -> tuple[str, Parted]:
+                 ) -> tuple[Any, Parted]:
     "The row's form, and prompt, chosen and rejected as turns; raises `InputError` for a row in no form."
     form = _form(prompt, chosen, rejected, place)
     if form == "dialogue": return form, _split_turns(_dialogue(chosen, place), _dialogue(rejected, place))
     if form == "whole turns": return form, _split_turns(chosen, rejected)
     if form == "whole text": prompt, chosen, rejected = _split_text(chosen, rejected)
     if isinstance(chosen, str): chosen, rejected = _turn_of("assistant", chosen), _turn_of("assistant", rejected)
-    if prompt is None: return form, ((), chosen, rejected)
-    return form, (_turn_of("user", prompt) if isinstance(prompt, str) else prompt, chosen, rejected)
+    asked = _turn_of("user", prompt) if isinstance(prompt, str) else prompt or ()
+    sides: Any = (asked, chosen, rejected)
+    return form, sides
 
 # %% ../../nbs/03_inputs/06a_given.ipynb #g0000014
 def _checked(prompt: Conversation, chosen: Conversation, rejected: Conversation) -> None:
@@ -286,10 +287,9 @@ def read_pairs(name: str,  # as the recipe's `pairs` says
 
 # %% ../../nbs/03_inputs/06a_given.ipynb #g0000021
 def _asked(pair: PreferencePair, source_id: str | None = None) -> Prompt:
-    "What a pair was asked."
-    more = {"locale": pair.locale} if pair.locale else {}
+    "What a pair was asked; und, as BCP 47 has it, where nobody says in which language."
     return Prompt(text=clean_text(pair.prompt[-1].content), history=pair.prompt[:-1], source=pair.source,
-                  hazard=pair.hazard, persona=pair.persona, source_id=source_id, **more)
+                  hazard=pair.hazard, persona=pair.persona, source_id=source_id, locale=pair.locale or "und")
 
 
 def _one_id(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:

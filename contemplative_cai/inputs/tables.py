@@ -330,7 +330,7 @@ def chat_turns(turns: Sequence,  # role and content each, or from and value
                ) -> tuple[Message, ...]:
     "The turns as messages, cleaned; raises `InputError` for what is no turn."
     cleaned = [{**turn, "content": clean_text(turn["content"])} for turn in (_turn(turn, place) for turn in turns)]
-    return tuple(Message(**turn) for turn in cleaned)
+    return tuple(map(Message.model_validate, cleaned))
 
 
 def read_chat(turns: Sequence,  # role and content each

@@ -82,14 +82,14 @@ def open_models(recipe: Recipe,
         yield Models(answer, parts.get("critic", answer), parts.get("reviser", answer))
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #x60441c2
-def refuse_given(run: Run,  # any run
+def refuse_given(run: Run | None,  # any run; None: there is none yet
                  recipe: Recipe,
                  ) -> None:
     "Raises `InputError` where pairs are given: they take the place of generated ones, and none replaces the other."
     if recipe.pairs:
         raise InputError(f"pairs names {brief(recipe.pairs, 200)}, which takes the place of generating; run train, "
                          "or take pairs away")
-    if taken_in(run):
+    if run and taken_in(run):
         raise InputError(f"run '{run.name}' has taken in pairs that were given; generating would replace them. "
                          "Take a new --run name")
 
