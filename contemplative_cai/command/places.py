@@ -108,7 +108,7 @@ def far_places(recipe: Recipe,
         path = part.get("source") if isinstance(part, dict) else part
         return isinstance(path, str) and os.path.isabs(path.rpartition("=")[2])
     return {key: values[key] for key in (*ONE_PLACE, *PLACES, *PAIRED_PLACES, *SOURCE_PLACES)
-            if any(map(far, texts(values[key])))}
+            if key in values and any(map(far, texts(values[key])))}
 
 # %% ../../nbs/10_command/02a_places.ipynb #f176bac3
 def named_recipe(name: str,  # a recipe's name, or a path to a .yaml file

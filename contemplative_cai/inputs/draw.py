@@ -105,6 +105,7 @@ def _given_split(recipe: Recipe, prompts: list[Prompt]) -> Split:
 def recipe_split(recipe: Recipe,
                  prompts: list[Prompt],  # what it draws
                  saved: Path | None = None,  # the run's split.json, where there is one
+                 inherited: bool = False,  # whether that was taken over, whatever rule the recipe has now
                  ) -> Split:
     """The shared split, the run's own (extended when prompts were added), or a new one;
     raises `InputError` when prompts or rule have changed since it was saved."""
@@ -117,7 +118,7 @@ def recipe_split(recipe: Recipe,
                              recipe_principles(recipe))
     split = read_split(path)
     if recipe.split: _refuse_ignored(recipe, split, path)
-    elif recipe.pairs is None or not _inherited_split(recipe):
+    elif not inherited:
         _refuse_changed(recipe, split, path)
         if set(split.parts) < {prompt.id for prompt in prompts} and not relabelled(split, prompts):
             return extend_split(split, prompts, recipe_principles(recipe))
@@ -199,7 +200,8 @@ def draw(recipe: Recipe,
     """Draw a recipe's prompts, or take those of given pairs, and divide them, in memory;
     raises `InputError` when the run's split is another's."""
     prompts, reworded = given_prompts(run_pairs(recipe, run).pairs) if recipe.pairs else (recipe_prompts(recipe), [])
-    split = recipe_split(recipe, prompts, run.path("split.json") if run else None)
+    inherited = (taken_in(run) or {}).get("split") == "inherited"
+    split = recipe_split(recipe, prompts, run.path("split.json") if run else None, inherited)
     learned = [prompt for prompt in reworded if split.parts[prompt.counts_as] == "train"]
     return Drawn(recipe, prompts, split, {"their other wordings": learned} if learned else {})
 
@@ -234,7 +236,8 @@ def take_in_pairs(run: Run,  # where pairs.jsonl, dropped.jsonl and split.json g
     given = run_pairs(drawn.recipe)
     write_record(run.path("split.json"), drawn.split)
     write_rows(run.path("dropped.jsonl"), given.dropped)
-    run.record(given=given.facts, prompts=drawn.split.prompts_digest, seed=drawn.recipe.seed,
+    divided = {"split": "inherited" if _inherited_split(drawn.recipe) else "by the recipe"}
+    run.record(given=given.facts | divided, prompts=drawn.split.prompts_digest, seed=drawn.recipe.seed,
                drawn=dict(Counter(prompt.source for prompt in drawn.prompts)))
     write_rows(run.path("pairs.jsonl"), given.pairs)
 

@@ -158,7 +158,7 @@ def _scaling_row(run: Evaluated) -> dict:
         "pairs": str(run.training.pairs if run.training else "unknown"),
         "primary difference": _difference(run, run.metrics.declared.primary.partition(": ")[0], True),
         "over-refusal (refusal of safe prompts)": _difference(run, "refusal"),
-        "held-out preference": interval_words(run.metrics.preference.reward),
+        "held-out preference": interval_words(run.metrics.preference.reward if run.metrics.preference else None),
         "generate and train": _time(seconds_in_all(run)),
         "capability": "not measured",
     }

@@ -25,6 +25,7 @@ from ..evaluation.evaluate import Metrics
 from ..evaluation.games import cooperation_picture
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import Drawn, parted
+from ..inputs.given import run_pairs
 from ..inputs.sources import count_prompts, own_prompts, prompts_figure
 from ..measure.grid import Grid, Prose, cell_text, grid, prose
 from ..measure.plot import worded
@@ -33,7 +34,7 @@ from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words
 from ..pairs.review import read_decisions
 from ..pairs.waterfall import losses
-from .evidence import claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
+from .evidence import NEEDS_TWO, alone, claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
 from .evidence import seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
@@ -225,12 +226,14 @@ def decisions(run: Run,  # that was reviewed, or not yet
 # %% ../../nbs/09_report/10_look.ipynb #4d411ccd
 def audit_words(data: Data,  # from `check_training`
                 recipe: Recipe,
+                run: Run | None = None,  # that has taken given pairs in
                 ) -> Prose:
-    "How many pairs are trained on, held out and left out."
+    "How many pairs are trained on, held out and left out; of given ones what was found in their file."
     left_out = data.audit.filled + data.audit.identical
     lines = [f"{len(data.train)} pairs to train on, {len(data.held_out)} held out, {len(data.helpful)} helpful rows; "
              f"{left_out} pairs left out, because cutting leaves nothing to tell them apart by."]
-    return prose(*lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
+    given = run_pairs(recipe, run).words if recipe.pairs else []
+    return prose(*given, *lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
 
 
 def audit_rows(data: Data,  # from `check_training`
@@ -257,7 +260,9 @@ def unseen_rows(run: Run,  # trained
 def unseen_figure(run: Run,  # trained, and its held-out pairs scored
                   ):
     "Held-out preference accuracy beside rules that understand nothing."
-    return preference_figure(read_record(run.path(trained_stage(run), "preference.json"), PreferenceAccuracy))
+    path = run.path(trained_stage(run), "preference.json")
+    if not path.exists(): return worded("Nothing was trained in this run, so no pair was held out from training.")
+    return preference_figure(read_record(path, PreferenceAccuracy))
 
 
 def what_was_learned(run: Run,  # trained
@@ -306,7 +311,8 @@ def claims_made(metrics: Metrics,  # from `evaluate`
 def costs_kept(metrics: Metrics,  # from `evaluate`
                ) -> Grid:
     "What training should not cost, and whether it did."
-    return grid(kept_rows(metrics), empty="Nothing that should be kept was measured.")
+    return grid(kept_rows(metrics), empty=f"Nothing to tell: {NEEDS_TWO}." if alone(metrics)
+                else "Nothing that should be kept was measured.")
 
 
 def levels(metrics: Metrics,  # from `evaluate`
