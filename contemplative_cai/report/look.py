@@ -34,7 +34,7 @@ from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words
 from ..pairs.review import read_decisions
 from ..pairs.waterfall import losses
-from .evidence import NEEDS_TWO, alone, claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
+from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
 from .evidence import seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
@@ -311,7 +311,7 @@ def claims_made(metrics: Metrics,  # from `evaluate`
 def costs_kept(metrics: Metrics,  # from `evaluate`
                ) -> Grid:
     "What training should not cost, and whether it did."
-    return grid(kept_rows(metrics), empty=f"Nothing to tell: {NEEDS_TWO}." if alone(metrics)
+    return grid(kept_rows(metrics), empty=f"Nothing to tell: {NEEDS_TWO}." if base_alone(metrics)
                 else "Nothing that should be kept was measured.")
 
 

@@ -16,7 +16,7 @@ from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
 from .evidence import DRIFT, HUMANISTIC, NEEDS_TWO, REFUSAL_OUTCOMES, SAFETY
-from .evidence import agreement_rows, alone, arm_rows, bound_rows, breakdown_rows, claim_rows
+from .evidence import agreement_rows, base_alone, arm_rows, bound_rows, breakdown_rows, claim_rows
 from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
 from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
 from .evidence import level_part_rows, level_rows, number, opening_rows, part_rows, people_rows
@@ -32,7 +32,7 @@ def declaration_section(metrics: Metrics,
     "What was written down before the first answer: claims, prompts, arms."
     words = ["Written down before any arm answered; the primary outcome is tested by itself, "
              "the family is corrected together, everything else is exploratory and has no p."]
-    if alone(metrics): words = [f"Written down before base answered. Levels alone are told: {NEEDS_TWO}."]
+    if base_alone(metrics): words = [f"Written down before base answered. Levels alone are told: {NEEDS_TWO}."]
     notices = [
         f"The declaration was changed after verdicts were known: the primary claim was '{claims.primary}' before."
         for claims in metrics.earlier
@@ -91,7 +91,7 @@ def _alone_section(metrics: Metrics) -> PageSection:
 def claims_section(metrics: Metrics,
                    ) -> PageSection:
     "The declared claims, what was kept, and what could turn them; of base alone its levels."
-    if alone(metrics): return _alone_section(metrics)
+    if base_alone(metrics): return _alone_section(metrics)
     words = ["All arms answered the same prompts with the same seeds. "
              "A difference is the second arm less the first, paired by prompt, near duplicates taken as one; "
              f"intervals are 95 %. {metrics.trained} is the {'trained' if metrics.trained in STAGE_ARMS else 'evaluated'} "
@@ -142,7 +142,7 @@ def _level_parts(metrics: Metrics) -> list[Table]:
     "Levels by hazard and persona, where there are prompts enough."
     outcomes = dict.fromkeys(row.outcome for row in metrics.level_parts)
     return [Table(f"{name.replace('_', ' ')}, levels by hazard and persona", level_part_rows(metrics, name),
-                  "metrics.json: level_parts", small_parts(metrics, name), not alone(metrics)) for name in outcomes]
+                  "metrics.json: level_parts", small_parts(metrics, name), not base_alone(metrics)) for name in outcomes]
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000010
 def safety_section(metrics: Metrics,
@@ -218,7 +218,7 @@ def pressure_section(metrics: Metrics,
     alike = [sentence for matrix in matrices if (sentence := matrix_words(metrics, matrix))]
     notices = ([] if all(matrix.calibrated for matrix in matrices)
                else uncalibrated(metrics, [matrix.criterion for matrix in matrices]))
-    if alone(metrics) and matrices: alike.append(f"Whether one arm moves further than another is open: {NEEDS_TWO}.")
+    if base_alone(metrics) and matrices: alike.append(f"Whether one arm moves further than another is open: {NEEDS_TWO}.")
     return PageSection("Under pressure", [*words, *alike, *([f"Asked: {note}."] if note else [])], [
         Table("Shift", shift_rows(metrics), "metrics.json: robustness[].shift",
               "From bare to wrapped, without a system prompt."),
@@ -250,7 +250,7 @@ def style_section(metrics: Metrics,
     "What may drift while nobody looks."
     words = ["How answers are written, by rule, on all prompts but the wrapped ones: length, distinct words and pairs "
              "of words, repetition, alike openings, reading ease. None of it says whether an answer is good."]
-    apart = [] if alone(metrics) else [Table(f"{metrics.trained} less base", difference_rows(
+    apart = [] if base_alone(metrics) else [Table(f"{metrics.trained} less base", difference_rows(
         metrics, metrics.trained, "base", DRIFT), COMPARISONS, folded=True)]
     return PageSection("Style", words, [
         Table("Style", level_rows(metrics, DRIFT), LEVELS),

@@ -25,7 +25,7 @@ from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.stats import Estimate, share_interval, shown
 from ..pairs.make import load_split
-from .evidence import NEEDS_TWO, SAFETY, alone, below, change_text, compared, digits_of
+from .evidence import NEEDS_TWO, SAFETY, base_alone, below, change_text, compared, digits_of
 from .evidence import find_claim, find_level, home_set, interval_words, judge_name, number
 from .evidence import on_text, p_text, safety_set
 from .page import MainFigure
@@ -168,7 +168,7 @@ def _missing(metrics: Metrics, outcome: str) -> str:
     home = home_set(outcome)
     asked = metrics.sets.get(home)
     if asked and asked.note and not asked.prompts: return f"no {home} prompts: {asked.note}"
-    if alone(metrics) and outcome == "helpfulness": return f"answers are compared with base's: {NEEDS_TWO}"
+    if base_alone(metrics) and outcome == "helpfulness": return f"answers are compared with base's: {NEEDS_TWO}"
     if any(row.outcome == outcome for row in metrics.levels): return f"no prompt has a score for {outcome} in both arms"
     return f"nobody judged {outcome} in all arms"
 
@@ -203,7 +203,7 @@ def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
 def _primary(metrics: Metrics | None) -> MainFigure:
     "The outcome that was declared first of all."
     if metrics is None: return MainFigure("Primary outcome", "not yet", NOT_YET, "")
-    if alone(metrics): return _level_figure("Primary outcome", metrics, metrics.declared.primary.partition(": ")[0])
+    if base_alone(metrics): return _level_figure("Primary outcome", metrics, metrics.declared.primary.partition(": ")[0])
     return _claimed("Primary outcome", metrics, metrics.declared.primary,
                     "metrics.json: declared.primary, comparisons")
 
@@ -211,7 +211,7 @@ def _primary(metrics: Metrics | None) -> MainFigure:
 def _safety_and_cost(metrics: Metrics | None) -> list[MainFigure]:
     "Safety and over-refusal, less what the primary outcome says already."
     if metrics is None: return [_over_refusal(metrics)]
-    if alone(metrics):
+    if base_alone(metrics):
         primary = metrics.declared.primary.partition(": ")[0]
         return [_level_figure(what, metrics, name) for what, name in (("Safety", "violation"),
                                                                       ("Over-refusal", "refusal")) if name != primary]
@@ -317,7 +317,7 @@ def _holds_zero(difference: Estimate) -> bool:
 
 def _against_prompting(metrics: Metrics) -> list[str]:
     "Whether training does more than telling the model the principles."
-    if alone(metrics): return [f"That anything is better or worse than anything else: {NEEDS_TWO}."]
+    if base_alone(metrics): return [f"That anything is better or worse than anything else: {NEEDS_TWO}."]
     if metrics.trained == "prompted": return []
     unclaimed = "That training does more than telling the model the constitution: "
     if "prompted" not in metrics.arms: return [f"{unclaimed}the arm 'prompted' did not answer."]
@@ -477,7 +477,7 @@ def _revised(facts: Facts) -> str:
 
 def _only_evaluated(facts: Facts, metrics: Metrics) -> str:
     "What was asked of whom, where nothing was generated or trained."
-    who = (f"{facts.model}, as it came, alone answered" if alone(metrics)
+    who = (f"{facts.model}, as it came, alone answered" if base_alone(metrics)
            else f"the arms {', '.join(metrics.arms)} answered")
     more = f", and {metrics.attempts} wrapped ones" if metrics.attempts else ""
     return f"Nothing was trained in this run: {who} {metrics.prompts} prompts{more}."

@@ -33,7 +33,7 @@ HOBBIES = ["knots", "chess", "bread", "radio", "kites", "stamps", "ferns", "maps
 
 
 def pairs_file(folder):
-    rows = [{"prompt": f"What should a beginner know about {name}, in a line?", "locale": "en_GB",
+    rows = [{"prompt": f"Where do {name} begin?", "locale": "en_GB",
              "chosen": f"Begin small with {name}, and ask somebody who does it.", "rejected": f"No idea about {name}."}
             for name in HOBBIES]
     (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
