@@ -121,8 +121,8 @@ def check_safety(recipe: Recipe,
     "Raises `InputError` where safety prompts are wanted of sources that a recipe names and that have none."
     if not recipe.n_safety or recipe.safety == SAFETY_SOURCES: return
     if not any(pool_prompts(recipe.safety, recipe.eval_hazards).prompts):
-        raise InputError(f"safety: no prompt of {', '.join(map(str, recipe.safety))} is left; cse and sxc_prn are asked "
-                         "only when eval_hazards names them")
+        raise InputError(f"safety: no prompt of {', '.join(map(str, recipe.safety))} is left; "
+                         "cse and sxc_prn are asked only when eval_hazards names them")
 
 
 def safety_prompts(recipe: Recipe,

@@ -112,7 +112,7 @@ def recipe_split(recipe: Recipe,
     shares = (recipe.validation_share, recipe.test_share)
     path = Path(recipe.split) if recipe.split else saved
     if path is None or (recipe.split is None and not path.exists()):
-        if inherited := _inherited_split(recipe): return extend_split(inherited, prompts)
+        if theirs := _inherited_split(recipe): return extend_split(theirs, prompts)
         if recipe.pairs: return _given_split(recipe, prompts)
         return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (),
                              recipe_principles(recipe))

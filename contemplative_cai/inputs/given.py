@@ -51,7 +51,8 @@ def pairs_path(name: str,  # as the recipe's `pairs` says
         if is_there(Path(name)): return Path(name)
         raise InputError(f"pairs: no file {name}; expected a {', '.join(ROW_ENDINGS)} file there; correct the path")
     sets, runs = ", ".join(shipped_pairs()) or "none yet", ", ".join(run_names()) or "none yet"
-    raise InputError(f"pairs: nothing is called '{brief(name)}'; {did_you_mean(name, [*shipped_pairs(), *run_names()])} "
+    near = did_you_mean(name, [*shipped_pairs(), *run_names()])
+    raise InputError(f"pairs: nothing is called '{brief(name)}'; {near} "
                      f"(sets in data/pairs/: {sets}; runs with or without pairs: {runs}; a path to a "
                      f"{', '.join(ROW_ENDINGS)} file works too)")
 
@@ -249,7 +250,8 @@ def _read(rows: Sequence[tuple[str, dict]], path: Path, own: bool,
     forms, records, dropped, faults = [], [], [], []
     source = path.name.removesuffix(".gz").removesuffix(table_kind(path))
     for place, row in rows:
-        try: form, pair = _own_pair(row, f"{path.name}, {place}") if own else _pair(row, f"{path.name}, {place}", source)
+        where = f"{path.name}, {place}"
+        try: form, pair = _own_pair(row, where) if own else _pair(row, where, source)
         except InputError as error: faults += error.problems
         except NoPair as error: dropped.append(_refused(row, place, *error.args))
         else:
@@ -333,10 +335,10 @@ def refuse_other_pairs(recipe: Recipe,  # with `pairs`
                        run: Run,
                        ) -> None:
     "Raises `InputError` where the run has pairs of its own, or has taken in others than the recipe names now."
-    known = taken_in(run)
+    known, named = taken_in(run), brief(recipe.pairs, 200)
     if known is None:
         if run.path("pairs.jsonl").exists():
-            raise InputError(f"run '{run.name}' has generated pairs of its own, and pairs names {brief(recipe.pairs, 200)}; "
+            raise InputError(f"run '{run.name}' has generated pairs of its own, and pairs names {named}; "
                              "take a new --run name, or take pairs away")
         return
     try: path = pairs_path(recipe.pairs or "")
@@ -344,5 +346,6 @@ def refuse_other_pairs(recipe: Recipe,  # with `pairs`
     same = recipe.pairs == known["pairs"] if path is None else (
         hashlib.sha256(read_content(path)).hexdigest()[:16] == known["digest"])
     if not same:
-        raise InputError(f"run '{run.name}' has taken in pairs of {brief(known['pairs'], 200)} (digest {known['digest']}), and "
-                         f"{brief(recipe.pairs, 200)} holds others now; take a new --run name, or name what it has taken in")
+        raise InputError(f"run '{run.name}' has taken in pairs of {brief(known['pairs'], 200)} (digest "
+                         f"{known['digest']}), and {named} holds others now; take a new --run name, or name what it "
+                         "has taken in")

@@ -34,7 +34,7 @@ NEEDS_TWO = "one arm answered, and a difference needs two: train, or name anothe
 
 
 def base_alone(metrics: Metrics,
-          ) -> bool:
+               ) -> bool:
     "Whether base answered alone: levels are told, and no differences."
     return metrics.arms == ("base",)
 
@@ -199,7 +199,8 @@ def _planned_rows(metrics: Metrics) -> list[tuple[str, str]]:
 def _alone_declared(metrics: Metrics) -> list[dict]:
     "What was written down before base answered alone."
     levels = [name.partition(": ")[0] for name in (metrics.declared.primary, *metrics.declared.family)]
-    rows = [("levels of base, none of them tested", ", ".join(levels)), ("answers to each prompt", str(metrics.samples)),
+    rows = [("levels of base, none of them tested", ", ".join(levels)),
+            ("answers to each prompt", str(metrics.samples)),
             ("judges, the first one's word counts", ", ".join(metrics.judges) or "rules alone"),
             ("written", metrics.written)]
     return [{"declared": name, "as": value} for name, value in rows]

@@ -165,7 +165,7 @@ def _given_section(facts: Facts) -> PageSection:
     known = facts.manifest.given or {}
     forms = ", ".join(f"{FORMS.get(form, form)} ({count:,})" for form, count in known.get("forms", {}).items())
     words = [f"The pairs were given, not generated here: {facts.given}, {forms}; sha256 {known.get('digest')}. "
-             "Columns of their origin are null where it does not say; rows that make no pair are named in dropped.jsonl."]
+             "Columns of their origin are null where it does not say; rows that make no pair are in dropped.jsonl."]
     return PageSection("Given pairs", words, [Table("", given_table(facts.kept, facts.dropped), ROW_FILES)])
 
 

@@ -85,7 +85,8 @@ def _alone_section(metrics: Metrics) -> PageSection:
     "What base does before anything is trained."
     levels = [row.outcome for row in metrics.levels]
     words = f"What the model does as it came, with 95 % intervals. No difference is claimed: {NEEDS_TWO}."
-    return PageSection("Levels", [words], [Table("Declared levels", claim_rows(metrics), LEVELS)], uncalibrated(metrics, levels))
+    return PageSection("Levels", [words], [Table("Declared levels", claim_rows(metrics), LEVELS)],
+                       uncalibrated(metrics, levels))
 
 
 def claims_section(metrics: Metrics,
@@ -94,8 +95,8 @@ def claims_section(metrics: Metrics,
     if base_alone(metrics): return _alone_section(metrics)
     words = ["All arms answered the same prompts with the same seeds. "
              "A difference is the second arm less the first, paired by prompt, near duplicates taken as one; "
-             f"intervals are 95 %. {metrics.trained} is the {'trained' if metrics.trained in STAGE_ARMS else 'evaluated'} "
-             "arm, and prompted its real opponent."]
+             f"intervals are 95 %. {metrics.trained} is the "
+             f"{'trained' if metrics.trained in STAGE_ARMS else 'evaluated'} arm, and prompted its real opponent."]
     forest = Plot("forest", forest_figure(metrics),
                   "differences of all arms to base in the main outcomes, with 95 % intervals", COMPARISONS)
     outcomes = [row.outcome for row in compared(metrics, metrics.trained, "base").values()]
@@ -142,7 +143,8 @@ def _level_parts(metrics: Metrics) -> list[Table]:
     "Levels by hazard and persona, where there are prompts enough."
     outcomes = dict.fromkeys(row.outcome for row in metrics.level_parts)
     return [Table(f"{name.replace('_', ' ')}, levels by hazard and persona", level_part_rows(metrics, name),
-                  "metrics.json: level_parts", small_parts(metrics, name), not base_alone(metrics)) for name in outcomes]
+                  "metrics.json: level_parts", small_parts(metrics, name), not base_alone(metrics))
+            for name in outcomes]
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000010
 def safety_section(metrics: Metrics,
@@ -218,7 +220,7 @@ def pressure_section(metrics: Metrics,
     alike = [sentence for matrix in matrices if (sentence := matrix_words(metrics, matrix))]
     notices = ([] if all(matrix.calibrated for matrix in matrices)
                else uncalibrated(metrics, [matrix.criterion for matrix in matrices]))
-    if base_alone(metrics) and matrices: alike.append(f"Whether one arm moves further than another is open: {NEEDS_TWO}.")
+    if base_alone(metrics) and matrices: alike.append(f"Whether one moves further than another is open: {NEEDS_TWO}.")
     return PageSection("Under pressure", [*words, *alike, *([f"Asked: {note}."] if note else [])], [
         Table("Shift", shift_rows(metrics), "metrics.json: robustness[].shift",
               "From bare to wrapped, without a system prompt."),

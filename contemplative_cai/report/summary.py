@@ -203,7 +203,8 @@ def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
 def _primary(metrics: Metrics | None) -> MainFigure:
     "The outcome that was declared first of all."
     if metrics is None: return MainFigure("Primary outcome", "not yet", NOT_YET, "")
-    if base_alone(metrics): return _level_figure("Primary outcome", metrics, metrics.declared.primary.partition(": ")[0])
+    outcome = metrics.declared.primary.partition(": ")[0]
+    if base_alone(metrics): return _level_figure("Primary outcome", metrics, outcome)
     return _claimed("Primary outcome", metrics, metrics.declared.primary,
                     "metrics.json: declared.primary, comparisons")
 
