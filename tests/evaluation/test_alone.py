@@ -46,7 +46,7 @@ def safety_file(folder, name="own.csv"):
         rows = csv.writer(file)
         rows.writerow(["text", "hazard", "locale"])
         for n in range(18):
-            rows.writerow([f"{name} {n}: what may one say of {HOBBIES[n % 12]} on day {n}?",
+            rows.writerow([f"{HOBBIES[n % 12]} {name[0] * (n + 3)} {HOBBIES[n // 2]} {HOBBIES[-1 - n // 3]}?",
                            ("vcr", "dfm", "cse")[n % 3], "fr_FR"])
     return folder / name
 
@@ -78,7 +78,8 @@ def given(given_folder, runs):
 
 @pytest.mark.long
 def test_base_alone_has_levels_and_no_differences(runs, tmp_path):
-    own = {"safety": str(safety_file(tmp_path)), "n_safety": 12, "n_robustness": 5, "n_games": 5}
+    own = {"safety": str(safety_file(tmp_path)), "n_safety": 12, "n_refusal": 12, "n_robustness": 5,
+           "n_games": 5}
     recipe = build_recipe(ALONE | own)
     run = prepared("alone", recipe)
     metrics = evaluate(run, recipe)
@@ -288,3 +289,23 @@ def test_numbers_of_before_are_still_read(given):
     write_json(run.path("metrics.json"), written)
     assert load_metrics(run) == metrics.model_copy(update={"level_parts": ()})
     assert evaluation_sections(load_metrics(run), (), ())
+
+
+# by the command, through the notebooks
+
+@pytest.mark.long
+def test_evaluate_and_train_begin_a_run_of_their_own(runs, tmp_path, capfd):
+    small = ["-p", "eval_judged=[]", "-p", "n_safety=0", "-p", "n_games=0", "-p", "n_robustness=0", "-p", "n_helpful=0",
+             "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]"]
+    assert commands.main(["run", "evaluate", "--run", "before", "--recipe", "smoke", *small]) == 0
+    told = capfd.readouterr().out
+    assert "a level, no difference is claimed" in told and "Trained: nothing" in told
+    assert not (runs / "before" / "pairs.jsonl").exists() and (runs / "before" / "report.html").exists()
+    pairs = f"pairs={pairs_file(tmp_path)}"
+    learns = ["-p", "accumulation=2", "-p", "learning_rate=0.01"]
+    assert commands.main(["run", "all", "--run", "given", "--recipe", "smoke", "-p", pairs, *learns, *small]) == 0
+    manifest = open_run("given").manifest
+    assert set(manifest["steps"]) == {"train", "evaluate"} and manifest["given"]["kept"] == 12
+    assert "given, not generated here" in capfd.readouterr().out
+    assert commands.main(["run", "train", "--run", "given"]) == 0, "the run knows its pairs"
+    assert (runs / "given" / "dpo" / "adapter" / "README.md").read_text().count("given, not generated here")
