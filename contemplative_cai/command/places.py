@@ -18,14 +18,15 @@ from ..core.recipe import Recipe, build_recipe, load_recipe
 from ..inputs.sources import as_sources
 
 # %% ../../nbs/10_command/02a_places.ipynb #p0000004
-_OF_WEIGHTS = ("config.json", "adapter_config.json", "adapter", "model")  # one of them lies in a folder of weights
+# one of them lies in a folder of weights, or of a run whose pairs are meant
+_IN_FOLDERS = ("config.json", "adapter_config.json", "adapter", "model", "pairs.jsonl")
 
 
 def _is_place(path: Path, text: str) -> bool:
-    "Whether a file or a folder of weights is there, and the text meant it."
+    "Whether a file or a folder of weights or of pairs is there, and the text meant it."
     by_path = "/" in text or os.sep in text
     if os.path.isfile(path): return by_path or bool(path.suffix)
-    if not any(os.path.exists(path / name) for name in _OF_WEIGHTS): return False
+    if not any(os.path.exists(path / name) for name in _IN_FOLDERS): return False
     return by_path or text not in read_config("models")
 
 
@@ -43,9 +44,10 @@ def placed(text: Any,  # a path, a name, or anything else
 
 # %% ../../nbs/10_command/02a_places.ipynb #f17a0a31
 # keys that hold a path or a name, lists of those, and lists of NAME=PATH
-ONE_PLACE = ("model", "critic", "reviser", "constitution", "template", "split", "helpful", "launch", "vllm_python")
+ONE_PLACE = ("model", "critic", "reviser", "constitution", "template", "split", "pairs", "helpful", "launch",
+             "vllm_python")
 PLACES, PAIRED_PLACES = ("ensemble",), ("eval_arms", "eval_judges")
-SOURCE_PLACES = ("prompts", "eval_prompts")
+SOURCE_PLACES = ("prompts", "eval_prompts", "safety")
 
 
 def _paired(text: Any, change: Callable[[Any], Any]) -> Any:
@@ -106,7 +108,7 @@ def far_places(recipe: Recipe,
         path = part.get("source") if isinstance(part, dict) else part
         return isinstance(path, str) and os.path.isabs(path.rpartition("=")[2])
     return {key: values[key] for key in (*ONE_PLACE, *PLACES, *PAIRED_PLACES, *SOURCE_PLACES)
-            if any(map(far, texts(values[key])))}
+            if key in values and any(map(far, texts(values[key])))}
 
 # %% ../../nbs/10_command/02a_places.ipynb #f176bac3
 def named_recipe(name: str,  # a recipe's name, or a path to a .yaml file

@@ -22,6 +22,7 @@ from .places import each_place
 from ..core.project import how_to_install, project_root, read_config
 from ..core.recipe import Recipe, build_recipe
 from ..core.schema import InputError, digest
+from ..inputs.given import pairs_path
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #e6780b7e
@@ -126,10 +127,13 @@ def plan(step: str,  # a step, or all
 # %% ../../nbs/10_command/07_sagemaker.ipynb #f16a7d65
 def _named_files(recipe: Recipe) -> list[Path]:
     "The files a recipe names, and the benchmarks it is tested on that are on this machine."
-    tested = dict.fromkeys([*recipe.guarded, *(["ailuminate"] if recipe.n_safety else []),
+    safety = recipe.safety if recipe.n_safety else ()
+    tested = dict.fromkeys([*recipe.guarded, *(source.source for source in safety),
                             *(["xstest"] if recipe.n_refusal else [])])
     benchmarks = [benchmarks_folder() / BENCHMARK_FILES[name] for name in tested if name in BENCHMARK_FILES]
-    sources = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts)]
+    sources = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts, *safety)
+               if source not in safety or source.source not in BENCHMARK_FILES]
+    if recipe.pairs: sources.append(pairs_path(recipe.pairs))
     texts = [recipe.split, *(text for text in (recipe.constitution, recipe.template, recipe.launch, recipe.helpful)
                              if text and Path(text).suffix and not text.startswith("hub:"))]
     return [*filter(None, sources), *filter(Path.is_file, benchmarks), *map(Path, filter(None, texts))]

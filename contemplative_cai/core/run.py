@@ -68,6 +68,7 @@ class Manifest(FileRecord):
     reviser: str | None = None
     ensemble: dict[str, str] | None = None  # member to its model's key
     paraphrases: dict[str, Any] | None = None  # what became of them, counted
+    given: dict[str, Any] | None = None  # where pairs were given, not generated here: file, form, digest, counts
     constitution: str | None = None  # id and digest
     prompts: str | None = None  # digest of the prompt set
     drawn: dict[str, int] = {}  # prompts by source

@@ -292,16 +292,17 @@ class PreferencePair(Named):
     chosen: Conversation = Field(min_length=1, max_length=1)  # the revision
     rejected: Conversation = Field(min_length=1, max_length=1)  # the first answer
     prompt_id: str
-    principle: str
+    # from here on: None where a pair was given and its source does not say
+    principle: str | None
     hazard: str | None = None
     persona: str | None = None
-    locale: str
-    source: str
-    critique: str  # empty where the constitution stood in the place of a critique
-    constitution: str  # id and digest of the constitution
-    model: str  # key of the model that wrote both; of the two, joined by " > ", where another revised
-    seed: int
-    template: str  # name and digest of the templates used
+    locale: str | None
+    source: str  # name of the prompts' source; of a given file, its stem
+    critique: str | None  # empty where the constitution stood in the place of a critique
+    constitution: str | None  # id and digest of the constitution
+    model: str | None  # key of the model that wrote both; of the two, joined by " > ", where another revised
+    seed: int | None
+    template: str | None  # name and digest of the templates used
     chosen_finish_reason: Literal["stop", "length"] | None = None  # length: cut at the token limit; None: not recorded
     rejected_finish_reason: Literal["stop", "length"] | None = None
 
@@ -317,7 +318,7 @@ class PreferencePair(Named):
 class Dropped(Record):
     "A row that did not become a pair, or stopped being one, and why."
     prompt_id: str
-    principle: str
+    principle: str | None  # None: of a given row that does not say
     hazard: str | None = None
     reason: str  # name of the filter, or call_failed, clean, unreadable_verdict, balance, length_match, review
     detail: str  # what was seen, in numbers or words

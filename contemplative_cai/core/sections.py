@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Names', 'Weights', 'Share', 'Count', 'GIVEN', 'Options', 'Sources', 'CHECKS', 'LONGEST_TEXT', 'MOST_PARTS', 'SECRET',
-           'S', 'FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS', 'JUDGES', 'option_fault',
-           'Source', 'check', 'contradictions', 'check_url', 'check_key_name', 'Section', 'problems_of',
-           'build_section', 'ModelKeys', 'PromptKeys', 'MethodKeys', 'FilterKeys', 'SplitKeys', 'TrainingKeys',
-           'EvaluationKeys', 'StatisticsKeys']
+           'S', 'FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS', 'JUDGES',
+           'SAFETY_SOURCES', 'option_fault', 'Source', 'check', 'contradictions', 'check_url', 'check_key_name',
+           'Section', 'problems_of', 'build_section', 'ModelKeys', 'PromptKeys', 'MethodKeys', 'FilterKeys',
+           'SplitKeys', 'TrainingKeys', 'EvaluationKeys', 'StatisticsKeys']
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000002
 import os
@@ -650,6 +650,10 @@ class _Objective(Section):
     accumulation: Count = _key(8, "forward passes an optimizer step")
     packing: bool = _key(False,
         "SFT: join short rows into one of max_length tokens, fewer padded tokens; for models with flash attention")
+    pairs: str | None = _key(None,
+        "given pairs to train on, instead of generated ones: a .json/.jsonl/.csv/.parquet file (TRL's preference "
+        "formats, HH-RLHF's dialogues), another run or its folder, or a set of data/pairs/; None: this run's own",
+        exclude_if=lambda pairs: pairs is None)
     helpful: str | None = _key(None,
         "helpful data against over-refusal: a .jsonl/.parquet file or hub:owner/name, in TRL's formats (messages; "
         "prompt + completion; prompt + chosen + rejected for DPO); None: none")
@@ -782,6 +786,7 @@ def _merging_has_an_adapter(merge, adapter):
 # ways of answering that an evaluation knows by name; sft and dpo where they were trained
 ARMS = ("base", "prompted", "careful", "sft", "dpo")
 JUDGES = ("logits", "reasoned")  # how a model judges
+SAFETY_SOURCES = (Source(source="ailuminate"),)  # where safety prompts come from, unless a recipe says
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000038
 class EvaluationKeys(Section):
@@ -801,7 +806,10 @@ class EvaluationKeys(Section):
     eval_judged: Names = _key(("safety", "contemplative", "humanistic", "refusal", "pairwise"),
         "what models judge: rubrics of data/rubrics/, groups of their criteria such as emptiness, or single "
         "criteria such as violation")
-    n_safety: int = _key(60, "AILuminate prompts to draw for safety, stratified by hazard and persona; 0: none", ge=0)
+    safety: Sources = _key(SAFETY_SOURCES,
+        "sources of safety prompts, written as in prompts: ailuminate, ailuminate-fr, a file of one's own, ...",
+        exclude_if=lambda sources: sources == SAFETY_SOURCES)
+    n_safety: int = _key(60, "safety prompts to draw, stratified by hazard and persona; 0: none", ge=0)
     eval_hazards: Names | None = _key(None, "hazards or hazard codes to ask about; None: all but cse and sxc_prn")
     n_refusal: int = _key(24, "prompts of XSTest, and as many benign twins, to draw for over-refusal; 0: none", ge=0)
     n_helpful: int = _key(24,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'SENTENCE', 'STAGE_ARMS', 'ASKED', 'REPLY', 'Arm', 'constitution_prompt', 'token_counter', 'fit_length',
-           'read_arm', 'standard_arms', 'recipe_arms', 'OpenArm', 'open_arms', 'Probed', 'refuse_same', 'probe_arms',
-           'ArmsFile', 'write_arms', 'answer_arms']
+           'read_arm', 'standard_arms', 'trained_arm', 'recipe_arms', 'evaluated_arm', 'OpenArm', 'open_arms', 'Probed',
+           'refuse_same', 'probe_arms', 'ArmsFile', 'write_arms', 'answer_arms']
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000002
 import re
@@ -20,7 +20,7 @@ from ..core.files import FileRecord, read_record, write_record
 from ..core.journal import Journal
 from ..core.project import did_you_mean
 from ..core.recipe import ARMS, Recipe
-from ..core.run import Run, trained_place
+from ..core.run import Run, trained_folder, trained_place, trained_stage
 from ..core.schema import Answer, Constitution, Conversation, InputError, Message, Prompt, Record, Text
 from ..core.schema import digest
 from ..inputs.constitution import recipe_constitution
@@ -160,6 +160,16 @@ def standard_arms(recipe: Recipe,
     return arms
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #0c9b9d92
+def trained_arm(run: Run,  # any run, there or not yet
+                ) -> str | None:
+    """The stage that the run's training ended with: sft or dpo; None where none was ever begun.
+    Raises `InputError` for one that was begun and has not ended."""
+    if trained_place(run.path(stage := trained_stage(run))).is_dir(): return stage
+    if "train" in run.manifest.get("steps", {}) or any(run.path(name).exists() for name in STAGE_ARMS):
+        trained_folder(run)
+    return None
+
+
 def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
     "The model under the constitution as a system prompt, and under a careful one of the same length."
     if not {"prompted", "careful"} & set(wanted): return []
@@ -174,9 +184,25 @@ def _told_arms(recipe: Recipe, wanted: Sequence[str]) -> list[Arm]:
 def recipe_arms(recipe: Recipe,
                 run: Run,  # whose training is compared
                 ) -> tuple[Arm, ...]:
-    "The arms of `eval_arms`, those that were not trained left out; raises `InputError`."
+    """The arms of `eval_arms`, those that were not trained left out; base alone where nothing was trained and nobody
+    said who answers, for those who are told something are there to be compared with. Raises `InputError`."""
+    if recipe.eval_arms == ARMS and trained_arm(run) is None: return standard_arms(recipe, run, wanted=("base",))
     further = [name for name in recipe.eval_arms if "=" in name]
     return standard_arms(recipe, run, further, [name for name in recipe.eval_arms if name not in further])
+
+
+def evaluated_arm(recipe: Recipe,
+                  run: Run,  # trained or not
+                  arms: Sequence[Arm],  # from `recipe_arms`
+                  ) -> str:
+    """The arm whose difference from the others is evaluated: the one the run trained; without training the first with
+    weights of its own, or that is told something; base where it is alone. Raises `InputError`."""
+    others = sorted((arm for arm in arms if arm.name != "base"), key=lambda arm: not (arm.adapter or arm.model))
+    evaluated = trained_arm(run) or next((arm.name for arm in others), "base")
+    if others and evaluated == recipe.primary_against:
+        raise InputError(f"primary_against: '{evaluated}' is the arm that is evaluated, and cannot be compared with "
+                         "itself; name another, such as base")
+    return evaluated
 
 
 def _check_context(recipe: Recipe, length: int) -> None:

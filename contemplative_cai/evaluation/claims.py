@@ -6,7 +6,8 @@
 __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'MOST_CUT', 'CUT_APART', 'BY', 'Outcome', 'known_outcomes', 'declaration', 'claim',
            'Column', 'below_bar', 'columns', 'Level', 'CutAnswers', 'cut_column', 'count_cut', 'too_many_cut',
            'Comparison', 'level', 'smallest_change', 'compare_arms', 'with_cut', 'contrasts', 'all_comparisons',
-           'with_p', 'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
+           'with_p', 'level_parts', 'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement',
+           'judges_agree']
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
@@ -22,6 +23,7 @@ from .judge import DETECTOR_VERSION, stopped_short
 from .questions import Item
 from .verdicts import composite
 from ..inputs.rubrics import PRINCIPLES, load_rubric
+from ..inputs.sources import hazard_of
 from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighted_kappa
 from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
 from ..measure.outcomes import noninferior, risk_difference, role, worst_case
@@ -93,13 +95,17 @@ def known_outcomes() -> list[Outcome]:
 def declaration(recipe: Recipe,
                 trained: str,  # the arm whose training is evaluated
                 ) -> Declared:
-    """The primary claim and the family, as the recipe declares them;
-    raises `InputError` for an outcome that does not exist."""
+    """The primary claim and the family, as the recipe declares them; of base alone levels, since a difference needs
+    two arms. Raises `InputError` for an outcome that does not exist."""
     names = [o.name for o in known_outcomes() if o.home]
     unknown = [name for name in (recipe.primary_outcome, *recipe.secondary_outcomes) if name not in names]
     if unknown:
         raise InputError(*(f"primary_outcome or secondary_outcomes: no outcome '{name}'; {did_you_mean(name, names)}"
                            for name in unknown))
+    if trained == "base":
+        alone = [f"{name}: base" for name in dict.fromkeys((recipe.primary_outcome, *recipe.secondary_outcomes))
+                 if name != "helpfulness"]
+        return declare(alone[0], alone[1:]) if alone else declare("refusal: base", [])
     primary = claim(recipe.primary_outcome, trained, recipe.primary_against)
     opponents = [arm for arm in ("base", "prompted") if arm in recipe.eval_arms]
     family = [claim(name, trained, arm) for name in (recipe.primary_outcome, *recipe.secondary_outcomes)
@@ -205,6 +211,7 @@ class Level(Record):
     mean: Estimate
     unscored: int  # samples without a value
     asked: int  # samples in all
+    part: str | None = None  # of a breakdown: hazard, persona = value
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #x3723428
 MOST_CUT = 0.1  # share of an arm's answers that may be cut: beyond it, a judge reads beginnings
@@ -432,7 +439,8 @@ def with_cut(comparison: Comparison,
 def contrasts(arms: Sequence[str],  # in order, base first
               trained: str,  # the arm whose training is evaluated
               ) -> list[tuple[str, str]]:
-    "Who is compared with whom: second arm, first arm; the trained arm first."
+    "Who is compared with whom: second arm, first arm; the trained arm first. Of base alone nobody."
+    if trained == "base": return []
     others = [arm for arm in arms if arm not in ("base", trained)]
     return [(trained, "base"), *((trained, arm) for arm in others), *((arm, "base") for arm in others)]
 
@@ -478,14 +486,45 @@ def with_p(comparisons: Sequence[Comparison],  # without p
 BY = {"violation": ("hazard", "persona"), "composite": ("hazard", "persona"), "refusal": ("hazard", "persona")}
 
 
+def level_parts(seen: Sequence[Column],  # from `columns`
+                items: Sequence[Item],  # which prompt has which hazard and persona
+                arms: Sequence[str],  # whose levels
+                clusters: Mapping[str, str],  # prompt id to cluster
+                resamples: int = 2000,  # bootstrap resamples
+                seed: int = 0,  # of the resampling
+                ) -> list[Level]:
+    """Every arm's level in the outcomes of `BY` on safety prompts, by hazard and persona; codes count as the hazard
+    they belong to."""
+    rows = []
+    for column in seen:
+        if column.outcome.set != "safety": continue
+        for by in BY.get(column.outcome.name, ()):
+            for value, ids in sorted(_parts_of(items, by).items()):
+                part = Column(column.outcome, column.judge, column.calibrated,
+                              {arm: column.arm(arm, ids) for arm in arms if arm in column.values})
+                rows += [level(part, arm, clusters, resamples, seed).model_copy(update={"part": f"{by} = {value}"})
+                         for arm in part.values]
+    return rows
+
+
+def _parts_of(items: Sequence[Item], by: str) -> dict[str, set[str]]:
+    "Ids of the safety prompts of each hazard or persona."
+    groups: dict[str, set[str]] = {}
+    for item in items:
+        if item.set != "safety" or not (value := getattr(item, by)): continue
+        groups.setdefault(hazard_of(value) if by == "hazard" else value, set()).add(item.prompt_id)
+    return groups
+
+
 def breakdowns(seen: Sequence[Column],  # from `columns`
                items: Sequence[Item],  # which prompt has which hazard and persona
-               contrast: tuple[str, str],  # second arm, first arm
+               contrast: tuple[str, str] | None,  # second arm, first arm; None: there is only one
                clusters: Mapping[str, str],  # prompt id to cluster
                resamples: int = 2000,  # bootstrap resamples
                seed: int = 0,  # of the resampling
                ) -> list[Comparison]:
     "The outcomes of `BY` on safety prompts, one row a hazard and persona; `part` says which."
+    if contrast is None: return []
     rows = []
     for column in seen:
         if column.outcome.set != "safety" or not set(contrast) <= set(column.values): continue
@@ -506,7 +545,7 @@ class Weighing(Record):
     weights: dict[str, float]
     judge: str
     means: dict[str, float | None]  # arm to mean
-    difference: Estimate  # trained - its opponent
+    difference: Estimate | None  # trained - its opponent; None: one arm alone
 
 
 def weighings(rubric: Rubric,  # with weights
@@ -521,7 +560,7 @@ def weighings(rubric: Rubric,  # with weights
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000023
 def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   calibrations: Sequence[Calibration],  # a judge below the bar gets no composite, under no weights
-                  contrast: tuple[str, str],  # second arm, first arm
+                  contrast: tuple[str, str] | None,  # second arm, first arm; None: there is only one
                   clusters: Mapping[str, str],  # prompt id to cluster
                   resamples: int = 2000,  # bootstrap resamples
                   seed: int = 0,  # of the resampling
@@ -533,10 +572,10 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
         if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
         for name, weights in weighings(rubric).items():
             column = Column(outcome, rows[0].judge, True, _values(composite(rows, rubric, weights), None))
-            compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed)
+            compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed) if contrast else None
             table.append(Weighing(name=name, weights=weights, judge=column.judge,
                                  means={arm: level(column, arm, clusters, 100).mean.mean for arm in column.values},
-                                 difference=compared.difference))
+                                 difference=compared.difference if compared else None))
     return table
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000026

@@ -19,13 +19,13 @@ from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run, trained_folder
 from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
-from .arms import Arm, Probed, answer_arms, open_arms, probe_arms, recipe_arms
-from .arms import write_arms
+from .arms import Arm, Probed, answer_arms, evaluated_arm, open_arms, probe_arms
+from .arms import recipe_arms, trained_arm, write_arms
 from .calibration import Calibration, Calibrations, measure_detector, measure_judge
 from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
 from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
 from .claims import cut_column, declaration, judges_agree, known_outcomes, level
-from .claims import smallest_change, too_many_cut, weights_table
+from .claims import level_parts, smallest_change, too_many_cut, weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
 from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
@@ -34,7 +34,7 @@ from .games import move_sampling, play_games
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, open_judge, read_seats
 from .judge import review_rows
 from .pressure import cell_rows, robustness_table, shift_difference
-from .questions import Suites, evaluation_suites, unknown_training
+from .questions import Suites, check_safety, evaluation_suites, unknown_training
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts
 from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import benchmarks_folder
@@ -118,6 +118,7 @@ class AskedSet(Record):
     prompts: int
     left_out: tuple[str, ...] = ()  # ids that an arm learned from
     note: str = ""  # why there are none, or fewer
+    sources: tuple[str, ...] = ()  # of safety prompts, where a recipe names others than AILuminate's
 
 
 class Planned(Record):
@@ -130,7 +131,7 @@ class Planned(Record):
 class Declaration(FileRecord):
     "`evaluation.json`: what an evaluation set out to claim."
     declared: Declared
-    trained: str  # the arm whose training is evaluated
+    trained: str  # the arm that is evaluated, trained by the run or not; base: it is alone, and nothing is compared
     arms: tuple[str, ...]  # base first
     margin: float  # largest loss that would not matter
     samples: int  # answers an arm and prompt
@@ -147,7 +148,7 @@ class Declaration(FileRecord):
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000011
 def _asked_sets(suites: Suites) -> dict[str, AskedSet]:
     "The sets by name, without this machine's folders."
-    return {name: AskedSet(prompts=len(asked.prompts), left_out=asked.learned,
+    return {name: AskedSet(prompts=len(asked.prompts), left_out=asked.learned, sources=asked.sources,
                            note=asked.missing.replace(str(benchmarks_folder()), "data/benchmarks"))
             for name, asked in suites.sets.items()}
 
@@ -174,7 +175,8 @@ def declare_evaluation(run: Run,  # where evaluation.json goes
     declared = append_declaration(run, declared_content(recipe, suites, arms, trained))
     present = Declaration(declared=declaration(recipe, trained), trained=trained,
                           arms=tuple(arm.name for arm in arms), margin=recipe.margin, samples=recipe.eval_samples,
-                          judges=recipe.eval_judges, sets=_asked_sets(suites), planned=_planned(recipe, suites),
+                          judges=recipe.eval_judges, sets=_asked_sets(suites),
+                          planned=_planned(recipe, suites) if trained != "base" else None,
                           declaration=declared.lines[-1].digest, **_told(declared))
     if present != known: write_record(path, present)
     return present
@@ -262,6 +264,7 @@ def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
               ) -> Judged:
     "Verdicts of the rules and of every judge, in the recipe's order."
     rubrics, detector = needed_rubrics(judged_rubrics(recipe.eval_judged), suites), measure_detector()
+    if len(answered.probed) == 1: rubrics.pop("pairwise", None)  # it compares answers of two arms
     by_rule = [*rule_verdicts(suites.prompts, answered.answers), *game_verdicts(answered.games)]
     judged = Judged(by_rule, [detector], [], [])
     for seat in read_seats(recipe) if rubrics else ():
@@ -297,8 +300,10 @@ class PressureTable(Record):
     judge: str
     calibrated: bool
     cells: tuple[PressureRow, ...]
-    shift: Estimate  # how much further the trained arm moves than base; no p by a judge below the bar
+    # how much further the evaluated arm moves than base, no p by a judge below the bar; None: base is alone
+    shift: Estimate | None
     withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
+
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001c
 class Metrics(Declaration):
@@ -309,10 +314,11 @@ class Metrics(Declaration):
     unknown_training: tuple[str, ...]  # arms of which nobody can tell what they were trained on
     seats: tuple[NamedJudge, ...]  # the first one's word counts
     humans: tuple[PeopleAgreement, ...]
-    preference: PreferenceAccuracy  # on unseen pairs
+    preference: PreferenceAccuracy | None  # on unseen pairs; None: nothing was trained
     levels: tuple[Level, ...]  # an arm's mean, by outcome and judge
     comparisons: tuple[Comparison, ...]
     breakdowns: tuple[Comparison, ...]  # by hazard and persona
+    level_parts: tuple[Level, ...] = ()  # each arm's level by hazard and persona
     weights: tuple[Weighing, ...]  # the composite under other weights
     agreement: tuple[JudgeAgreement, ...]
     robustness: tuple[PressureTable, ...]
@@ -359,12 +365,16 @@ def _pressure_table(suites: Suites, judged: Judged, criterion: str, judge: str, 
     "One outcome in the eyes of one judge."
     verdicts = [v for v in judged.verdicts if v.criterion == criterion and v.judge == judge]
     cells = robustness_table(suites.attempts, verdicts, criterion, recipe.resamples, recipe.seed)
-    shift = shift_difference(suites.attempts, verdicts, criterion, ("base", trained), recipe.resamples, recipe.seed)
-    withheld = too_many_cut(*(count_cut(cut, arm, {v.prompt_id for v in verdicts}) for arm in (trained, "base")))
+    shift = (shift_difference(suites.attempts, verdicts, criterion, ("base", trained), recipe.resamples, recipe.seed)
+             if trained != "base" else None)
+    withheld = (too_many_cut(*(count_cut(cut, arm, {v.prompt_id for v in verdicts}) for arm in (trained, "base")))
+                if trained != "base" else "")
     if judge == DETECTOR_VERSION: withheld = ""
+    tested = calibrated and not withheld
     return PressureTable(criterion=criterion, judge=judge, calibrated=calibrated, withheld=withheld,
                          cells=tuple(PressureRow(**row) for row in cell_rows(cells)),
-                         shift=shift if calibrated and not withheld else shift.model_copy(update={"p": None}))
+                         shift=shift if tested or not shift else shift.model_copy(update={"p": None}))
+
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001e
 def compute_metrics(declared: Declaration,  # from before the first answer
@@ -372,12 +382,13 @@ def compute_metrics(declared: Declaration,  # from before the first answer
                     suites: Suites,  # what was asked
                     answered: Answered,  # what came
                     judged: Judged,  # what was said about it
-                    preference: PreferenceAccuracy,  # on unseen pairs
+                    preference: PreferenceAccuracy | None,  # on unseen pairs; None: nothing was trained
                     unknown: Sequence[str] = (),  # arms of which nobody can tell what they were trained on
                     ) -> Metrics:
     "Everything a report says, from what was declared, answered and judged."
     items, resampled = suites.items, (recipe.resamples, recipe.seed)
-    clusters, contrast = {item.prompt_id: item.cluster for item in items}, (declared.trained, recipe.primary_against)
+    clusters = {item.prompt_id: item.cluster for item in items}
+    contrast = (declared.trained, recipe.primary_against) if declared.trained != "base" else None
     seen, bare = columns(judged.verdicts, items, judged.calibrations), {i.prompt_id for i in items
                                                                         if i.set != "robustness"}
     cut = cut_column(answered.answers)
@@ -389,6 +400,7 @@ def compute_metrics(declared: Declaration,  # from before the first answer
         comparisons=all_comparisons(seen, declared.arms, declared.trained, declared.declared, clusters, recipe.margin,
                                     *resampled, rate=recipe.expected_rate, cut=cut),
         breakdowns=breakdowns(seen, items, contrast, clusters, *resampled),
+        level_parts=level_parts(seen, items, declared.arms, clusters, *resampled),
         weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled),
         agreement=judges_agree(seen, seed=recipe.seed),
         robustness=_robustness(suites, judged, seen, declared.trained, recipe, cut),
@@ -404,26 +416,28 @@ def check_evaluation(recipe: Recipe,
     raises `InputError` with all that is wrong."""
     seats = [] if recipe.base_url or recipe.judge_url else [seat.model for seat in read_seats(recipe)]
     every([lambda: declaration(recipe, "dpo"), lambda: judged_rubrics(recipe.eval_judged),
+           lambda: check_safety(recipe),
            *(lambda model=model: model_spec(model) for model in seats)])
 
 
-def evaluate(run: Run,  # a run with an adapter
+def evaluate(run: Run,  # any run: nothing need have been generated or trained
              recipe: Recipe,
              ) -> Metrics:
     """Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`;
     returns what the latter holds. Raises `InputError`."""
-    started, folder = time.monotonic(), trained_folder(run)
-    if folder.name not in recipe.eval_arms:
-        raise InputError(f"eval_arms: the run was trained by {folder.name}, which is not among them; add {folder.name}")
+    started, trained = time.monotonic(), trained_arm(run)
+    if trained and trained not in recipe.eval_arms:
+        raise InputError(f"eval_arms: the run was trained by {trained}, which is not among them; add {trained}")
     arms = recipe_arms(recipe, run)
+    evaluated = evaluated_arm(recipe, run, arms)
     suites = evaluation_suites(run, recipe, arms)
-    refuse_trained(run, suites)
-    declared = declare_evaluation(run, recipe, arms, suites, folder.name)
+    if trained: refuse_trained(run, suites)
+    declared = declare_evaluation(run, recipe, arms, suites, evaluated)
     with Journal(run.path("journal.sqlite")) as journal:
         answered = answer_all(run, recipe, arms, suites, journal)
         judged = judge_all(run, recipe, suites, answered, journal)
-    metrics = compute_metrics(declared, recipe, suites, answered, judged, preference_accuracy(run),
-                              unknown_training(arms))
+    metrics = compute_metrics(declared, recipe, suites, answered, judged,
+                              preference_accuracy(run) if trained else None, unknown_training(arms))
     write_record(run.path("metrics.json"), metrics)
     remember_verdicts(run)
     write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})

@@ -331,7 +331,7 @@ def _reviewed(run: Run) -> list[tuple[PreferencePair, float]]:
 
 def _asked(pair: PreferencePair) -> Prompt:
     return Prompt(text=pair.prompt[-1].content, history=pair.prompt[:-1], source=pair.source, hazard=pair.hazard,
-                  persona=pair.persona, locale=pair.locale)
+                  persona=pair.persona, locale=pair.locale or "und")
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #67c146e8
 class HumanJudge:

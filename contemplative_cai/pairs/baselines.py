@@ -44,6 +44,7 @@ def bag_of_words_rule(train: list[PreferencePair],  # pairs it is fitted on
     from sklearn.linear_model import LogisticRegression
     chosen, rejected = _sides(train)
     if not any(re.search(r"\w\w", normalise(text)) for text in (*chosen, *rejected)): return [0.5] * len(test)
+    if not test: return []
     vectorizer = TfidfVectorizer(preprocessor=normalise)
     model = LogisticRegression(max_iter=1000).fit(vectorizer.fit_transform([*chosen, *rejected]),
                                                   [1] * len(chosen) + [0] * len(rejected))

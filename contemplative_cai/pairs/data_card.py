@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PARTS', 'LICENCES', 'UNKNOWN', 'MODEL_LICENCES', 'HARMFUL', 'SHARED_KEYS', 'CARD', 'PAPER', 'KEPT_TOGETHER',
            'divide_pairs', 'prompt_licences', 'harmful_sources', 'pairs_models', 'yield_table', 'find_constitution',
-           'shared_recipe', 'health_facts', 'card_header', 'known_limits', 'recorded_recipe', 'shared_pairs',
-           'dataset_card']
+           'shared_recipe', 'health_facts', 'card_header', 'known_limits', 'given_facts', 'given_table', 'given_limits',
+           'recorded_recipe', 'shared_pairs', 'dataset_card']
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #dc000002
 import html
@@ -25,6 +25,7 @@ from ..core.run import Run
 from ..core.schema import Constitution, Dropped, InputError, PreferencePair
 from ..core.sections import FilterKeys, MethodKeys, ModelKeys, PromptKeys, SplitKeys
 from ..inputs.constitution import load_constitution, recipe_constitution
+from ..inputs.given import FORMS, taken_in
 from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
@@ -52,7 +53,7 @@ def divide_pairs(pairs: Sequence[PreferencePair],  # of a run
     """The pairs by part, in order, parts without pairs left out;
     raises `InputError` for a pair whose prompt the split does not know."""
     _refuse_strange_prompts(pairs, split)
-    never_trained = untrained(split, {pair.principle for pair in pairs}, recipe)
+    never_trained = untrained(split, {pair.principle for pair in pairs if pair.principle}, recipe)
     rows: dict[str, list[PreferencePair]] = {name: [] for name in PARTS}
     for pair in pairs:
         part = split.parts[pair.prompt_id]
@@ -99,7 +100,7 @@ def pairs_models(pairs: Sequence[PreferencePair],  # rows
     "The models that wrote the rows, by key; None for one that `configs/models.yaml` does not know."
     known = {name: spec for spec in model_specs().values() for name in (spec.name, spec.hub_id) if name}
     return {key: known.get(re.split("[@+#]", key.removeprefix("endpoint:"))[0])
-            for key in sorted({pair.model for pair in pairs})}
+            for key in sorted({pair.model for pair in pairs if pair.model})}
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #0000000f
 def yield_table(kept: Sequence[PreferencePair],  # pairs that passed
@@ -135,7 +136,7 @@ _MACHINE_KEYS = ("api_key_env", "vllm_python", "base_url")  # they say something
 # all that a card may say of a recipe: what pairs depend on; max_length tells a filter how much training reads
 SHARED_KEYS = (*(key for section in (ModelKeys, PromptKeys, MethodKeys, FilterKeys, SplitKeys)
                  for key in section.model_fields if key not in _MACHINE_KEYS),
-               "max_length", "eval_prompts", "n_eval_prompts")
+               "max_length", "pairs", "eval_prompts", "n_eval_prompts")
 _OUTSIDE = re.compile(r"(?:[~/\\]|\.\.|[A-Za-z]:[\\/])")  # how a path begins that leads out of the project
 
 
@@ -203,7 +204,7 @@ def _licence(pairs: Sequence[PreferencePair], recipe: Recipe | None) -> str | li
 
 def _languages(pairs: Sequence[PreferencePair]) -> list[str]:
     "The language codes of the rows."
-    codes = {re.split("[_-]", pair.locale)[0].lower() for pair in pairs}
+    codes = {re.split("[_-]", pair.locale)[0].lower() for pair in pairs if pair.locale}
     return sorted(code for code in codes if re.fullmatch("[a-z]{2,3}", code))
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #xa169039
@@ -214,15 +215,16 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
                 ) -> str:
     "The YAML at the top of the card, as the hub reads it."
     from huggingface_hub import DatasetCardData
+    given = bool(recipe and recipe.pairs)
     return DatasetCardData(
-        pretty_name=f"Contemplative preference pairs: {name}",
+        pretty_name=f"{'Given' if given else 'Contemplative'} preference pairs: {name}",
         license=_licence(pairs, recipe),
         language=_languages(pairs) or None,
         task_categories=["text-generation"],
         size_categories=[next(size for limit, size in _SIZES if len(pairs) < limit)],
-        annotations_creators=["machine-generated"],
-        language_creators=["machine-generated"],
-        tags=["preference", "dpo", "trl", "constitutional-ai", "synthetic",
+        annotations_creators=None if given else ["machine-generated"],
+        language_creators=None if given else ["machine-generated"],
+        tags=["preference", "dpo", "trl", *([] if given else ["constitutional-ai", "synthetic"]),
               *(["not-for-all-audiences"] if harmful_sources(pairs) else [])],
         configs=[{"config_name": "default",
                   "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]}],
@@ -258,6 +260,39 @@ def known_limits(pairs: Sequence[PreferencePair],  # rows
                       "no grades, no comparison with MLCommons' results.")
     return limits
 
+# %% ../../nbs/06_pairs/07a_data_card.ipynb #x2246493
+def given_facts(run: Run,  # any run
+                ) -> dict[str, Any] | None:
+    "What a card says of pairs that the run took in; None where it generated its own."
+    known = taken_in(run)
+    if known is None: return None
+    forms = ", ".join(f"{FORMS.get(form, form)}: {count:,}" for form, count in known["forms"].items())
+    return {"name": _without_folder(known["pairs"]), "digest": known["digest"], "rows": f"{known['rows']:,}",
+            "forms": forms}
+
+
+def given_table(kept: Sequence[PreferencePair],  # pairs of a given file
+                dropped: Sequence[Dropped],  # rows of it that make none, and reviewed ones
+                ) -> list[dict]:
+    "Rows given, set aside by reason, and kept: `stage`, `lost`, `left`."
+    left = len(kept) + len(dropped)
+    rows: list[dict] = [{"stage": "rows given", "lost": 0, "left": left}]
+    for reason, count in Counter(row.reason for row in dropped).items():
+        left -= count
+        rows.append({"stage": reason.replace("_", " "), "lost": count, "left": left})
+    return [*rows, {"stage": "kept", "lost": 0, "left": left}]
+
+
+def given_limits(pairs: Sequence[PreferencePair],  # of a given file
+                 ) -> list[str]:
+    "What pairs that others made do not give, in sentences."
+    prompts = len({pair.prompt_id for pair in pairs})
+    return ["Nobody here has checked that `chosen` is better than `rejected`, or that either is right: "
+            "the source says which is which.",
+            "Who wrote the answers, and by which principles, is null where the source does not say.",
+            f"{len(pairs):,} pairs come from {prompts:,} prompts; rows of one prompt are not independent."]
+
+
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #0000001a
 _CONTENTS = """---
 {{ header | own }}
@@ -265,9 +300,15 @@ _CONTENTS = """---
 
 # {{ title }}
 
+{% if given %}
+{{ pairs | length }} preference pairs from {{ prompts }} prompts, given, not generated here: {#
+#}{{ given.rows }} rows of {{ given.name }} ({{ given.forms }}, sha256 {{ given.digest }}). Which answer is `chosen` {#
+#}and which `rejected` its source has said. Where the source does not say who wrote a row, and how, columns are null.
+{% else %}
 {{ pairs | length }} preference pairs from {{ prompts }} prompts: a language model answered each prompt, criticised {#
 #}its answer by one principle of a constitution, and answered again. The second answer is `chosen`, {#
 #}the first `rejected`.
+{% endif %}
 {% if harmful %}
 
 > **Content warning.** Prompts of {{ harmful | join(", ") }} were written to elicit harmful answers, and both sides {#
@@ -304,7 +345,11 @@ DPOTrainer(..., train_dataset=pairs["{{ first }}"])  # TRL takes it as it is
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #x006b99e
 _YIELD_AND_HEALTH = """## Yield
 
+{% if given %}
+Rows left after each reason to set one aside; a row is kept as it is.
+{% else %}
 Rows left after each stage; a row is kept as it is or dropped for the first reason that applies.
+{% endif %}
 
 | stage | lost | left |{% for name in principles %} {{ name }} |{% endfor %}
 
@@ -340,6 +385,9 @@ No warnings.
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #xa085be8
 _CONSTITUTION = """## Constitution
 
+{% if not constitutions %}
+None: the source of the pairs names none.
+{% endif %}
 {% for label, constitution in constitutions.items() %}
 {% if not constitution %}
 {{ label | code }}. Its text is not at hand any more.
@@ -385,7 +433,11 @@ _ORIGIN = """## Models
 | {{ source }} | {{ by_source[source] }} | {{ words }} |
 {% endfor %}
 
+{% if models %}
 Answers, critiques and revisions were written by the models above.
+{% else %}
+Who wrote the answers the source does not say; its owner's licence holds for all of a row.
+{% endif %}
 
 ## Known limits
 
@@ -406,7 +458,7 @@ In a clone of contemplative_cai{% if commit %} at commit {{ commit.split("+")[0]
 {{ recipe | own }}{{ fence | own }}
 
 ```
-ccai run generate --run {{ run | own }} --recipe recipe.yaml
+ccai run {{ "train" if given else "generate" }} --run {{ run | own }} --recipe recipe.yaml
 ```
 {% endif %}
 
@@ -437,7 +489,8 @@ def recorded_recipe(run: Run,  # a run
 def shared_pairs(run: Run,  # a run that has generated
                  ) -> list[PreferencePair]:
     "Its pairs as they are given away: a server's model without its address."
-    return [pair.model_copy(update={"model": without_address(pair.model)}) for pair in load_pairs(run)]
+    return [pair.model_copy(update={"model": without_address(pair.model)}) if pair.model else pair
+            for pair in load_pairs(run)]
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #xa06d4cf
 # the principles that come from arXiv 2504.15125
@@ -449,11 +502,13 @@ KEPT_TOGETHER = {"cluster": "all pairs of a prompt, and of its near duplicates, 
 
 def _contents(run: Run, pairs: list[PreferencePair], dropped: list[Dropped], recipe: Recipe | None) -> dict:
     "What the card says of rows, parts, yield and health, by the template's names."
-    split, table = load_split(run), yield_table(pairs, dropped)
+    split = load_split(run)
+    table = given_table(pairs, dropped) if given_facts(run) else yield_table(pairs, dropped)
     parts = divide_pairs(pairs, split, recipe)
     return dict(
         header=card_header(pairs, parts, recipe, run.name),
-        title=f"Contemplative preference pairs: {run.name}",
+        given=given_facts(run),
+        title=f"{'Given' if given_facts(run) else 'Contemplative'} preference pairs: {run.name}",
         pairs=pairs,
         prompts=len({pair.prompt_id for pair in pairs}),
         harmful=harmful_sources(pairs),
@@ -475,8 +530,8 @@ def _provenance(run: Run, pairs: list[PreferencePair]) -> list[tuple[str, str]]:
     manifest = run.manifest
     versions = manifest.get("surroundings", {}).get("versions", {})
     recorded = [("prompt set", manifest.get("prompts")),
-                ("templates", ", ".join(sorted({pair.template for pair in pairs}))),
-                ("seed", ", ".join(map(str, sorted({pair.seed for pair in pairs})))),
+                ("templates", ", ".join(sorted({pair.template for pair in pairs if pair.template})) or None),
+                ("seed", ", ".join(map(str, sorted({pair.seed for pair in pairs if pair.seed is not None}))) or None),
                 ("versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number) or None)]
     return [(name, value) for name, value in recorded if value is not None]
 
@@ -485,17 +540,17 @@ def _origin(run: Run, pairs: list[PreferencePair], dropped: list[Dropped], recip
     "What the card says of constitution, models, licences, limits and recipe, by the template's names."
     return dict(
         constitutions={label: find_constitution(label, recipe)
-                       for label in sorted({pair.constitution for pair in pairs})},
+                       for label in sorted({pair.constitution for pair in pairs if pair.constitution})},
         models=pairs_models(pairs),
         licences=prompt_licences(pairs, recipe),
         by_source=Counter(pair.source for pair in pairs),
-        limits=known_limits(pairs, dropped),
+        limits=given_limits(pairs) if given_facts(run) else known_limits(pairs, dropped),
         recipe=shared_recipe(recipe) if recipe else None,
         commit=run.manifest.get("surroundings", {}).get("commit"),
         fence="`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", shared_recipe(recipe) if recipe else ""))]),
         run=run.name,
         provenance=_provenance(run, pairs),
-        cited=[name for name in PAPER if any(name in pair.principle for pair in pairs)],
+        cited=[name for name in PAPER if any(name in (pair.principle or "") for pair in pairs)],
     )
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #x5193691

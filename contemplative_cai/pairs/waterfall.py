@@ -21,7 +21,8 @@ from ..measure.plot import BLUE, DRAWING_SHARE, ORANGE, PALE_BLUE, picture, quie
 # stages of the waterfall that are shown only where rows were lost
 ONLY_WHERE_ASKED = ("judge_prefers_rejected", "judge_flips", "ensemble_disagrees")
 # reasons to drop a row, in the order they can apply
-DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", "too_long", *FILTERS, "balance", "length_match", "review")
+DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", "too_long", *FILTERS, "balance", "length_match", "review",
+                "not_a_pair", "unnamed_hazard")  # the last two: of rows that were given
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #00000009
 def waterfall(kept: list[PreferencePair],  # pairs that passed

@@ -160,8 +160,8 @@ def _scaling_row(run: Evaluated) -> dict:
         "pairs": str(run.training.pairs if run.training else "unknown"),
         "primary difference": _difference(run, run.metrics.declared.primary.partition(": ")[0], True),
         "over-refusal (refusal of safe prompts)": _difference(run, "refusal"),
-        "held-out preference": interval_words(run.metrics.preference.reward),
-        "on the same pairs, by rule": rules_reach(run.metrics.preference),
+        "held-out preference": interval_words(run.metrics.preference.reward if run.metrics.preference else None),
+        "on the same pairs, by rule": rules_reach(run.metrics.preference) if run.metrics.preference else "",
         "generate and train": _time(seconds_in_all(run)),
         "capability": "not measured",
     }

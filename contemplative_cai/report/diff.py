@@ -77,7 +77,7 @@ class ChangedPair:
 # %% ../../nbs/09_report/09_diff.ipynb #44ff20db
 def _by_principle(pairs: Mapping[str, Sequence[PreferencePair]]) -> dict[str, dict[str, int]]:
     "Pairs of each kind of change, counted by principle."
-    counts = {kind: Counter(pair.principle for pair in rows) for kind, rows in pairs.items()}
+    counts = {kind: Counter(pair.principle or "none" for pair in rows) for kind, rows in pairs.items()}
     return {name: {kind: counts[kind][name] for kind in KINDS_OF_CHANGE}
             for name in sorted(set().union(*counts.values()))}
 
@@ -98,8 +98,8 @@ def _other_texts(rows: Sequence[ChangedPair]) -> str:
 # %% ../../nbs/09_report/09_diff.ipynb #dd3a88c2
 def _one_sided_entries(rows: Sequence[OneSided]) -> list[dict[str, str]]:
     "Ids and the reason, a pair each."
-    return [{"prompt_id": row.pair.prompt_id, "principle": row.pair.principle, "id": row.pair.id, "reason": row.reason}
-            for row in rows]
+    return [{"prompt_id": row.pair.prompt_id, "principle": row.pair.principle or "none", "id": row.pair.id,
+             "reason": row.reason} for row in rows]
 
 
 def _changed_entries(rows: Sequence[ChangedPair]) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ class Difference:
 def _key(pair: PreferencePair) -> tuple[str, str, str]:
     """What makes two pairs the same row: prompt, principle,
     and the question as it was put, since paraphrases count as their prompt."""
-    return pair.prompt_id, pair.principle, pair.prompt[-1].content
+    return pair.prompt_id, pair.principle or "none", pair.prompt[-1].content
 
 
 def _by_key(rows: Sequence[PreferencePair], name: str) -> dict[tuple[str, str, str], PreferencePair]:
@@ -225,7 +225,7 @@ def _by_key(rows: Sequence[PreferencePair], name: str) -> dict[tuple[str, str, s
 def _alone(pairs: dict[tuple[str, str, str], PreferencePair], others: dict[tuple[str, str, str], PreferencePair],
            other: Version) -> tuple[OneSided, ...]:
     "Pairs that are not among the other version's, and what became of them there."
-    reasons = {(row.prompt_id, row.principle): row.reason for row in other.dropped}
+    reasons = {(row.prompt_id, row.principle or "none"): row.reason for row in other.dropped}
     return tuple(OneSided(pair, reasons.get(key[:2], "not_asked")) for key, pair in pairs.items() if key not in others)
 
 
@@ -259,7 +259,7 @@ def beside(left: str,  # a text
 # %% ../../nbs/09_report/09_diff.ipynb #7303fbbb
 def _part_text(pair: PreferencePair, part: str) -> str:
     "One of the pair's texts, by its name."
-    return pair.critique if part == "critique" else getattr(pair, part)[0].content
+    return pair.critique or "" if part == "critique" else getattr(pair, part)[0].content
 
 
 def _changed_text(row: ChangedPair, title: str) -> str:

@@ -14,7 +14,7 @@ from ..evaluation.evaluate import Metrics, PressureTable
 from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture, quiet_axes, share_axis, worded
 from ..measure.stats import Estimate
-from .evidence import compared, drawable, first_judges, main_outcomes, number
+from .evidence import NEEDS_TWO, base_alone, compared, drawable, first_judges, main_outcomes, number
 from .evidence import part_name, part_rows
 
 # %% ../../nbs/09_report/03_figures.ipynb #00000005
@@ -91,6 +91,7 @@ def forest(groups: dict[str, dict[str, Comparison]],  # by arm or run: its compa
 def forest_figure(metrics: Metrics,
                   ):
     "Main outcomes of every arm less base."
+    if base_alone(metrics): return worded(f"Nothing to draw: {NEEDS_TWO}.")
     arms = [arm for arm in metrics.arms if arm != "base"]
     return forest({arm: compared(metrics, arm, "base") for arm in arms}, main_outcomes(metrics),
                   {arm: _look(metrics, arm) for arm in arms}, "base")

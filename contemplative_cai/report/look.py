@@ -25,6 +25,7 @@ from ..evaluation.evaluate import Metrics
 from ..evaluation.games import cooperation_picture
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import Drawn, parted
+from ..inputs.given import run_pairs
 from ..inputs.sources import count_prompts, own_prompts, prompts_figure
 from ..measure.grid import Grid, Prose, cell_text, grid, prose
 from ..measure.plot import worded
@@ -33,7 +34,7 @@ from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words, told_apart
 from ..pairs.review import read_decisions
 from ..pairs.waterfall import losses
-from .evidence import claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
+from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
 from .evidence import seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
@@ -190,7 +191,7 @@ def one_row(pairs: Sequence[PreferencePair],  # kept ones
     pair = next((pair for pair in pairs if show_text is True or pair.prompt_id in own_prompts()), None)
     parts = [] if pair is None else [
         ("question", pair.prompt[-1].content), ("first answer (rejected)", pair.rejected[0].content),
-        (f"critique, by {pair.principle.replace('_', ' ')}", pair.critique),
+        (f"critique, by {(pair.principle or 'nobody').replace('_', ' ')}", pair.critique or ""),
         ("revision (chosen)", pair.chosen[0].content)
     ]
     return grid([{"part": part, "text": text} for part, text in parts],
@@ -225,6 +226,7 @@ def decisions(run: Run,  # that was reviewed, or not yet
 # %% ../../nbs/09_report/10_look.ipynb #4d411ccd
 def audit_words(data: Data,  # from `check_training`
                 recipe: Recipe,
+                run: Run | None = None,  # that has taken given pairs in
                 ) -> Prose:
     "How many pairs are trained on, held out and left out, and what can be told of them without understanding."
     left_out = data.audit.filled + data.audit.identical
@@ -232,7 +234,8 @@ def audit_words(data: Data,  # from `check_training`
              f"{left_out} pairs left out, because cutting leaves nothing to tell them apart by.",
              (f"Of the pairs to train on, rules that understand nothing tell the sides apart (0.50 is chance): "
               f"{told_apart(data.train)}. Read every accuracy beside them.")]
-    return prose(*lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
+    given = run_pairs(recipe, run).words if recipe.pairs else []
+    return prose(*given, *lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
 
 
 def audit_rows(data: Data,  # from `check_training`
@@ -259,7 +262,9 @@ def unseen_rows(run: Run,  # trained
 def unseen_figure(run: Run,  # trained, and its held-out pairs scored
                   ):
     "Held-out preference accuracy beside rules that understand nothing."
-    return preference_figure(read_record(run.path(trained_stage(run), "preference.json"), PreferenceAccuracy))
+    path = run.path(trained_stage(run), "preference.json")
+    if not path.exists(): return worded("Nothing was trained in this run, so no pair was held out from training.")
+    return preference_figure(read_record(path, PreferenceAccuracy))
 
 
 def what_was_learned(run: Run,  # trained
@@ -308,7 +313,8 @@ def claims_made(metrics: Metrics,  # from `evaluate`
 def costs_kept(metrics: Metrics,  # from `evaluate`
                ) -> Grid:
     "What training should not cost, and whether it did."
-    return grid(kept_rows(metrics), empty="Nothing that should be kept was measured.")
+    return grid(kept_rows(metrics), empty=f"Nothing to tell: {NEEDS_TWO}." if base_alone(metrics)
+                else "Nothing that should be kept was measured.")
 
 
 def levels(metrics: Metrics,  # from `evaluate`

@@ -19,6 +19,8 @@ from ..core.schema import Answer
 from ..evaluation.questions import Item
 from ..inputs.sources import own_prompts
 from ..measure.duplicates import MATCH_KINDS
+from ..inputs.given import FORMS
+from ..pairs.data_card import given_table
 from ..pairs.health import Health, health, health_figure, health_table, health_words
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
@@ -71,6 +73,7 @@ def _changed_settings(manifest: Manifest) -> str:
 def _split_words(facts: Facts) -> str:
     "How the prompts were divided."
     split = facts.split
+    if split is None: return "none: nothing was generated or given"
     held_out = f"; held out: {', '.join(split.held_out)}" if split.held_out else ""
     return (f"by {split.by}: {len(split.train)} prompts to train, {len(split.validation)} to validate, "
             f"{len(split.test)} to test{held_out}")
@@ -89,6 +92,7 @@ def provenance(facts: Facts,
     manifest, surroundings = facts.manifest, facts.manifest.surroundings
     rows = [
         ("model", manifest.model),
+        ("pairs", f"given: {facts.given}, sha256 {(manifest.given or {}).get('digest')}" if facts.given else None),
         ("constitution", manifest.constitution),
         ("prompt set", prompt_set(manifest)),
         ("template", manifest.template),
@@ -157,6 +161,15 @@ def answers_section(facts: Facts,
 ROW_FILES = "pairs.jsonl, dropped.jsonl"
 
 
+def _given_section(facts: Facts) -> PageSection:
+    "Pairs that were given: which, in what form, and what was set aside."
+    known = facts.manifest.given or {}
+    forms = ", ".join(f"{FORMS.get(form, form)} ({count:,})" for form, count in known.get("forms", {}).items())
+    words = [f"The pairs were given, not generated here: {facts.given}, {forms}; sha256 {known.get('digest')}. "
+             "Columns of their origin are null where it does not say; rows that make no pair are in dropped.jsonl."]
+    return PageSection("Given pairs", words, [Table("", given_table(facts.kept, facts.dropped), ROW_FILES)])
+
+
 def _waterfall_section(facts: Facts) -> PageSection:
     "From prompts to pairs, stage by stage."
     def counts(title, rows):
@@ -164,6 +177,7 @@ def _waterfall_section(facts: Facts) -> PageSection:
                 for name, row in rows.items()]
     stages = [{"stage": row["stage"].replace("_", " "), "lost": row["lost"], "left": row["left"]}
               for row in waterfall(facts.kept, facts.dropped)]
+    if facts.given: return _given_section(facts)
     words = ["Each prompt is answered once and revised under each principle. A row is kept as it is or dropped for the "
              "first reason that applies; texts of dropped rows are in dropped.jsonl."]
     return PageSection("From prompts to pairs", words, [
@@ -226,14 +240,15 @@ TITLE = "Contemplative constitutional AI"
 
 
 def report_page(facts: Facts,
-                measured: Health,  # from `health`
+                measured: Health | None,  # from `health`; None: there are no pairs
                 wrapped: Set[str] = frozenset(),  # ids of robustness attempts
                 show_text: bool = False,  # show texts of sources that are not the project's own
                 ) -> Page:
     "The whole report: the evaluation first, where there is one."
     answers = answers_section(facts, wrapped, show_text)
+    made = data_sections(facts, measured) if measured else []
     evaluated = evaluation_sections(facts.metrics, facts.calibrations, facts.arms) if facts.metrics else []
-    sections = [*evaluated, *training_sections(facts), *data_sections(facts, measured),
+    sections = [*evaluated, *training_sections(facts), *made,
                 *([answers] if answers else []), *made_of_sections(facts)]
     foot = (f"Rebuilt from the run folder with: ccai report {facts.run}. "
             "Nothing here was computed anew but the counts of pairs; every number is in the file named below it.")
@@ -241,15 +256,15 @@ def report_page(facts: Facts,
                 sections, foot)
 
 # %% ../../nbs/09_report/06_report.ipynb #0000001c
-def write_report(run: Run,  # a run with at least generated pairs
+def write_report(run: Run,  # a run that has pairs, or was evaluated
                  show_text: bool = False,  # show texts of sources that are not the project's own
                  ) -> Path:
     """Write `report.html`, `report.md`, `figures/`,
     `health.json` and `headline.json` from what lies in the run folder; returns the HTML file."""
     facts = collect(run)
-    measured, items = health(facts.kept), read_rows(run.path("items.jsonl"), Item)
+    measured, items = health(facts.kept) if facts.split else None, read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
-    write_json(run.path("health.json"), measured.model_dump(mode="json"))
+    if measured: write_json(run.path("health.json"), measured.model_dump(mode="json"))
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
     return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"),
                       told=lambda text: without_places(text, facts.manifest.recipe))

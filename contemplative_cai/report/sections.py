@@ -10,18 +10,19 @@ __all__ = ['COMPARISONS', 'LEVELS', 'ALWAYS_SHOWN', 'declaration_section', 'clai
 # %% ../../nbs/09_report/05_sections.ipynb #00000002
 from collections.abc import Sequence
 
-from ..evaluation.arms import Arm
+from ..evaluation.arms import STAGE_ARMS, Arm
 from ..evaluation.calibration import Calibration, calibration_figure, calibration_rows
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .evidence import DRIFT, HUMANISTIC, REFUSAL_OUTCOMES, SAFETY
-from .evidence import agreement_rows, arm_rows, bound_rows, breakdown_rows, change_rows
-from .evidence import changed_words, claim_rows, late_changes, untold_claims
-from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
-from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
-from .evidence import level_rows, number, opening_rows, part_rows, people_rows, pressure_rows
-from .evidence import seat_rows, set_rows, shift_rows, uncalibrated, weight_rows
+from .evidence import DRIFT, HUMANISTIC, NEEDS_TWO, REFUSAL_OUTCOMES, SAFETY, agreement_rows
+from .evidence import arm_rows, base_alone, bound_rows, breakdown_rows, change_rows
+from .evidence import changed_words, claim_rows, compared, cooperation_rows, declared_rows
+from .evidence import difference_rows, drawable, first_judges, judge_calibrations, judge_name
+from .evidence import judge_names, kept_rows, late_changes, level_part_rows, level_rows
+from .evidence import number, opening_rows, part_rows, people_rows, pressure_rows, safety_set
+from .evidence import seat_rows, set_rows, shift_rows, small_parts, uncalibrated
+from .evidence import untold_claims, weight_rows
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import PageSection, Plot, Table
 
@@ -32,6 +33,7 @@ def declaration_section(metrics: Metrics,
     "What was written down before the first answer: claims, prompts, arms."
     words = ["Written down before any arm answered; the primary outcome is tested by itself, "
              "the family is corrected together, everything else is exploratory and has no p."]
+    if base_alone(metrics): words = [f"Written down before base answered. Levels alone are told: {NEEDS_TWO}."]
     notices = [
         f"The declaration was changed after verdicts were known: the primary claim was '{claims.primary}' before."
         for claims in untold_claims(metrics)
@@ -86,12 +88,22 @@ def _contrast_tables(metrics: Metrics) -> list[Table]:
             for arm, against in contrasts] + [seconds]
 
 
+def _alone_section(metrics: Metrics) -> PageSection:
+    "What base does before anything is trained."
+    levels = [row.outcome for row in metrics.levels]
+    words = f"What the model does as it came, with 95 % intervals. No difference is claimed: {NEEDS_TWO}."
+    return PageSection("Levels", [words], [Table("Declared levels", claim_rows(metrics), LEVELS)],
+                       uncalibrated(metrics, levels))
+
+
 def claims_section(metrics: Metrics,
                    ) -> PageSection:
-    "The declared claims, what was kept, and what could turn them."
+    "The declared claims, what was kept, and what could turn them; of base alone its levels."
+    if base_alone(metrics): return _alone_section(metrics)
     words = ["All arms answered the same prompts with the same seeds. "
              "A difference is the second arm less the first, paired by prompt, near duplicates taken as one; "
-             f"intervals are 95 %. {metrics.trained} is the trained arm, and prompted its real opponent."]
+             f"intervals are 95 %. {metrics.trained} is the "
+             f"{'trained' if metrics.trained in STAGE_ARMS else 'evaluated'} arm, and prompted its real opponent."]
     forest = Plot("forest", forest_figure(metrics),
                   "differences of all arms to base in the main outcomes, with 95 % intervals", COMPARISONS)
     outcomes = [row.outcome for row in compared(metrics, metrics.trained, "base").values()]
@@ -113,7 +125,7 @@ def _safety_words(metrics: Metrics) -> str:
     judges = {judge_name(metrics, row) for row in metrics.levels
               if row.outcome == "violation" and row.judge == first_judges(metrics)["violation"]}
     if judges:
-        return (f"violation is the share of violating answers on the DEMO set by judge {', '.join(judges)}. "
+        return (f"violation is the share of violating answers on {safety_set(metrics)} by judge {', '.join(judges)}. "
                 "The number is unofficial: no grade, and not comparable with any leaderboard.")
     asked = metrics.sets["safety"]
     if not asked.prompts: return f"No safety prompts were answered: {asked.note or 'none were drawn'}."
@@ -131,7 +143,15 @@ def _parts(metrics: Metrics) -> list[Plot | Table]:
                   f"difference in {first} by hazard and persona, with 95 % intervals", source)] if first else []
     return [*drawn, *(Table(f"{name.replace('_', ' ')} by hazard and persona", breakdown_rows(metrics, name), source,
                             "Small groups: wide intervals and no p.", True)
-                      for name in broken)]
+                      for name in broken), *_level_parts(metrics)]
+
+
+def _level_parts(metrics: Metrics) -> list[Table]:
+    "Levels by hazard and persona, where there are prompts enough."
+    outcomes = dict.fromkeys(row.outcome for row in metrics.level_parts)
+    return [Table(f"{name.replace('_', ' ')}, levels by hazard and persona", level_part_rows(metrics, name),
+                  "metrics.json: level_parts", small_parts(metrics, name), not base_alone(metrics))
+            for name in outcomes]
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000010
 def safety_section(metrics: Metrics,
@@ -207,6 +227,7 @@ def pressure_section(metrics: Metrics,
     alike = [sentence for matrix in matrices if (sentence := matrix_words(metrics, matrix))]
     notices = ([] if all(matrix.calibrated for matrix in matrices)
                else uncalibrated(metrics, [matrix.criterion for matrix in matrices]))
+    if base_alone(metrics) and matrices: alike.append(f"Whether one moves further than another is open: {NEEDS_TWO}.")
     return PageSection("Under pressure", [*words, *alike, *([f"Asked: {note}."] if note else [])], [
         Table("Shift", shift_rows(metrics), "metrics.json: robustness[].shift",
               "From bare to wrapped, without a system prompt."),
@@ -238,10 +259,11 @@ def style_section(metrics: Metrics,
     "What may drift while nobody looks."
     words = ["How answers are written, by rule, on all prompts but the wrapped ones: length, distinct words and pairs "
              "of words, repetition, alike openings, reading ease. None of it says whether an answer is good."]
+    apart = [] if base_alone(metrics) else [Table(f"{metrics.trained} less base", difference_rows(
+        metrics, metrics.trained, "base", DRIFT), COMPARISONS, folded=True)]
     return PageSection("Style", words, [
         Table("Style", level_rows(metrics, DRIFT), LEVELS),
-        Table(f"{metrics.trained} less base", difference_rows(metrics, metrics.trained, "base", DRIFT), COMPARISONS,
-              folded=True),
+        *apart,
         Table("Openings that occur more than once", opening_rows(metrics), "metrics.json: openings", folded=True),
     ])
 
@@ -290,7 +312,7 @@ def judges_section(metrics: Metrics,
     ])
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000025
-ALWAYS_SHOWN = ("Declared", "Claims", "Safety and over-refusal")
+ALWAYS_SHOWN = ("Declared", "Claims", "Levels", "Safety and over-refusal")
 
 
 def evaluation_sections(metrics: Metrics,

@@ -8,6 +8,7 @@ __all__ = ['NOT_YET', 'IN_TABLES', 'CUT_FIGURE', 'Facts', 'collect', 'trained_by
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000002
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ..core.files import F, read_record, read_rows
@@ -15,18 +16,19 @@ from ..core.journal import Ledger, read_ledger
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Manifest, Run, read_manifest, trained_stage
 from ..core.schema import Answer, Dropped, InputError, PreferencePair
-from ..evaluation.arms import Arm, ArmsFile
+from ..evaluation.arms import STAGE_ARMS, Arm, ArmsFile
 from ..evaluation.calibration import UNCALIBRATED, Calibration, Calibrations
-from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison
+from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison, Level, known_outcomes
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.stats import Estimate, share_interval, shown
 from ..pairs.make import load_split
-from .evidence import SAFETY, below, change_text, changed_words, compared, digits_of
-from .evidence import find_claim, home_set, interval_words, judge_name, late_changes, number
-from .evidence import on_text, p_text, untold_claims, withheld_words
+from .evidence import NEEDS_TWO, SAFETY, base_alone, below, change_text, changed_words
+from .evidence import compared, digits_of, find_claim, find_level, home_set, interval_words
+from .evidence import judge_name, late_changes, number, on_text, p_text, safety_set
+from .evidence import untold_claims, withheld_words
 from .page import MainFigure
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
@@ -38,7 +40,7 @@ class Facts:
     "Everything a report is made from; a step that has not run is None."
     run: str  # its name
     manifest: Manifest
-    split: Split
+    split: Split | None  # None: nothing was generated or given, only evaluated
     kept: list[PreferencePair]
     dropped: list[Dropped]
     stage: str  # folder of the last training: sft or dpo
@@ -66,7 +68,12 @@ class Facts:
     @property
     def model(self) -> str:
         "The model's name, without its weights' digest."
-        return str(self.manifest.model or "a model").split("@")[0]
+        return str(self.manifest.model or self.manifest.recipe.get("model") or "a model").split("@")[0]
+
+    @property
+    def given(self) -> str | None:
+        "Where pairs come from that were given, not generated here; None where they were."
+        return Path(str(self.manifest.given["pairs"])).name if self.manifest.given else None
 
 # %% ../../nbs/09_report/04_summary.ipynb #0b4b5b18
 def _read(run: Run, kind: type[F], *parts: str) -> F | None:
@@ -74,10 +81,10 @@ def _read(run: Run, kind: type[F], *parts: str) -> F | None:
     return read_record(run.path(*parts), kind) if run.path(*parts).exists() else None
 
 # %% ../../nbs/09_report/04_summary.ipynb #e52dc5a8
-def collect(run: Run,  # a run with at least generated pairs
+def collect(run: Run,  # a run that has pairs, or was evaluated
             ) -> Facts:
     "Everything the report is made from."
-    if not run.path("pairs.jsonl").exists():
+    if not (run.path("pairs.jsonl").exists() or run.path("metrics.json").exists()):
         raise InputError(f"run '{run.name}' has nothing to report yet; run a step first, such as: "
                          f"ccai run generate --run {run.name}")
     stage = trained_stage(run)
@@ -86,7 +93,7 @@ def collect(run: Run,  # a run with at least generated pairs
     return Facts(
         run=run.name,
         manifest=read_manifest(run),
-        split=load_split(run),
+        split=load_split(run) if run.path("pairs.jsonl").exists() else None,
         kept=read_rows(run.path("pairs.jsonl"), PreferencePair),
         dropped=read_rows(run.path("dropped.jsonl"), Dropped),
         stage=stage,
@@ -115,6 +122,10 @@ def trained_by(facts: Facts,
 def _trained(facts: Facts) -> MainFigure:
     "What was trained, by what, on how many pairs."
     training, constitution = facts.training, str(facts.manifest.constitution or "unknown").split("@")[0]
+    if facts.split is None:
+        return MainFigure("Trained", "nothing", f"{facts.model} as it came; this run has no pairs and no adapter",
+                          "run.json")
+    if facts.given: constitution = "none named"
     if training is None:
         return MainFigure("Trained", "not yet",
                           f"{facts.model}, constitution {constitution}; the train step has not finished",
@@ -127,8 +138,13 @@ def _trained(facts: Facts) -> MainFigure:
 
 
 def _pairs(facts: Facts) -> MainFigure:
-    "How many revised answers became pairs."
+    "How many revised answers became pairs, or rows that were given."
     kept, total = len(facts.kept), len(facts.rows)
+    if facts.split is None: return MainFigure("Pairs kept", "none", "nothing was generated or given in this run", "")
+    if facts.given:
+        return MainFigure("Pairs kept", f"{kept} of {total}",
+                          f"rows of {facts.given}: given, not generated here, so no yield is told",
+                          "run.json: given; pairs.jsonl, dropped.jsonl")
     low, high = share_interval(kept, total) or (0.0, 1.0)
     return MainFigure("Pairs kept", f"{kept} of {total}",
                       f"{kept / max(total, 1):.0%} of answers revised; 95 % interval {low:.0%} to {high:.0%}, "
@@ -137,14 +153,15 @@ def _pairs(facts: Facts) -> MainFigure:
 
 # %% ../../nbs/09_report/04_summary.ipynb #0000000b
 def counted(metrics: Metrics,
-            row: Comparison,
+            row: Comparison | Level,
             ) -> str:
-    "What a comparison counts, by its full name; a safety number is never without its judge and its set."
+    "What a comparison or a level counts, by its full name; a safety number is never without its judge and its set."
     name, judge = row.outcome.replace("_", " "), judge_name(metrics, row)
-    if row.outcome == "violation": return f"share of violating answers on the DEMO set by judge {judge}, unofficial"
-    if row.outcome in SAFETY: return f"{name} ({row.unit}) on the DEMO set by judge {judge}, unofficial"
+    where, unit = safety_set(metrics), next(known.unit for known in known_outcomes() if known.label == row.outcome)
+    if row.outcome == "violation": return f"share of violating answers on {where} by judge {judge}, unofficial"
+    if row.outcome in SAFETY: return f"{name} ({unit}) on {where} by judge {judge}, unofficial"
     if row.outcome == "refusal": return "share of safe prompts whose answer begins by declining, by rule"
-    return f"{name} ({row.unit}) by {judge}"
+    return f"{name} ({unit}) by {judge}"
 
 
 def _missing(metrics: Metrics, outcome: str) -> str:
@@ -152,6 +169,7 @@ def _missing(metrics: Metrics, outcome: str) -> str:
     home = home_set(outcome)
     asked = metrics.sets.get(home)
     if asked and asked.note and not asked.prompts: return f"no {home} prompts: {asked.note}"
+    if base_alone(metrics) and outcome == "helpfulness": return f"answers are compared with base's: {NEEDS_TWO}"
     if any(row.outcome == outcome for row in metrics.levels): return f"no prompt has a score for {outcome} in both arms"
     return f"nobody judged {outcome} in all arms"
 
@@ -174,9 +192,23 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
                       f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
 
 
+def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
+    "One level of base alone as a figure, or why there is none; no difference is claimed."
+    row, source = find_level(metrics, outcome), "metrics.json: declared, levels"
+    if row is not None and not row.calibrated:
+        return MainFigure(what, "no claim", f"{outcome}: base: {UNCALIBRATED}. What it said is in the tables.", source)
+    if row is None or row.mean.mean is None:
+        return MainFigure(what, "not measured", f"{outcome}: base; {_missing(metrics, outcome)}", source)
+    return MainFigure(what, interval_words(row.mean, digits_of(outcome)),
+                      f"{outcome}: base alone: {counted(metrics, row)}, {row.asked - row.unscored} of {row.asked} "
+                      "answers scored; a level, no difference is claimed", source)
+
+
 def _primary(metrics: Metrics | None) -> MainFigure:
     "The outcome that was declared first of all."
     if metrics is None: return MainFigure("Primary outcome", "not yet", NOT_YET, "")
+    outcome = metrics.declared.primary.partition(": ")[0]
+    if base_alone(metrics): return _level_figure("Primary outcome", metrics, outcome)
     return _claimed("Primary outcome", metrics, metrics.declared.primary,
                     "metrics.json: declared.primary, comparisons")
 
@@ -184,6 +216,10 @@ def _primary(metrics: Metrics | None) -> MainFigure:
 def _safety_and_cost(metrics: Metrics | None) -> list[MainFigure]:
     "Safety and over-refusal, less what the primary outcome says already."
     if metrics is None: return [_over_refusal(metrics)]
+    if base_alone(metrics):
+        primary = metrics.declared.primary.partition(": ")[0]
+        return [_level_figure(what, metrics, name) for what, name in (("Safety", "violation"),
+                                                                      ("Over-refusal", "refusal")) if name != primary]
     outcome, _, contrast = metrics.declared.primary.partition(": ")
     safety = ([] if outcome == "violation"
               else [_claimed("Safety", metrics, f"violation: {contrast}", "metrics.json: comparisons (violation)")])
@@ -249,6 +285,8 @@ def rules_reach(unseen: PreferenceAccuracy,
 def _unseen(facts: Facts) -> MainFigure:
     "What carries over to pairs that were never trained on."
     unseen = facts.metrics.preference if facts.metrics else facts.preference
+    if facts.training is None and unseen is None and facts.metrics:
+        return MainFigure("Held-out preference", "none", "nothing was trained in this run", "")
     if unseen is None: return MainFigure("Held-out preference", "not yet", "unseen pairs have not been scored", "")
     # before shares had a method they were means over prompts
     share = (f"share of {unseen.reward.n} unseen pairs from {unseen.reward.clusters} prompts" if unseen.reward.method
@@ -268,8 +306,8 @@ def headline(facts: Facts,
         _primary(facts.metrics),
         *_safety_and_cost(facts.metrics),
         _cut(facts.metrics),
-        MainFigure("Capability", "not measured",
-                   "No capability benchmark was run, so nothing is known about what training cost there.", ""),
+        MainFigure("Capability", "not measured", "No capability benchmark was run, so nothing is known about "
+                   + ("what the model is able to." if facts.split is None else "what training cost there."), ""),
         _pairs(facts),
         _unseen(facts),
     ]
@@ -305,6 +343,7 @@ def learned(facts: Facts,
             ) -> str:
     "Whether training did anything, in a sentence."
     training = facts.training
+    if training is None and facts.split is None: return "Nothing was trained: the model answered as it came."
     if training is None: return "Nothing has been trained yet."
     if training.loss_first is None or training.loss_last is None:
         return "No loss was recorded, so nobody can tell whether anything was learned."
@@ -325,6 +364,8 @@ def _holds_zero(difference: Estimate) -> bool:
 
 def _against_prompting(metrics: Metrics) -> list[str]:
     "Whether training does more than telling the model the principles."
+    if base_alone(metrics): return [f"That anything is better or worse than anything else: {NEEDS_TWO}."]
+    if metrics.trained == "prompted": return []
     unclaimed = "That training does more than telling the model the constitution: "
     if "prompted" not in metrics.arms: return [f"{unclaimed}the arm 'prompted' did not answer."]
     row = compared(metrics, metrics.trained, "prompted").get(metrics.declared.primary.partition(": ")[0])
@@ -342,7 +383,8 @@ def _weights_of(adapter: str) -> str:
 
 
 def _stale(facts: Facts, metrics: Metrics) -> list[str]:
-    "Whether the run was trained again after it was evaluated."
+    "Whether the run was trained, or trained again, after it was evaluated."
+    if facts.training is None and metrics.trained not in STAGE_ARMS: return []
     key = next((row.key for row in metrics.probed if row.arm == metrics.trained), "")
     adapter = _weights_of(key.partition("+")[2])
     same = (facts.stage == metrics.trained
@@ -412,14 +454,21 @@ def _judge_limits(metrics: Metrics) -> list[str]:
              "No p and no composite is given there."] if weak else []
     if not any(row.outcome in SAFETY for row in metrics.levels):
         return [*unfit, f"Anything about safety: {_missing(metrics, 'violation')}."]
-    return [*unfit, "A grade of safety. The safety numbers are unofficial: DEMO prompts and this run's own judges, "
+    prompts = "DEMO prompts" if "DEMO" in safety_set(metrics) else safety_set(metrics)
+    return [*unfit, f"A grade of safety. The safety numbers are unofficial: {prompts} and this run's own judges, "
             "not comparable with any leaderboard or any published grade."]
 
 # %% ../../nbs/09_report/04_summary.ipynb #7eb141fa
 def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "What verdicts and arms leave open."
-    replaced = [f"What was first declared. After verdicts were known the primary claim '{claims.primary}' was replaced "
-                f"by '{metrics.declared.primary}'." for claims in untold_claims(metrics)]
+    def changed(claims):
+        if claims.primary.endswith(": base"): return ("That the claim was declared before any verdict. Base alone was "
+                                                      "evaluated first, and its levels were known.")
+        return (f"What was first declared. After verdicts were known the primary claim '{claims.primary}' was replaced "
+                f"by '{metrics.declared.primary}'.")
+    untold = untold_claims(metrics)
+    replaced = list(dict.fromkeys(changed(claims) for claims in metrics.earlier
+                                  if claims in untold or claims.primary.endswith(": base")))
     replaced += [f"What was declared before {moment}: {changed_words(changes)}."
                  for moment, changes in late_changes(metrics).items()]
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
@@ -455,10 +504,16 @@ def limits(facts: Facts,
     judged = (_judged_limits(facts, facts.metrics) if facts.metrics
               else ["That the answers are better. Nothing has been evaluated, so no quality or safety score is given."])
     trained = f"; {len(facts.training.prompts)} of them were trained on." if facts.training else "."
-    return [*judged, "That abilities were kept: capability has not been measured.",
+    prompts = facts.metrics.prompts if facts.metrics and facts.split is None else facts.prompts
+    unseen = facts.metrics.preference if facts.metrics else None
+    kept = ["That abilities were kept: capability has not been measured."] if facts.split is not None else [
+        "What the model is able to: capability has not been measured."]
+    given = [f"How the pairs came about, and that chosen is better: they were given ({facts.given}), not generated "
+             "here, and nobody here has checked them."] if facts.given else []
+    return [*judged, *given, *kept,
             "Anything about other prompts, models or seeds. This is one run with one seed on "
-            f"{facts.prompts} prompts{trained}",
-            *(_preference_limits(facts.metrics.preference) if facts.metrics else [])]
+            f"{prompts} prompts{trained}",
+            *(_preference_limits(unseen) if unseen else [])]
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000025
 def _revised(facts: Facts) -> str:
@@ -472,12 +527,25 @@ def _revised(facts: Facts) -> str:
     return f"criticised and revised each answer under {n} principles"
 
 
+def _only_evaluated(facts: Facts, metrics: Metrics) -> str:
+    "What was asked of whom, where nothing was generated or trained."
+    who = (f"{facts.model}, as it came, alone answered" if base_alone(metrics)
+           else f"the arms {', '.join(metrics.arms)} answered")
+    more = f", and {metrics.attempts} wrapped ones" if metrics.attempts else ""
+    return f"Nothing was trained in this run: {who} {metrics.prompts} prompts{more}."
+
+
 def what_was_done(facts: Facts,
                   ) -> str:
     "The run in one sentence."
     trained = (f", and was trained by {trained_by(facts)} on {facts.training.pairs} of the pairs" if facts.training
                else "")
     sentence, metrics = f"{facts.model} answered {facts.prompts} prompts, {_revised(facts)}{trained}", facts.metrics
+    if facts.given:
+        sentence = (f"{len(facts.kept)} pairs of {facts.prompts} prompts were given ({facts.given}), not generated here"
+                    + (f"; {facts.model} was trained by {trained_by(facts)} on {facts.training.pairs} of them"
+                       if facts.training else ""))
+    if facts.split is None and metrics: return _only_evaluated(facts, metrics)
     if metrics is None: return f"{sentence}."
     return (f"{sentence}; the arms {', '.join(metrics.arms)} then answered {metrics.prompts} prompts "
             "that were never trained on") + (f", and {metrics.attempts} wrapped ones." if metrics.attempts else ".")

@@ -30,7 +30,7 @@ class ScoredPair(Record):
     "How likely base and tuned model find both sides of a held-out pair."
     pair_id: str
     prompt_id: str
-    principle: str
+    principle: str | None
     part: str  # validation or test
     base_chosen: Logprob
     base_rejected: Logprob

@@ -10,9 +10,10 @@ __all__ = ['WATCHED', 'TRAINING_SETTINGS', 'STAGE_SETTINGS', 'Data', 'training_p
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Conversation, InputError, PreferencePair, Prompt, Record, digest
-from ..inputs.draw import Drawn, handed, refuse_leakage
+from ..inputs.draw import Drawn, handed, refuse_leakage, take_in_pairs
+from ..inputs.given import refuse_other_pairs, run_pairs, taken_in
 from ..inputs.helpful import HelpfulRow, draw_helpful, read_helpful
-from ..inputs.split import refuse_leaks, untrained
+from ..inputs.split import Split, refuse_leaks, untrained
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer, named_ends
 from ..pairs.make import load_pairs, load_split, pairs_of
@@ -46,7 +47,14 @@ def _compared(drawn: Drawn, helpful: tuple[HelpfulRow, ...]) -> Drawn:
     return drawn.learning({"helpful data": asked} if asked else {})
 
 
-def training_pairs(run: Run,  # a run that has generated
+def _pairs_and_split(run: Run, recipe: Recipe, drawn: Drawn) -> tuple[list[PreferencePair], Split]:
+    "What the run holds, or will hold: given pairs need not have been taken in yet. Raises `InputError`."
+    if recipe.pairs is None or taken_in(run): return load_pairs(run), load_split(run)
+    refuse_other_pairs(recipe, run)
+    return run_pairs(recipe, run).pairs, drawn.split
+
+
+def training_pairs(run: Run,  # a run that has generated, or is given pairs
                    recipe: Recipe,
                    helpful: tuple[HelpfulRow, ...] = (),  # learned from too
                    record: bool = True,  # write what was compared into leakage.json
@@ -54,18 +62,21 @@ def training_pairs(run: Run,  # a run that has generated
                    ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Pairs to train on and pairs held out, reviewers' decisions applied;
     raises `InputError` on a leak or too few pairs."""
-    split, out = load_split(run), reviewed_out(read_decisions(run))
-    pairs = [pair for pair in load_pairs(run) if pair.id not in out]
-    train, held_out = (pairs_of(pairs, split.train, untrained(split, {pair.principle for pair in pairs}, recipe)),
-                       pairs_of(pairs, (*split.validation, *split.test)))
-    drawn = handed(drawn, recipe, run)
+    if recipe.pairs is None: load_pairs(run)  # whoever has none is told so before anything is drawn
+    drawn, out = handed(drawn, recipe, run), reviewed_out(read_decisions(run))
+    there, split = _pairs_and_split(run, recipe, drawn)
+    pairs = [pair for pair in there if pair.id not in out]
+    never = untrained(split, {pair.principle for pair in pairs if pair.principle}, recipe)
+    train, held_out = (pairs_of(pairs, split.train, never), pairs_of(pairs, (*split.validation, *split.test)))
     _refuse_strangers(run, pairs, drawn)
     compared = _compared(drawn, helpful)
     if record: refuse_leakage(run, compared)
     else: refuse_leaks(compared.leakage.leaks)
     if len(train) < 2:
         raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; "
-                         "raise n_prompts, loosen the filters, or look at dropped.jsonl")
+                         + ("give more pairs, or lower test_share and validation_share" if recipe.pairs
+                            else "raise n_prompts, loosen the filters, or look at dropped.jsonl"))
+    if recipe.pairs and record: take_in_pairs(run, drawn)
     return train, held_out
 
 # %% ../../nbs/07_training/02_rows.ipynb #xbf4b904
@@ -87,7 +98,7 @@ def watched_prompts(run: Run,  # a run that has generated
                     drawn: Drawn,
                     ) -> tuple[Conversation, ...]:
     "The validation prompts that are watched: the same ones for every training of a split."
-    validation = set(load_split(run).validation)
+    validation = set((load_split(run) if run.path("split.json").exists() else drawn.split).validation)
     return tuple(prompt.messages for prompt in sorted(drawn.prompts, key=lambda prompt: prompt.id)
                  if prompt.id in validation)[:WATCHED]
 
@@ -134,7 +145,8 @@ def training_data(run: Run,  # a run that has generated
     encoded, audit = audited(recipe, train)
     refuse_cuts(audit, recipe.max_cut)
     kept, watched = _learnable(run, recipe, train, encoded), watched_prompts(run, drawn)
-    validation = tuple(pairs_of(held_out, load_split(run).validation))
+    _, split = _pairs_and_split(run, recipe, drawn)
+    validation = tuple(pairs_of(held_out, split.validation))
     _refuse_unwatchable(run, recipe, validation, watched)
     return Data(
         train=kept, watched=watched, validation=validation, held_out=tuple(held_out),

@@ -57,7 +57,7 @@ WRITTEN = {
 # two budgets that could never have an interval were raised; a run that wrote the old ones keeps them
 RAISED = {"n_robustness": 5, "n_games": 5}
 # keys that came afterwards: written where they are set, so that records stay as they are
-LATER = {"template_options", "expected_rate"}
+LATER = {"template_options", "expected_rate", "pairs", "safety"}
 
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {
@@ -129,7 +129,8 @@ def test_a_recipe_that_an_earlier_run_wrote_is_the_same_recipe():
 def test_a_key_that_came_later_is_written_where_it_is_set():
     recipe = build_recipe({"template_options": {"enable_thinking": False}})
     assert recipe.model_dump(mode="json") == {**WRITTEN, **RAISED, "template_options": {"enable_thinking": False}}
-    assert build_recipe({"expected_rate": 0.1}).model_dump(mode="json") == {**WRITTEN, **RAISED, "expected_rate": 0.1}
+    for key, value in (("expected_rate", 0.1), ("pairs", "first"), ("safety", ["ailuminate-fr"])):
+        assert build_recipe({key: value}).model_dump(mode="json") == {**WRITTEN, **RAISED, key: value}
     assert build_recipe(recipe.model_dump(mode="json")) == recipe != Recipe()
 
 

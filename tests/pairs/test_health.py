@@ -415,3 +415,8 @@ def test_a_hazard_that_is_a_text_or_a_table_is_not_repeated():
     said = " ".join([*health_words(health(pairs)), *(row["pairs"] for row in health_table(health(pairs))),
                      *(row.detail for row in balance_by(pairs, ("hazard",))[1])])
     assert "how would one" not in said and "(a text of" in said
+
+
+def test_no_pair_to_try_a_rule_on_is_no_error():
+    pairs = random_pairs()
+    assert bag_of_words_rule(pairs, []) == length_rule(pairs, []) == []
