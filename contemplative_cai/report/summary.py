@@ -376,7 +376,7 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced = [f"What was first declared. After verdicts were known the primary claim '{claims.primary}' was replaced "
                 f"by '{metrics.declared.primary}'." for claims in untold_claims(metrics)]
     replaced += [f"What was declared before {moment}: {changed_words(changes)}."
-                 for moment, changes in late_changes(metrics).items()]
+                 for moment, changes in late_changes(metrics)]
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
