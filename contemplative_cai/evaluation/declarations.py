@@ -113,6 +113,7 @@ def value_words(value: Any,  # of a field
 
 class DeclarationChange(Record):
     "A field that was changed, and what was known when it was."
+    line: int  # number of the declaration that changed it
     field: str  # such as settings.margin
     was: str  # in words
     now: str
@@ -173,7 +174,7 @@ def _claims(line: DeclarationLine) -> Declared:
 def _changes(one: DeclarationLine, two: DeclarationLine) -> list[DeclarationChange]:
     "What one line changed of the line before."
     moment: dict[str, Any] = two.model_dump(include={"written", "verdicts", "judged", "answered"})
-    return [DeclarationChange(field=field, was=value_words(was), now=value_words(now), **moment)
+    return [DeclarationChange(line=two.number, field=field, was=value_words(was), now=value_words(now), **moment)
             for field, (was, now) in changed_fields(one, two.content).items()]
 
 # %% ../../nbs/08_evaluation/08b_declarations.ipynb #d85e960f1

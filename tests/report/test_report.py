@@ -320,11 +320,9 @@ def test_limits_follow_from_what_is_there(evaluated):
 
 def test_every_change_of_the_declaration_is_told_as_what_it_is(evaluated):
     "Before any verdict it is listed; when verdicts were known it also stands under what cannot be claimed."
-    moment = {"judged": 0, "answered": 0}
-    early = {"field": "settings.eval_samples", "was": "1", "now": "2", "written": "2026-01-01T00:00:00+00:00",
-             "verdicts": 0, **moment}
-    late = {"field": "settings.margin", "was": "0.05", "now": "0.3", "written": "2026-01-02T00:00:00+00:00",
-            "verdicts": 240, **moment}
+    moment = {"written": "2026-01-01T00:00:00+00:00", "judged": 0, "answered": 0}
+    early = moment | {"line": 2, "field": "settings.eval_samples", "was": "1", "now": "2", "verdicts": 0}
+    late = moment | {"line": 3, "field": "settings.margin", "was": "0.05", "now": "0.3", "verdicts": 240}
     evaluate_by_hand(evaluated, changes=[early, late], declaration="ab" * 32)
     page, sentences = written(evaluated)[0], " ".join(limits(collect(evaluated)))
     assert "margin 0.05 → 0.3" in page and "240 verdicts known" in page and "after the fact" in page
