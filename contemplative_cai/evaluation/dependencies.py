@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 import contemplative_cai
 from ..core.foreign import storable
 from ..core.recipe import Recipe, without_places
@@ -56,7 +58,7 @@ ADDRESSES = ("base_url", "judge_url")  # of servers
 def recipe_settings(recipe: Recipe,
                     ) -> dict[str, Any]:
     "Every key that a number may depend on, with its value as JSON holds it."
-    whole = {key: getattr(recipe, key) for key in Recipe.model_fields} | recipe.model_dump(mode="json")
+    whole = to_jsonable_python({key: getattr(recipe, key) for key in Recipe.model_fields})
     kept = {key: value for key, value in whole.items() if key not in NOT_DECLARED}
     kept |= {key: f"server {digest(kept[key], 12)}" for key in ADDRESSES if kept[key]}
     return json.loads(without_places(storable(json.dumps(kept, ensure_ascii=False)), whole))

@@ -253,7 +253,7 @@ def _doubts(run: Evaluated) -> list[str]:
     replaced = [f"{run.name}: the primary claim '{claims.primary}' was replaced after verdicts were known."
                 for claims in untold_claims(run.metrics)]
     replaced += [f"{run.name}: the declaration was changed ({moment}): {changed_words(changes)}."
-                 for moment, changes in late_changes(run.metrics).items()]
+                 for moment, changes in late_changes(run.metrics)]
     replaced += [f"{run.name}: {fault}." for fault in run.metrics.declaration_faults]
     return [*unfit, *cut, *replaced,
             *([f"{run.name}: nobody can tell what {unknown} learned from."] if unknown else [])]

@@ -223,12 +223,12 @@ def untold_claims(metrics: Metrics,
 
 
 def late_changes(metrics: Metrics,
-                 ) -> dict[str, list[DeclarationChange]]:
-    "What was changed of the declaration when something was known that could have led to it, by what was known."
-    changes: dict[str, list[DeclarationChange]] = {}
+                 ) -> list[tuple[str, list[DeclarationChange]]]:
+    "What was changed of the declaration when something was known that could have led to it, each with the moment."
+    changes: dict[int, list[DeclarationChange]] = {}
     for change in metrics.changes:
-        if change.late: changes.setdefault(f"{change.written}, {change.when}", []).append(change)
-    return changes
+        if change.late: changes.setdefault(change.line, []).append(change)
+    return [(f"{together[0].written}, {together[0].when}", together) for together in changes.values()]
 
 
 MOST_FIELDS = 6  # that a sentence names

@@ -39,7 +39,7 @@ def declaration_section(metrics: Metrics,
         for claims in untold_claims(metrics)
     ]
     notices += [f"The declaration was changed ({moment}): {changed_words(changes)}."
-                for moment, changes in late_changes(metrics).items()]
+                for moment, changes in late_changes(metrics)]
     notices += [f"The declaration cannot be relied on: {fault}." for fault in metrics.declaration_faults]
     notices += [f"Nobody can tell what the arm {name} was trained on; it may have seen these prompts."
                 for name in metrics.unknown_training]

@@ -470,7 +470,7 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced = list(dict.fromkeys(changed(claims) for claims in metrics.earlier
                                   if claims in untold or claims.primary.endswith(": base")))
     replaced += [f"What was declared before {moment}: {changed_words(changes)}."
-                 for moment, changes in late_changes(metrics).items()]
+                 for moment, changes in late_changes(metrics)]
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
