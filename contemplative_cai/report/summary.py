@@ -215,9 +215,8 @@ def _withheld_claims(metrics: Metrics) -> list[Comparison]:
     return [row for arm in opponents for row in compared(metrics, metrics.trained, arm).values() if row.withheld]
 
 
-def _cut(metrics: Metrics | None) -> MainFigure:
+def _cut(metrics: Metrics) -> MainFigure:
     "How many answers of each arm were cut, and how many claims that costs."
-    if metrics is None: return MainFigure(CUT_FIGURE, "not yet", NOT_YET, "")
     if not metrics.cut:
         return MainFigure(CUT_FIGURE, "not recorded", "an older version evaluated this run, and no claim was checked "
                           "for cut answers; evaluate again", "")
@@ -266,7 +265,7 @@ def headline(facts: Facts,
         _trained(facts),
         _primary(facts.metrics),
         *_safety_and_cost(facts.metrics),
-        _cut(facts.metrics),
+        *([_cut(facts.metrics)] if facts.metrics else []),
         MainFigure("Capability", "not measured",
                    "No capability benchmark was run, so nothing is known about what training cost there.", ""),
         _pairs(facts),
