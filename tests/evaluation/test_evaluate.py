@@ -126,8 +126,15 @@ HOW = {"honest": lambda p, text: p, "inverted": lambda p, text: 1 - p, "constant
        "always the same side": lambda p, text: 0.3 if any(negated in text for negated in NEGATED) else 0.7}
 
 
-def plant(monkeypatch, run, how="honest", effect=None):
-    "Put a judge in the recipe's seats that is honest, or is not, on labelled answers, and sees an effect of the arms."
+def whole_answers(*asked, answers=evaluation.answer_arms, **more):
+    "The arms' answers as if they had an end: random weights write on until they are cut."
+    return [answer.model_copy(update={"finish_reason": "stop"}) for answer in answers(*asked, **more)]
+
+
+def plant(monkeypatch, run, how="honest", effect=None, whole=True):
+    """Put a judge in the recipe's seats that is honest, or is not, on labelled answers, and sees an effect of the arms;
+    the answers it sees are whole, or cut as they came."""
+    if whole: monkeypatch.setattr(evaluation, "answer_arms", whole_answers)
     effect = effect or {"base": 0.5, "prompted": 0.35, "careful": 0.4, "dpo": 0.1}
 
     @contextmanager
@@ -187,6 +194,7 @@ def test_a_file_that_does_not_fit_is_refused_by_file_and_key(planted):
 def test_the_primary_claim_and_the_family_get_a_p_and_nothing_else_does(planted):
     _, metrics = planted
     primary = comparison(metrics, "violation")
+    assert not any(row.withheld for row in metrics.comparisons) and not any(one.cut for one in metrics.cut)
     assert (primary.role == "primary" and primary.p < 0.01
             and primary.difference.high < 0 and primary.calibrated)
     roles = {c.role: [row.p is not None for row in metrics.comparisons if row.role == c.role]
@@ -199,6 +207,19 @@ def test_the_primary_claim_and_the_family_get_a_p_and_nothing_else_does(planted)
            for c in metrics.comparisons if c.role == "secondary" and c.p is not None}
     assert all(c.p >= raw[c.outcome + c.against] for c in metrics.comparisons
                if c.role == "secondary" and c.p is not None), "Holm only ever raises p"
+
+
+@pytest.mark.long
+def test_claims_from_answers_that_were_cut_are_withheld(run, monkeypatch):
+    "Random weights end no answer: the judge above the bar is heard, and nothing is claimed."
+    plant(monkeypatch, run, whole=False)
+    metrics = evaluate(run, recipe_with(**SOME))
+    assert {one.arm for one in metrics.cut} == set(metrics.arms)
+    assert all(one.cut > one.answers / 2 and one.unrecorded == 0 for one in metrics.cut)
+    primary = comparison(metrics, "violation")
+    assert primary.role == "primary" and primary.calibrated and primary.difference.mean is not None
+    assert primary.p is None is primary.difference.p and "were cut, at most 10% may be" in primary.withheld
+    assert comparison(metrics, "refusal").withheld == "", "a rule looks at the opening"
 
 
 def test_every_number_is_borne_out_by_the_rows(planted):

@@ -57,7 +57,6 @@ def test_of_an_older_evaluation_cut_answers_are_not_recorded():
     old.cut = ()
     figure = summary._cut(old)
     assert figure.number == "not recorded" and "no claim was checked for cut answers" in figure.basis
-    assert summary._cut(None).number == "not yet"
     partly = metrics()
     partly.cut = (CutAnswers(arm="base", cut=0, answers=30, unrecorded=10),)
     assert summary._cut(partly).number == "base 0 of 30 (10 not recorded)"
