@@ -264,9 +264,9 @@ def _plan_parser(commands) -> None:
                       help="a measured training rate (default: of the newest training of the model in runs/)")
 
 # %% ../../nbs/10_command/04_parser.ipynb #x3759838
-_DECLARE_ABOUT = """Write down what a run's evaluation will claim and everything that its numbers depend on, and show it,
-before a single call is made: outcomes, arms, judges in order, margin, samples, prompts by their digests, what is left
-out, bars, seeds, rubrics, code. No model is asked. Without it, `ccai run evaluate` declares before its first answer.
+_DECLARE_ABOUT = """Write down what a run's evaluation will claim and everything that its numbers depend on, and show
+it, before a single call is made: outcomes, arms, judges in order, margin, samples, prompts by their digests, what is
+left out, bars, seeds, rubrics, code. No model is asked. Without it, the evaluation declares before its first answer.
 Each declaration is a line of runs/RUN/declarations.jsonl, with its date and the digest of the line before. What is
 changed later adds a line, and the report tells each change: what it was, what it is, how many verdicts were known."""
 _DECLARE_ENDING = """examples:
