@@ -403,8 +403,9 @@ class _Loop(Section):
     leave_out: Names | None = _key(None, "principles to leave out; None: none")
     combine: Names | None = _key(None,
         "principles criticised together, such as emptiness+mindfulness; None: each by itself")
-    template: str = _key("conversation",
-        "template set: conversation (one chat), structured (all under headings), terse (for small models), or a "
+    template: str = _key("informed",
+        "template set: informed (one chat, behind the principle's description and clauses and the meta-principles), "
+        "conversation (the same without them), structured (all under headings), terse (for small models), or a "
         ".yaml file")
     n_few_shot: int = _key(2, "worked examples shown before a critique or a revision", ge=0, le=8)
     few_shot: Literal["first", "drawn", "mixed"] = _key("first",

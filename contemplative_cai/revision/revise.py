@@ -138,7 +138,8 @@ def _written(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods
     "One written critique a case."
     sampling = another(methods.critique, sample)
     asked = [critique_conversation(methods.requests, case.principle, case.prompt, case.response,
-                                   methods.shown(constitution, case.principle), methods.form)
+                                   methods.shown(constitution, case.principle), methods.form,
+                                   constitution.meta_principles)
              for case in cases]
     return [_critique(case, completion, llm, sampling)
             for case, completion in zip(cases, ask(llm, journal, "critique", asked, sampling, methods.requests.label,
@@ -215,7 +216,8 @@ def _revised(llm: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]],
     "One revision a case."
     sampling = another(methods.revision, sample)
     asked = [revision_conversation(methods.requests, case.principle, case.prompt, case.response, written,
-                                   methods.shown(constitution, case.principle), methods.form)
+                                   methods.shown(constitution, case.principle), methods.form,
+                                   constitution.meta_principles)
              for case, written in cases]
     return [_revision(case, written.id, completion, llm, sampling.seed)
             for (case, written), completion in zip(
