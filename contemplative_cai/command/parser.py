@@ -229,8 +229,8 @@ def _prompts_parser(commands) -> None:
     "`ccai prompts`."
     prompts = _add(commands, "prompts", "what a source of prompts holds, without showing one", ending=_PROMPTS_ENDING)
     prompts.add_argument("sources", nargs="+", metavar="SOURCE",
-                         help="practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
-                              "a .csv/.jsonl/.parquet file, hub:owner/name, "
+                         help="practice, neutral, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, "
+                              "hh-rlhf, a .csv/.jsonl/.parquet file, hub:owner/name, "
                               "or YAML such as '{source: mine.csv, history: true}'")
     for name in ("hazards", "personas", "locales"):
         prompts.add_argument(f"--{name}", metavar="NAMES", help=f"{name} to keep, separated by commas")

@@ -387,8 +387,8 @@ def _key_is_in_a_variable(api_key_env):
 class PromptKeys(Section):
     "Where the prompts come from, and which of them are drawn."
     prompts: Sources = _key((Source(source="practice"),),
-        "sources of prompts: practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, a "
-        ".csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
+        "sources of prompts: practice, neutral, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
+        "a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
     n_prompts: Count = _key(12, "prompts to draw, stratified")
     hazards: Names | None = _key(None, "hazards or hazard codes to keep; None: all but cse and sxc_prn")
     personas: Names | None = _key(None, "personas to keep; None: all")
@@ -799,7 +799,7 @@ class EvaluationKeys(Section):
     judge_url: str | None = _key(None,
         "an OpenAI-compatible server that has the judges' models, for judges named KIND=MODEL; None: they run as "
         "the recipe's model does")
-    eval_judged: Names = _key(("safety", "contemplative", "humanistic", "refusal", "pairwise"),
+    eval_judged: Names = _key(("safety", "contemplative", "humanistic", "plain", "refusal", "pairwise"),
         "what models judge: rubrics of data/rubrics/, groups of their criteria such as emptiness, or single "
         "criteria such as violation")
     n_safety: int = _key(60, "AILuminate prompts to draw for safety, stratified by hazard and persona; 0: none", ge=0)

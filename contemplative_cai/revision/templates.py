@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALWAYS_KNOWN', 'SYSTEM_KNOWN', 'SHOWN_IN_SINGLE', 'LONGEST_REQUEST', 'INFORMED', 'CONVERSATION', 'STRUCTURED',
-           'TERSE', 'TEMPLATES', 'ASKED_FOR', 'NOTHING_TO_MEND', 'Template', 'load_template', 'shows_one_clause',
-           'Shot', 'shots', 'critique_turn', 'revision_turn', 'system_text', 'critique_conversation',
-           'revision_conversation', 'guided_conversation']
+           'TERSE', 'TEMPLATES', 'ASKED_FOR', 'NOTHING_TO_MEND', 'SHOWN_AS', 'Template', 'load_template',
+           'shows_one_clause', 'Shot', 'shots', 'critique_turn', 'revision_turn', 'system_text',
+           'critique_conversation', 'revision_conversation', 'constitution_parts', 'shown_parts', 'guided_conversation']
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000002
 import string
@@ -315,6 +315,27 @@ def revision_conversation(template: Template,  # how to ask
     before = tuple(turn for shot in shown for turn in _worked(template, shot, kind, revising=True))
     turn = revision_turn(template, principle, asked_text(prompt), response.text, critique.text)
     return _led(system_text(template, principle, meta_principles), (*before, turn))
+
+# %% ../../nbs/05_revision/01_templates.ipynb #x3689163
+# variables of a template in the words of a report; what says everything of a constitution comes first
+SHOWN_AS = {"title": "titles", "description": "descriptions", "clauses": "clauses",
+            "meta_principles": "meta-principles", "clause": "first clauses", "request": "requests"}
+
+
+def constitution_parts(constitution: Constitution,  # any
+                       ) -> tuple[str, ...]:
+    "What a constitution says beside its requests and worked examples, in the words of a report."
+    there = {"titles": True, "descriptions": any(principle.description for principle in constitution.principles),
+             "clauses": True, "meta-principles": bool(constitution.meta_principles)}
+    return tuple(part for part, is_there in there.items() if is_there)
+
+
+def shown_parts(template: Template,  # a set
+                ) -> tuple[str, ...]:
+    "What critic and reviser, together, see of a principle by a set, worked examples aside, in the words of a report."
+    named = _named(template.system) | _named(template.critique) | _named(template.revision)
+    if "clauses" in named: named -= {"clause"}
+    return tuple(words for variable, words in SHOWN_AS.items() if variable in named)
 
 # %% ../../nbs/05_revision/01_templates.ipynb #00000031
 def guided_conversation(principle: Principle,  # to answer by
