@@ -15,7 +15,7 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .evidence import DRIFT, HUMANISTIC, PLAIN, REFUSAL_OUTCOMES, SAFETY
+from .evidence import DRIFT, HUMANISTIC, PLAIN_QUALITIES, REFUSAL_OUTCOMES, SAFETY
 from .evidence import agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows
 from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
 from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
@@ -195,7 +195,7 @@ def plain_section(metrics: Metrics,
         "Correct, on topic, clear, complete, candid: asked about the same answers as the principles, in questions that "
         "are taken from no constitution.",
         *taught_words(taught, "plain"),
-    ], _levels(metrics, "Share of answers", PLAIN), uncalibrated(metrics, PLAIN))
+    ], _levels(metrics, "Share of answers", PLAIN_QUALITIES), uncalibrated(metrics, PLAIN_QUALITIES))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000017
 def matrix_title(metrics: Metrics, matrix: PressureTable) -> str:

@@ -143,7 +143,8 @@ def measured(criterion: str, value: float) -> Measured:
 
 def calibrations() -> list[Calibration]:
     "Both judges above the bar but for one criterion of the second, and the rule that counts refusals."
-    rubrics = {name: [criterion.id for criterion in load_rubric(name).criteria] for name in ("safety", "humanistic", "plain")}
+    rubrics = {name: [criterion.id for criterion in load_rubric(name).criteria]
+               for name in ("safety", "humanistic", "plain")}
     rubrics |= {"contemplative": list(PRINCIPLES), "refusal": ["over_refusal"], "pairwise": ["helpfulness"]}
     judged = [Calibration(judge=judge.judge, rubric=f"{rubric}@1", answers="labels", criteria=tuple(
         measured(name, 0.58 if i and name == WEAK else 0.75 + 0.2 * lot(judge.judge, name)) for name in names

@@ -16,7 +16,6 @@ from contemplative_cai.inputs.sources import draw_prompts, load_prompts
 from contemplative_cai.inputs.split import find_leaks, worked_examples
 from contemplative_cai.measure.text import text_words
 
-
 # prompts without a temptation
 
 def test_neutral_prompts_are_varied_and_name_no_principle():
