@@ -3514,6 +3514,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                       'contemplative_cai/pairs/filters.py'),
                                                  'contemplative_cai.pairs.filters.copied_example': ( '06_pairs/filters.html#copied_example',
                                                                                                      'contemplative_cai/pairs/filters.py'),
+                                                 'contemplative_cai.pairs.filters.copied_meta': ( '06_pairs/filters.html#copied_meta',
+                                                                                                  'contemplative_cai/pairs/filters.py'),
                                                  'contemplative_cai.pairs.filters.copied_run': ( '06_pairs/filters.html#copied_run',
                                                                                                  'contemplative_cai/pairs/filters.py'),
                                                  'contemplative_cai.pairs.filters.cut_off': ( '06_pairs/filters.html#cut_off',

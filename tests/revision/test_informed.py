@@ -2,9 +2,10 @@
 import pytest
 
 from contemplative_cai.command.pipeline import settle
+from contemplative_cai.core.files import read_rows
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
-from contemplative_cai.core.schema import Critique, InputError, Message, Prompt, Response
+from contemplative_cai.core.schema import Critique, Dropped, InputError, Message, Prompt, Response
 from contemplative_cai.inputs.constitution import dump_constitution, recipe_constitution
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.revision.revise import recipe_methods
@@ -173,3 +174,17 @@ def test_parts_that_a_constitution_lacks_are_not_called_shown(contemplative):
 
 def test_a_missing_recipe_still_says_so():
     with pytest.raises(InputError, match="unknown recipe"): settle("old", "smokee", {})
+
+
+def test_a_revision_that_recites_a_meta_principle_is_dropped(contemplative, tmp_path, scripted):
+    "Critic and reviser are shown them now, so they can be copied."
+    meta = contemplative.meta_principles[1]
+    reply = scripted._reply
+    def recites(conversation):
+        asked = conversation[-1].content
+        return meta if contemplative.principles[0].revision_request in asked else reply(conversation)
+    scripted._reply = recites
+    generated(contemplative, tmp_path, scripted)
+    dropped = read_rows(open_run("edited").path("dropped.jsonl"), Dropped)
+    assert {(row.principle, row.reason, row.detail) for row in dropped if "meta-principle" in row.detail} == {
+        (contemplative.principles[0].id, "leaked_preamble", "repeats 8 words of a meta-principle")}
