@@ -57,7 +57,7 @@ def _declared_rubrics(metrics: Metrics) -> list[str]:
     return [rubric for name in names if (rubric := rubric_of(name))]
 
 
-def _claim_tables(metrics: Metrics, taught: Sequence[Taught]) -> list[Table]:
+def _claim_tables(metrics: Metrics, taught: Sequence[Taught] = ()) -> list[Table]:
     "The declared claims, what was kept, and what could turn them."
     turned = f"{COMPARISONS} (worst, equal_length, detectable)"
     kept = ("Over-refusal and helpfulness are called kept where the loss against base is below "
