@@ -229,8 +229,8 @@ def _prompts_parser(commands) -> None:
     "`ccai prompts`."
     prompts = _add(commands, "prompts", "what a source of prompts holds, without showing one", ending=_PROMPTS_ENDING)
     prompts.add_argument("sources", nargs="+", metavar="SOURCE",
-                         help="practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
-                              "a .csv/.jsonl/.parquet file, hub:owner/name, "
+                         help="practice, neutral, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, "
+                              "hh-rlhf, a .csv/.jsonl/.parquet file, hub:owner/name, "
                               "or YAML such as '{source: mine.csv, history: true}'")
     for name in ("hazards", "personas", "locales"):
         prompts.add_argument(f"--{name}", metavar="NAMES", help=f"{name} to keep, separated by commas")
@@ -264,9 +264,9 @@ def _plan_parser(commands) -> None:
                       help="a measured training rate (default: of the newest training of the model in runs/)")
 
 # %% ../../nbs/10_command/04_parser.ipynb #x3759838
-_DECLARE_ABOUT = """Write down what a run's evaluation will claim and what its numbers depend on, and show it,
-before a single call is made: outcomes, arms, judges in order, margin, samples, prompts by their digests, what is left
-out, bars, seeds, rubrics, code. No model is asked. Without it, `ccai run evaluate` declares before its first answer.
+_DECLARE_ABOUT = """Write down what a run's evaluation will claim and everything that its numbers depend on, and show
+it, before a single call is made: outcomes, arms, judges in order, margin, samples, prompts by their digests, what is
+left out, bars, seeds, rubrics, code. No model is asked. Without it, the evaluation declares before its first answer.
 Each declaration is a line of runs/RUN/declarations.jsonl, with its date and the digest of the line before. What is
 changed later adds a line, and the report tells each change: what it was, what it is, how many verdicts were known."""
 _DECLARE_ENDING = """examples:

@@ -175,6 +175,13 @@ def _expected(name: str, kind: str, value: Any) -> str:
     return f"parameter '{name}': expected {kind}, got {quote(value)}; {hint.get(kind.split(' | ')[0], 'correct it')}"
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #3944fa98
+def _begun_template(manifest: dict[str, Any]) -> dict[str, str]:
+    "The template set that a run was begun with, as a key of its recipe; nothing for a run without a recipe."
+    recipe = manifest.get("recipe")
+    # runs from before there was a choice had what is called conversation now, the default of those that came next
+    return {"template": recipe.get("template", "conversation")} if recipe else {}
+
+
 def settle(run_name: str,  # the run
            recipe: str | None,  # a recipe's name; None: the run's own, or the default
            overrides: dict[str, Any],  # recipe keys that replace the recipe's
@@ -186,11 +193,14 @@ def settle(run_name: str,  # the run
     overrides = placed_values(overrides, *here)
     if recipe is None and "recipe" in manifest:
         # what is wrong with the recorded recipe can be mended by what comes from the command line
-        own = placed_values(manifest["recipe"], project_root())
+        own = placed_values(_begun_template(manifest) | manifest["recipe"], project_root())
         resolved = build_recipe(own | overrides, f"run {run_name}'s recipe")
         check_names(resolved)
         return manifest.get("recipe_name", "-"), resolved
-    return named_recipe(recipe or DEFAULT_RECIPE, overrides, *here)
+    name, resolved = named_recipe(recipe or DEFAULT_RECIPE, overrides, *here)
+    # a recipe that says nothing of the template goes on with the one that the run was begun with
+    return name, (resolved if "template" in resolved.model_fields_set
+                  else resolved.model_copy(update=placed_values(_begun_template(manifest), project_root())))
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #q0000006
 def begin(run: str | Run,  # the run's name, or what a first call returned

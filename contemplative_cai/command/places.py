@@ -96,7 +96,9 @@ def placed_recipe(recipe: Recipe,
     "The recipe with its paths in place."
     values = recipe.model_dump(mode="json")
     changed = placed_values(values, *folders)
-    return recipe if changed == values else build_recipe(changed)
+    # what the recipe does not say stays unsaid: a default may give way to what a run was begun with
+    said = {key: value for key, value in changed.items() if key in recipe.model_fields_set or value != values[key]}
+    return recipe if changed == values else build_recipe(said)
 
 
 def far_places(recipe: Recipe,

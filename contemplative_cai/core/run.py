@@ -74,6 +74,7 @@ class Manifest(FileRecord):
     drawn: dict[str, int] = {}  # prompts by source
     mended: dict[str, int] = {}  # prompts by what was mended in them
     template: str | None = None
+    informed: dict[str, tuple[str, ...]] = {}  # parts of the constitution: that there are, that critic and reviser saw
     seed: int | None = None
     trained: Literal["sft", "dpo"] = "dpo"  # the last stage of the last training
     arms: dict[str, Any] = {}  # what told the arms apart

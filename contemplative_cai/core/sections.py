@@ -387,8 +387,8 @@ def _key_is_in_a_variable(api_key_env):
 class PromptKeys(Section):
     "Where the prompts come from, and which of them are drawn."
     prompts: Sources = _key((Source(source="practice"),),
-        "sources of prompts: practice, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, a "
-        ".csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
+        "sources of prompts: practice, neutral, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
+        "a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
     n_prompts: Count = _key(12, "prompts to draw, stratified")
     hazards: Names | None = _key(None, "hazards or hazard codes to keep; None: all but cse and sxc_prn")
     personas: Names | None = _key(None, "personas to keep; None: all")
@@ -403,8 +403,9 @@ class _Loop(Section):
     leave_out: Names | None = _key(None, "principles to leave out; None: none")
     combine: Names | None = _key(None,
         "principles criticised together, such as emptiness+mindfulness; None: each by itself")
-    template: str = _key("conversation",
-        "template set: conversation (one chat), structured (all under headings), terse (for small models), or a "
+    template: str = _key("informed",
+        "template set: informed (one chat, behind the principle's description and clauses and the meta-principles), "
+        "conversation (the same without them), structured (all under headings), terse (for small models), or a "
         ".yaml file")
     n_few_shot: int = _key(2, "worked examples shown before a critique or a revision", ge=0, le=8)
     few_shot: Literal["first", "drawn", "mixed"] = _key("first",
@@ -803,7 +804,7 @@ class EvaluationKeys(Section):
     judge_url: str | None = _key(None,
         "an OpenAI-compatible server that has the judges' models, for judges named KIND=MODEL; None: they run as "
         "the recipe's model does")
-    eval_judged: Names = _key(("safety", "contemplative", "humanistic", "refusal", "pairwise"),
+    eval_judged: Names = _key(("safety", "contemplative", "humanistic", "plain", "refusal", "pairwise"),
         "what models judge: rubrics of data/rubrics/, groups of their criteria such as emptiness, or single "
         "criteria such as violation")
     safety: Sources = _key(SAFETY_SOURCES,

@@ -84,6 +84,7 @@ def known_outcomes() -> list[Outcome]:
         Outcome(name="vocabulary", set="contemplative", unit="words of the principles' vocabulary in a hundred",
                 better="neither", share=False, judged=False),
         *_of_rubric("humanistic", "contemplative", True),
+        *_of_rubric("plain", "contemplative", True),
         Outcome(name="helpfulness", set="helpful", unit="share of comparisons won against base, ties half",
                 better="higher"),
         *style,

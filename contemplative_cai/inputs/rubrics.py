@@ -38,8 +38,8 @@ def load_rubric(name: str,  # a file of data/rubrics/, without .yaml
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #5abf43d5
 PRINCIPLES = ("emptiness", "non_duality", "boundless_care", "mindfulness")
 # rubric to the set it is put to
-APPLIES = {"safety": "safety", "contemplative": "contemplative", "humanistic": "contemplative", "refusal": "safe",
-           "pairwise": "helpful"}
+APPLIES = {"safety": "safety", "contemplative": "contemplative", "humanistic": "contemplative",
+           "plain": "contemplative", "refusal": "safe", "pairwise": "helpful"}
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #db222555
 def _called(rubric: Rubric, criterion: Criterion) -> set[str]:
@@ -99,7 +99,7 @@ def _unknown_label(row: Labelled, known: Sequence[str], place: str) -> str | Non
 def load_calibration(
     folder: Path | None = None,  # of JSONL files; None: the project's data/calibration
     # whose criteria may be labelled
-    rubrics: Sequence[str] = ("safety", "humanistic", "contemplative", "refusal", "pairwise", "surface"),
+    rubrics: Sequence[str] = ("safety", "humanistic", "contemplative", "plain", "refusal", "pairwise", "surface"),
 ) -> list[Labelled]:
     """The labelled answers, files in order of their names;
     raises `InputError` for an id that appears twice or a label of no criterion."""

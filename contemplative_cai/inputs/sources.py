@@ -30,8 +30,8 @@ from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #3549e8e1
 TWINS = "twins"  # the source's name
-OWN_FILES = {"practice": "prompts/practice.jsonl", "twins": "prompts/twins.jsonl",
-             "edge_cases": "edge_cases/contemplative.jsonl"}
+OWN_FILES = {"practice": "prompts/practice.jsonl", "neutral": "prompts/neutral.jsonl",
+             "twins": "prompts/twins.jsonl", "edge_cases": "edge_cases/contemplative.jsonl"}
 BENCHMARK_FILES = {"ailuminate": "ailuminate/airr_official_1.0_demo_en_us_prompt_set_release.csv",
                    "ailuminate-fr": "ailuminate/airr_official_1.0_demo_fr_fr_prompt_set_release.csv",
                    "xstest": "xstest/xstest_prompts.csv", "mt_bench": "mt_bench/question.jsonl"}

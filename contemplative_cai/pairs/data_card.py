@@ -64,6 +64,7 @@ def divide_pairs(pairs: Sequence[PreferencePair],  # of a run
 # of a source's prompts: the hub's name for it, and in words
 LICENCES = {
     "practice": ("apache-2.0", "Apache-2.0, this project's own"),
+    "neutral": ("apache-2.0", "Apache-2.0, this project's own, written by a language model"),
     "edge_cases": ("apache-2.0", "Apache-2.0, this project's own"),
     "ailuminate": ("cc-by-4.0", "CC BY 4.0, MLCommons' AILuminate v1.0 demo prompts (github.com/mlcommons/ailuminate)"),
     "ailuminate-fr": ("cc-by-4.0",

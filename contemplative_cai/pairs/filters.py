@@ -7,8 +7,8 @@ __all__ = ['WORDINGS', 'TELLING', 'ANSWERING', 'UNMISTAKABLE', 'RUN_OF_WORDS', '
            'MOST_SENTENCES', 'LONGEST_ANSWER', 'WORDS_A_TOKEN', 'USUAL', 'Filter', 'PRINCIPLE_NAMES', 'SHORT_ANSWER',
            'ALWAYS', 'FILTER_FUNCTIONS', 'wording', 'copied_run', 'LeakedText', 'find_leak', 'Thresholds',
            'recipe_thresholds', 'CompleteTriple', 'is_complete', 'empty', 'cut_off', 'identical', 'near_identical',
-           'named_principle', 'leaked_preamble', 'copied_example', 'repetition_loop', 'length_ratio', 'language_switch',
-           'refusal_again', 'principle_vocabulary', 'too_long']
+           'named_principle', 'copied_meta', 'leaked_preamble', 'copied_example', 'repetition_loop', 'length_ratio',
+           'language_switch', 'refusal_again', 'principle_vocabulary', 'too_long']
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000002
 import difflib
@@ -328,6 +328,16 @@ def named_principle(text: str,  # a revision
     return next((name for name in (*telling, *called) if f" {name} " in words), None)
 
 # %% ../../nbs/06_pairs/01_filters.ipynb #00000037
+def copied_meta(triple: CompleteTriple,  # a row
+                meta_principles: Sequence[str],  # of its constitution, which critic and reviser may have been shown
+                limits: Thresholds,
+                ) -> str | None:
+    "The revision copies a meta-principle; a part of `leaked_preamble` that needs the whole constitution."
+    runs = _word_runs(triple.revision.text, limits.copied_words) - _word_runs(triple.response.text, limits.copied_words)
+    copied = any(runs & _word_runs(line, limits.copied_words) for line in meta_principles)
+    return f"repeats {limits.copied_words} words of a meta-principle" if copied else None
+
+
 def leaked_preamble(triple: CompleteTriple, principle: Principle, limits: Thresholds) -> str | None:
     """The revision talks about itself, the critique or the principle instead of to the person;
     or the answer, which knows of none of them, has a chat's tags."""

@@ -33,7 +33,7 @@ from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
 from ..revision.preferences import Preference, preferences
 from ..revision.revise import Methods, Models, make_triples, recipe_methods
-from ..revision.templates import load_template, shows_one_clause
+from ..revision.templates import constitution_parts, load_template, shows_one_clause
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #00000004
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def _record_made_of(step: _Step, models: Models) -> None:
                     constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts),
                     drawn=dict(Counter(prompt.source for prompt in prompts)),
                     mended=dict(Counter(change for prompt in prompts for change in mended(prompt))),
-                    template=step.methods.label, seed=step.recipe.seed)
+                    template=step.methods.label, seed=step.recipe.seed,
+                    informed={"there": constitution_parts(constitution), "shown": step.methods.informed(constitution)})
     write_text(step.run.path("split.json"), step.drawn.split.model_dump_json(indent=1) + "\n")
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xd1d7197

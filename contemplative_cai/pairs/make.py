@@ -21,7 +21,7 @@ from ..measure.duplicates import near_groups
 from ..measure.text import first_words, normalise, similarity
 from ..models.llm import CallFailed
 from .filters import ALWAYS, FILTER_FUNCTIONS, USUAL, CompleteTriple, Thresholds, is_complete
-from .filters import too_long
+from .filters import copied_meta, too_long
 from .waterfall import ONLY_WHERE_ASKED
 from ..revision.preferences import Preference
 from ..revision.templates import CONVERSATION
@@ -105,6 +105,9 @@ def filter_rows(triples: Sequence[Triple],  # what the model made
         if triple.failure is None and triple.principle not in principles:
             principles[triple.principle] = principle_of(triple, constitution, mixed)
         verdict = _verdict(triple, principles.get(triple.principle, BENIGN), filters, limits)
+        if verdict is None and is_complete(triple) and "leaked_preamble" in filters and (
+                detail := copied_meta(triple, constitution.meta_principles, limits)):
+            verdict = ("leaked_preamble", detail)
         if verdict is not None: dropped.append(_dropped(triple, *verdict))
         elif is_complete(triple):
             kept.append(make_pair(triple, constitution, "refusals" if triple.principle == BENIGN.id else template))

@@ -32,6 +32,7 @@ from .evidence import withheld_words
 from .figures import forest, legend_handles
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
 from .summary import counted, rules_reach
+from .taught import taught_by, taught_words
 from ..training.checkpoints import Training
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000004
@@ -372,11 +373,17 @@ def _cost_section(runs: Sequence[Evaluated]) -> PageSection:
     ])
 
 
+def _taught_note(runs: Sequence[Evaluated]) -> str:
+    "How far the questions about principles were what each run's arms were trained on."
+    return " ".join(f"Run {run.name}: {words}" for run in runs
+                    for words in taught_words([taught_by(run.manifest, (run.metrics.trained,))], "contemplative"))
+
+
 def _outcomes_section(runs: Sequence[Evaluated]) -> PageSection:
     "The main outcomes of every run."
     return PageSection("Outcomes", [], [
         Plot("outcomes", outcomes_figure(runs), "main outcomes of every run, with 95 % intervals", OF_EACH),
-        Table("Principles and helpfulness", outcome_rows(runs), OF_EACH),
+        Table("Principles and helpfulness", outcome_rows(runs), OF_EACH, _taught_note(runs)),
     ])
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000020

@@ -20,6 +20,7 @@ from ..evaluation.questions import Item
 from ..inputs.sources import own_prompts
 from ..measure.duplicates import MATCH_KINDS
 from ..inputs.given import FORMS
+from ..inputs.overlap import chance_overlap
 from ..pairs.data_card import given_table
 from ..pairs.health import Health, health, health_figure, health_table, health_words
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
@@ -27,6 +28,7 @@ from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections
 from .summary import Facts, collect, headline, learned, limits, rules_reach, training_words
 from .summary import what_was_done
+from .taught import TaughtFile, information_words, informed_by
 from ..training.curves import panel_figure
 from ..training.heldout import preference_figure, preference_table
 
@@ -246,8 +248,9 @@ def report_page(facts: Facts,
                 ) -> Page:
     "The whole report: the evaluation first, where there is one."
     answers = answers_section(facts, wrapped, show_text)
+    evaluated = evaluation_sections(facts.metrics, facts.calibrations, facts.arms, facts.taught,
+                                    information_words(informed_by(facts.manifest))) if facts.metrics else []
     made = data_sections(facts, measured) if measured else []
-    evaluated = evaluation_sections(facts.metrics, facts.calibrations, facts.arms) if facts.metrics else []
     sections = [*evaluated, *training_sections(facts), *made,
                 *([answers] if answers else []), *made_of_sections(facts)]
     foot = (f"Rebuilt from the run folder with: ccai report {facts.run}. "
@@ -265,6 +268,8 @@ def write_report(run: Run,  # a run that has pairs, or was evaluated
     measured, items = health(facts.kept) if facts.split else None, read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
     if measured: write_json(run.path("health.json"), measured.model_dump(mode="json"))
+    if facts.metrics:
+        write_record(run.path("overlap.json"), TaughtFile(taught=facts.taught, by_chance=chance_overlap()))
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
     return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"),
                       told=lambda text: without_places(text, facts.manifest.recipe))

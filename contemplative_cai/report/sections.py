@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMPARISONS', 'LEVELS', 'ALWAYS_SHOWN', 'declaration_section', 'claims_section', 'safety_section',
-           'principles_section', 'humanistic_section', 'matrix_title', 'matrix_words', 'pressure_section',
-           'games_section', 'style_section', 'judges_section', 'evaluation_sections']
+           'principles_section', 'humanistic_section', 'plain_section', 'matrix_title', 'matrix_words',
+           'pressure_section', 'games_section', 'style_section', 'judges_section', 'evaluation_sections']
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000002
 from collections.abc import Sequence
@@ -15,24 +15,27 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .evidence import DRIFT, HUMANISTIC, NEEDS_TWO, REFUSAL_OUTCOMES, SAFETY, agreement_rows
-from .evidence import arm_rows, base_alone, bound_rows, breakdown_rows, change_rows
-from .evidence import changed_words, claim_rows, compared, cooperation_rows, declared_rows
-from .evidence import difference_rows, drawable, first_judges, judge_calibrations, judge_name
-from .evidence import judge_names, kept_rows, late_changes, level_part_rows, level_rows
-from .evidence import number, opening_rows, part_rows, people_rows, pressure_rows, safety_set
-from .evidence import seat_rows, set_rows, shift_rows, small_parts, uncalibrated
-from .evidence import untold_claims, weight_rows
+from .evidence import DRIFT, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES, REFUSAL_OUTCOMES, SAFETY
+from .evidence import agreement_rows, arm_rows, base_alone, bound_rows, breakdown_rows
+from .evidence import change_rows, changed_words, claim_rows, compared, cooperation_rows
+from .evidence import declared_rows, difference_rows, drawable, first_judges
+from .evidence import judge_calibrations, judge_name, judge_names, kept_rows, late_changes
+from .evidence import level_part_rows, level_rows, number, opening_rows, part_rows
+from .evidence import people_rows, pressure_rows, safety_set, seat_rows, set_rows, shift_rows
+from .evidence import small_parts, uncalibrated, untold_claims, weight_rows
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import PageSection, Plot, Table
+from .taught import Taught, rubric_of, taught_rows, taught_words
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000005
 def declaration_section(metrics: Metrics,
                         arms: Sequence[Arm],  # arms.json
+                        information: str = "",  # whether prompted was told what the pairs rest on
                         ) -> PageSection:
     "What was written down before the first answer: claims, prompts, arms."
     words = ["Written down before any arm answered; the primary outcome is tested by itself, "
-             "the family is corrected together, everything else is exploratory and has no p."]
+             "the family is corrected together, everything else is exploratory and has no p.",
+             *([information] if information and "prompted" in metrics.arms else [])]
     if base_alone(metrics): words = [f"Written down before base answered. Levels alone are told: {NEEDS_TWO}."]
     notices = [
         f"The declaration was changed after verdicts were known: the primary claim was '{claims.primary}' before."
@@ -57,7 +60,13 @@ def declaration_section(metrics: Metrics,
 COMPARISONS = "metrics.json: comparisons"
 
 
-def _claim_tables(metrics: Metrics) -> list[Table]:
+def _declared_rubrics(metrics: Metrics) -> list[str]:
+    "The rubrics that declared outcomes are made of."
+    names = [name.partition(": ")[0] for name in (metrics.declared.primary, *metrics.declared.family)]
+    return [rubric for name in names if (rubric := rubric_of(name))]
+
+
+def _claim_tables(metrics: Metrics, taught: Sequence[Taught] = ()) -> list[Table]:
     "The declared claims, what was kept, and what could turn them."
     turned = f"{COMPARISONS} (worst, equal_length, detectable)"
     kept = ("Over-refusal and helpfulness are called kept where the loss against base is below "
@@ -66,7 +75,8 @@ def _claim_tables(metrics: Metrics) -> list[Table]:
            "and the difference expected between answers of equal length, "
            "with how many words longer the trained arm's are.")
     return [
-        Table("Declared claims", claim_rows(metrics), f"{COMPARISONS} (role, p)"),
+        Table("Declared claims", claim_rows(metrics), f"{COMPARISONS} (role, p)",
+              " ".join(taught_words(taught, *_declared_rubrics(metrics)))),
         Table("Kept within the margin", kept_rows(metrics), f"{COMPARISONS} (kept)", kept),
         Table("What could turn it", bound_rows(metrics), turned, how),
         Table("What could turn it, by judges below the bar", bound_rows(metrics, False), turned,
@@ -97,6 +107,7 @@ def _alone_section(metrics: Metrics) -> PageSection:
 
 
 def claims_section(metrics: Metrics,
+                   taught: Sequence[Taught] = (),  # what arms were trained on
                    ) -> PageSection:
     "The declared claims, what was kept, and what could turn them; of base alone its levels."
     if base_alone(metrics): return _alone_section(metrics)
@@ -107,7 +118,9 @@ def claims_section(metrics: Metrics,
     forest = Plot("forest", forest_figure(metrics),
                   "differences of all arms to base in the main outcomes, with 95 % intervals", COMPARISONS)
     outcomes = [row.outcome for row in compared(metrics, metrics.trained, "base").values()]
-    return PageSection("Claims", words, [forest, *_claim_tables(metrics), *_contrast_tables(metrics)],
+    shared = Table("Words that questions share with what was trained on", taught_rows(taught), "overlap.json",
+                   "By TF-IDF, so by words and not by meaning.", True)
+    return PageSection("Claims", words, [forest, *_claim_tables(metrics, taught), *_contrast_tables(metrics), shared],
                        uncalibrated(metrics, outcomes))
 
 # %% ../../nbs/09_report/05_sections.ipynb #0000000d
@@ -155,6 +168,7 @@ def _level_parts(metrics: Metrics) -> list[Table]:
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000010
 def safety_section(metrics: Metrics,
+                   taught: Sequence[Taught] = (),  # what arms were trained on
                    ) -> PageSection:
     "Violations with over-refusal beside them, by hazard and persona, and the composite with its weights."
     refusal = ("refusal is counted by rule on prompts that are safe to answer, where lower is better; "
@@ -164,19 +178,22 @@ def safety_section(metrics: Metrics,
                      "given only by judges above the bar on all of them."),
                     True)
     return PageSection("Safety and over-refusal", [_safety_words(metrics)], [
-        *_levels(metrics, "Safety", SAFETY),
-        *_levels(metrics, "Over-refusal and refusal", REFUSAL_OUTCOMES, refusal),
+        *_levels(metrics, "Safety", SAFETY, " ".join(taught_words(taught, "safety"))),
+        *_levels(metrics, "Over-refusal and refusal", REFUSAL_OUTCOMES,
+                 " ".join([refusal, *taught_words(taught, "refusal")])),
         *_parts(metrics),
         weights,
     ], uncalibrated(metrics, [*SAFETY, *REFUSAL_OUTCOMES]))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000012
 def principles_section(metrics: Metrics,
+                       taught: Sequence[Taught] = (),  # what arms were trained on
                        ) -> PageSection:
     "Each principle, judged without seeing its vocabulary, and the rate of that vocabulary beside."
     words = ["Each principle is asked for in four checkable questions. The judge sees the answers with "
              "the principles' own vocabulary masked, so that naming a principle is not taken for following it; "
-             "how often its words appear stands beside (vocabulary, words in a hundred)."]
+             "how often its words appear stands beside (vocabulary, words in a hundred).",
+             *taught_words(taught, "contemplative")]
     measured = any(row.outcome in PRINCIPLES and drawable(row.mean) for row in metrics.levels)
     drawn = [Plot("principles", principles_figure(metrics),
                   "share of sub-questions met by principle and arm, with 95 % intervals", LEVELS)] if measured else []
@@ -187,12 +204,25 @@ def principles_section(metrics: Metrics,
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000014
 def humanistic_section(metrics: Metrics,
+                       taught: Sequence[Taught] = (),  # what arms were trained on
                        ) -> PageSection:
     "Wisdom, empathy and guidance, which are never added to safety."
     return PageSection("Wisdom, empathy, guidance", [
         "Judged on the same answers as the principles (no 0, partly 0.5, yes 1); "
-        "never added to safety, and no part of the composite."
+        "never added to safety, and no part of the composite.",
+        *taught_words(taught, "humanistic"),
     ], _levels(metrics, "Mean", HUMANISTIC), uncalibrated(metrics, HUMANISTIC))
+
+# %% ../../nbs/09_report/05_sections.ipynb #x6211155
+def plain_section(metrics: Metrics,
+                  taught: Sequence[Taught] = (),  # what arms were trained on
+                  ) -> PageSection:
+    "What anybody may want of an answer, whatever a constitution says."
+    return PageSection("Plain qualities", [
+        "Correct, on topic, clear, complete, candid: asked about the same answers as the principles, in questions that "
+        "are taken from no constitution.",
+        *taught_words(taught, "plain"),
+    ], _levels(metrics, "Share of answers", PLAIN_QUALITIES), uncalibrated(metrics, PLAIN_QUALITIES))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000017
 def matrix_title(metrics: Metrics, matrix: PressureTable) -> str:
@@ -318,14 +348,17 @@ ALWAYS_SHOWN = ("Declared", "Claims", "Levels", "Safety and over-refusal")
 def evaluation_sections(metrics: Metrics,
                         calibrations: Sequence[Calibration],  # calibration.json
                         arms: Sequence[Arm],  # arms.json
+                        taught: Sequence[Taught] = (),  # what they were trained on
+                        information: str = "",  # whether prompted was told what the pairs rest on
                         ) -> list[PageSection]:
     "All of them, in the order in which they are read; those without a number are left out, but for the first three."
     sections = [
-        declaration_section(metrics, arms),
-        claims_section(metrics),
-        safety_section(metrics),
-        principles_section(metrics),
-        humanistic_section(metrics),
+        declaration_section(metrics, arms, information),
+        claims_section(metrics, taught),
+        safety_section(metrics, taught),
+        principles_section(metrics, taught),
+        humanistic_section(metrics, taught),
+        plain_section(metrics, taught),
         pressure_section(metrics),
         games_section(metrics),
         style_section(metrics),

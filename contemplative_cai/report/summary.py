@@ -30,6 +30,8 @@ from .evidence import compared, digits_of, find_claim, find_level, home_set, int
 from .evidence import judge_name, late_changes, number, on_text, p_text, safety_set
 from .evidence import untold_claims, withheld_words
 from .page import MainFigure
+from .taught import Taught, information_words, informed_by, rubric_of
+from .taught import taught_words, what_was_taught
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
 from ..training.watch import LN2, Finding, read_findings, read_metrics
@@ -54,6 +56,7 @@ class Facts:
     answers: list[Answer]
     ledger: Ledger
     leakage: Leakage | None
+    taught: tuple[Taught, ...] = ()  # what arms were trained on, beside what they are asked; empty: not evaluated
 
     @property
     def rows(self) -> list[PreferencePair | Dropped]:
@@ -90,9 +93,10 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
     stage = trained_stage(run)
     training, arms = _read(run, Training, stage, "training.json"), _read(run, ArmsFile, "arms.json")
     calibrations = _read(run, Calibrations, "calibration.json")
+    manifest, arms_there = read_manifest(run), arms.arms if arms else ()
     return Facts(
         run=run.name,
-        manifest=read_manifest(run),
+        manifest=manifest,
         split=load_split(run) if run.path("pairs.jsonl").exists() else None,
         kept=read_rows(run.path("pairs.jsonl"), PreferencePair),
         dropped=read_rows(run.path("dropped.jsonl"), Dropped),
@@ -103,10 +107,11 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         preference=_read(run, PreferenceAccuracy, stage, "preference.json"),
         metrics=load_metrics(run),
         calibrations=calibrations.calibrations if calibrations else (),
-        arms=arms.arms if arms else (),
+        arms=arms_there,
         answers=read_rows(run.path("answers.jsonl"), Answer),
         ledger=read_ledger(run),
         leakage=_read(run, Leakage, "leakage.json"),
+        taught=what_was_taught(manifest, arms_there),
     )
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000008
@@ -252,9 +257,8 @@ def _withheld_claims(metrics: Metrics) -> list[Comparison]:
     return [row for arm in opponents for row in compared(metrics, metrics.trained, arm).values() if row.withheld]
 
 
-def _cut(metrics: Metrics | None) -> MainFigure:
+def _cut(metrics: Metrics) -> MainFigure:
     "How many answers of each arm were cut, and how many claims that costs."
-    if metrics is None: return MainFigure(CUT_FIGURE, "not yet", NOT_YET, "")
     if not metrics.cut:
         return MainFigure(CUT_FIGURE, "not recorded", "an older version evaluated this run, and no claim was checked "
                           "for cut answers; evaluate again", "")
@@ -297,15 +301,22 @@ def _unseen(facts: Facts) -> MainFigure:
                       "metrics.json: preference" if facts.metrics else f"{facts.stage}/preference.json")
 
 
+def _with_what_was_taught(facts: Facts, figure: MainFigure) -> MainFigure:
+    "A claim's figure, and beside it how far its questions were taught."
+    rubric = rubric_of(figure.basis.partition(": ")[0])
+    if rubric is None or figure.number in ("not yet", "not measured"): return figure
+    return figure._replace(basis=". ".join([figure.basis, *taught_words(facts.taught, rubric)]))
+
+
 def headline(facts: Facts,
              ) -> list[MainFigure]:
     """The main figures: what, how much, on what it rests, and where it is written;
     safety and over-refusal are among them whatever the primary outcome is."""
     return [
         _trained(facts),
-        _primary(facts.metrics),
-        *_safety_and_cost(facts.metrics),
-        _cut(facts.metrics),
+        *(_with_what_was_taught(facts, figure) for figure in (_primary(facts.metrics),
+                                                              *_safety_and_cost(facts.metrics))),
+        *([_cut(facts.metrics)] if facts.metrics else []),
         MainFigure("Capability", "not measured", "No capability benchmark was run, so nothing is known about "
                    + ("what the model is able to." if facts.split is None else "what training cost there."), ""),
         _pairs(facts),
@@ -459,6 +470,23 @@ def _judge_limits(metrics: Metrics) -> list[str]:
             "not comparable with any leaderboard or any published grade."]
 
 # %% ../../nbs/09_report/04_summary.ipynb #7eb141fa
+def _information_limits(facts: Facts, metrics: Metrics) -> list[str]:
+    "That the trained arm and prompted had the same information, where they had not."
+    informed = informed_by(facts.manifest)
+    if "prompted" not in metrics.arms or set(informed.get("there", ("?",))) <= set(informed.get("shown", ())): return []
+    return [f"That training and prompting were given the same. {information_words(informed)}"]
+
+
+def _taught_limits(facts: Facts, metrics: Metrics) -> list[str]:
+    "That answers are better by a measure nobody was taught, where no such measure was taken."
+    outcomes = [row.outcome for row in metrics.levels]
+    rubrics = list(dict.fromkeys(name for outcome in outcomes if (name := rubric_of(outcome))))
+    taught = [words for words in taught_words(facts.taught, *rubrics) if "partly teaching to the test" in words]
+    if not taught: return []
+    untaught = "" if "plain" in rubrics else " No verdict on plain qualities was asked for (eval_judged: plain)."
+    return [f"Improvement beyond the test that was taught. {' '.join(taught)}{untaught}"]
+
+
 def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "What verdicts and arms leave open."
     def changed(claims):
@@ -475,8 +503,9 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
     return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_cut_limits(metrics), *unknown,
-            *_against_prompting(metrics),
+            *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
             *_primary_limits(metrics), *_cost_limits(metrics)]
+
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000022
 def _style_words(unseen: PreferenceAccuracy) -> str:

@@ -22,8 +22,9 @@ from ..measure.text import stated_verdict
 from ..models.ask import another, ask
 from ..models.llm import LLM, CallFailed, Sampling
 from .preferences import preferences, route, violation_margins
-from .templates import Shot, Template, critique_conversation, guided_conversation
-from .templates import load_template, revision_conversation, shots
+from .templates import SHOWN_AS, Shot, Template, critique_conversation, guided_conversation
+from .templates import constitution_parts, load_template, revision_conversation
+from .templates import shots, shown_parts
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000000a
 class Methods(MethodKeys):
@@ -61,6 +62,17 @@ class Methods(MethodKeys):
         """What stands in pairs as their template: the set's name and digest,
         or that the constitution was the system prompt."""
         return "guided" if self.revision_method == "distilled" else self.requests.label
+
+    def informed(self,
+                 constitution: Constitution,  # that answers are mended by
+                 ) -> tuple[str, ...]:
+        "What critic and reviser, together, see of it, in the words of a report."
+        distilled = self.revision_method == "distilled"
+        parts = {"descriptions", "clauses"} if distilled else set(shown_parts(self.requests))
+        if self.critique_method == "logits" and not distilled: parts |= {"clauses"}
+        lacking = {"descriptions", "meta-principles"} - set(constitution_parts(constitution))
+        examples = ("worked examples",) if any(self.shown(constitution, one) for one in constitution.principles) else ()
+        return (*(words for words in SHOWN_AS.values() if words in parts - lacking), *examples)
 
     def shown(self,
               constitution: Constitution,  # whose examples
@@ -138,7 +150,8 @@ def _written(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods
     "One written critique a case."
     sampling = another(methods.critique, sample)
     asked = [critique_conversation(methods.requests, case.principle, case.prompt, case.response,
-                                   methods.shown(constitution, case.principle), methods.form)
+                                   methods.shown(constitution, case.principle), methods.form,
+                                   constitution.meta_principles)
              for case in cases]
     return [_critique(case, completion, llm, sampling)
             for case, completion in zip(cases, ask(llm, journal, "critique", asked, sampling, methods.requests.label,
@@ -215,7 +228,8 @@ def _revised(llm: LLM, journal: Journal, cases: Sequence[tuple[Case, Critique]],
     "One revision a case."
     sampling = another(methods.revision, sample)
     asked = [revision_conversation(methods.requests, case.principle, case.prompt, case.response, written,
-                                   methods.shown(constitution, case.principle), methods.form)
+                                   methods.shown(constitution, case.principle), methods.form,
+                                   constitution.meta_principles)
              for case, written in cases]
     return [_revision(case, written.id, completion, llm, sampling.seed)
             for (case, written), completion in zip(

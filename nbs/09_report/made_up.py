@@ -97,9 +97,9 @@ def verdicts(suites: Suites) -> list[Verdict]:
     """What both judges say: the second, who looks at violations and empathy alone, agrees with the first nine times in
     ten;
     one verdict in twelve is unscored."""
-    humanistic = [criterion.id for criterion in load_rubric("humanistic").criteria]
+    looked_at = [criterion.id for name in ("humanistic", "plain") for criterion in load_rubric(name).criteria]
     asked = {"safety": [criterion.id for criterion in load_rubric("safety").criteria], "safe": ["over_refusal"],
-             "contemplative": [*PRINCIPLES, *humanistic], "helpful": ["helpfulness"]}
+             "contemplative": [*PRINCIPLES, *looked_at], "helpful": ["helpfulness"]}
     told = [("violation", attempt.prompt.id) for attempt in suites.attempts]
     told += [(name, prompt.id) for set, names in asked.items() for prompt in suites.sets[set].prompts for name in names]
     return [_verdict(judge.judge, arm.name, criterion, id) for judge in JUDGES for arm in ARMS for criterion, id in told
@@ -143,7 +143,8 @@ def measured(criterion: str, value: float) -> Measured:
 
 def calibrations() -> list[Calibration]:
     "Both judges above the bar but for one criterion of the second, and the rule that counts refusals."
-    rubrics = {name: [criterion.id for criterion in load_rubric(name).criteria] for name in ("safety", "humanistic")}
+    rubrics = {name: [criterion.id for criterion in load_rubric(name).criteria]
+               for name in ("safety", "humanistic", "plain")}
     rubrics |= {"contemplative": list(PRINCIPLES), "refusal": ["over_refusal"], "pairwise": ["helpfulness"]}
     judged = [Calibration(judge=judge.judge, rubric=f"{rubric}@1", answers="labels", criteria=tuple(
         measured(name, 0.58 if i and name == WEAK else 0.75 + 0.2 * lot(judge.judge, name)) for name in names

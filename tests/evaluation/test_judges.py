@@ -516,7 +516,7 @@ def test_the_calibration_set_is_large_and_varied(labelled):
 
 
 def test_every_criterion_of_a_model_is_labelled_both_ways(labelled):
-    for name in ("safety", "humanistic", "contemplative", "refusal", "pairwise"):
+    for name in ("safety", "humanistic", "contemplative", "refusal", "pairwise", "plain"):
         for criterion in load_rubric(name).criteria:
             counts = Counter(row.labels[criterion.id] for row in labelled if criterion.id in row.labels)
             assert min(counts[0.0], counts[1.0]) >= 10, (criterion.id, counts)
@@ -530,7 +530,11 @@ def test_good_answers_do_without_the_principles_words(labelled, contemplative):
 
 
 def test_kinds_and_labels_agree(labelled):
+    plain = {criterion.id for criterion in load_rubric("plain").criteria}
     for row in labelled:
+        if row.id.startswith("plain-"):
+            assert set(row.labels) <= plain and (row.kind == "good") == (min(row.labels.values()) == 1), row.id
+            continue
         if row.kind == "good": assert row.labels["violation"] == 0 and row.labels["helpfulness"] == 1, row.id
         if row.kind in ("right_refusal", "wrong_refusal"): assert row.labels["refusal"] == 1, row.id
         if row.kind == "right_refusal": assert row.labels["over_refusal"] == 0, row.id
@@ -541,7 +545,8 @@ def test_kinds_and_labels_agree(labelled):
 
 def test_calibration_prompts_are_nobody_elses(labelled):
     from contemplative_cai.inputs.sources import load_prompts
-    others = {prompt.text for source in ("practice", "edge_cases", "twins") for prompt in load_prompts(source)}
+    sources = ("practice", "neutral", "edge_cases", "twins")
+    others = {prompt.text for source in sources for prompt in load_prompts(source)}
     assert not others & {row.prompt for row in labelled}
 
 

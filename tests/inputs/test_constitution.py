@@ -121,20 +121,36 @@ def test_nothing_to_find_fault_with(name):
 
 
 def test_constitutions_are_comparable():
-    """The same number of principles and examples, the same example questions and first answers,
-    lengths within 5 % in the embedded model's tokens."""
+    """The same number of principles and examples, lengths within 5 % in the embedded model's tokens; the same example
+    questions and first answers, but for the control that must not touch what they say."""
     count, reference = tokenizer_length(load_tokenizer(model_spec("smollm2-135m"))), load_constitution("contemplative")
     length = sum(row["total"] for row in principle_lengths(reference, count))
     for name in FULL:
         c = load_constitution(name)
         assert [len(p.examples) for p in c.principles] == [3] * 4
-        assert ([(e.prompt, e.response) for p in c.principles for e in p.examples]
-                == [(e.prompt, e.response) for p in reference.principles for e in p.examples])
+        same = [(e.prompt, e.response) for p in c.principles for e in p.examples] == [
+            (e.prompt, e.response) for p in reference.principles for e in p.examples]
+        assert same == (name != "unrelated"), name
         assert abs(sum(row["total"] for row in principle_lengths(c, count)) / length - 1) < 0.05, name
         if name != "charter": assert [len(p.clauses) for p in c.principles] == [5] * 4
     minimal = load_constitution("contemplative-minimal")
     assert ([p.examples for p in minimal.principles] == [p.examples for p in reference.principles]
             and all(len(p.clauses) == 1 for p in minimal.principles))
+
+
+def test_the_control_of_prose_has_no_fault_to_keep_or_to_mend():
+    """A first answer that insults somebody can only be defended or mended, so its examples' answers are free of fault:
+    no example of another constitution, no word on what somebody is, and every figure and name is left as it was."""
+    control = load_constitution("unrelated")
+    examples = [example for principle in control.principles for example in principle.examples]
+    others = {example.prompt for name in constitution_names() if name != "unrelated"
+              for principle in load_constitution(name).principles for example in principle.examples}
+    assert len(examples) == 12 and not others & {example.prompt for example in examples}
+    texts = " ".join(text for one in examples for text in (one.response, one.revision)).lower()
+    for insult in ("one of them", "her kind", "people like", "problem with this street", "kind of person", "selfish"):
+        assert insult not in texts
+    for one in examples:
+        assert one.response not in one.revision and words(one.revision) != words(one.response)
 
 
 def test_controls_say_nothing_contemplative():

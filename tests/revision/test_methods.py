@@ -74,7 +74,8 @@ def test_every_template_shows_the_question_the_answer_and_what_is_asked(contempl
                          revision_conversation(template, principle, QUESTION, response, written,
                                                shots(contemplative, principle, 3, kind=kind), kind)):
         text = "\n".join(message.content for message in conversation)
-        assert [m.role for m in conversation] == ["user", "assistant"] * (len(conversation) // 2) + ["user"]
+        opening, turns = ["system"] * bool(template.system), len(conversation) - bool(template.system)
+        assert [m.role for m in conversation] == [*opening, *["user", "assistant"] * (turns // 2), "user"]
         assert QUESTION.text in conversation[-1].content and response.text in text
         assert principle.critique_request in text or principle.revision_request in text or principle.clauses[0] in text
     assert written.text in "\n".join(m.content for m in conversation)
