@@ -14,7 +14,7 @@ from contemplative_cai.core.journal import Ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Answer, InputError, Verdict
-from contemplative_cai.evaluation.calibration import Calibration, Figure, Measured
+from contemplative_cai.evaluation.calibration import Calibration
 from contemplative_cai.evaluation.claims import (
     all_comparisons,
     breakdowns,
@@ -27,6 +27,7 @@ from contemplative_cai.evaluation.claims import (
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.inputs.rubrics import load_rubric
 from contemplative_cai.inputs.sources import own_prompts
+from contemplative_cai.measure.bar import Figure, Measured
 from contemplative_cai.measure.stats import estimate_accuracy
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.report.card import _card_head, _shown_value
