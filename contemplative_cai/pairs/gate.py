@@ -19,7 +19,7 @@ from ..core.schema import Dropped, PreferencePair, Principle, Record, digest
 from ..inputs.constitution import BENIGN
 from ..inputs.rubrics import APPLIES, Labelled, load_calibration, load_rubric
 from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD, BarCase, JudgeStanding
-from ..measure.bar import Measured, measure_cases, standing_of
+from ..measure.bar import measure_cases, standing_of
 from ..measure.text import word_count
 from ..models.llm import LLM, CallFailed, ModelCallError
 from ..models.weights import cache_folder
