@@ -274,6 +274,11 @@ class GateCounts(Record):
     passed: Measure  # share of those asked about that mend what falls short, by prompt
     unchecked: int  # kept, and nobody asked
 
+    @property
+    def mending(self) -> int:
+        "Pairs that mend what falls short."
+        return self.asked - self.not_at_fault - self.not_mended - self.undecided
+
 
 def gate_counts(kept: Sequence[PreferencePair],
                 dropped: Sequence[Dropped] = (),
@@ -298,7 +303,6 @@ def gate_words(counts: GateCounts,
     "What was checked, in a sentence."
     if not counts.asked: return "not checked by a judge" if counts.unchecked else "no pairs to check"
     open_pairs = f"; {counts.unchecked} kept pairs were not checked" if counts.unchecked else ""
-    return (f"{counts.passed.n - counts.not_at_fault - counts.not_mended - counts.undecided} of {counts.asked} mend what "
-            f"falls short; {counts.not_at_fault} not at fault, {counts.not_mended} not mended, "
-            f"{counts.undecided} undecided{open_pairs}")
+    return (f"{counts.mending} of {counts.asked} mend what falls short; {counts.not_at_fault} not at fault, "
+            f"{counts.not_mended} not mended, {counts.undecided} undecided{open_pairs}")
 
