@@ -50,7 +50,7 @@ def quadratic_kappa(labels: Sequence[float],  # ordinal, evenly spaced
 def bootstrap_figure(statistic: Callable,  # of the columns; None where it is undefined
                      columns: Sequence[Sequence[float]],  # each of one length
                      clusters: Sequence[str],  # of each row, such as its prompt
-                     resamples: int,  # draws
+                     resamples: int,  # draws; 0: no interval
                      seed: int,  # of the draws
                      why: str,  # the statistic is undefined
                      ) -> Figure:
@@ -58,6 +58,7 @@ def bootstrap_figure(statistic: Callable,  # of the columns; None where it is un
     import numpy as np
     value = statistic(*columns)
     if value is None: return Figure(undefined=why)
+    if not resamples: return Figure(value=value, undefined="no interval was asked for")
     arrays, names = [np.asarray(column, float) for column in columns], np.asarray(clusters)
     places = [np.flatnonzero(names == name) for name in dict.fromkeys(clusters)]
     rng, drawn = np.random.default_rng(seed), []
@@ -138,7 +139,7 @@ def _kappa_figure(cases: Sequence[BarCase], resamples: int, seed: int) -> Figure
 
 def measure_cases(name: str,  # of the criterion
                   cases: Sequence[BarCase],  # one at least
-                  resamples: int = 500,  # bootstrap draws
+                  resamples: int = 500,  # bootstrap draws; 0: no intervals
                   seed: int = 0,  # of the draws
                   ) -> Measured:
     "All figures of one criterion."

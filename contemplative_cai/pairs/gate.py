@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from ..core.files import FileRecord, read_record, write_record
 from ..core.journal import Journal
+from ..core.project import brief
 from ..core.run import Run
 from ..core.schema import Dropped, PreferencePair, Principle, Record, digest
 from ..inputs.constitution import BENIGN
@@ -44,13 +45,15 @@ def _met(row: Labelled, criteria: Sequence) -> float | None:
     return sum(met) / len(met) if met else None
 
 
-def labelled_answers(principle: Principle,
-                     ) -> list[LabelledAnswer]:
-    "The labelled answers that say something about the principle; none where no rubric asks about it."
-    criteria = [c for name in APPLIES for c in load_rubric(name).criteria if c.group == principle.id]
-    shares = [(row, share) for row in load_calibration() if (share := _met(row, criteria)) is not None]
-    return [LabelledAnswer(principle, row, 0.0 if share >= 0.75 else 1.0 if share <= 0.25 else 0.5)
-            for row, share in shares]
+def labelled_answers(principles: Sequence[Principle],
+                     ) -> dict[str, list[LabelledAnswer]]:
+    "By principle the labelled answers that say something about it; none where no rubric asks about it."
+    criteria, rows = [c for name in APPLIES for c in load_rubric(name).criteria], load_calibration()
+    def told(principle):
+        own = [c for c in criteria if c.group == principle.id]
+        return [(row, share) for row in rows if (share := _met(row, own)) is not None]
+    return {principle.id: [LabelledAnswer(principle, row, 0.0 if share >= 0.75 else 1.0 if share <= 0.25 else 0.5)
+                           for row, share in told(principle)] for principle in principles}
 
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000010
@@ -138,29 +141,30 @@ def _turned_away(judge: str, id: str, cases: Sequence[BarCase]) -> JudgeStanding
     return JudgeStanding(judge=judge, criterion=id, passed=False, why=why)
 
 
-def _unlabelled(judge: str, principle: Principle, answers: Sequence[LabelledAnswer]) -> JudgeStanding | None:
+def _unlabelled(judge: str, id: str, answers: Sequence[LabelledAnswer]) -> JudgeStanding | None:
     "Why nobody can be measured on a principle; None where one can."
     short, keeps = (sum(one.short == value for one in answers) for value in (1, 0))
     if min(short, keeps) >= LEAST_LABELS and labelled_pairs(answers): return None
-    why = (f"data/calibration has {short} answers that fall short of '{principle.id}' and {keeps} that keep to it; "
+    why = (f"data/calibration has {short} answers that fall short of '{id}' and {keeps} that keep to it; "
            f"at least {LEAST_LABELS} of each are needed, some of them to one prompt")
-    return JudgeStanding(judge=judge, criterion=principle.id, passed=False, why=why)
+    return JudgeStanding(judge=judge, criterion=id, passed=False, why=why)
 
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000017
-def _measured_standings(asker: _Asker, principles: Sequence[Principle]) -> tuple[dict[str, JudgeStanding], set[str]]:
+def _measured_standings(asker: _Asker,
+                        answers: dict[str, list[LabelledAnswer]]) -> tuple[dict[str, JudgeStanding], set[str]]:
     "How the judge stands on each principle, and those on which every call was answered."
-    judge, answers = asker.llm.key, {principle.id: labelled_answers(principle) for principle in principles}
-    known: dict[str, JudgeStanding | None] = {one.id: _unlabelled(judge, one, answers[one.id]) for one in principles}
+    judge = asker.llm.key
+    known: dict[str, JudgeStanding | None] = {id: _unlabelled(judge, id, rows) for id, rows in answers.items()}
     def open_ids(): return [id for id, standing in known.items() if standing is None]
     tried = _faults(asker, [one for id in open_ids() for one in _first_dozen(answers[id])], "judge tried")
     known |= {id: _turned_away(judge, id, cases) for id, cases in tried.items()}
     faults = _faults(asker, [one for id in open_ids() for one in answers[id]], "judge measured on answers")
-    parts = {id: [measure_cases("an answer falls short", cases)] for id, cases in faults.items()}
+    parts = {id: [measure_cases("an answer falls short", cases, 0)] for id, cases in faults.items()}
     known |= {id: standing_of(judge, id, rows) for id, rows in parts.items() if rows[0].shortcomings}
     better = _better(asker, [pair for id in open_ids() for pair in labelled_pairs(answers[id])],
                      "judge measured on pairs")
-    known |= {id: standing_of(judge, id, [*parts[id], measure_cases("a revision is better", cases)])
+    known |= {id: standing_of(judge, id, [*parts[id], measure_cases("a revision is better", cases, 0)])
               for id, cases in better.items()}
     failed = {id for cases in (tried, faults, better) for id, rows in cases.items()
               if any(case.direct is None for case in rows)}
@@ -177,9 +181,9 @@ class RememberedStanding(FileRecord):
 _BAR = digest([FAULT_QUESTION, BETTER_QUESTION, LEAST_AUC, MOST_FLIPS, MOST_UNREAD, LEAST_LABELS, TRIED])
 
 
-def _standing_path(judge: str, principle: Principle) -> Path:
+def _standing_path(judge: str, principle: Principle, answers: Sequence[LabelledAnswer]) -> Path:
     "Where a judge's standing on a principle is remembered."
-    labels = [(one.row.model_dump(), one.short) for one in labelled_answers(principle)]
+    labels = [(one.row.prompt, one.row.answer, one.short) for one in answers]
     return cache_folder() / "standings" / f"{digest([judge, principle.id, principle.clauses, labels, _BAR], 24)}.json"
 
 
@@ -189,13 +193,14 @@ def judge_standings(llm: LLM,  # who would judge
                     run: Run | None = None,  # whose progress to show
                     ) -> dict[str, JudgeStanding]:
     "Whether a model has passed the bar for each principle, by its id; measured where nobody remembers."
-    paths = {principle.id: _standing_path(llm.key, principle) for principle in principles}
+    answers = labelled_answers(principles)
+    paths = {principle.id: _standing_path(llm.key, principle, answers[principle.id]) for principle in principles}
     known = {id: read_record(path, RememberedStanding).standing for id, path in paths.items() if path.is_file()}
-    left = [principle for principle in principles if principle.id not in known]
+    left = {id: rows for id, rows in answers.items() if id not in known}
     try: measured, whole = _measured_standings(_Asker(llm, journal, run), left)
     except ModelCallError as error:
-        return known | {one.id: JudgeStanding(judge=llm.key, criterion=one.id, passed=False,
-                                              why=f"it could not be measured: {error}") for one in left}
+        return known | {id: JudgeStanding(judge=llm.key, criterion=id, passed=False,
+                                          why=f"it could not be measured: {brief(error, 200)}") for id in left}
     if "@" in llm.key:  # a key that names no weights may be another model tomorrow
         for id in whole: write_record(paths[id], RememberedStanding(standing=measured[id]))
     return known | measured

@@ -236,7 +236,8 @@ def test_every_stage_of_a_run_has_a_report(generated, step):
     page, markdown = written(generated)
     cards = {one.what: one.number for one in headline(collect(generated))}
     assert (
-        list(cards) == ["Trained", "Primary outcome", "Over-refusal", "Capability", "Pairs kept", "Held-out preference"]
+        list(cards) == ["Trained", "Primary outcome", "Over-refusal", "Capability", "Pairs kept", "Pairs that mend",
+                        "Held-out preference"]
         and cards["Capability"] == "not measured"
     )
     assert ((cards["Trained"] == "not yet") == (step == "generated")
