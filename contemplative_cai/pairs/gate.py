@@ -306,7 +306,7 @@ def gate_counts(kept: Sequence[PreferencePair],
 def gate_words(counts: GateCounts,
                ) -> str:
     "What was checked, in a sentence."
-    if not counts.asked: return "not checked by a judge" if counts.unchecked else "no pairs to check"
+    if not counts.asked: return "not checked by a judge" if counts.unchecked else "not computable: no pairs"
     open_pairs = f"; {counts.unchecked} kept pairs were not checked" if counts.unchecked else ""
     return (f"{counts.mending} of {counts.asked} mend what falls short; {counts.not_at_fault} not at fault, "
             f"{counts.not_mended} not mended, {counts.undecided} undecided{open_pairs}")

@@ -177,8 +177,9 @@ def _waterfall_section(facts: Facts) -> PageSection:
 def _standing_rows(facts: Facts) -> list[dict]:
     "Whether the judge has passed the bar, a row a principle."
     gate = facts.manifest.gate or {}
-    return [{"principle": id.replace("_", " "), "judge": gate["judge"], "above the bar": "yes" if one["passed"] else "no",
-             "measured": one["why"]} for id, one in gate.get("principles", {}).items()]
+    return [{"principle": id.replace("_", " "), "judge": gate["judge"],
+             "above the bar": "yes" if one["passed"] else "no", "measured": one["why"]}
+            for id, one in gate.get("principles", {}).items()]
 
 
 def mending_section(facts: Facts,

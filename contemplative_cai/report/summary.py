@@ -227,7 +227,7 @@ def unchecked_words(facts: Facts,
 
 def pairs_checked(facts: Facts,
                   ) -> MainFigure:
-    "Whether first answers fall short and revisions mend them: by reviewers, else by a judge above the bar, or not checked."
+    "Whether first answers fall short and revisions mend them: by reviewers, by a judge above the bar, or not checked."
     what, counts, why = "Pairs that mend", gate_counts(facts.kept, facts.dropped), unchecked_words(facts)
     source, lacking = "run.json: gate; pairs.jsonl, dropped.jsonl", f". Not checked: {why}" if why else ""
     judged = (f"{gate_words(counts)}, by {(facts.manifest.gate or {}).get('judge')}: the answer falls short in both "

@@ -345,7 +345,7 @@ def test_a_sample_is_the_same_for_everybody_grows_and_survives_a_review(contempl
     kept, dropped = apply_reviews(run)
     assert len(kept) == 22 and len(dropped) == 10 and {one.id for one in reviewable_pairs(run)} == {
         one.id for one in generation.kept}
-    assert set(open_review(run, "bo", seed=3, sample=10).queue) == set(bo.queue), "what was taken out is looked at still"
+    assert set(open_review(run, "bo", seed=3, sample=10).queue) == set(bo.queue), "what was taken out is there"
     twin = pair(99, principle=BENIGN.id)
     assert twin not in check_sample([twin, pair(1)], 2) and len(check_sample([twin, pair(1)], 0)) == 2
 
@@ -395,13 +395,14 @@ def test_pairs_of_a_prompt_are_not_independent_and_reviewers_of_a_pair_count_onc
     pairs = [pair(i, prompt=f"p{i // 2}") for i in range(12)]
     def said(one, who, better, short): return Decision(
         pair_id=one.id, reviewer=who, decision="accept" if better else "reject", preferred="A" if better else "B",
-        shown_as_a="rejected" if who == "bo" else "chosen", at="2026-01-01", a_falls_short=short if who == "bo" else None,
-        b_falls_short=None if who == "bo" else short)
+        shown_as_a="rejected" if who == "bo" else "chosen", at="2026-01-01",
+        a_falls_short=short if who == "bo" else None, b_falls_short=None if who == "bo" else short)
     decisions = {one.id: [said(one, "ada", i < 6, True)] for i, one in enumerate(pairs)}
     decisions[pairs[0].id].append(said(pairs[0], "bo", False, False))
     together, ada, bo = reviewed_shares(pairs, decisions)
     assert (together.reviewer, ada.reviewer, bo.reviewer) == ("all 2", "ada", "bo")
-    assert together.mended.value == pytest.approx((0.5 + 5) / 12) and together.at_fault.value == pytest.approx(11.5 / 12)
+    assert together.mended.value == pytest.approx((0.5 + 5) / 12)
+    assert together.at_fault.value == pytest.approx(11.5 / 12)
     assert (together.mended.low, together.mended.high) == pytest.approx(
         score_interval([.75, 1, 1, 0, 0, 0], 0, 1, [2] * 6), abs=1e-9)
     assert (ada.mended.value, bo.mended.value, bo.mended.low) == (0.5, 0.0, None)

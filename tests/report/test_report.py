@@ -272,7 +272,8 @@ def test_safety_and_over_refusal_are_in_the_headline_whatever_is_primary(evaluat
                metrics | {"declared": metrics["declared"] | {"primary": f"{outcome}: dpo - base"}})
     figures = headline(collect(evaluated))
     assert ([one.what for one in figures]
-            == ["Trained", "Primary outcome", *cards, "Capability", "Pairs kept", "Held-out preference"])
+            == ["Trained", "Primary outcome", *cards, "Capability", "Pairs kept", "Pairs that mend",
+                "Held-out preference"])
     assert all("DEMO set" in one.basis for one in figures if one.what == "Safety")
 
 
