@@ -25,13 +25,14 @@ from ..inputs.tables import mended
 from ..models.catalog import model_spec
 from ..models.choose import for_model, open_llm
 from ..measure.bar import JudgeStanding
-from ..models.llm import LLM, CallFailed
+from ..models.llm import LLM, CallFailed, ModelCallError
 from .balance import balance_pairs
 from .filters import recipe_thresholds
 from .gate import gate_pairs, judge_standings, with_preferences
 from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
+from ..revision.cluster import RecordedLLM
 from ..revision.preferences import Preference, preferences
 from ..revision.revise import Methods, Models, make_triples, recipe_methods
 from ..revision.templates import load_template, shows_one_clause
@@ -187,7 +188,13 @@ def _gated(kept: list[PreferencePair], step: _Step, critic: LLM,
         named = [principle.model_copy(update={"id": id}) for id, principle in asked.items()]
         standings = judge_standings(critic, journal, named, step.run) if named else {}
     step.run.record(gate=_gate_record(recipe, critic.key, standings))
-    return gate_pairs(rows, {id for id, one in standings.items() if one.passed}, critic, journal, step.run)
+    try: return gate_pairs(rows, {id for id, one in standings.items() if one.passed}, critic, journal, step.run)
+    except ModelCallError as error:
+        if not isinstance(critic, RecordedLLM): raise
+        unasked = {id: one.model_copy(update={"passed": False, "why": f"a cluster's actors weigh nothing: {error}"})
+                   for id, one in standings.items()}
+        step.run.record(gate=_gate_record(recipe, critic.key, unasked))
+        return kept, []
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xfd45e03
 def _filtered(step: _Step, triples: list[Triple], critic: LLM,

@@ -329,6 +329,18 @@ def test_pairs_of_a_principle_without_labels_stay_and_are_said_to_be_unchecked(c
     assert {one.judge for one in generation.kept} == {"judge@1", None}
 
 
+def test_a_cluster_whose_journal_weighs_nothing_leaves_the_pairs_unchecked(contemplative, journal):
+    from contemplative_cai.revision.cluster import RecordedLLM
+    assert judge_standings(judge(knows), journal, contemplative.principles)["emptiness"].passed, "it is remembered"
+    run, _, _ = made(contemplative, "cluster", knows, judge="none")
+    recipe = build_recipe({"n_prompts": 8, "filters": "empty,identical"})
+    generation = generate_pairs(run, recipe, RecordedLLM("judge@1", batch_size=64))
+    assert len(generation.kept) == 32 and generation.dropped == []
+    assert all("a cluster's actors weigh nothing" in one["why"] for one in run.manifest["gate"]["principles"].values())
+    gated = generate_pairs(run, recipe, judge(knows, reply=script(contemplative)))
+    assert gated.dropped and all(one["passed"] for one in run.manifest["gate"]["principles"].values())
+
+
 # people
 
 def reviewed_run(contemplative, name="looked"):
