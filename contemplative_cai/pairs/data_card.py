@@ -29,6 +29,7 @@ from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
 from ..models.endpoint import without_address
+from .gate import gate_words
 from .health import Health, stated, warnings
 from .make import load_pairs, load_split
 from .waterfall import waterfall
@@ -176,9 +177,10 @@ def health_facts(run: Run,  # any run
     counts = {"pairs": health.pairs, "prompts": health.prompts, "pairs of equal length": health.equal}
     rules = {"chosen is longer": health.longer, "told by length": health.length_rule,
              "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words}
+    mending = [("mend what falls short", gate_words(health.gate))] if health.gate else []
     return {
         "rows": [*((name, f"{count:,}") for name, count in counts.items()),
-                 *((name, stated(measure)) for name, measure in rules.items())],
+                 *((name, stated(measure)) for name, measure in rules.items()), *mending],
         "warnings": [warning.sentence for warning in warnings(health) if "openings" not in warning.figure],
     }
 
