@@ -4392,6 +4392,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                  'contemplative_cai/report/summary.py'),
                                                   'contemplative_cai.report.summary._cost_limits': ( '09_report/summary.html#_cost_limits',
                                                                                                      'contemplative_cai/report/summary.py'),
+                                                  'contemplative_cai.report.summary._half_words': ( '09_report/summary.html#_half_words',
+                                                                                                    'contemplative_cai/report/summary.py'),
                                                   'contemplative_cai.report.summary._holds_zero': ( '09_report/summary.html#_holds_zero',
                                                                                                     'contemplative_cai/report/summary.py'),
                                                   'contemplative_cai.report.summary._judge_limits': ( '09_report/summary.html#_judge_limits',

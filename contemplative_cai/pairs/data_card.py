@@ -434,7 +434,8 @@ def recorded_recipe(run: Run,  # a run
 def shared_pairs(run: Run,  # a run that has generated
                  ) -> list[PreferencePair]:
     "Its pairs as they are given away: a server's model without its address."
-    return [pair.model_copy(update={"model": without_address(pair.model)}) for pair in load_pairs(run)]
+    return [pair.model_copy(update={"model": without_address(pair.model),
+                                    "judge": pair.judge and without_address(pair.judge)}) for pair in load_pairs(run)]
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #xa06d4cf
 # the principles that come from arXiv 2504.15125

@@ -33,7 +33,7 @@ def _share(values: Sequence[tuple[str, float | None]]) -> Measure:
 # %% ../../nbs/06_pairs/06a_reviewed.ipynb #rv000008
 class ReviewedShares(Record):
     "What a reviewer, or all of them together, say of the pairs they looked at."
-    reviewer: str  # a name, or `all` with how many there are
+    reviewer: str  # a name, or how many they are
     pairs: int
     prompts: int
     at_fault: Measure  # share of first answers that fall short
@@ -58,7 +58,7 @@ def reviewed_shares(pairs: Sequence[PreferencePair],  # as they were before any 
     names = sorted({row.reviewer for _, given in rows for row in given})
     if not names: return []
     def mine(name): return [(pair, [row for row in given if row.reviewer == name]) for pair, given in rows]
-    together = _shares_of(f"all {len(names)}" if len(names) > 1 else names[0], rows)
+    together = _shares_of(f"{len(names)} reviewers" if len(names) > 1 else names[0], rows)
     return [together, *(_shares_of(name, [(pair, given) for pair, given in mine(name) if given])
                         for name in (names if len(names) > 1 else ()))]
 

@@ -23,6 +23,7 @@ from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.stats import Estimate, share_interval, shown
+from ..pairs.baselines import Measure
 from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
@@ -422,14 +423,22 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
             *_primary_limits(metrics), *_cost_limits(metrics)]
 
 # %% ../../nbs/09_report/04_summary.ipynb #x1904334
+def _half_words(what: str, share: Measure) -> list[str]:
+    "What a share that is not shown to be more than half leaves open; nothing where it is."
+    if share.value is None: return [f"the share of {what} was not asked for"]
+    if share.low is not None and share.low > 0.5: return []
+    fewer = "are fewer" if share.high is not None and share.high < 0.5 else "may be fewer"
+    return [f"{what} {fewer} than half, {stated(share)}"]
+
+
 def _unmended_limits(facts: Facts) -> list[str]:
     "What the pairs claim and is not shown: that the first answer falls short, and that the revision mends it."
     what = "That the pairs teach what they mean"
     if facts.reviewed:
-        mended = facts.reviewed[0].mended
-        if mended.low is not None and mended.low > 0.5: return []
-        side = "are fewer" if mended.high is not None and mended.high < 0.5 else "may be fewer"
-        return [f"{what}: the pairs whose revision is better {side} than half of them, by reviewers {stated(mended)}."]
+        seen = facts.reviewed[0]
+        words = [*_half_words("first answers that fall short", seen.at_fault),
+                 *_half_words("revisions that are better", seen.mended)]
+        return [f"{what}: by reviewers {'; '.join(words)}."] if words else []
     if not (why := unchecked_words(facts)): return []
     return [f"{what}: whether first answers fall short and revisions mend them was not checked; {why}."]
 

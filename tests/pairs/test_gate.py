@@ -16,6 +16,7 @@ from contemplative_cai.inputs.rubrics import load_calibration
 from contemplative_cai.measure.bar import BarCase, measure_cases, standing_of
 from contemplative_cai.measure.bounded import score_interval
 from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
+from contemplative_cai.pairs.data_card import shared_pairs
 from contemplative_cai.pairs.gate import (
     gate_counts,
     gate_pairs,
@@ -300,6 +301,12 @@ def test_a_gated_run_that_goes_on_asks_nothing_twice(contemplative):
     assert generate_pairs(run, recipe, dying) == generation and len(dying.calls) == calls, "everything is known"
 
 
+def test_what_is_given_away_names_no_server(contemplative):
+    run, generation, _ = made(contemplative, "served", knows, key="endpoint:m@10.0.0.7:8000/v1")
+    assert generation.kept[0].judge == "endpoint:m@10.0.0.7:8000/v1"
+    assert not [one for one in shared_pairs(run) if "10.0.0.7" in one.model_dump_json()]
+
+
 @pytest.mark.parametrize("likes, more, said", [
     (yes_to_all, {}, "no judge above the bar (judge@1; boundless care, emptiness, mindfulness, non duality: "),
     (None, {}, "it could not be measured"),
@@ -385,22 +392,29 @@ def test_what_reviewers_found_stands_in_the_place_of_not_checked(contemplative):
     assert figure.number == f"at fault 0.75 [{low:.2f}, {high:.2f}]; mended 0.25 [{1 - high:.2f}, {1 - low:.2f}]"
     assert "8 pairs from 8 prompts, as they were before any review, in the eyes of ada, blind to side" in figure.basis
     [line] = [line for line in limits(collect(run)) if "teach what they mean" in line]
-    assert f"may be fewer than half of them, by reviewers 0.25 [{1 - high:.2f}, {1 - low:.2f}]" in line
+    assert line == ("That the pairs teach what they mean: by reviewers first answers that fall short may be fewer than "
+                    f"half, 0.75 [{low:.2f}, {high:.2f}]; revisions that are better may be fewer than half, "
+                    f"0.25 [{1 - high:.2f}, {1 - low:.2f}].")
     page = write_report(run).read_text()
     assert "What reviewers say" in page and "at fault 0.75" in page
 
 
-@pytest.mark.parametrize("mended, said", [(12, None), (6, "may be fewer"), (0, "are fewer")])
-def test_the_sentence_about_pairs_follows_the_interval(contemplative, mended, said):
+@pytest.mark.parametrize("mended, short, said", [
+    (12, 12, None), (6, 12, "by reviewers revisions that are better may be fewer than half, 0.50 ["),
+    (0, 12, "by reviewers revisions that are better are fewer than half, 0.00 [0.00, "),
+    (12, 0, "by reviewers first answers that fall short are fewer than half, 0.00 [0.00, "),
+    (12, None, "by reviewers the share of first answers that fall short was not asked for.")])
+def test_the_sentence_about_pairs_follows_the_intervals(contemplative, mended, short, said):
     run, _ = reviewed_run(contemplative)
     write_rows(run.path("pairs.jsonl"), pairs := [pair(i) for i in range(12)])
     for i, one in enumerate(pairs):
         append_row(run.path("reviews", "ada.jsonl"), Decision(
             pair_id=one.id, reviewer="ada", decision="accept" if i < mended else "reject", preferred="A",
-            shown_as_a="chosen", at="2026-01-01T00:00:00+00:00"))
+            shown_as_a="chosen", at="2026-01-01T00:00:00+00:00", b_falls_short=None if short is None else i < short))
     lines = [line for line in limits(collect(run)) if "teach what they mean" in line]
-    assert [said in line for line in lines] == ([] if said is None else [True])
-    assert pairs_checked(collect(run)).number.startswith("at fault not checked; mended "), "old decisions say one thing"
+    assert [said in line for line in lines] == ([] if said is None else [True]), lines
+    if short is None:
+        assert pairs_checked(collect(run)).number.startswith("at fault not checked; mended "), "as old decisions say"
 
 
 def test_pairs_of_a_prompt_are_not_independent_and_reviewers_of_a_pair_count_once():
@@ -412,7 +426,7 @@ def test_pairs_of_a_prompt_are_not_independent_and_reviewers_of_a_pair_count_onc
     decisions = {one.id: [said(one, "ada", i < 6, True)] for i, one in enumerate(pairs)}
     decisions[pairs[0].id].append(said(pairs[0], "bo", False, False))
     together, ada, bo = reviewed_shares(pairs, decisions)
-    assert (together.reviewer, ada.reviewer, bo.reviewer) == ("all 2", "ada", "bo")
+    assert (together.reviewer, ada.reviewer, bo.reviewer) == ("2 reviewers", "ada", "bo")
     assert together.mended.value == pytest.approx((0.5 + 5) / 12)
     assert together.at_fault.value == pytest.approx(11.5 / 12)
     assert (together.mended.low, together.mended.high) == pytest.approx(
