@@ -152,12 +152,17 @@ def test_review_widget(page, lab, monkeypatch):
     note = widget.get_by_placeholder("a note, kept with the decision")
     note.fill("plainer")
     widget.get_by_role("button", name="A is better").click()
+    expect(widget).to_contain_text("say first of A and of B whether it falls short")
+    assert not decisions.exists()
+    for said in ("A keeps to it", "B falls short"): widget.get_by_role("button", name=said).click()
+    widget.get_by_role("button", name="A is better").click()
     expect(widget).to_contain_text(f"1 decided, {total - 1} to go")
     expect(note).to_have_value("")
     assert (widget.inner_text().partition("to go")[2]
             != before.partition("to go")[2]), "the pair that was decided is still shown"
     [row] = map(json.loads, decisions.read_text(encoding="utf-8").splitlines())
     assert (row["reviewer"], row["preferred"], row["note"]) == ("me", "A", "plainer")
+    assert (row["a_falls_short"], row["b_falls_short"]) == (False, True)
     assert row["decision"] == ("accept" if row["shown_as_a"] == "chosen" else "reject")
 
     for text in (QUESTION, ANSWER, REVISION): expect(widget).to_contain_text(text)

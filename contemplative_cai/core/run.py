@@ -67,6 +67,7 @@ class Manifest(FileRecord):
     critic: str | None = None  # keys of those beside it, where there are any
     reviser: str | None = None
     ensemble: dict[str, str] | None = None  # member to its model's key
+    gate: dict[str, Any] | None = None  # who checked that pairs mend what falls short, or why nobody did
     paraphrases: dict[str, Any] | None = None  # what became of them, counted
     given: dict[str, Any] | None = None  # where pairs were given, not generated here: file, form, digest, counts
     constitution: str | None = None  # id and digest

@@ -305,6 +305,9 @@ class PreferencePair(Named):
     template: str | None  # name and digest of the templates used
     chosen_finish_reason: Literal["stop", "length"] | None = None  # length: cut at the token limit; None: not recorded
     rejected_finish_reason: Literal["stop", "length"] | None = None
+    judge: str | None = None  # key of the judge that was asked whether rejected falls short and chosen is better
+    fault_margin: float | None = None  # nats for "rejected falls short of the principle", mean of two wordings
+    mended_margin: float | None = None  # nats for "chosen is better", mean of both orders
 
     @model_validator(mode="after")
     def _two_answers(self):
@@ -320,7 +323,7 @@ class Dropped(Record):
     prompt_id: str
     principle: str | None  # None: of a given row that does not say
     hazard: str | None = None
-    reason: str  # name of the filter, or call_failed, clean, unreadable_verdict, balance, length_match, review
+    reason: str  # a filter, or one of `DROP_REASONS`, such as call_failed, clean, not_mended, balance, review
     detail: str  # what was seen, in numbers or words
     response: str | None = None
     critique: str | None = None

@@ -429,8 +429,10 @@ class MethodKeys(_Loop):
     "How an answer is criticised and revised, by whom, and how tokens are chosen."
     critic: str | None = _key(None, "model that criticises and judges; None: the one that answers")
     reviser: str | None = _key(None, "model that revises; None: the one that answers")
-    judge: Literal["none", "logits"] = _key("none",
-        "logits: the critic weighs chosen against rejected in both orders, and pairs it does not prefer are dropped")
+    judge: Literal["auto", "none", "logits"] = _key("auto",
+        "auto: where the critic has passed the bar for a principle, a pair must have an answer that falls short of it "
+        "and a revision that does better in both orders; elsewhere nothing is checked, and the report says why; none: "
+        "nothing is checked; logits: the critic, measured or not, drops pairs whose revision it does not prefer")
     paraphrases: int = _key(0,
         "paraphrases of each training prompt by the answering model; they stay in their parent's part of the split",
         ge=0, le=8)

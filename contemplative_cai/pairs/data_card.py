@@ -30,6 +30,7 @@ from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
 from ..models.endpoint import without_address
+from .gate import gate_words
 from .health import Health, ending_words, stated, warnings
 from .make import load_pairs, load_split
 from .waterfall import waterfall
@@ -179,9 +180,10 @@ def health_facts(run: Run,  # any run
     rules = {"chosen is longer": health.longer, "told by length": health.length_rule,
              "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words,
              "told by which side ends properly": health.ends_rule}
+    mending = [("mend what falls short", gate_words(health.gate))] if health.gate else []
     return {
         "rows": [*((name, f"{count:,}") for name, count in counts.items()),
-                 *((name, stated(measure)) for name, measure in rules.items()),
+                 *((name, stated(measure)) for name, measure in rules.items()), *mending,
                  ("end properly, chosen", stated(health.chosen.ends)),
                  ("end properly, rejected", f"{stated(health.rejected.ends)}; {ending_words(health)}"),
                  ("cut at the token limit, chosen and rejected",
@@ -490,8 +492,8 @@ def recorded_recipe(run: Run,  # a run
 def shared_pairs(run: Run,  # a run that has generated
                  ) -> list[PreferencePair]:
     "Its pairs as they are given away: a server's model without its address."
-    return [pair.model_copy(update={"model": without_address(pair.model)}) if pair.model else pair
-            for pair in load_pairs(run)]
+    return [pair.model_copy(update={"model": pair.model and without_address(pair.model),
+                                    "judge": pair.judge and without_address(pair.judge)}) for pair in load_pairs(run)]
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #xa06d4cf
 # the principles that come from arXiv 2504.15125

@@ -25,12 +25,15 @@ from ..inputs.split import Split, prompts_digest
 from ..inputs.tables import mended
 from ..models.catalog import model_spec
 from ..models.choose import for_model, open_llm
-from ..models.llm import LLM, CallFailed
+from ..measure.bar import JudgeStanding
+from ..models.llm import LLM, CallFailed, ModelCallError
 from .balance import balance_pairs
 from .filters import recipe_thresholds
+from .gate import gate_pairs, judge_standings, with_preferences
 from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
+from ..revision.cluster import RecordedLLM
 from ..revision.preferences import Preference, preferences
 from ..revision.revise import Methods, Models, make_triples, recipe_methods
 from ..revision.templates import constitution_parts, load_template, shows_one_clause
@@ -116,7 +119,7 @@ def _record_made_of(step: _Step, models: Models) -> None:
     "Write into the run's manifest what its pairs are made of, and its split into `split.json`."
     constitution, prompts, named = step.constitution, step.drawn.prompts, _named_models(step.recipe)
     others = {part: getattr(models, part).key if part in named else None for part in ("critic", "reviser")}
-    step.run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None,
+    step.run.record(model=models.answer.key, **others, ensemble=None, paraphrases=None, gate=None,
                     constitution=f"{constitution.id}@{constitution.digest}", prompts=prompts_digest(prompts),
                     drawn=dict(Counter(prompt.source for prompt in prompts)),
                     mended=dict(Counter(change for prompt in prompts for change in mended(prompt))),
@@ -177,11 +180,36 @@ def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constituti
                    [pair for pair in kept if pair.principle != BENIGN.id])
     if recipe.judge == "logits":
         weighed = preferences(critic, journal, _compared(kept, constitution), run)
-        kept, dropped = filter_judged(kept, weighed, recipe.filters)
+        kept, dropped = filter_judged(with_preferences(kept, weighed, critic.key), weighed, recipe.filters)
     if not recipe.ensemble: return [*kept, *twins], dropped
     opinions = {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble}
     kept, outvoted = filter_ensemble(kept, opinions, recipe.filters)
     return [*kept, *twins], [*dropped, *outvoted]
+
+# %% ../../nbs/06_pairs/07_generate.ipynb #x0898689
+def _gate_record(recipe: Recipe, judge: str, standings: dict[str, JudgeStanding]) -> dict:
+    "What `run.json` says of the gate: who was asked, and where that judge has passed the bar, or why not."
+    return {"asked": recipe.judge, "judge": None if recipe.judge == "none" else judge,
+            "principles": {id: {"passed": one.passed, "why": one.why} for id, one in standings.items()}}
+
+
+def _gated(kept: list[PreferencePair], step: _Step, critic: LLM,
+           journal: Journal) -> tuple[list[PreferencePair], list[Dropped]]:
+    "The pairs that a judge above the bar leaves; where there is none, all of them, and the reason is written down."
+    recipe, standings = step.recipe, {}
+    rows = list(zip(kept, _compared(kept, step.constitution)))
+    if recipe.judge == "auto":
+        asked = {pair.principle: principle for pair, (*_, principle) in rows if pair.principle != BENIGN.id}
+        named = [principle.model_copy(update={"id": id}) for id, principle in asked.items()]
+        standings = judge_standings(critic, journal, named, step.run) if named else {}
+    step.run.record(gate=_gate_record(recipe, critic.key, standings))
+    try: return gate_pairs(rows, {id for id, one in standings.items() if one.passed}, critic, journal, step.run)
+    except ModelCallError as error:
+        if not isinstance(critic, RecordedLLM): raise
+        unasked = {id: one.model_copy(update={"passed": False, "why": f"a cluster's actors weigh nothing: {error}"})
+                   for id, one in standings.items()}
+        step.run.record(gate=_gate_record(recipe, critic.key, unasked))
+        return kept, []
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xfd45e03
 def _filtered(step: _Step, triples: list[Triple], critic: LLM,
@@ -192,8 +220,9 @@ def _filtered(step: _Step, triples: list[Triple], critic: LLM,
                                    step.methods.label, recipe.few_shot == "mixed")
     run.tell({"rows": waterfall(kept, dropped)})
     kept, outvoted = _judged(kept, recipe, step.constitution, critic, journal, run)
+    kept, unmended = _gated(kept, step, critic, journal)
     kept, surplus = balance_pairs(kept, recipe)
-    return kept, [*dropped, *outvoted, *surplus]
+    return kept, [*dropped, *outvoted, *unmended, *surplus]
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #x9f82c8b
 def generate_pairs(run: Run,  # where it goes

@@ -19,12 +19,13 @@ from collections.abc import Iterator, Sequence
 from ..core.files import FileRecord
 from ..core.project import brief
 from ..core.recipe import BALANCED
-from ..core.schema import Message, PreferencePair, Record, digest
+from ..core.schema import Dropped, Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
 from ..measure.stats import estimate_each
 from ..measure.text import VOCABULARY, ends_properly, similarity, text_words, word_count
-from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated, ending_sign
-from .baselines import ends_rule, length_rule
+from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated
+from .baselines import ending_sign, ends_rule, length_rule
+from .gate import GateCounts, gate_counts, gate_words
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
 class Quartiles(Record):
@@ -186,6 +187,7 @@ class Health(FileRecord):
     similarity: Quartiles  # of chosen and rejected, 0 to 1
     axes: dict[str, Axis]  # principle, hazard, persona
     cells: tuple[Stratum, ...]  # the three crossed
+    gate: GateCounts | None = None  # what a judge above the bar made of them; None: from before there was a gate
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x7ee82f4
 RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0)  # bounds between the bins of the longer text's length over the shorter's
@@ -252,6 +254,7 @@ SAMPLED = 1500  # pairs the slow figures look at: enough for an interval of two 
 
 def health(pairs: list[PreferencePair],  # in any order, any number
            seed: int = 0,  # of folds and samples
+           dropped: Sequence[Dropped] = (),  # rows that are none, of which the gate's are counted
            ) -> Health:
     "The health of a preference data set; the same for the same pairs in any order."
     pairs = sorted(pairs, key=lambda pair: pair.id)
@@ -275,6 +278,7 @@ def health(pairs: list[PreferencePair],  # in any order, any number
         similarity=quartiles([similarity(pair.chosen[0].content, pair.rejected[0].content) for pair in sample]),
         axes={key: _axis(pairs, key) for key in BALANCED},
         cells=tuple(Stratum(**dict(zip(BALANCED, cell)), pairs=count) for cell, count in sorted(cells.items())),
+        gate=gate_counts(pairs, dropped),
     )
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x0629177
@@ -561,6 +565,7 @@ def health_table(health: Health,  # from `health`
         sides("most frequent opening", _begins),
         sides("principles' own words, in 1,000", lambda side: stated(side.vocabulary, 1)),
         *(whole(f"by {key}", _spread_over(axis)) for key, axis in health.axes.items()),
+        *([whole("mend what falls short, by a judge above the bar", gate_words(health.gate))] if health.gate else []),
     ]
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x78105e5

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'drawn_words', 'drawn_figure', 'leaks',
-           'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'decisions',
-           'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure', 'what_was_learned', 'declared',
-           'sets_asked', 'in_short', 'below_the_bar', 'claims_figure', 'claims_made', 'costs_kept', 'levels', 'judges',
-           'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown', 'written']
+           'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
+           'reviewed', 'decisions', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure',
+           'what_was_learned', 'declared', 'sets_asked', 'in_short', 'below_the_bar', 'claims_figure', 'claims_made',
+           'costs_kept', 'levels', 'judges', 'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm',
+           'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
@@ -33,12 +34,13 @@ from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words, told_apart
 from ..pairs.review import read_decisions
+from ..pairs.reviewed import load_reviewed, reviewed_rows
 from ..pairs.waterfall import losses
 from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
 from .evidence import seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
-from .summary import collect, headline, learned, limits
+from .summary import collect, headline, learned, limits, pairs_checked
 from ..training.audit import Rendered, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
 from ..training.heldout import preference_table
@@ -211,9 +213,23 @@ def health_picture(kept: Sequence[PreferencePair]):
 
 
 def health_rows(kept: Sequence[PreferencePair],
+                dropped: Sequence[Dropped] = (),  # rows that are none, of which the gate's are counted
                 ) -> Grid:
     "The figures of the pairs' health."
-    return grid(health_table(health(list(kept))))
+    return grid(health_table(health(list(kept), dropped=dropped)))
+
+
+def mending(run: Run,  # that has generated
+            ) -> Prose:
+    "Whether first answers fall short and revisions mend them, and who says so."
+    figure = pairs_checked(collect(run))
+    return prose(f"{figure.what}: {figure.number}.", f"{figure.basis}.")
+
+
+def reviewed(run: Run,  # that was reviewed, or not yet
+             ) -> Grid:
+    "The shares of first answers at fault and of pairs mended, by reviewers."
+    return grid(reviewed_rows(load_reviewed(run)), empty="No decisions yet.")
 
 
 def decisions(run: Run,  # that was reviewed, or not yet

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HIDDEN', 'ROW_FILES', 'TITLE', 'losses_tables', 'leakage_table', 'prompt_set', 'provenance', 'SideBySide',
-           'side_by_side', 'answers_section', 'data_sections', 'training_sections', 'made_of_sections', 'report_page',
-           'write_report']
+           'side_by_side', 'answers_section', 'mending_section', 'data_sections', 'training_sections',
+           'made_of_sections', 'report_page', 'write_report']
 
 # %% ../../nbs/09_report/06_report.ipynb #00000002
 from collections.abc import Set
@@ -23,11 +23,12 @@ from ..inputs.given import FORMS
 from ..inputs.overlap import chance_overlap
 from ..pairs.data_card import given_table
 from ..pairs.health import Health, health, health_figure, health_table, health_words
+from ..pairs.reviewed import reviewed_rows
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections
-from .summary import Facts, collect, headline, learned, limits, rules_reach, training_words
-from .summary import what_was_done
+from .summary import Facts, collect, headline, learned, limits, pairs_checked, rules_reach
+from .summary import training_words, what_was_done
 from .taught import TaughtFile, information_words, informed_by
 from ..training.curves import panel_figure
 from ..training.heldout import preference_figure, preference_table
@@ -188,6 +189,27 @@ def _waterfall_section(facts: Facts) -> PageSection:
         *(Table(f"By {title}", counts(title, rows), ROW_FILES) for title, rows in losses_tables(facts).items()),
     ])
 
+# %% ../../nbs/09_report/06_report.ipynb #x9331019
+def _standing_rows(facts: Facts) -> list[dict]:
+    "Whether the judge has passed the bar, a row a principle."
+    gate = facts.manifest.gate or {}
+    return [{"principle": id.replace("_", " "), "judge": gate["judge"],
+             "above the bar": "yes" if one["passed"] else "no", "measured": one["why"]}
+            for id, one in gate.get("principles", {}).items()]
+
+
+def mending_section(facts: Facts,
+                    ) -> PageSection:
+    "Whether the pairs are what they claim: by a judge above the bar, by reviewers, or not checked."
+    figure = pairs_checked(facts)
+    words = ["A pair claims that its first answer falls short of the principle, and that the revision does better.",
+             f"{figure.number}: {figure.basis}."]
+    return PageSection("Do the pairs mend what falls short?", words, [
+        Table("Who may judge them", _standing_rows(facts), "run.json: gate",
+              "Asked in both wordings and both orders, measured on labelled answers of each principle."),
+        Table("What reviewers say", reviewed_rows(facts.reviewed), "reviews/; pairs.jsonl, dropped.jsonl"),
+    ])
+
 # %% ../../nbs/09_report/06_report.ipynb #00000015
 def data_sections(facts: Facts,
                   measured: Health,  # from `health`
@@ -195,7 +217,7 @@ def data_sections(facts: Facts,
     "From prompts to pairs, and what the pairs give away."
     words = ["What could be learned from the kept pairs without understanding them. "
              "Rules are fitted and tried on different prompts; intervals are 95 %, by prompt."]
-    return [_waterfall_section(facts), PageSection("Health of the data set", words, [
+    return [_waterfall_section(facts), mending_section(facts), PageSection("Health of the data set", words, [
         Table("", [{"": line} for line in health_words(measured)], "health.json"),
         Plot("health", health_figure(measured),
              "length ratios, accuracy of rules that understand nothing, most frequent openings", "health.json"),
@@ -265,7 +287,8 @@ def write_report(run: Run,  # a run that has pairs, or was evaluated
     """Write `report.html`, `report.md`, `figures/`,
     `health.json` and `headline.json` from what lies in the run folder; returns the HTML file."""
     facts = collect(run)
-    measured, items = health(facts.kept) if facts.split else None, read_rows(run.path("items.jsonl"), Item)
+    measured = health(facts.kept, dropped=facts.dropped) if facts.split else None
+    items = read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
     if measured: write_json(run.path("health.json"), measured.model_dump(mode="json"))
     if facts.metrics:

@@ -119,7 +119,7 @@ def recipe_chain(recipe: Recipe,
     raises `InputError` for what needs several models, or all pairs at once."""
     others = {key: name for key in ("critic", "reviser") if (name := getattr(recipe, key)) not in (None, recipe.model)}
     later = {key: value for key in ("ensemble", "paraphrases", "twins", "judge")
-             if (value := getattr(recipe, key)) not in (None, 0, "none")}
+             if (value := getattr(recipe, key)) not in (None, 0, "none", "auto")}
     alone_only = [f"{key}={value}" for key, value in {**others, **later}.items()]
     if alone_only:
         raise InputError("--on ray runs one model's answers, critiques and revisions, "

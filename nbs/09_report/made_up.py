@@ -13,7 +13,7 @@ from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import Run, open_run
 from contemplative_cai.core.schema import Answer, PreferencePair, Prompt, Verdict, digest
 from contemplative_cai.evaluation.arms import Arm, Probed
-from contemplative_cai.evaluation.calibration import Calibration, Figure, Measured
+from contemplative_cai.evaluation.calibration import Calibration
 from contemplative_cai.evaluation.claims import declaration
 from contemplative_cai.evaluation.evaluate import (
     Answered,
@@ -32,6 +32,7 @@ from contemplative_cai.evaluation.questions import PromptSet, Suites
 from contemplative_cai.evaluation.verdicts import rule_verdicts
 from contemplative_cai.inputs.rubrics import PRINCIPLES, arm_prompt, load_rubric, load_wrappers
 from contemplative_cai.inputs.sources import own_prompts
+from contemplative_cai.measure.bar import Figure, Measured
 from contemplative_cai.measure.stats import estimate_accuracy, estimate_each
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs

@@ -54,8 +54,9 @@ WRITTEN = {
     "margin": 0.05,
 }
 
-# two budgets that could never have an interval were raised; a run that wrote the old ones keeps them
-RAISED = {"n_robustness": 5, "n_games": 5}
+# two budgets that could never have an interval were raised, and pairs are gated where a judge may be believed;
+# a run that wrote the old values keeps them
+RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto"}
 # keys that came afterwards: written where they are set, so that records stay as they are
 LATER = {"template_options", "expected_rate", "pairs", "safety"}
 
@@ -122,7 +123,8 @@ def test_a_recipe_is_written_as_it_always_was():
 
 
 def test_a_recipe_that_an_earlier_run_wrote_is_the_same_recipe():
-    assert build_recipe(WRITTEN) == Recipe(n_robustness=4, n_games=3) and build_recipe(WRITTEN | RAISED) == Recipe()
+    assert build_recipe(WRITTEN) == Recipe(n_robustness=4, n_games=3, judge="none")
+    assert build_recipe(WRITTEN | RAISED) == Recipe()
     assert build_recipe({**WRITTEN, **RAISED, "beta": 0.2}) == Recipe(beta=0.2) != Recipe()
 
 

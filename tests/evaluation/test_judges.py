@@ -19,13 +19,11 @@ from contemplative_cai.core.schema import (
 )
 from contemplative_cai.evaluation.calibration import (
     UNCALIBRATED,
-    auc,
     calibrate,
     calibrated,
     calibration_figure,
     calibration_pairs,
     calibration_table,
-    quadratic_kappa,
     warning,
 )
 from contemplative_cai.evaluation.judge import (
@@ -52,6 +50,7 @@ from contemplative_cai.evaluation.verdicts import (
     vocabulary_rates,
 )
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
+from contemplative_cai.measure.bar import auc, quadratic_kappa
 from contemplative_cai.measure.plot import png
 from contemplative_cai.measure.text import VOCABULARY
 from contemplative_cai.models.llm import Completion, ModelCallError, ScriptedLLM

@@ -14,7 +14,7 @@ from contemplative_cai.core.journal import Ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Answer, InputError, Verdict
-from contemplative_cai.evaluation.calibration import Calibration, Figure, Measured
+from contemplative_cai.evaluation.calibration import Calibration
 from contemplative_cai.evaluation.claims import (
     all_comparisons,
     breakdowns,
@@ -27,6 +27,7 @@ from contemplative_cai.evaluation.claims import (
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.inputs.rubrics import load_rubric
 from contemplative_cai.inputs.sources import own_prompts
+from contemplative_cai.measure.bar import Figure, Measured
 from contemplative_cai.measure.stats import estimate_accuracy
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.report.card import _card_head, _shown_value
@@ -236,7 +237,7 @@ def test_every_stage_of_a_run_has_a_report(generated, step):
     cards = {one.what: one.number for one in headline(collect(generated))}
     cut = ["Answers cut at the token limit"] if step == "evaluated" else []
     assert (list(cards) == ["Trained", "Primary outcome", "Over-refusal", *cut, "Capability", "Pairs kept",
-                            "Held-out preference"]
+                            "Pairs that mend", "Held-out preference"]
             and cards["Capability"] == "not measured" and [cards[name] for name in cut] == ["not recorded"] * len(cut))
     assert ((cards["Trained"] == "not yet") == (step == "generated")
             and (cards["Primary outcome"] == "not yet") == (step != "evaluated"))
@@ -271,6 +272,7 @@ def test_safety_and_over_refusal_are_in_the_headline_whatever_is_primary(evaluat
     figures = headline(collect(evaluated))
     assert ([one.what for one in figures]
             == ["Trained", "Primary outcome", *cards, "Answers cut at the token limit", "Capability", "Pairs kept",
+                "Pairs that mend",
                 "Held-out preference"])
     assert all("DEMO set" in one.basis for one in figures if one.what == "Safety")
 
