@@ -38,7 +38,7 @@ from .evidence import seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
 from .summary import collect, headline, learned, limits
-from ..training.audit import Rendered, render_pair
+from ..training.audit import Rendered, refused_words, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
 from ..training.heldout import preference_table
 from ..training.rows import Data
@@ -230,6 +230,7 @@ def audit_words(data: Data,  # from `check_training`
     left_out = data.audit.filled + data.audit.identical
     lines = [f"{len(data.train)} pairs to train on, {len(data.held_out)} held out, {len(data.helpful)} helpful rows; "
              f"{left_out} pairs left out, because cutting leaves nothing to tell them apart by."]
+    if data.audit.refused: lines.append(f"{refused_words(data.audit)}.")
     return prose(*lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
 
 
