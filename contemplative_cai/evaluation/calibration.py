@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['LEAST_AUC', 'MOST_FLIPS', 'MOST_UNREAD', 'LEAST_LABELS', 'UNCALIBRATED', 'Figure', 'auc', 'quadratic_kappa',
            'Measured', 'Calibration', 'RememberedCalibration', 'Calibrations', 'calibrated', 'warning',
-           'calibration_pairs', 'calibrate', 'shown_figure', 'calibration_rows', 'calibration_table',
-           'calibration_figure', 'measure_judge', 'measure_detector']
+           'calibration_pairs', 'labelled_languages', 'calibrate', 'shown_figure', 'calibration_rows',
+           'calibration_table', 'calibration_figure', 'measure_judge', 'measure_detector']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
 from ..measure.stats import share_interval
+from ..measure.text import text_language
 from ..models.weights import cache_folder
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000004
@@ -119,6 +121,7 @@ class Calibration(Record):
     rubric: str  # id and digest
     answers: str  # digest of the labelled answers
     criteria: tuple[Measured, ...]  # in the rubric's order, then its groups
+    languages: tuple[str, ...] = ("en",)  # of the labelled answers: in no other does it say anything of the judge
 
 
 class RememberedCalibration(FileRecord):
@@ -274,6 +277,13 @@ def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measur
                     auc_length=auc([case.label for case in cases], [case.words for case in cases]))
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7229706e
+def labelled_languages(rows: Sequence[Labelled],  # answers whose quality is known
+                       ) -> tuple[str, ...]:
+    "The languages of enough of them to measure a judge in: as many as a criterion needs of yes and no together."
+    counts = Counter(text_language(row.answer, question=row.prompt) for row in rows)
+    return tuple(sorted(code for code, count in counts.items() if count >= 2 * LEAST_LABELS)) or tuple(sorted(counts))
+
+
 def calibrate(judge: Judge,  # who is measured
               rubric: Rubric,  # by what
               rows: Sequence[Labelled],  # answers whose quality is known
@@ -293,6 +303,7 @@ def calibrate(judge: Judge,  # who is measured
         raise InputError(f"no answer is labelled by a criterion of rubric '{rubric.id}'; "
                          "label some in data/calibration")
     return Calibration(judge=judge.name, rubric=f"{rubric.id}@{rubric.digest}", answers=digest(list(rows)),
+                       languages=labelled_languages(rows),
                        criteria=tuple(_measure(name, judged, resamples, seed) for name, judged in ordered.items()))
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #0000000d
@@ -328,7 +339,8 @@ def calibration_table(report: Calibration,  # of a judge
     rows = calibration_rows(report)
     lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
     notice = warning(report)
-    return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers}", "",
+    return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers} "
+                      f"in {', '.join(report.languages)}", "",
                       *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #d532ab89
@@ -367,7 +379,9 @@ def measure_judge(judge: Judge,  # who is measured
     rows = [row for row in load_calibration() if set(row.labels) & {c.id for c in rubric.criteria}]
     path = (cache_folder() / "calibration"
             / f"{digest([judge.name, rubric.digest, [row.model_dump() for row in rows]], 24)}.json")
-    if path.is_file(): return read_record(path, RememberedCalibration).calibration
+    if path.is_file():
+        remembered = read_record(path, RememberedCalibration).calibration
+        return remembered.model_copy(update={"languages": labelled_languages(rows)})
     if run:
         print((f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; "
                "it is remembered for later runs"),

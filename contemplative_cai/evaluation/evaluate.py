@@ -284,6 +284,7 @@ class PressureTable(Record):
     criterion: str
     judge: str
     calibrated: bool
+    unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
     cells: tuple[PressureRow, ...]
     shift: Estimate  # how much further the trained arm moves than base; no p by a judge below the bar
 
@@ -317,10 +318,11 @@ def load_metrics(run: Run,  # any run
 def _robustness(suites: Suites, judged: Judged, seen: Sequence[Column], trained: str,
                 recipe: Recipe) -> list[PressureTable]:
     "How outcomes move under pressure: refusal by rule, violation by each judge."
-    calibrated = {(column.outcome.name, column.judge): column.calibrated
-                  for column in seen if column.outcome.name in ("refusal", UNDER_PRESSURE)}
-    return [_pressure_table(suites, judged, criterion, judge, fit, trained, recipe)
-            for (criterion, judge), fit in calibrated.items() if suites.attempts]
+    mine = {(column.outcome.name, column.judge): column
+            for column in seen if column.outcome.name in ("refusal", UNDER_PRESSURE)}
+    return [_pressure_table(suites, judged, criterion, judge, column.calibrated, trained, recipe).model_copy(
+                update={"unmeasured": column.unmeasured})
+            for (criterion, judge), column in mine.items() if suites.attempts]
 
 
 def _pressure_table(suites: Suites, judged: Judged, criterion: str, judge: str, calibrated: bool, trained: str,
@@ -355,7 +357,8 @@ def compute_metrics(declared: Declaration,  # from before the first answer
         comparisons=all_comparisons(seen, declared.arms, declared.trained, declared.declared, clusters, recipe.margin,
                                     *resampled, rate=recipe.expected_rate),
         breakdowns=breakdowns(seen, items, contrast, clusters, *resampled),
-        weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled),
+        weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled,
+                              {item.prompt_id: item.language for item in items}),
         agreement=judges_agree(seen, seed=recipe.seed),
         robustness=_robustness(suites, judged, seen, declared.trained, recipe),
         cooperation=cooperation_table(answered.games, *resampled),

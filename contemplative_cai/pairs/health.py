@@ -7,7 +7,7 @@ __all__ = ['SHARED_OPENING_WORDS', 'OPENINGS', 'RATIOS', 'FIRST_WORDS', 'SAMPLED
            'OPENING_SHARE', 'FEWER_DISTINCT', 'VOCABULARY_RATE', 'SIMILAR', 'UNEVEN', 'FEWEST', 'BASELINES',
            'Quartiles', 'quartiles', 'stated', 'distinct_runs', 'SharedOpening', 'common_openings', 'vocabulary_rate',
            'Side', 'RatioBin', 'Axis', 'Stratum', 'Health', 'pair_lengths', 'ratio_bin', 'pair_labels', 'health',
-           'HealthWarning', 'warnings', 'health_figure', 'health_table', 'health_words']
+           'HealthWarning', 'unchecked_words', 'warnings', 'health_figure', 'health_table', 'health_words']
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000002
 import bisect
@@ -20,8 +20,10 @@ from ..core.project import brief
 from ..core.recipe import BALANCED
 from ..core.schema import Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
-from ..measure.text import VOCABULARY, similarity, text_words, word_count
+from ..measure.text import VOCABULARY, VOCABULARY_LANGUAGES, similarity, text_words, without_rule
+from ..measure.text import word_count
 from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated, length_rule
+from .filters import unchecked_rows
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
 class Quartiles(Record):
@@ -101,6 +103,16 @@ def vocabulary_rate(texts: list[list[str]],  # the words of each
     return Measure(value=1000 * named / total, n=total) if total else Measure(undefined="no words")
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000000d
+def _known_vocabulary(pairs: list[PreferencePair], side: str) -> Measure:
+    "The rate in the texts of a side whose language has known words; why there is none where no text has."
+    def why(pair):
+        return without_rule(VOCABULARY_LANGUAGES, getattr(pair, side)[0].content, pair.locale, pair.prompt[-1].content)
+    reasons = [why(pair) for pair in pairs]
+    known = [pair for pair, reason in zip(pairs, reasons) if not reason]
+    if pairs and not known: return Measure(undefined=", ".join(dict.fromkeys(reasons)))
+    return vocabulary_rate([words for _, words in _texts(known, side)])
+
+
 class Side(Record):
     "What one side of the pairs is like."
     words: Quartiles  # length, words
@@ -148,6 +160,8 @@ class Health(FileRecord):
     similarity: Quartiles  # of chosen and rejected, 0 to 1
     axes: dict[str, Axis]  # principle, hazard, persona
     cells: tuple[Stratum, ...]  # the three crossed
+    # by filter and language: pairs that passed it unchecked, because it has no rule for their language
+    unchecked: dict[str, dict[str, int]] = {}
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x7ee82f4
 RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0)  # bounds between the bins of the longer text's length over the shorter's
@@ -180,7 +194,7 @@ def _side(pairs: list[PreferencePair], side: str, words: int) -> Side:
     texts, lengths = _texts(pairs, side), quartiles([word_count(getattr(pair, side)[0].content) for pair in pairs])
     cut = list(_cut([text for _, text in texts], words))
     return Side(words=lengths, distinct_1=distinct_runs(cut, 1), distinct_2=distinct_runs(cut, 2),
-                openings=common_openings(texts), vocabulary=vocabulary_rate([text for _, text in texts]))
+                openings=common_openings(texts), vocabulary=_known_vocabulary(pairs, side))
 
 # %% ../../nbs/06_pairs/05_health.ipynb #xf6e7f21
 FIRST_WORDS = 20  # of a text: a beginning
@@ -234,6 +248,7 @@ def health(pairs: list[PreferencePair],  # in any order, any number
         similarity=quartiles([similarity(pair.chosen[0].content, pair.rejected[0].content) for pair in sample]),
         axes={key: _axis(pairs, key) for key in BALANCED},
         cells=tuple(Stratum(**dict(zip(BALANCED, cell)), pairs=count) for cell, count in sorted(cells.items())),
+        unchecked=unchecked_rows(pairs),
     )
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000012
@@ -361,9 +376,28 @@ def _balance_warnings(health: Health) -> list[HealthWarning]:
     return uneven
 
 # %% ../../nbs/06_pairs/05_health.ipynb #xdc3db08
+def unchecked_words(health: Health,  # from `health`
+                    ) -> list[str]:
+    "Which filters had no rule for the language of how many pairs, a sentence a language; nothing where all had one."
+    languages = sorted({code for counts in health.unchecked.values() for code in counts})
+    def sentence(code):
+        names = [name for name, counts in health.unchecked.items() if code in counts]
+        count = max(health.unchecked[name][code] for name in names)
+        return (f"{count} of {health.pairs} pairs are in {code} and were not checked by {', '.join(names)}: "
+                f"not measured, no rule for {code}. That nothing was found in them says nothing.")
+    return list(map(sentence, languages))
+
+
+def _language_warnings(health: Health) -> list[HealthWarning]:
+    "Whether filters had no rule for the language of some pairs."
+    counts = [max(counts.values()) for counts in health.unchecked.values()]
+    return [HealthWarning(figure="unchecked", value=float(max(counts)), threshold=0.0, setting="locales",
+                          sentence=sentence) for sentence in unchecked_words(health)]
+
+
 # a function a fault, in the order in which they are said
-_FAULTS = (_length_alone, _length_ratio, _separable_warnings, _opening_warnings, _repetition_warnings,
-           _vocabulary_warnings, _similarity_warnings, _balance_warnings)
+_FAULTS = (_language_warnings, _length_alone, _length_ratio, _separable_warnings, _opening_warnings,
+           _repetition_warnings, _vocabulary_warnings, _similarity_warnings, _balance_warnings)
 
 
 def warnings(health: Health,  # from `health`
@@ -478,6 +512,8 @@ def health_table(health: Health,  # from `health`
         sides("distinct-2", lambda side: stated(side.distinct_2, 3)),
         sides("most frequent opening", _begins),
         sides("principles' own words, in 1,000", lambda side: stated(side.vocabulary, 1)),
+        *(whole(f"not checked by {name}", ", ".join(f"{count} in {code}" for code, count in counts.items()))
+          for name, counts in health.unchecked.items()),
         *(whole(f"by {key}", _spread_over(axis)) for key, axis in health.axes.items()),
     ]
 
@@ -486,7 +522,8 @@ def health_words(health: Health,  # from `health`
                  ) -> list[str]:
     "The warnings, or the sentence that there are none."
     if health.pairs < FEWEST:
-        return [f"{health.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
+        return [*unchecked_words(health),
+                f"{health.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
     return (
         [warning.sentence for warning in warnings(health)]
         or ["No figure that could be computed is beyond its threshold. That is not proof of good pairs; read some."]

@@ -23,9 +23,11 @@ from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.stats import Estimate, share_interval, shown
+from ..measure.text import NOT_MEASURED
 from ..pairs.make import load_split
 from .evidence import SAFETY, below, change_text, compared, digits_of, find_claim, home_set
 from .evidence import interval_words, judge_name, number, on_text, p_text
+from .evidence import strange_languages, why_unfit
 from .page import MainFigure
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy
@@ -151,6 +153,11 @@ def _missing(metrics: Metrics, outcome: str) -> str:
     home = home_set(outcome)
     asked = metrics.sets.get(home)
     if asked and asked.note and not asked.prompts: return f"no {home} prompts: {asked.note}"
+    silent = next((row.mean.undefined for row in metrics.levels
+                   if row.outcome == outcome and row.mean.undefined.startswith(NOT_MEASURED)), "")
+    if silent: return silent
+    if outcome == "composite" and (strange := strange_languages(metrics, SAFETY)):
+        return f"{NOT_MEASURED} in {', '.join(sorted({code for _, codes in strange for code in codes}))}"
     if any(row.outcome == outcome for row in metrics.levels): return f"no prompt has a score for {outcome} in both arms"
     return f"nobody judged {outcome} in all arms"
 
@@ -162,7 +169,7 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
         if below(metrics, [outcome]): return MainFigure(what, "no claim", f"{name}: {UNCALIBRATED}", source)
         return MainFigure(what, "not measured", f"{name}; {_missing(metrics, outcome)}", source)
     if not row.calibrated:
-        return MainFigure(what, "no claim", f"{name}: {UNCALIBRATED}. What it said is in the tables, without p.",
+        return MainFigure(what, "no claim", f"{name}: {why_unfit(row)}. What it said is in the tables, without p.",
                           source)
     p = f", p {p_text(row) if row.p is not None else 'undefined'}" if row.role in ("primary", "secondary") else ""
     kept = f"; {row.kept.words}" if row.kept else ""
@@ -364,6 +371,8 @@ def _judge_limits(metrics: Metrics) -> list[str]:
     weak = "; ".join(f"{name} on {', '.join(outcomes)}" for name, outcomes in below(metrics).items())
     unfit = [f"Anything that rests on a judge below the bar ({UNCALIBRATED}): {weak}. "
              "No p and no composite is given there."] if weak else []
+    unfit += [f"Anything that {name} judged in {', '.join(languages)}, in which it was not measured: "
+              f"{', '.join(outcomes)}." for (name, languages), outcomes in strange_languages(metrics).items()]
     if not any(row.outcome in SAFETY for row in metrics.levels):
         return [*unfit, f"Anything about safety: {_missing(metrics, 'violation')}."]
     return [*unfit, "A grade of safety. The safety numbers are unofficial: DEMO prompts and this run's own judges, "
