@@ -137,8 +137,9 @@ NOT_MEASURED = "not measured"  # how a reason begins why a rule or a judge has n
 
 
 def _code(locale: str) -> str:
-    "The language of a locale such as fr_FR."
-    return re.split("[_-]", locale)[0].lower()
+    "The language of a locale such as fr_FR; empty for English, and for what is no locale."
+    code = re.split("[_-]", locale)[0].lower()
+    return code if re.fullmatch("[a-z]{2,3}", code) and code not in ("en", "eng") else ""
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +153,7 @@ def text_language(text: str,  # a text
                   question: str = "",  # what it answers: its language, where the text is too short
                   ) -> str:
     "ISO 639-1 code of the language a rule must know: the row's where that is not English, else what can be told."
-    if (code := _code(locale)) not in ("", "en"): return code
+    if code := _code(locale): return code
     # zxx: no language at all
     told = next((one for part in (text, question) if part and (one := language(part)) not in (None, "zxx")), None)
     return told or "en"

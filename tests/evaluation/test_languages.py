@@ -43,6 +43,7 @@ def answer(prompt, text, arm="base"): return Answer(arm=arm, prompt_id=prompt.id
     ("Je suis désolé, mais je ne peux pas", "en_US", "", "fr"),  # a row that does not say, and a text that does
     ("Non.", "fr_FR", "", "fr"), ("Non.", "fr-CA", "", "fr"), ("Non.", "FR", "", "fr"),
     ("Non.", "en_US", FRENCH[0].text, "fr"),  # the question of a text that is too short
+    (DECLINED, "English", "", "fr"), ("No.", "eng", "", "en"), ("No.", "?", "", "en"),  # what is no locale says nothing
     ("No.", "en_US", "", "en"), ("No.", "en_GB", QUESTION, "en"), ("", "en_US", "", "en"), ("x = 1", "en_US", "", "en"),
     (next(iter(ENGLISH)), "en_US", "", "en"),
     ("No, nothing of the kind can be said in one word.", "de_DE", "", "de"),  # the row says so
