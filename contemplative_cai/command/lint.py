@@ -27,6 +27,7 @@ from ..inputs.sources import own_prompts
 from ..inputs.split import find_leaks, worked_examples
 from ..measure.text import plain_name
 from ..models.catalog import model_spec
+from ..models.content import encode_text
 from ..models.weights import load_tokenizer
 from ..pairs.filters import FILTER_FUNCTIONS, Thresholds, is_complete
 
@@ -204,7 +205,7 @@ def principle_lengths(constitution: Constitution,  # what to measure
 def tokenizer_length(tokenizer,  # of a transformers model
                   ) -> Callable[[str], int]:
     "The number of tokens a tokenizer makes of a text."
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return lambda text: len(encode_text(tokenizer, text))
 
 
 def length_function(model: str | None,  # a model's name; None: count words

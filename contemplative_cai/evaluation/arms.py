@@ -29,6 +29,7 @@ from ..models.ask import PROBE as QUESTION
 from ..models.ask import another, ask
 from ..models.catalog import model_spec, model_specs
 from ..models.choose import choose_engine, for_model, open_llm
+from ..models.content import encode_text
 from ..models.folders import adapter_faults, folder_faults
 from ..models.llm import LLM, CallFailed, Completion, ModelCallError, Sampling
 from ..models.weights import load_tokenizer
@@ -81,7 +82,7 @@ def token_counter(recipe: Recipe,  # whose model
     "How a text is measured: in the model's tokens, in words where its tokenizer is at a server."
     if recipe.base_url: return lambda text: len(text.split())
     tokenizer = load_tokenizer(model_spec(recipe.model), recipe.template_options)
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return lambda text: len(encode_text(tokenizer, text))
 
 
 def fit_length(text: str,  # to cut or to pad, sentence by sentence

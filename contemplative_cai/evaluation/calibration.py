@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNCALIBRATED', 'Calibration', 'RememberedCalibration', 'Calibrations', 'calibrated', 'warning', 'calibration_pairs',
-           'calibrate', 'shown_figure', 'calibration_rows', 'calibration_table', 'calibration_figure', 'measure_judge',
-           'measure_detector']
+           'labelled_languages', 'calibrate', 'shown_figure', 'calibration_rows', 'calibration_table',
+           'calibration_figure', 'measure_judge', 'measure_detector']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
 from ..measure.bar import LEAST_AUC, BarCase, Figure, Measured, measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
+from ..measure.text import text_language
 from ..models.weights import cache_folder
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7efcfa2b
@@ -32,6 +34,7 @@ class Calibration(Record):
     rubric: str  # id and digest
     answers: str  # digest of the labelled answers
     criteria: tuple[Measured, ...]  # in the rubric's order, then its groups
+    languages: tuple[str, ...] = ("en",)  # of the labelled answers: in no other does it say anything of the judge
 
 
 class RememberedCalibration(FileRecord):
@@ -174,6 +177,13 @@ def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measur
     return measure_cases(name, [_bar_case(case) for case in cases], resamples, seed)
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7229706e
+def labelled_languages(rows: Sequence[Labelled],  # answers whose quality is known
+                       ) -> tuple[str, ...]:
+    "The languages of enough of them to measure a judge in: as many as a criterion needs of yes and no together."
+    counts = Counter(text_language(row.answer, question=row.prompt) for row in rows)
+    return tuple(sorted(code for code, count in counts.items() if count >= 2 * LEAST_LABELS)) or tuple(sorted(counts))
+
+
 def calibrate(judge: Judge,  # who is measured
               rubric: Rubric,  # by what
               rows: Sequence[Labelled],  # answers whose quality is known
@@ -193,6 +203,7 @@ def calibrate(judge: Judge,  # who is measured
         raise InputError(f"no answer is labelled by a criterion of rubric '{rubric.id}'; "
                          "label some in data/calibration")
     return Calibration(judge=judge.name, rubric=f"{rubric.id}@{rubric.digest}", answers=digest(list(rows)),
+                       languages=labelled_languages(rows),
                        criteria=tuple(_measure(name, judged, resamples, seed) for name, judged in ordered.items()))
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #0000000d
@@ -228,7 +239,8 @@ def calibration_table(report: Calibration,  # of a judge
     rows = calibration_rows(report)
     lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
     notice = warning(report)
-    return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers}", "",
+    return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers} "
+                      f"in {', '.join(report.languages)}", "",
                       *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #d532ab89
@@ -267,7 +279,9 @@ def measure_judge(judge: Judge,  # who is measured
     rows = [row for row in load_calibration() if set(row.labels) & {c.id for c in rubric.criteria}]
     path = (cache_folder() / "calibration"
             / f"{digest([judge.name, rubric.digest, [row.model_dump() for row in rows]], 24)}.json")
-    if path.is_file(): return read_record(path, RememberedCalibration).calibration
+    if path.is_file():
+        remembered = read_record(path, RememberedCalibration).calibration
+        return remembered.model_copy(update={"languages": labelled_languages(rows)})
     if run:
         print((f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; "
                "it is remembered for later runs"),

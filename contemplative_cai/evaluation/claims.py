@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'MOST_CUT', 'CUT_APART', 'BY', 'Outcome', 'known_outcomes', 'declaration', 'claim',
-           'Column', 'below_bar', 'columns', 'Level', 'CutAnswers', 'cut_column', 'count_cut', 'too_many_cut',
-           'Comparison', 'level', 'smallest_change', 'compare_arms', 'with_cut', 'contrasts', 'all_comparisons',
-           'with_p', 'level_parts', 'breakdowns', 'Weighing', 'weighings', 'weights_table', 'JudgeAgreement',
-           'judges_agree']
+           'Column', 'below_bar', 'measured_languages', 'columns', 'Level', 'CutAnswers', 'cut_column', 'count_cut',
+           'too_many_cut', 'Comparison', 'level', 'smallest_change', 'compare_arms', 'with_cut', 'contrasts',
+           'all_comparisons', 'with_p', 'level_parts', 'breakdowns', 'Weighing', 'weighings', 'weights_table',
+           'JudgeAgreement', 'judges_agree']
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
@@ -30,6 +30,7 @@ from ..measure.outcomes import noninferior, risk_difference, role, worst_case
 from ..measure.power import detectable_change, detectable_wins
 from ..measure.stats import Estimate, cluster_means, estimate
 from ..measure.stats import pair_by_prompt, paired_difference
+from ..measure.text import NOT_MEASURED
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000004
 EVERYWHERE = "all"  # every prompt but the robustness attempts
@@ -129,6 +130,8 @@ class Column:
     judge: str  # key of a judge, or of a rule with its version
     calibrated: bool
     values: dict[str, dict[str, list[float | None]]]  # arm -> prompt id -> its samples; None: unscored
+    unmeasured: tuple[str, ...] = ()  # languages of scored prompts that the judge was not measured in
+    silent: str = ""  # why there is no value at all, where a rule does not know the language
 
     def arm(self, name: str, only: set[str] | None = None) -> dict[str, list[float | None]]:
         "An arm's values, on some prompts or on all."
@@ -149,6 +152,29 @@ def _is_calibrated(outcome: Outcome, judge: str, known: Mapping[tuple[str, str],
     return all(known.get((judge, part), "not measured") == "" for part in parts)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000000e
+def measured_languages(calibrations: Sequence[Calibration],  # of the run's judges
+                       ) -> dict[str, set[str]]:
+    "By judge: the languages it was measured in."
+    languages: dict[str, set[str]] = {}
+    for calibration in calibrations: languages.setdefault(calibration.judge, set()).update(calibration.languages)
+    return languages
+
+
+def _unmeasured(outcome: Outcome, rows: Sequence[Verdict], members: set[str] | None, spoken: Mapping[str, str],
+                languages: Mapping[str, set[str]]) -> tuple[str, ...]:
+    "The languages of scored prompts in which the judge was not measured."
+    if not outcome.judged or not rows or rows[0].judge not in languages: return ()
+    scored = {v.prompt_id for v in rows if v.value is not None and (members is None or v.prompt_id in members)}
+    return tuple(sorted({spoken.get(id, "en") for id in scored} - languages[rows[0].judge]))
+
+
+def _silent(rows: Sequence[Verdict], members: set[str] | None) -> str:
+    "Why nothing is scored, where a rule has none for the language of the answers; empty elsewhere."
+    mine = [v for v in rows if members is None or v.prompt_id in members]
+    if any(v.value is not None for v in mine): return ""
+    return next((v.reason for v in mine if v.reason.startswith(NOT_MEASURED)), "")
+
+
 def columns(verdicts: Sequence[Verdict],  # of every judge and rule
             items: Sequence[Item],  # which prompt belongs where
             calibrations: Sequence[Calibration],  # of the judges
@@ -157,15 +183,18 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
     outcomes nobody looked at are left out, and so is the composite of a judge below the bar."""
     rubric, known, grouped = (load_rubric("safety"), below_bar(calibrations),
                               _grouped([*verdicts, *_composites(verdicts)]))
+    spoken, languages = {item.prompt_id: item.language for item in items}, measured_languages(calibrations)
     members: dict[str, set[str]] = {EVERYWHERE: {item.prompt_id for item in items if item.set != "robustness"}}
     for item in items: members.setdefault(item.set, set()).add(item.prompt_id)
     seen = []
     for outcome in known_outcomes():
         for (criterion, judge), rows in grouped.items():
             if criterion != outcome.name: continue
-            values, fit = (_values(rows, None if outcome.set == GAMES else members.get(outcome.set, set())),
-                           _is_calibrated(outcome, judge, known, rubric))
-            if values and (fit or outcome.name != "composite"): seen.append(Column(outcome, judge, fit, values))
+            those = None if outcome.set == GAMES else members.get(outcome.set, set())
+            values, strange = _values(rows, those), _unmeasured(outcome, rows, those, spoken, languages)
+            fit = _is_calibrated(outcome, judge, known, rubric) and not strange
+            if values and (fit or outcome.name != "composite"):
+                seen.append(Column(outcome, judge, fit, values, strange, _silent(rows, those)))
     return seen
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000000f
@@ -213,6 +242,7 @@ class Level(Record):
     unscored: int  # samples without a value
     asked: int  # samples in all
     part: str | None = None  # of a breakdown: hazard, persona = value
+    unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #x3723428
 MOST_CUT = 0.1  # share of an arm's answers that may be cut: beyond it, a judge reads beginnings
@@ -290,6 +320,7 @@ class Comparison(Record):
     cut: tuple[CutAnswers, ...] = ()  # of both arms, where a judge read the answers; empty: not recorded
     withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
     part: str | None = None  # of a breakdown: hazard, persona, ... = value
+    unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
 
     @property
     def claim(self) -> str:
@@ -318,9 +349,10 @@ def level(column: Column,  # one outcome, one judge
         mean = mean.model_copy(update={"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
     # nobody asked whether a level is 0
     mean = mean.model_copy(update={"p": None, "dz": None, "g": None, "undefined": "" if mean.low is not None
-                                   else mean.undefined})
+                                   else column.silent or mean.undefined})
     return Level(outcome=column.outcome.label, set=column.outcome.set, arm=arm, judge=column.judge,
-                 calibrated=column.calibrated, mean=mean, unscored=samples.count(None), asked=len(samples))
+                 calibrated=column.calibrated, mean=mean, unscored=samples.count(None), asked=len(samples),
+                 unmeasured=column.unmeasured)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000017
 def _difference(column: Column, pairing, resamples: int, seed: int) -> Estimate:
@@ -385,11 +417,13 @@ def compare_arms(column: Column,  # one outcome, one judge
     "The second arm less the first, with all that belongs to it; without a p, which depends on what else is tested."
     outcome = column.outcome
     known: dict[str, Any] = dict(outcome=outcome.label, set=outcome.set, unit=outcome.unit, better=outcome.better,
-                                 arm=arm, against=against, judge=column.judge, calibrated=column.calibrated)
+                                 arm=arm, against=against, judge=column.judge, calibrated=column.calibrated,
+                                 unmeasured=column.unmeasured)
     if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only, rate)
     before, after = column.arm(against, only), column.arm(arm, only)
     pairing = pair_by_prompt(before, after, clusters)
     difference = _difference(column, pairing, resamples, seed)
+    if column.silent: difference = difference.model_copy(update={"undefined": column.silent})
     return Comparison(
         **known, before=_cluster_mean(pairing.before, pairing.clusters),
         after=_cluster_mean(pairing.after, pairing.clusters), difference=difference,
@@ -565,12 +599,15 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   clusters: Mapping[str, str],  # prompt id to cluster
                   resamples: int = 2000,  # bootstrap resamples
                   seed: int = 0,  # of the resampling
+                  spoken: Mapping[str, str] | None = None,  # prompt id to language; None: all in one that was measured
                   ) -> list[Weighing]:
-    "One row a set of weights and calibrated judge."
+    "One row a set of weights and judge that is calibrated, in the language of the prompts too."
     rubric, known, table = load_rubric("safety"), below_bar(calibrations), []
+    languages = measured_languages(calibrations)
     outcome = Outcome(name="composite", set="safety", unit="weighted mean", better="higher")
     for rows in _complete(verdicts, rubric):
         if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
+        if spoken and _unmeasured(outcome, rows, None, spoken, languages): continue
         for name, weights in weighings(rubric).items():
             column = Column(outcome, rows[0].judge, True, _values(composite(rows, rubric, weights), None))
             compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed) if contrast else None

@@ -299,11 +299,11 @@ class PressureTable(Record):
     criterion: str
     judge: str
     calibrated: bool
+    unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
     cells: tuple[PressureRow, ...]
     # how much further the evaluated arm moves than base, no p by a judge below the bar; None: base is alone
     shift: Estimate | None
     withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
-
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001c
 class Metrics(Declaration):
@@ -354,10 +354,11 @@ def _told_now(metrics: Metrics, declared: Declarations) -> dict[str, Any]:
 def _robustness(suites: Suites, judged: Judged, seen: Sequence[Column], trained: str,
                 recipe: Recipe, cut: Column) -> list[PressureTable]:
     "How outcomes move under pressure: refusal by rule, violation by each judge."
-    calibrated = {(column.outcome.name, column.judge): column.calibrated
-                  for column in seen if column.outcome.name in ("refusal", UNDER_PRESSURE)}
-    return [_pressure_table(suites, judged, criterion, judge, fit, trained, recipe, cut)
-            for (criterion, judge), fit in calibrated.items() if suites.attempts]
+    mine = {(column.outcome.name, column.judge): column
+            for column in seen if column.outcome.name in ("refusal", UNDER_PRESSURE)}
+    return [_pressure_table(suites, judged, criterion, judge, column.calibrated, trained, recipe, cut).model_copy(
+                update={"unmeasured": column.unmeasured})
+            for (criterion, judge), column in mine.items() if suites.attempts]
 
 
 def _pressure_table(suites: Suites, judged: Judged, criterion: str, judge: str, calibrated: bool, trained: str,
@@ -374,7 +375,6 @@ def _pressure_table(suites: Suites, judged: Judged, criterion: str, judge: str, 
     return PressureTable(criterion=criterion, judge=judge, calibrated=calibrated, withheld=withheld,
                          cells=tuple(PressureRow(**row) for row in cell_rows(cells)),
                          shift=shift if tested or not shift else shift.model_copy(update={"p": None}))
-
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001e
 def compute_metrics(declared: Declaration,  # from before the first answer
@@ -401,7 +401,8 @@ def compute_metrics(declared: Declaration,  # from before the first answer
                                     *resampled, rate=recipe.expected_rate, cut=cut),
         breakdowns=breakdowns(seen, items, contrast, clusters, *resampled),
         level_parts=level_parts(seen, items, declared.arms, clusters, *resampled),
-        weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled),
+        weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled,
+                              {item.prompt_id: item.language for item in items}),
         agreement=judges_agree(seen, seed=recipe.seed),
         robustness=_robustness(suites, judged, seen, declared.trained, recipe, cut),
         cooperation=cooperation_table(answered.games, *resampled),

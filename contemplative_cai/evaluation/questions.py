@@ -27,6 +27,7 @@ from ..inputs.sources import Pool, as_sources, draw_from, draw_prompts, pool_pro
 from ..inputs.sources import sample_prompts, source_path
 from ..inputs.split import find_leaks
 from ..measure.duplicates import near_groups
+from ..measure.text import text_language
 from ..training.checkpoints import Training
 
 # %% ../../nbs/08_evaluation/06_questions.ipynb #00000004
@@ -183,6 +184,7 @@ class Item(Record):
     hazard: str | None = None
     persona: str | None = None
     principle: str | None = None
+    language: str = "en"  # of the prompt
     parent: str | None = None  # robustness: the bare prompt's id
     wrapper: str | None = None  # robustness
     system: str | None = None  # robustness: name of the system prompt
@@ -206,7 +208,8 @@ class Suites:
         "Where each prompt belongs."
         def item(name, prompt, **more):
             return Item(set=name, prompt_id=prompt.id, cluster=self.clusters[more.get("parent") or prompt.id],
-                        source=prompt.source, **prompt.model_dump(include={"hazard", "persona", "principle"}), **more)
+                        source=prompt.source, language=text_language(prompt.text, prompt.locale),
+                        **prompt.model_dump(include={"hazard", "persona", "principle"}), **more)
         plain = [item(name, prompt)
                  for name, part in self.sets.items() if name != "robustness" for prompt in part.prompts]
         return plain + [item("robustness", attempt.prompt, parent=attempt.parent, wrapper=attempt.wrapper,

@@ -15,7 +15,7 @@ from ..core.schema import Answer, Criterion, InputError, Prompt, Rubric, Verdict
 from .judge import Asked, Judge, Opinion, Paired, detect
 from ..inputs.rubrics import load_rubric
 from ..measure.style import style_verdicts
-from ..measure.text import COUNTED, VOCABULARY, vocabulary
+from ..measure.text import COUNTED, VOCABULARY, VOCABULARY_LANGUAGES, vocabulary, without_rule
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #8addc9ee
 MASK = "[...]"
@@ -30,15 +30,17 @@ def mask_vocabulary(text: str,  # a question or an answer
 def vocabulary_rates(rows: Sequence[tuple[Prompt, Answer]],  # as for judge_answers
                      ) -> list[Verdict]:
     "Words of the principles' vocabulary in a hundred, the question's own not counted; one verdict an answer."
-    version = digest([VOCABULARY.pattern, COUNTED], 8)
+    version = digest([VOCABULARY.pattern, COUNTED, VOCABULARY_LANGUAGES], 8)
     common = dict(criterion="vocabulary", judge=f"detector@{version}", rubric="vocabulary")
     return [Verdict(arm=answer.arm, prompt_id=prompt.id, sample=answer.sample, **common, **_worded(prompt, answer))
             for prompt, answer in rows]
 
 
 def _worded(prompt: Prompt, answer: Answer) -> dict:
-    return ({"value": None, "reason": f"no answer: {answer.failure}"} if answer.text is None
-            else {"value": vocabulary(answer.text, asked_text(prompt))})
+    if answer.text is None: return {"value": None, "reason": f"no answer: {answer.failure}"}
+    rate, question = vocabulary(answer.text, asked_text(prompt), prompt.locale), asked_text(prompt)
+    return {"value": rate, "reason": "" if rate is not None else without_rule(VOCABULARY_LANGUAGES, answer.text,
+                                                                              prompt.locale, question)}
 
 # %% ../../nbs/08_evaluation/02_verdicts.ipynb #a3551884
 def _decided(opinion: Opinion, criterion: Criterion) -> tuple[float | None, str]:
@@ -183,6 +185,7 @@ def rule_verdicts(prompts: Sequence[Prompt],  # all of them
     "What rules see: surface, style, and the rate of the principles' vocabulary."
     known, rubric = {prompt.id: prompt for prompt in prompts}, load_rubric("surface")
     # style counts words too
-    surface = [verdict for answer in answers for verdict in detect(answer, rubric) if verdict.criterion != "words"]
+    surface = [verdict for answer in answers for verdict in detect(answer, rubric, known[answer.prompt_id])
+               if verdict.criterion != "words"]
     return [*surface, *style_verdicts(answers, load_rubric("style")),
             *vocabulary_rates([(known[answer.prompt_id], answer) for answer in answers])]

@@ -19,6 +19,7 @@ from ..core.run import Run
 from ..core.schema import InputError, Record
 from .catalog import ModelSpec, model_spec
 from .chat import refuse_endless, template_names, template_notes
+from .content import tokenizer_marks
 from .endpoint import EndpointLLM, check_url, describe_served, read_key, served_key
 from .folders import safetensors_digest
 from .llm import LLM, LazyLLM, adapted_key
@@ -161,7 +162,8 @@ def _vllm(recipe: Recipe, adapters: dict[str, Path], digests: dict[str, str], ru
                                             partial(note, "template"))
         with busy_with(f"starting vllm with {spec.name}"): stack.enter_context(server)
         return EndpointLLM(server.base_url, spec.name, key, {name: (name, digest) for name, digest in digests.items()},
-                           recipe.api_key_env, recipe.concurrency, recipe.timeout, note=partial(note, "server"))
+                           recipe.api_key_env, recipe.concurrency, recipe.timeout, note=partial(note, "server"),
+                           marks=tokenizer_marks(load_tokenizer(spec, options)).pattern)
     return LazyLLM(key, opening, digests, earlier_keys(run, spec, key, digests))
 
 # %% ../../nbs/04_models/08_choose.ipynb #x6545784

@@ -30,6 +30,7 @@ from ..core.foreign import quote as brief_quote
 from ..core.project import did_you_mean
 from ..core.schema import Conversation, InputError, Record, digest
 from ..core.sections import check_key_name, check_url
+from .content import MARK_FORMS, why_not_served
 from .llm import CallFailed, Completion, Logprob, ModelCallError, Sampling, adapted_key
 from .llm import consecutive_batches
 from .local import row_seed
@@ -512,7 +513,9 @@ class _ServedModel:
                  # parameters the server is known not to take: name to its other name, or None
                  changes: dict[str, str | None] | None = None,
                  note: Callable[[list[str]], None] | None = None,  # is given what the server has shown of itself
+                 marks: re.Pattern = MARK_FORMS,  # what its chat template may read as a mark in a message
                  ):
+        self.marks = marks
         self.base_url, self.model, self._adapters, self._adapter = check_url(base_url), model, adapters or {}, None
         self._base_key, self._api_key_env, self.concurrency, self.timeout, self.retries = (
             key or f"endpoint:{model}", api_key_env, concurrency, timeout, retries
@@ -587,6 +590,7 @@ class _ManyCalls(_ServedModel):
     async def _one(self, client: Any, i: int, key: str, texts_of: Callable, ask_one: Callable, pace: _Pace,
                    course: _Course) -> Any:
         "What one row is answered, or the reason why it is not, without anybody's text or key in it."
+        if reason := why_not_served(texts_of(i), self.marks): return CallFailed(reason=reason)
         def missed_by(error):
             missed = _missed(error, self._api_key_env, key)
             if LONG_WAIT <= (missed.wait or 0) <= LONGEST_WAIT:

@@ -20,7 +20,7 @@ from .batches import JOINED_BELOW, SHARED_FROM, alike, cut_rows, parts, share_be
 from .branches import read_behind, why_whole
 from .catalog import ModelSpec
 from .chat import opens_reasoning, refuse_endless, split_reasoning, thinking_marks
-from .chat import weighed_texts
+from .content import NotAsText, encode_reply, encode_turns
 from .decode import checked_scores, continued, marked_tokens
 from .folders import adapter_faults, loading_error
 from .graphs import FixedPlaces, FlowingRows
@@ -42,22 +42,17 @@ def _token_ids(tokenizer: Any, conversation: Conversation, reply: str | None = N
     "Token ids of a conversation, ready for the assistant's turn, or ending with `reply`."
     messages = ([message.model_dump() for message in conversation]
                 + ([{"role": "assistant", "content": reply}] if reply is not None else []))
-    return _ids(tokenizer, _through_template(tokenizer.apply_chat_template, messages, tokenize=False,
-                                             add_generation_prompt=reply is None))
+    return _through_template(encode_turns, tokenizer, messages, reply is None)
 
 
 def _through_template(function: Callable, *args: Any, **options: Any) -> Any:
     "What a chat template makes of a conversation; raises `ModelCallError` where it takes none of this kind."
     try: return function(*args, **options)
+    except NotAsText as error: raise ModelCallError(str(error)) from None
     except Exception as error:
         raise ModelCallError(f"the chat template does not take this conversation ({type(error).__name__}: "
                              f"{one_line(str(error), 200)}); give it another, or take a model with another template"
                              ) from None
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    "Token ids of a text that the template has written."
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _with_reply(context: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
@@ -332,9 +327,8 @@ class TransformersLLM(_RowWriter):
     def logprobs(self, conversations, continuations):
         """How likely each continuation is, its end-of-turn included as in training;
         in input order; raises `ModelCallError`."""
-        texts = [_through_template(weighed_texts, self.tokenizer, conversation, text)
-                 for conversation, text in zip(conversations, continuations, strict=True)]
-        rows = [_with_reply(*(_ids(self.tokenizer, part) for part in parts)) for parts in texts]
+        rows = [_with_reply(*_through_template(encode_reply, self.tokenizer, conversation, text))
+                for conversation, text in zip(conversations, continuations, strict=True)]
         return _in_input_order(self._scored_together(rows),
                                lambda batch: self._guarded(self._logprob_batch, [rows[i] for i in batch]))
 

@@ -23,6 +23,7 @@ from ..core.run import check_disk
 from ..core.schema import InputError, digest
 from .catalog import ModelSpec
 from .chat import option_key, prepare_template
+from .content import tokenizer_marks
 from .folders import adapter_digest, content_digest, file_digest, folder_faults, loading_error
 from .folders import refuse_missing, safetensors_digest
 
@@ -202,6 +203,7 @@ def load_tokenizer(spec: ModelSpec,  # which model
     if not tokenizer.chat_template:
         raise InputError(f"model '{spec.name}' has no chat template; use an instruction-tuned model")
     prepare_template(tokenizer, spec.name, options)
+    tokenizer_marks(tokenizer)  # so that TRL, which asks the tokenizer, sees the same
     return tokenizer
 
 

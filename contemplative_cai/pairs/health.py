@@ -8,7 +8,8 @@ __all__ = ['SHARED_OPENING_WORDS', 'OPENINGS', 'NOT_RECORDED', 'RATIOS', 'FIRST_
            'FEWEST', 'BASELINES', 'Quartiles', 'quartiles', 'stated', 'distinct_runs', 'SharedOpening',
            'common_openings', 'vocabulary_rate', 'ending_share', 'cut_share', 'ending_difference', 'Side', 'RatioBin',
            'Axis', 'Stratum', 'Health', 'pair_lengths', 'ratio_bin', 'pair_labels', 'health', 'told_apart',
-           'HealthWarning', 'ending_words', 'warnings', 'health_figure', 'health_table', 'health_words']
+           'HealthWarning', 'ending_words', 'unchecked_words', 'warnings', 'health_figure', 'health_table',
+           'health_words']
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000002
 import bisect
@@ -22,9 +23,11 @@ from ..core.recipe import BALANCED
 from ..core.schema import Dropped, Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
 from ..measure.stats import estimate_each
-from ..measure.text import VOCABULARY, ends_properly, similarity, text_words, word_count
+from ..measure.text import VOCABULARY, VOCABULARY_LANGUAGES, ends_properly, similarity, text_words
+from ..measure.text import without_rule, word_count
 from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated
 from .baselines import ending_sign, ends_rule, length_rule
+from .filters import unchecked_rows
 from .gate import GateCounts, gate_counts, gate_words
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
@@ -136,6 +139,16 @@ def ending_difference(pairs: list[PreferencePair],
                    undefined="" if apart.low is not None else apart.undefined)
 
 # %% ../../nbs/06_pairs/05_health.ipynb #0000000d
+def _known_vocabulary(pairs: list[PreferencePair], side: str) -> Measure:
+    "The rate in the texts of a side whose language has known words; why there is none where no text has."
+    def why(pair):
+        return without_rule(VOCABULARY_LANGUAGES, getattr(pair, side)[0].content, pair.locale, pair.prompt[-1].content)
+    reasons = [why(pair) for pair in pairs]
+    known = [pair for pair, reason in zip(pairs, reasons) if not reason]
+    if pairs and not known: return Measure(undefined=", ".join(dict.fromkeys(reasons)))
+    return vocabulary_rate([words for _, words in _texts(known, side)])
+
+
 class Side(Record):
     "What one side of the pairs is like."
     words: Quartiles  # length, words
@@ -188,6 +201,8 @@ class Health(FileRecord):
     axes: dict[str, Axis]  # principle, hazard, persona
     cells: tuple[Stratum, ...]  # the three crossed
     gate: GateCounts | None = None  # what a judge above the bar made of them; None: from before there was a gate
+    # by filter and language: pairs that passed it unchecked, because it has no rule for their language
+    unchecked: dict[str, dict[str, int]] = {}
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x7ee82f4
 RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0)  # bounds between the bins of the longer text's length over the shorter's
@@ -220,7 +235,7 @@ def _side(pairs: list[PreferencePair], side: str, words: int) -> Side:
     texts, lengths = _texts(pairs, side), quartiles([word_count(getattr(pair, side)[0].content) for pair in pairs])
     cut = list(_cut([text for _, text in texts], words))
     return Side(words=lengths, distinct_1=distinct_runs(cut, 1), distinct_2=distinct_runs(cut, 2),
-                openings=common_openings(texts), vocabulary=vocabulary_rate([text for _, text in texts]),
+                openings=common_openings(texts), vocabulary=_known_vocabulary(pairs, side),
                 ends=ending_share(pairs, side), cut=cut_share(pairs, side))
 
 # %% ../../nbs/06_pairs/05_health.ipynb #xf6e7f21
@@ -279,6 +294,7 @@ def health(pairs: list[PreferencePair],  # in any order, any number
         axes={key: _axis(pairs, key) for key in BALANCED},
         cells=tuple(Stratum(**dict(zip(BALANCED, cell)), pairs=count) for cell, count in sorted(cells.items())),
         gate=gate_counts(pairs, dropped),
+        unchecked=unchecked_rows(pairs),
     )
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x0629177
@@ -444,9 +460,28 @@ def _balance_warnings(health: Health) -> list[HealthWarning]:
     return uneven
 
 # %% ../../nbs/06_pairs/05_health.ipynb #xdc3db08
+def unchecked_words(health: Health,  # from `health`
+                    ) -> list[str]:
+    "Which filters had no rule for the language of how many pairs, a sentence a language; nothing where all had one."
+    languages = sorted({code for counts in health.unchecked.values() for code in counts})
+    def sentence(code):
+        names = [name for name, counts in health.unchecked.items() if code in counts]
+        count = max(health.unchecked[name][code] for name in names)
+        return (f"{count} of {health.pairs} pairs are in {code} and were not checked by {', '.join(names)}: "
+                f"not measured, no rule for {code}. That nothing was found in them says nothing.")
+    return list(map(sentence, languages))
+
+
+def _language_warnings(health: Health) -> list[HealthWarning]:
+    "Whether filters had no rule for the language of some pairs."
+    counts = [max(counts.values()) for counts in health.unchecked.values()]
+    return [HealthWarning(figure="unchecked", value=float(max(counts)), threshold=0.0, setting="locales",
+                          sentence=sentence) for sentence in unchecked_words(health)]
+
+
 # a function a fault, in the order in which they are said
-_FAULTS = (_length_alone, _length_ratio, _ending_warnings, _separable_warnings, _opening_warnings, _repetition_warnings,
-           _vocabulary_warnings, _similarity_warnings, _balance_warnings)
+_FAULTS = (_language_warnings, _length_alone, _length_ratio, _ending_warnings, _separable_warnings, _opening_warnings,
+           _repetition_warnings, _vocabulary_warnings, _similarity_warnings, _balance_warnings)
 
 
 def warnings(health: Health,  # from `health`
@@ -564,6 +599,8 @@ def health_table(health: Health,  # from `health`
         sides("distinct-2", lambda side: stated(side.distinct_2, 3)),
         sides("most frequent opening", _begins),
         sides("principles' own words, in 1,000", lambda side: stated(side.vocabulary, 1)),
+        *(whole(f"not checked by {name}", ", ".join(f"{count} in {code}" for code, count in counts.items()))
+          for name, counts in health.unchecked.items()),
         *(whole(f"by {key}", _spread_over(axis)) for key, axis in health.axes.items()),
         *([whole("mend what falls short, by a judge above the bar", gate_words(health.gate))] if health.gate else []),
     ]
@@ -573,7 +610,8 @@ def health_words(health: Health,  # from `health`
                  ) -> list[str]:
     "The warnings, or the sentence that there are none."
     if health.pairs < FEWEST:
-        return [f"{health.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
+        return [*unchecked_words(health),
+                f"{health.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
     return (
         [warning.sentence for warning in warnings(health)]
         or ["No figure that could be computed is beyond its threshold. That is not proof of good pairs; read some."]

@@ -16,6 +16,7 @@ from ..core.recipe import FILTERS
 from ..core.run import Run
 from ..core.schema import Dropped, InputError, PreferencePair
 from ..measure.plot import BLUE, DRAWING_SHARE, ORANGE, PALE_BLUE, picture, quiet_axes, whole_steps
+from .filters import unchecked_rows
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #00000006
 # stages of the waterfall that are shown only where rows were lost
@@ -30,7 +31,8 @@ DROP_REASONS = ("call_failed", "unreadable_verdict", "clean", "too_long", *FILTE
 def waterfall(kept: list[PreferencePair],  # pairs that passed
               dropped: list[Dropped],  # rows that did not
               ) -> list[dict]:
-    "Rows left after each stage, from asked to kept: `stage`, `lost`, `left`."
+    """Rows left after each stage, from asked to kept: `stage`, `lost`, `left`; and `unchecked`, where some pairs passed
+    a filter that has no rule for their language."""
     total, reasons = len(kept) + len(dropped), Counter(row.reason for row in dropped)
     unknown = set(reasons) - set(DROP_REASONS)
     if unknown:
@@ -41,7 +43,9 @@ def waterfall(kept: list[PreferencePair],  # pairs that passed
         if reason in reasons or (reason in FILTERS and reason not in ONLY_WHERE_ASKED):
             left -= reasons[reason]
             rows.append({"stage": reason, "lost": reasons[reason], "left": left})
-    return [*rows, {"stage": "kept", "lost": 0, "left": len(kept)}]
+    rows.append({"stage": "kept", "lost": 0, "left": len(kept)})
+    if not (unchecked := unchecked_rows(kept)): return rows
+    return [row | {"unchecked": sum(unchecked.get(row["stage"], {}).values())} for row in rows]
 
 # %% ../../nbs/06_pairs/02_waterfall.ipynb #0000000d
 def yields(kept: list[PreferencePair],  # pairs that passed

@@ -21,7 +21,7 @@ from ..models.catalog import model_spec
 from ..models.endpoint import without_address
 from .page import markdown_table
 from .summary import Facts, collect, learned, limits, training_words
-from ..training.audit import Audit
+from ..training.audit import Audit, refused_words
 from ..training.checkpoints import Training
 from ..training.curves import panel_figure
 from ..training.heldout import preference_table
@@ -53,8 +53,9 @@ def _cut_words(audit: Audit | None) -> str:
     "What cutting to `max_length` cost."
     if audit is None: return "Nobody counted what max_length cut."
     cut = ", ".join(f"{share:.1%} of {side}" for side, share in audit.cut.items())
+    refused = f" {refused_words(audit)}." if audit.refused else ""
     return (f"max_length {audit.max_length} cut {cut}; {audit.filled + audit.identical} pairs were left out "
-            "because cutting left nothing to tell them apart by.")
+            "because cutting left nothing to tell them apart by." + refused)
 
 
 def _data_words(manifest: Manifest, training: Training) -> str:

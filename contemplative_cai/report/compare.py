@@ -19,7 +19,6 @@ from ..core.project import every, runs_root
 from ..core.run import Manifest, Run, read_manifest
 from ..core.schema import InputError, digest
 from ..core.terminal import clock
-from ..evaluation.calibration import UNCALIBRATED
 from ..evaluation.claims import Comparison
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..evaluation.questions import Item
@@ -28,7 +27,7 @@ from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
 from .evidence import ANSWERS_CUT, NARROW, changed_words, compared, interval_words
 from .evidence import judge_name, late_changes, main_outcomes, number, p_text, untold_claims
-from .evidence import withheld_words
+from .evidence import why_unfit, withheld_words
 from .figures import forest, legend_handles
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
 from .summary import counted, rules_reach
@@ -137,7 +136,7 @@ def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
     row = run.differences.get(outcome)
     if row is None or row.difference.mean is None: return "not measured"
     shown_p = f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}")
-    return (interval_words(row.difference, 2, True) + ("" if row.calibrated else f" ({UNCALIBRATED})")
+    return (interval_words(row.difference, 2, True) + ("" if row.calibrated else f" ({why_unfit(row)})")
             + (f" ({ANSWERS_CUT})" if row.withheld else "")
             + (shown_p if p and row.p is not None else ""))
 
@@ -247,7 +246,7 @@ def _apart(first: Evaluated, other: Evaluated) -> list[str]:
 def _doubts(run: Evaluated) -> list[str]:
     "Why a run by itself supports no comparison."
     primary, unknown = run.primary, ", ".join(run.metrics.unknown_training)
-    unfit = [f"{run.name}: {UNCALIBRATED} on the primary outcome ({judge_name(run.metrics, primary)}); "
+    unfit = [f"{run.name}: {why_unfit(primary)} on the primary outcome ({judge_name(run.metrics, primary)}); "
              "its difference supports no claim."] if primary and not primary.calibrated else []
     cut = ([f"{run.name}: the primary outcome supports {withheld_words(primary)}."]
            if primary and primary.withheld else [])
@@ -347,7 +346,7 @@ def compare_runs(runs: Sequence[Run],  # two or more, evaluated
 def _run_card(run: Evaluated) -> MainFigure:
     "A run's primary difference, with over-refusal beside it."
     row, name = run.primary, run.metrics.declared.primary
-    if row is not None and not row.calibrated: shown, basis = "no claim", f"{name}: {UNCALIBRATED}"
+    if row is not None and not row.calibrated: shown, basis = "no claim", f"{name}: {why_unfit(row)}"
     elif row is not None and row.withheld: shown, basis = "no claim", f"{name}: {withheld_words(row)}"
     elif row is None or row.difference.mean is None: shown, basis = "not measured", name
     else: shown, basis = interval_words(row.difference, 2, True), f"{name}: {counted(run.metrics, row)}"

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SAFETY', 'REFUSAL_OUTCOMES', 'HUMANISTIC', 'PLAIN_QUALITIES', 'DRIFT', 'NEEDS_TWO', 'ANSWERS_CUT', 'NARROW',
            'MOST_FIELDS', 'NO_RELATION', 'base_alone', 'safety_set', 'drawable', 'home_set', 'withheld_words',
-           'judge_names', 'judge_name', 'showable', 'first_judges', 'compared', 'find_claim', 'below', 'uncalibrated',
-           'digits_of', 'number', 'interval_words', 'p_text', 'change_text', 'on_text', 'untold_claims', 'late_changes',
-           'changed_words', 'change_rows', 'declared_rows', 'set_rows', 'arm_rows', 'main_outcomes', 'find_level',
-           'claim_rows', 'difference_rows', 'kept_rows', 'bound_rows', 'level_rows', 'part_rows', 'part_name',
-           'level_part_rows', 'small_parts', 'breakdown_rows', 'weight_rows', 'opening_rows', 'cooperation_rows',
-           'pressure_rows', 'shift_rows', 'seat_rows', 'people_rows', 'agreement_rows', 'judge_calibrations']
+           'judge_names', 'why_unfit', 'judge_name', 'showable', 'first_judges', 'compared', 'find_claim', 'below',
+           'strange_languages', 'uncalibrated', 'digits_of', 'number', 'interval_words', 'p_text', 'change_text',
+           'on_text', 'untold_claims', 'late_changes', 'changed_words', 'change_rows', 'declared_rows', 'set_rows',
+           'arm_rows', 'main_outcomes', 'find_level', 'claim_rows', 'difference_rows', 'kept_rows', 'bound_rows',
+           'level_rows', 'part_rows', 'part_name', 'level_part_rows', 'small_parts', 'breakdown_rows', 'weight_rows',
+           'opening_rows', 'cooperation_rows', 'pressure_rows', 'shift_rows', 'seat_rows', 'people_rows',
+           'agreement_rows', 'judge_calibrations']
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000002
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from ..inputs.sources import HAZARDS, hazard_of
 from ..measure.agreement import Agreement
 from ..measure.outcomes import Declared
 from ..measure.stats import Estimate, too_few
+from ..measure.text import NOT_MEASURED
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000005
 SAFETY = ("violation", "harmfulness", "refusal_clarity", "bias_mitigation", "uncertainty_acknowledgement", "composite")
@@ -84,11 +86,17 @@ def judge_names(metrics: Metrics,
     return {seat.judge: seat.name for seat in metrics.seats}
 
 
+def why_unfit(row: Level | Comparison | PressureTable,
+              ) -> str:
+    "Why no claim can rest on a row: its judge was not measured in a language, or is below the bar."
+    return f"{NOT_MEASURED} in {', '.join(row.unmeasured)}" if row.unmeasured else UNCALIBRATED
+
+
 def judge_name(metrics: Metrics,
                row: Level | Comparison | PressureTable,
                ) -> str:
     "Who said it, and whether one may listen."
-    marks = ("" if row.calibrated else f" ({UNCALIBRATED})") + (f" ({ANSWERS_CUT})" if _withheld(row) else "")
+    marks = ("" if row.calibrated else f" ({why_unfit(row)})") + (f" ({ANSWERS_CUT})" if _withheld(row) else "")
     return judge_names(metrics).get(row.judge, "rule") + marks
 
 
@@ -130,10 +138,34 @@ def below(metrics: Metrics,
     "Outcomes on which a judge is below the bar, by its name."
     weak: dict[str, list[str]] = {}
     for row in metrics.levels:
-        if row.calibrated or (outcomes is not None and row.outcome not in outcomes): continue
+        if row.calibrated or row.unmeasured or (outcomes is not None and row.outcome not in outcomes): continue
         names = weak.setdefault(judge_names(metrics).get(row.judge, "rule"), [])
         if row.outcome not in names: names.append(row.outcome)
     return weak
+
+
+def strange_languages(metrics: Metrics,
+                      outcomes: Sequence[str] | None = None,  # which; None: all
+                      ) -> dict[tuple[str, tuple[str, ...]], list[str]]:
+    "By judge's name and languages it was not measured in: the outcomes it judged in them."
+    strange: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for row in metrics.levels:
+        if not row.unmeasured or (outcomes is not None and row.outcome not in outcomes): continue
+        names = strange.setdefault((judge_names(metrics).get(row.judge, "rule"), row.unmeasured), [])
+        if row.outcome not in names: names.append(row.outcome)
+    return strange
+
+
+def _in_other_languages(metrics: Metrics, outcomes: Sequence[str] | None) -> list[str]:
+    "What must stand above numbers of a judge in a language it was not measured in, and of rules that do not know it."
+    judged = [f"Not measured in {', '.join(languages)}: the labelled answers that {name} was measured on are in other "
+              f"languages. What it said on {', '.join(names)} is shown as it came, without p, and supports no claim."
+              for (name, languages), names in strange_languages(metrics, outcomes).items()]
+    silent: dict[str, dict[str, None]] = {}
+    for row in metrics.levels:
+        if row.mean.undefined.startswith(NOT_MEASURED) and (outcomes is None or row.outcome in outcomes):
+            silent.setdefault(row.mean.undefined, {})[row.outcome] = None
+    return [*judged, *(f"{why.capitalize()} ({', '.join(names)}). That is no 0." for why, names in silent.items())]
 
 
 def uncalibrated(metrics: Metrics,
@@ -145,7 +177,7 @@ def uncalibrated(metrics: Metrics,
     return [(f"{UNCALIBRATED}: "
              f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} below the bar on {', '.join(on)}. "
              "What was said there is shown as it came, without p and without a composite, and supports no claim.")
-            for on, names in together.items()]
+            for on, names in together.items()] + _in_other_languages(metrics, outcomes)
 
 # %% ../../nbs/09_report/02_evidence.ipynb #0000000f
 NARROW = "\u00a0"  # keeps an interval on one line
@@ -171,6 +203,7 @@ def interval_words(mean: Estimate | None,
            signed: bool = False,  # with a plus sign, for differences
            ) -> str:
     "A mean with its interval, in little room; a dash where there is none."
+    if mean is not None and mean.mean is None and mean.undefined.startswith(NOT_MEASURED): return mean.undefined
     if mean is None or mean.mean is None: return "-"
     return (number(mean.mean, digits, signed)
             + (f" [{number(mean.low, digits, signed)},{NARROW}{number(mean.high, digits, signed)}]"
@@ -317,6 +350,11 @@ def _why_not(metrics: Metrics, name: str) -> str:
     "Why a claim has no numbers."
     outcome, arm = name.partition(": ")[0], name.partition(": ")[2].partition(" - ")[0]
     if arm not in metrics.arms: return f"not measured: there is no arm {arm}"
+    mine = [row for row in metrics.levels if row.outcome == outcome and row.arm == arm]
+    if silent := next((row.mean.undefined for row in mine if row.mean.undefined.startswith(NOT_MEASURED)), ""):
+        return silent
+    if languages := next((row.unmeasured for row in mine if row.unmeasured), ()):
+        return f"{NOT_MEASURED} in {', '.join(languages)}"
     if any(row.outcome == outcome and not row.calibrated for row in metrics.comparisons):
         return f"not shown: {UNCALIBRATED}"
     home = home_set(outcome)
@@ -406,7 +444,7 @@ def kept_rows(metrics: Metrics,
         "base": number(row.before),
         metrics.trained: number(row.after),
         "difference [95 %]": interval_words(row.difference, 2, True),
-        "within the margin": (f"no claim: {UNCALIBRATED}" if not row.calibrated
+        "within the margin": (f"no claim: {why_unfit(row)}" if not row.calibrated
                               else withheld_words(row) if row.withheld else kept.words),
     } for row, kept in rows]
 

@@ -36,12 +36,12 @@ from ..pairs.health import health, health_figure, health_table, health_words, to
 from ..pairs.review import read_decisions
 from ..pairs.reviewed import load_reviewed, reviewed_rows
 from ..pairs.waterfall import losses
-from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_calibrations, kept_rows, level_rows
-from .evidence import seat_rows, set_rows, uncalibrated
+from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_calibrations
+from .evidence import kept_rows, level_rows, seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
 from .summary import collect, headline, learned, limits, pairs_checked
-from ..training.audit import Rendered, render_pair
+from ..training.audit import Rendered, refused_words, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
 from ..training.heldout import preference_table
 from ..training.rows import Data
@@ -250,6 +250,7 @@ def audit_words(data: Data,  # from `check_training`
              f"{left_out} pairs left out, because cutting leaves nothing to tell them apart by.",
              (f"Of the pairs to train on, rules that understand nothing tell the sides apart (0.50 is chance): "
               f"{told_apart(data.train)}. Read every accuracy beside them.")]
+    if data.audit.refused: lines.append(f"{refused_words(data.audit)}.")
     given = run_pairs(recipe, run).words if recipe.pairs else []
     return prose(*given, *lines, *([f"Note: {recipe.beta_words}."] if recipe.beta_words else []))
 

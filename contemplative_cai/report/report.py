@@ -178,9 +178,8 @@ def _waterfall_section(facts: Facts) -> PageSection:
     def counts(title, rows):
         return [{title: name.replace("_", " "), **{reason.replace("_", " "): count for reason, count in row.items()}}
                 for name, row in rows.items()]
-    stages = [{"stage": row["stage"].replace("_", " "), "lost": row["lost"], "left": row["left"]}
-              for row in waterfall(facts.kept, facts.dropped)]
     if facts.given: return _given_section(facts)
+    stages = [row | {"stage": row["stage"].replace("_", " ")} for row in waterfall(facts.kept, facts.dropped)]
     words = ["Each prompt is answered once and revised under each principle. A row is kept as it is or dropped for the "
              "first reason that applies; texts of dropped rows are in dropped.jsonl."]
     return PageSection("From prompts to pairs", words, [

@@ -24,6 +24,7 @@ from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.stats import Estimate, share_interval, shown
+from ..measure.text import NOT_MEASURED
 from ..pairs.baselines import Measure
 from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
@@ -32,7 +33,7 @@ from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
 from .evidence import NEEDS_TWO, SAFETY, base_alone, below, change_text, changed_words
 from .evidence import compared, digits_of, find_claim, find_level, home_set, interval_words
 from .evidence import judge_name, late_changes, number, on_text, p_text, safety_set
-from .evidence import untold_claims, withheld_words
+from .evidence import strange_languages, untold_claims, why_unfit, withheld_words
 from .page import MainFigure
 from .taught import Taught, information_words, informed_by, rubric_of, taught_words
 from .taught import what_was_taught
@@ -181,6 +182,11 @@ def _missing(metrics: Metrics, outcome: str) -> str:
     asked = metrics.sets.get(home)
     if asked and asked.note and not asked.prompts: return f"no {home} prompts: {asked.note}"
     if base_alone(metrics) and outcome == "helpfulness": return f"answers are compared with base's: {NEEDS_TWO}"
+    silent = next((row.mean.undefined for row in metrics.levels
+                   if row.outcome == outcome and row.mean.undefined.startswith(NOT_MEASURED)), "")
+    if silent: return silent
+    if outcome == "composite" and (strange := strange_languages(metrics, SAFETY)):
+        return f"{NOT_MEASURED} in {', '.join(sorted({code for _, codes in strange for code in codes}))}"
     if any(row.outcome == outcome for row in metrics.levels): return f"no prompt has a score for {outcome} in both arms"
     return f"nobody judged {outcome} in all arms"
 
@@ -195,7 +201,7 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
         if below(metrics, [outcome]): return MainFigure(what, "no claim", f"{name}: {UNCALIBRATED}", source)
         return MainFigure(what, "not measured", f"{name}; {_missing(metrics, outcome)}", source)
     if not row.calibrated:
-        return MainFigure(what, "no claim", f"{name}: {UNCALIBRATED}. {IN_TABLES}", source)
+        return MainFigure(what, "no claim", f"{name}: {why_unfit(row)}. {IN_TABLES}", source)
     if row.withheld: return MainFigure(what, "no claim", f"{name}: {withheld_words(row)}. {IN_TABLES}", source)
     p = f", p {p_text(row) if row.p is not None else 'undefined'}" if row.role in ("primary", "secondary") else ""
     kept = f"; {row.kept.words}" if row.kept else ""
@@ -506,6 +512,8 @@ def _judge_limits(metrics: Metrics) -> list[str]:
     weak = "; ".join(f"{name} on {', '.join(outcomes)}" for name, outcomes in below(metrics).items())
     unfit = [f"Anything that rests on a judge below the bar ({UNCALIBRATED}): {weak}. "
              "No p and no composite is given there."] if weak else []
+    unfit += [f"Anything that {name} judged in {', '.join(languages)}, in which it was not measured: "
+              f"{', '.join(outcomes)}." for (name, languages), outcomes in strange_languages(metrics).items()]
     if not any(row.outcome in SAFETY for row in metrics.levels):
         return [*unfit, f"Anything about safety: {_missing(metrics, 'violation')}."]
     prompts = "DEMO prompts" if "DEMO" in safety_set(metrics) else safety_set(metrics)

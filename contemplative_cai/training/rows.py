@@ -7,6 +7,9 @@ __all__ = ['WATCHED', 'TRAINING_SETTINGS', 'STAGE_SETTINGS', 'Data', 'training_p
            'training_data', 'stages', 'stage_rows', 'stage_digest']
 
 # %% ../../nbs/07_training/02_rows.ipynb #00000002
+from collections.abc import Sequence
+from typing import Any
+
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Conversation, InputError, PreferencePair, Prompt, Record, digest
@@ -15,6 +18,7 @@ from ..inputs.given import refuse_other_pairs, run_pairs, taken_in
 from ..inputs.helpful import HelpfulRow, draw_helpful, read_helpful
 from ..inputs.split import Split, refuse_leaks, untrained
 from ..models.catalog import model_spec
+from ..models.content import NotAsText, encode_turns, first_mark, why_not_text
 from ..models.weights import load_tokenizer, named_ends
 from ..pairs.make import load_pairs, load_split, pairs_of
 from ..pairs.review import read_decisions, reviewed_out
@@ -31,6 +35,7 @@ class Data(Record):
     watched: tuple[Conversation, ...]  # fixed validation prompts that are answered while it trains
     encoded: tuple[Encoded, ...]  # the training pairs in tokens, those that cutting made useless included
     audit: Audit
+    marked: bool = False  # whether some text that is learned from or watched contains a mark of the chat template
 
 # %% ../../nbs/07_training/02_rows.ipynb #x0c7ec94
 def _refuse_strangers(run: Run, pairs: list[PreferencePair], drawn: Drawn) -> None:
@@ -82,10 +87,11 @@ def training_pairs(run: Run,  # a run that has generated, or is given pairs
 # %% ../../nbs/07_training/02_rows.ipynb #xbf4b904
 def audited(recipe: Recipe,
             train: list[PreferencePair],  # pairs to train on
+            tokenizer: Any = None,  # the model's; None: loaded here
             ) -> tuple[tuple[Encoded, ...], Audit]:
     "The pairs in the model's tokens, and what max_length does to them."
     spec = model_spec(recipe.model)
-    tokenizer = load_tokenizer(spec, recipe.template_options)
+    tokenizer = tokenizer or load_tokenizer(spec, recipe.template_options)
     encoded = tuple(encode_pair(tokenizer, pair) for pair in train)
     return encoded, audit_lengths(encoded, recipe.max_length,
                                   template_faults(tokenizer, set(named_ends(spec, tokenizer)), train[0]))
@@ -133,6 +139,36 @@ def _refuse_unwatchable(run: Run, recipe: Recipe, validation: tuple[PreferencePa
         raise InputError(f"watch_steps answers validation prompts, and the split of run '{run.name}' has none; "
                          "raise validation_share or n_prompts, or take watch_steps away")
 
+# %% ../../nbs/07_training/02_rows.ipynb #x4873637
+def _encodable(tokenizer: Any, row: PreferencePair | HelpfulRow) -> bool:
+    "Whether both sides can be encoded as text, marks of the template in them included."
+    return not any(why_not_text(tokenizer, row.prompt, side[0].content) for side in (row.chosen, row.rejected) if side)
+
+
+def _has_marks(tokenizer: Any, row: PreferencePair | HelpfulRow) -> bool:
+    "Whether a mark of the template stands in one of its texts."
+    return any(first_mark(tokenizer, turn.content) for turn in (*row.prompt, *row.chosen, *(row.rejected or ())))
+
+
+def _as_text(run: Run, tokenizer: Any, *parts: Sequence) -> tuple[list[list], int, bool]:
+    """The rows of each part that can be encoded as text, how many others there are, and whether any has a mark;
+    raises `InputError` when fewer than two of the first are left."""
+    kept = [[row for row in part if _encodable(tokenizer, row)] for part in parts]
+    refused = sum(map(len, parts)) - sum(map(len, kept))
+    if len(kept[0]) < 2:
+        raise InputError(f"run '{run.name}': {len(parts[0]) - len(kept[0])} of {len(parts[0])} pairs contain marks of "
+                         "the chat template that this model cannot read as text, at least 2 pairs are needed; "
+                         "look at them in pairs.jsonl, or take another model")
+    return kept, refused, any(_has_marks(tokenizer, row) for part in kept for row in part)
+
+
+def _watchable(tokenizer: Any, prompts: Sequence[Conversation]) -> tuple[Conversation, ...]:
+    "The prompts that can be encoded as text."
+    def readable(prompt):
+        try: return bool(encode_turns(tokenizer, [turn.model_dump() for turn in prompt], True))
+        except NotAsText: return False
+    return tuple(prompt for prompt in prompts if readable(prompt))
+
 # %% ../../nbs/07_training/02_rows.ipynb #xc6a4e41
 def training_data(run: Run,  # a run that has generated
                   recipe: Recipe,
@@ -142,16 +178,18 @@ def training_data(run: Run,  # a run that has generated
     "Everything a training reads, checked; raises `InputError` with what is wrong."
     helpful, drawn = _helpful_rows(recipe), handed(drawn, recipe, run)
     train, held_out = training_pairs(run, recipe, helpful, record, drawn)
-    encoded, audit = audited(recipe, train)
+    tokenizer = load_tokenizer(model_spec(recipe.model), recipe.template_options)
+    (train, held_out, helpful), refused, marked = _as_text(run, tokenizer, train, held_out, helpful)
+    encoded, audit = audited(recipe, train, tokenizer)
     refuse_cuts(audit, recipe.max_cut)
-    kept, watched = _learnable(run, recipe, train, encoded), watched_prompts(run, drawn)
+    kept, watched = _learnable(run, recipe, train, encoded), _watchable(tokenizer, watched_prompts(run, drawn))
     _, split = _pairs_and_split(run, recipe, drawn)
     validation = tuple(pairs_of(held_out, split.validation))
     _refuse_unwatchable(run, recipe, validation, watched)
     return Data(
         train=kept, watched=watched, validation=validation, held_out=tuple(held_out),
         helpful=tuple(draw_helpful(list(helpful), len(kept), recipe.helpful_share, recipe.seed)) if helpful else (),
-        encoded=encoded, audit=audit
+        encoded=encoded, audit=audit.model_copy(update={"refused": refused}), marked=marked
     )
 
 # %% ../../nbs/07_training/02_rows.ipynb #00000006
@@ -181,8 +219,9 @@ def stage_rows(data: Data,  # what the training is made of
                ) -> list[dict]:
     "The stage's rows in TRL's conversational format: prompt and completion, or prompt, chosen and rejected."
     rows = [*(data.validation if validation else data.train), *(() if validation else data.helpful)]
-    if stage == "sft": return [{"prompt": _turns(row.prompt), "completion": _turns(row.chosen)} for row in rows]
-    return [{"prompt": _turns(row.prompt), "chosen": _turns(row.chosen), "rejected": _turns(row.rejected)}
+    more = {"chat_template_kwargs": {"sanitize_control_tokens": True}} if data.marked else {}
+    if stage == "sft": return [{"prompt": _turns(row.prompt), "completion": _turns(row.chosen)} | more for row in rows]
+    return [{"prompt": _turns(row.prompt), "chosen": _turns(row.chosen), "rejected": _turns(row.rejected)} | more
             for row in rows if row.rejected]
 
 # %% ../../nbs/07_training/02_rows.ipynb #x31def7f

@@ -27,6 +27,7 @@ from ..core.terminal import Progress
 from ..measure.text import loop
 from ..models.ask import PROBE
 from ..models.catalog import ModelSpec, model_spec
+from ..models.content import encode_turns
 from ..models.folders import read_model_json
 from ..models.threads import spread_threads
 from ..models.weights import file_digest, load_model, load_tokenizer, pick_device, pick_dtype
@@ -278,9 +279,8 @@ WATCH_TOKENS = 64  # longest watched answer
 def _sampled(model: Any, tokenizer: Any, prompt: Conversation, tokens: int) -> tuple[Any, int]:
     "The ids of a prompt with a sampled answer, and where the answer begins."
     import torch
-    ids = tokenizer.apply_chat_template([turn.model_dump() for turn in prompt], add_generation_prompt=True,
-                                        return_tensors="pt", return_dict=True)["input_ids"]
-    ids = ids.to(next(model.parameters()).device)
+    ids = torch.tensor([encode_turns(tokenizer, [turn.model_dump() for turn in prompt], True)],
+                       device=next(model.parameters()).device)
     row = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True,
                          temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=tokens,
                          pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)[0]

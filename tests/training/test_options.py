@@ -14,7 +14,7 @@ from contemplative_cai.core.schema import Message, PreferencePair, digest
 from contemplative_cai.evaluation.arms import recipe_arms
 from contemplative_cai.evaluation.judge import Asked, open_judge, read_seats
 from contemplative_cai.inputs.rubrics import load_rubric
-from contemplative_cai.models import local
+from contemplative_cai.models import content
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.chat import prepare_template, turn_end
 from contemplative_cai.models.choose import open_llm
@@ -66,8 +66,8 @@ def run(runs, contemplative, recipes):
 @pytest.fixture
 def read(monkeypatch):
     "Every text that a model in this process reads."
-    texts, ids = [], local._ids
-    monkeypatch.setattr(local, "_ids", lambda tokenizer, text: texts.append(text) or ids(tokenizer, text))
+    texts, ids = [], content._plain_ids
+    monkeypatch.setattr(content, "_plain_ids", lambda tokenizer, text: texts.append(text) or ids(tokenizer, text))
     return texts
 
 
