@@ -19,7 +19,7 @@ from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric,
 from .judge import Detector, Judge, Opinion
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
-from ..measure.bar import LEAST_AUC, BarCase, Figure, Measured, measure_cases
+from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
 from ..measure.text import text_language
 from ..models.weights import cache_folder
