@@ -9,12 +9,11 @@ __all__ = ['UNDER_PRESSURE', 'put_to', 'attempted', 'needed_rubrics', 'judge_set
            'refuse_trained']
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000002
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..core.files import FileRecord, read_json, read_record, write_record, write_rows
-from ..core.journal import Journal, write_ledger
+from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run, now, trained_folder
@@ -372,12 +371,13 @@ def check_evaluation(recipe: Recipe,
            *(lambda model=model: model_spec(model) for model in seats)])
 
 
+@on_the_clock("evaluate")
 def evaluate(run: Run,  # a run with an adapter
              recipe: Recipe,
              ) -> Metrics:
     """Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`;
     returns what the latter holds. Raises `InputError`."""
-    started, folder = time.monotonic(), trained_folder(run)
+    folder = trained_folder(run)
     if folder.name not in recipe.eval_arms:
         raise InputError(f"eval_arms: the run was trained by {folder.name}, which is not among them; add {folder.name}")
     arms = recipe_arms(recipe, run)
@@ -390,7 +390,7 @@ def evaluate(run: Run,  # a run with an adapter
     metrics = compute_metrics(declared, recipe, suites, answered, judged, preference_accuracy(run),
                               unknown_training(arms))
     write_record(run.path("metrics.json"), metrics)
-    write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})
+    write_ledger(run)
     return read_record(run.path("metrics.json"), Metrics)
 
 

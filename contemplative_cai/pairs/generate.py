@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ..core.files import write_rows, write_text
-from ..core.journal import Journal, write_ledger
+from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run
@@ -181,6 +181,7 @@ def _filtered(step: _Step, triples: list[Triple], critic: LLM,
     return kept, [*dropped, *outvoted, *surplus]
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #x9f82c8b
+@on_the_clock("generate")
 def generate_pairs(run: Run,  # where it goes
                    recipe: Recipe,
                    llm: LLM | None = None,  # who answers; None: the recipe's model

@@ -109,8 +109,11 @@ def _step_cost(ledger: Ledger, step: str) -> StepCost:
     def total(key):
         values = [value for entry in entries.values() if (value := getattr(entry, key)) is not None]
         return sum(values) if values else None
-    whole = entries["evaluate"].seconds if "evaluate" in entries else None  # the step's own clock includes its calls
-    return StepCost(total("tokens_in"), total("tokens_out"), whole if whole is not None else total("seconds"))
+    whole = entries[step].seconds if step in entries else None  # the step's own clock includes its calls
+    calls = [entry.seconds for name, entry in entries.items() if name != step and entry.seconds is not None]
+    # a clock that was begun after the first calls has counted less than they took
+    seconds = max([sum(calls), *([whole] if whole is not None else [])]) if calls or whole is not None else None
+    return StepCost(total("tokens_in"), total("tokens_out"), seconds)
 
 # %% ../../nbs/09_report/08_compare.ipynb #04b54035
 def costs(ledger: Ledger,
