@@ -67,6 +67,7 @@ class Manifest(FileRecord):
     template: str | None = None
     seed: int | None = None
     trained: Literal["sft", "dpo"] = "dpo"  # the last stage of the last training
+    pushed: str | None = None  # the public data set of the hub that its pairs were sent to
     arms: dict[str, Any] = {}  # what told the arms apart
     ray: dict[str, Any] | None = None  # how a cluster's work was cut
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from ..core.files import read_record, read_rows
+from ..core.derived import BLOCK, rests_on
+from ..core.files import read_rows
 from ..core.foreign import markdown_text, visible
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
@@ -29,7 +30,7 @@ from ..inputs.sources import OWN_FILES, SOURCES, own_prompts
 from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
 from ..models.endpoint import without_address
-from .health import Health, stated, warnings
+from .health import health_words, run_health, stated
 from .make import load_pairs, load_split
 from .waterfall import waterfall
 
@@ -166,20 +167,17 @@ def shared_recipe(recipe: Recipe,
     return text if visible(text) == text else yaml.safe_dump(changed, sort_keys=False, width=200)
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #00000015
-def health_facts(run: Run,  # any run
-                 ) -> dict | None:
-    """The figures of `health.json` as `rows` (name, value), and its warnings in words, but for those that quote texts;
-    None when health was not computed."""
-    path = run.path("health.json")
-    if not path.exists(): return None
-    health = read_record(path, Health)
+def health_facts(run: Run,  # a run that has generated
+                 ) -> dict:
+    "The figures of its pairs' health as `rows` (name, value), and what the report warns of, without quoting a text."
+    health = run_health(run)
     counts = {"pairs": health.pairs, "prompts": health.prompts, "pairs of equal length": health.equal}
     rules = {"chosen is longer": health.longer, "told by length": health.length_rule,
              "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words}
     return {
         "rows": [*((name, f"{count:,}") for name, count in counts.items()),
                  *((name, stated(measure)) for name, measure in rules.items())],
-        "warnings": [warning.sentence for warning in warnings(health) if "openings" not in warning.figure],
+        "warnings": health_words(health, quoted=False),
     }
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #x430ed05
@@ -206,6 +204,7 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
                 parts: dict[str, list[PreferencePair]],  # the rows by part
                 recipe: Recipe | None,  # that made them
                 name: str,  # of the run
+                digests: dict[str, str] | None = None,  # of what the card rests on; None: left out
                 ) -> str:
     "The YAML at the top of the card, as the hub reads it."
     from huggingface_hub import DatasetCardData
@@ -221,6 +220,7 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
               *(["not-for-all-audiences"] if harmful_sources(pairs) else [])],
         configs=[{"config_name": "default",
                   "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]}],
+        **({BLOCK: digests} if digests else {}),
     ).to_yaml()
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #00000018
@@ -312,23 +312,15 @@ Rows left after each stage; a row is kept as it is or dropped for the first reas
 
 ## Health
 
-{% if not health %}
-Not computed.
-{% else %}
-{% if health.rows %}
 | | |
 |---|---|
 {% for name, value in health.rows %}
 | {{ name | own }} | {{ value | own }} |
 {% endfor %}
-{% endif %}
 
 {% for line in health.warnings %}
 - {{ line | prose }}
-{% else %}
-No warnings.
 {% endfor %}
-{% endif %}
 
 """
 
@@ -447,7 +439,7 @@ def _contents(run: Run, pairs: list[PreferencePair], dropped: list[Dropped], rec
     split, table = load_split(run), yield_table(pairs, dropped)
     parts = divide_pairs(pairs, split, recipe)
     return dict(
-        header=card_header(pairs, parts, recipe, run.name),
+        header=card_header(pairs, parts, recipe, run.name, rests_on(run, "data_set")),
         title=f"Contemplative preference pairs: {run.name}",
         pairs=pairs,
         prompts=len({pair.prompt_id for pair in pairs}),
@@ -522,6 +514,7 @@ def _quotation(text: str) -> _Own:
 def dataset_card(run: Run,  # a run that has generated
                  ) -> str:
     "The text of the card, from what lies in the run's folder."
+    from huggingface_hub import DatasetCard
     from jinja2 import Environment
     pairs, dropped, recipe = shared_pairs(run), read_rows(run.path("dropped.jsonl"), Dropped), recorded_recipe(run)
     jinja = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -529,4 +522,4 @@ def dataset_card(run: Run,  # a run that has generated
     jinja.filters |= {"own": _Own, "code": _code, "prose": _prose, "quoted": _quotation}
     text = jinja.from_string(CARD).render(**_contents(run, pairs, dropped, recipe),
                                           **_origin(run, pairs, dropped, recipe))
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return str(DatasetCard(re.sub(r"\n{3,}", "\n\n", text)))

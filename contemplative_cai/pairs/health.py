@@ -7,21 +7,25 @@ __all__ = ['SHARED_OPENING_WORDS', 'OPENINGS', 'RATIOS', 'FIRST_WORDS', 'SAMPLED
            'OPENING_SHARE', 'FEWER_DISTINCT', 'VOCABULARY_RATE', 'SIMILAR', 'UNEVEN', 'FEWEST', 'BASELINES',
            'Quartiles', 'quartiles', 'stated', 'distinct_runs', 'SharedOpening', 'common_openings', 'vocabulary_rate',
            'Side', 'RatioBin', 'Axis', 'Stratum', 'Health', 'pair_lengths', 'ratio_bin', 'pair_labels', 'health',
-           'HealthWarning', 'warnings', 'health_figure', 'health_table', 'health_words']
+           'HealthWarning', 'warnings', 'health_figure', 'health_table', 'health_words', 'run_health']
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000002
 import bisect
+import functools
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ..core.files import FileRecord
+from ..core.derived import file_digest
+from ..core.files import FileRecord, write_record
 from ..core.project import brief
 from ..core.recipe import BALANCED
+from ..core.run import Run
 from ..core.schema import Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
 from ..measure.text import VOCABULARY, similarity, text_words, word_count
 from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated, length_rule
+from .make import load_pairs
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
 class Quartiles(Record):
@@ -482,12 +486,34 @@ def health_table(health: Health,  # from `health`
     ]
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x78105e5
+def _unquoted(warning: HealthWarning) -> str:
+    "What a warning of alike openings says without the words."
+    return (f"{warning.value:.0%} of the chosen texts begin with the same words (threshold {warning.threshold:.0%}); "
+            f"a lower `{warning.setting}` drops the surplus.")
+
+
 def health_words(health: Health,  # from `health`
+                 quoted: bool = True,  # with the words that texts begin with; False: where no text may be quoted
                  ) -> list[str]:
-    "The warnings, or the sentence that there are none."
+    "The warnings, or the sentence that there are none: the same in report, card and notebook."
     if health.pairs < FEWEST:
         return [f"{health.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
     return (
-        [warning.sentence for warning in warnings(health)]
+        [warning.sentence if quoted or "openings" not in warning.figure else _unquoted(warning)
+         for warning in warnings(health)]
         or ["No figure that could be computed is beyond its threshold. That is not proof of good pairs; read some."]
     )
+
+# %% ../../nbs/06_pairs/05_health.ipynb #d8b7b63f
+@functools.lru_cache(maxsize=4)
+def _measured(run: Run, pairs: str | None) -> Health:
+    "The health of the pairs whose file has this digest: computed once, however many ask."
+    return health(load_pairs(run))
+
+
+def run_health(run: Run,  # a run that has generated
+               ) -> Health:
+    "The health of its kept pairs, computed from them and written into `health.json`; raises `InputError` without them."
+    measured = _measured(run, file_digest(run.path("pairs.jsonl")))
+    write_record(run.path("health.json"), measured)
+    return measured

@@ -12,14 +12,15 @@ from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.files import read_rows, write_json, write_record
+from ..core.derived import rests_on, with_digests
+from ..core.files import read_rows, write_record
 from ..core.recipe import Recipe, without_places
 from ..core.run import Manifest, Run
 from ..core.schema import Answer
 from ..evaluation.questions import Item
 from ..inputs.sources import own_prompts
 from ..measure.duplicates import MATCH_KINDS
-from ..pairs.health import Health, health, health_figure, health_table, health_words
+from ..pairs.health import Health, health, health_figure, health_table, health_words, run_health
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections
@@ -243,10 +244,9 @@ def write_report(run: Run,  # a run with at least generated pairs
                  ) -> Path:
     """Write `report.html`, `report.md`, `figures/`,
     `health.json` and `headline.json` from what lies in the run folder; returns the HTML file."""
-    facts = collect(run)
-    measured, items = health(facts.kept), read_rows(run.path("items.jsonl"), Item)
+    digests = rests_on(run, "report")
+    facts, measured, items = collect(run), run_health(run), read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
-    write_json(run.path("health.json"), measured.model_dump(mode="json"))
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
     return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"),
-                      told=lambda text: without_places(text, facts.manifest.recipe))
+                      told=lambda text: with_digests(without_places(text, facts.manifest.recipe), digests))

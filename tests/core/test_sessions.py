@@ -28,6 +28,7 @@ with clocked(open_run("mine"), sys.argv[1]): time.sleep(600)
 def seconds_of(stage): return read_ledger(open_run("mine")).stages[stage].seconds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["generate", "train", "evaluate"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_seconds_of_a_session_that_ended_by_force_count(stage, end):
