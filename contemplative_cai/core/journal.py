@@ -23,7 +23,7 @@ from .files import FileRecord, read_record, write_record
 from .project import T
 from .run import Run, now
 from .schema import InputError, Record
-from .sessions import note_session, session_seconds, timed
+from .sessions import counted_seconds, note_session, session_seconds
 
 # %% ../../nbs/01_core/06_journal.ipynb #n0040000
 # file systems without shared memory between machines
@@ -386,7 +386,7 @@ def clocked(run: Run,  # the run to account for
     before = read_ledger(run).stages.get(stage, LedgerEntry()).seconds
     if before and stage not in session_seconds(run): note_session(run, stage, "before there was a clock", before)
     try:
-        with timed(run, stage): yield
+        with counted_seconds(run, stage): yield
     except BaseException:
         if stage in session_seconds(run):
             with suppress(InputError, OSError): write_ledger(run)  # what broke the block is what has to be told

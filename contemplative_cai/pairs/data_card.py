@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ..core.derived import BLOCK, rests_on
+from ..core.derived import DIGESTS, rests_on
 from ..core.files import read_rows
 from ..core.foreign import markdown_text, visible
 from ..core.recipe import Recipe, build_recipe
@@ -208,7 +208,7 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
                 ) -> str:
     "The YAML at the top of the card, as the hub reads it."
     from huggingface_hub import DatasetCardData
-    return DatasetCardData(
+    data = DatasetCardData(
         pretty_name=f"Contemplative preference pairs: {name}",
         license=_licence(pairs, recipe),
         language=_languages(pairs) or None,
@@ -220,8 +220,9 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
               *(["not-for-all-audiences"] if harmful_sources(pairs) else [])],
         configs=[{"config_name": "default",
                   "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]}],
-        **({BLOCK: digests} if digests else {}),
-    ).to_yaml()
+    )
+    if digests: data[DIGESTS] = digests
+    return data.to_yaml()
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #00000018
 def _limits_of_any(pairs: Sequence[PreferencePair], dropped: Sequence[Dropped]) -> list[str]:

@@ -16,7 +16,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ..core.derived import file_digest
+from ..core.derived import bytes_digest
 from ..core.files import FileRecord, write_record
 from ..core.project import brief
 from ..core.recipe import BALANCED
@@ -514,6 +514,6 @@ def _measured(run: Run, pairs: str | None) -> Health:
 def run_health(run: Run,  # a run that has generated
                ) -> Health:
     "The health of its kept pairs, computed from them and written into `health.json`; raises `InputError` without them."
-    measured = _measured(run, file_digest(run.path("pairs.jsonl")))
+    measured = _measured(run, bytes_digest(run.path("pairs.jsonl")))
     write_record(run.path("health.json"), measured)
     return measured

@@ -10,7 +10,7 @@ __all__ = ['LOAD_MODEL', 'LOAD_ADAPTER', 'TRAINING_KEYS', 'HUB_LICENCES', 'loadi
 from pathlib import Path
 from typing import Any
 
-from ..core.derived import BLOCK, rests_on
+from ..core.derived import DIGESTS, rests_on
 from ..core.files import write_text
 from ..core.foreign import html_text, one_line
 from ..core.recipe import without_places
@@ -112,7 +112,8 @@ def _hub_data(manifest: Manifest) -> list[str]:
     "Data sets of the hub among what was learned from: the pairs where they were sent there, and what was drawn."
     recipe = manifest.recipe
     sources = [source["source"] if isinstance(source, dict) else source for source in recipe.get("prompts") or ()]
-    named = [str(name).removeprefix("hub:") for name in (*sources, recipe.get("helpful")) if str(name).startswith("hub:")]
+    named = [str(name).removeprefix("hub:") for name in (*sources, recipe.get("helpful"))
+             if str(name).startswith("hub:")]
     return list(dict.fromkeys([*([manifest.pushed] if manifest.pushed else []), *named]))
 
 
@@ -179,7 +180,7 @@ def _head(facts: Facts, base: str, place: Path, digests: dict[str, str]):
     licence = model_spec(facts.manifest.recipe["model"]).licence
     return _card_head(base, place, **_licence_entries(licence), **({"datasets": data} if data else {}),
                       **({"model_name": f"{base}, run {facts.run}", "eval_results": results} if results else {}),
-                      **({BLOCK: digests} if digests else {}))
+                      **({DIGESTS: digests} if digests else {}))
 
 # %% ../../nbs/09_report/07_card.ipynb #7352d393
 def training_card(run: Run,  # a trained run

@@ -20,7 +20,7 @@ from ..core.schema import Answer
 from ..evaluation.questions import Item
 from ..inputs.sources import own_prompts
 from ..measure.duplicates import MATCH_KINDS
-from ..pairs.health import Health, health, health_figure, health_table, health_words, run_health
+from ..pairs.health import Health, health_figure, health_table, health_words, run_health
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
 from .sections import evaluation_sections

@@ -17,7 +17,7 @@ import yaml
 from support import ROOT, contents, play
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.files import read_json, read_rows, write_record, write_rows
+from contemplative_cai.core.files import read_json, read_rows, write_json, write_record, write_rows
 from contemplative_cai.core.project import read_yaml
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import open_run

@@ -5,25 +5,25 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
-from support import ROOT, play
+from support import ROOT
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core import derived
 from contemplative_cai.core.derived import carried, derived_files, rests_on, stale_files, stale_words
 from contemplative_cai.core.files import read_json, write_json, write_rows
-from contemplative_cai.core.foreign import markdown_text
 from contemplative_cai.core.project import notebook_path
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
+from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import run_health, warnings
-from contemplative_cai.pairs.make import load_pairs
 from contemplative_cai.pairs.review import apply_reviews, open_review
 from contemplative_cai.report.card import card_results, training_card
 from contemplative_cai.report.rebuild import rebuild
@@ -32,39 +32,45 @@ from contemplative_cai.report.summary import collect
 
 
 @pytest.fixture(autouse=True)
-def drawn(monkeypatch):
+def drawn(monkeypatch): unpainted(monkeypatch)
+
+
+def unpainted(patch):
     "Figures are made but not painted, which is most of the time."
-    for module in ("page", "card"):
-        monkeypatch.setattr(f"contemplative_cai.report.{module}.png", lambda figure: b"a picture")
+    for module in ("page", "card"): patch.setattr(f"contemplative_cai.report.{module}.png", lambda figure: b"a picture")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "The runs folder with one run that has done everything, with its cards and its report; made once, tests copy it."
+    runs = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        unpainted(patch)
+        patch.syspath_prepend(str(ROOT / "nbs" / "09_report"))
+        patch.chdir(ROOT)
+        patch.setenv("CCAI_RUNS", str(runs))
+        import made_up
+        patch.setattr(made_up, "_run", open_run)
+        run = made_up.evaluated_run(recipe={"model": "qwen2.5-0.5b"})
+        run.path("dpo", "adapter").mkdir()
+        rebuild(run)
+        sys.modules.pop("made_up", None)
+    return run.folder
 
 
 @pytest.fixture
-def made_up(monkeypatch):
-    "Runs made by hand, as in the notebooks; in this test's own runs folder."
-    monkeypatch.syspath_prepend(str(ROOT / "nbs" / "09_report"))
-    import made_up
-    monkeypatch.setattr(made_up, "_run", open_run)
-    yield made_up
-    sys.modules.pop("made_up", None)
+def evaluated(finished, runs):
+    "A run that has done everything."
+    shutil.copytree(finished, runs / "demo")
+    return open_run("demo")
 
 
 @pytest.fixture
-def trained(made_up):
-    "A run that has generated and been trained."
-    run = made_up.generated_run()
-    run.record(trained="dpo", recipe=build_recipe({"model": "qwen2.5-0.5b", "n_prompts": 12}).model_dump(mode="json"))
-    made_up._write_training(run, 60.0)
-    run.path("dpo", "adapter").mkdir()
-    return run
-
-
-@pytest.fixture
-def evaluated(made_up):
-    "A run that has done everything, with its cards and its report."
-    run = made_up.evaluated_run(recipe={"model": "qwen2.5-0.5b"})
-    run.path("dpo", "adapter").mkdir()
-    rebuild(run)
-    return run
+def trained(evaluated):
+    "The run before its evaluation."
+    for name in ("metrics.json", "calibration.json", "arms.json", "items.jsonl", "answers.jsonl"):
+        evaluated.path(name).rename(evaluated.path(f".{name}"))
+    return evaluated
 
 
 def card_of(run): return (rebuild(run)["model_card"]).read_text()
@@ -75,8 +81,12 @@ def card_of(run): return (rebuild(run)["model_card"]).read_text()
 
 def test_the_data_sets_card_warns_of_what_the_report_warns_of(contemplative):
     "Seen: the card says 'No warnings.' while the report lists four."
-    run = open_run("demo")
-    generate_pairs(run, build_recipe({"n_prompts": 12, "filters": "empty"}), play(contemplative))
+    run, requests = open_run("demo"), [principle.revision_request for principle in contemplative.principles]
+    def poor(conversation):
+        asked = conversation[-1].content
+        return ("With mindfulness one sees it. " * 2 + asked[-24:] if any(request in asked for request in requests)
+                else f"No, about {asked[:20]!r} nothing can be said.")
+    generate_pairs(run, build_recipe({"n_prompts": 12, "filters": "empty"}), ScriptedLLM(poor, batch_size=64))
     places, measured = rebuild(run), run_health(run)
     card, report = (places["data_set"] / "README.md").read_text(), html.unescape(places["report"].read_text())
     assert len(warnings(measured)) >= 4 and "No warnings" not in card
@@ -95,10 +105,10 @@ def test_few_pairs_are_too_few_to_warn_of_in_the_card_too(scripted):
         assert "4 pairs are too few to warn of anything" in path.read_text()
 
 
-def test_a_card_of_an_evaluated_model_does_not_say_that_nothing_was_evaluated(trained, made_up):
+def test_a_card_of_an_evaluated_model_does_not_say_that_nothing_was_evaluated(trained):
     "Seen: 'nothing has been evaluated' after evaluation."
     assert "Nothing has been evaluated" in card_of(trained)
-    made_up.write_record(trained.path("metrics.json"), made_up.evaluation().metrics)
+    trained.path(".metrics.json").rename(trained.path("metrics.json"))
     assert "metrics.json" in stale_files(trained)["model_card"]
     text = card_of(trained)
     assert "Nothing has been evaluated" not in text and ModelCard(text).data.eval_results and not stale_files(trained)
@@ -160,7 +170,7 @@ def test_nothing_is_read_that_is_not_declared(evaluated, monkeypatch, name):
     declared = {*derived_files(evaluated)[name].files, "run.json"}
     monkeypatch.setattr("contemplative_cai.report.report.rests_on", lambda *_: {})
     monkeypatch.setattr("contemplative_cai.pairs.data_card.rests_on", lambda *_: {})
-    monkeypatch.setattr("contemplative_cai.pairs.health.file_digest", lambda path: str(path))
+    monkeypatch.setattr("contemplative_cai.pairs.health.bytes_digest", lambda path: str(path))
     with monkeypatch.context() as watching:
         reads = Reads(watching, evaluated.folder)
         from contemplative_cai.pairs.data_card import dataset_card
@@ -195,7 +205,8 @@ def test_how_the_steps_stand_makes_nothing_stale(evaluated):
 def test_what_older_code_wrote_is_written_again(evaluated, capsys):
     "Files of before there were digests, and a card that was never written."
     paths = [one.place for one in derived_files(evaluated).values()]
-    for path in paths: path.write_text(re.sub(r"(?s)rests_on:\n(  .*?\n)+|<meta name=\"rests_on\"[^>]*>", "", path.read_text()))
+    digests = re.compile(r"(?s)rests_on:\n(  .*?\n)+|<meta name=\"rests_on\"[^>]*>")
+    for path in paths: path.write_text(digests.sub("", path.read_text()))
     assert set(stale_files(evaluated)) == {"data_set", "model_card", "report"}
     assert all("older code" in words for words in stale_words(evaluated))
     paths[1].unlink()
@@ -276,7 +287,8 @@ def test_a_judge_below_the_bar_gives_no_result(evaluated):
 
 
 @pytest.mark.parametrize("model, licence", [
-    ("llama-3.1-8b", {"license": "llama3.1"}), ("smollm2-135m", {"license": "apache-2.0"}), ("folder", {"license": "unknown"})])
+    ("llama-3.1-8b", {"license": "llama3.1"}), ("smollm2-135m", {"license": "apache-2.0"}),
+    ("folder", {"license": "unknown"})])
 def test_the_licence_is_the_base_models(trained, tmp_path, model, licence):
     if model == "folder":
         place = tmp_path / "client" / "base"
