@@ -386,7 +386,8 @@ def _compare(arguments) -> int:
     from contemplative_cai.report import compare
     runs = compare.compare_runs([open_run(name, create=False) for name in arguments.runs])
     place = compare.comparison_place(runs, arguments.out)
-    for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.cost_rows(runs)):
+    for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.tested_runs(runs),
+                  compare.cost_rows(runs)):
         say(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)], table_width()) + "\n")
     for line in compare.differences_of(runs): say(f"! {one_line(line)}")
     say(f"\npage: {compare.write_comparison(runs, place)}")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIN_FREE_MB', 'TRACES', 'PACKAGES', 'now', 'StepEntry', 'Manifest', 'Run', 'read_manifest', 'check_run_name',
            'check_disk', 'open_run', 'run_names', 'run_folders', 'surroundings', 'SetupCheck', 'Setup', 'alive', 'hold',
-           'refuse_busy', 'step', 'trained_place', 'trained_stage', 'trained_folder']
+           'refuse_busy', 'instance_name', 'step', 'trained_place', 'trained_stage', 'trained_folder']
 
 # %% ../../nbs/01_core/05_run.ipynb #00000002
 import os
@@ -43,6 +43,7 @@ class StepEntry(Record):
     ended: str | None = None  # UTC; None: not yet, or killed
     pid: int | None = None  # process that works, or worked, on it
     error: str | None = None  # what it failed of
+    instance: str | None = None  # the machine it ran on, by its name in configs/prices.yaml
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040003
 class Manifest(FileRecord):
@@ -258,6 +259,16 @@ def refuse_busy(run: Run,  # a run, there or not yet
         with hold(run): pass
 
 # %% ../../nbs/01_core/05_run.ipynb #n0140001
+_SAGEMAKER = Path("/opt/ml/input/config/resourceconfig.json")  # where a SageMaker job reads what it runs on
+
+
+def instance_name() -> str | None:
+    "The machine's name in configs/prices.yaml: what CCAI_INSTANCE says, or SageMaker; None where nobody does."
+    if name := os.environ.get("CCAI_INSTANCE"): return one_line(name, 100)
+    if not _SAGEMAKER.is_file(): return None
+    return read_json(_SAGEMAKER).get("current_instance_type")
+
+
 @contextmanager
 def step(run: Run,  # the run it belongs to
          name: str,  # generate, review, train, evaluate, ...
@@ -267,6 +278,7 @@ def step(run: Run,  # the run it belongs to
     One process at a time, but for reviewing."""
     with nullcontext() if name == "review" else hold(run):
         entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(), **facts}
+        if name_here := instance_name(): entry["instance"] = name_here
         def save(): run.record(steps=run.manifest.get("steps", {}) | {name: entry})
         save()
         try:
