@@ -142,8 +142,9 @@ def stale_files(run: Run,  # any run
 
 
 def stale_words(run: Run,  # any run
+                but: str = "",  # the name of one that is about to be written
                 ) -> list[str]:
     "A sentence for each derived file that is stale, with what to do."
     names = {"data_set": "the data set's card", "model_card": "the model's card", "report": "the report"}
     return [f"{names[name]} is stale: {reason}; rebuild it with: ccai report {run.name}"
-            for name, reason in stale_files(run).items()]
+            for name, reason in stale_files(run).items() if name != but]

@@ -12,7 +12,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.derived import rests_on, with_digests
+from ..core.derived import rests_on, stale_words, with_digests
 from ..core.files import read_rows, write_record
 from ..core.recipe import Recipe, without_places
 from ..core.run import Manifest, Run
@@ -248,5 +248,7 @@ def write_report(run: Run,  # a run with at least generated pairs
     facts, measured, items = collect(run), run_health(run), read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
-    return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"),
+    page = report_page(facts, measured, wrapped, show_text)
+    stale = [f" Note: {words}." for words in stale_words(run, "report")]  # a card that was not written again
+    return write_page(page._replace(foot=page.foot + "".join(stale)), run.path("report.html"),
                       told=lambda text: with_digests(without_places(text, facts.manifest.recipe), digests))

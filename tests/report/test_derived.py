@@ -169,6 +169,7 @@ def test_nothing_is_read_that_is_not_declared(evaluated, monkeypatch, name):
     "A file that is read and not declared could change unseen."
     declared = {*derived_files(evaluated)[name].files, "run.json"}
     monkeypatch.setattr("contemplative_cai.report.report.rests_on", lambda *_: {})
+    monkeypatch.setattr("contemplative_cai.report.report.stale_words", lambda *_: [])
     monkeypatch.setattr("contemplative_cai.pairs.data_card.rests_on", lambda *_: {})
     monkeypatch.setattr("contemplative_cai.pairs.health.bytes_digest", lambda path: str(path))
     with monkeypatch.context() as watching:
@@ -222,6 +223,12 @@ def test_only_what_is_stale_is_written(evaluated):
     rebuild(evaluated)
     changed = [name for name, one in derived_files(evaluated).items() if one.place.stat().st_mtime_ns != times[name]]
     assert changed == ["report"]
+
+
+def test_a_report_that_is_written_alone_says_which_card_is_stale(evaluated):
+    evaluated.record(model="another@1")
+    assert "Note: the data set&#39;s card is stale: run.json has changed since" in write_report(evaluated).read_text()
+    assert "is stale" not in rebuild(evaluated)["report"].read_text() and stale_words(evaluated) == []
 
 
 def test_repair_writes_again_what_is_stale(evaluated, capsys):

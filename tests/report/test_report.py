@@ -388,7 +388,8 @@ def test_what_keeps_runs_apart_is_said(two):
     sentences = " ".join(differences_of(compare_runs(two)))
     for words in ("different primary outcomes", "judged by different judges",
                   "different safety prompts (40 and 39, 39 in common)", "differ in recorded seed (0; 1)",
-                  "differ in recorded constitution", "differ in samples (1; 3)", "nobody can tell what prompted learned from"):
+                  "differ in recorded constitution", "differ in samples (1; 3)",
+                  "nobody can tell what prompted learned from"):
         assert words in sentences, words
     place = write_comparison(compare_runs(two))
     assert_harmless(place.read_text(), place.with_suffix(".md").read_text())
