@@ -38,7 +38,7 @@ class Derived(NamedTuple):
 
 # %% ../../nbs/01_core/05b_derived.ipynb #dd2804d8
 _ROWS = ("split.json", "pairs.jsonl", "dropped.jsonl")
-_OF_TRAINING = ("training.json", "metrics.jsonl", "findings.jsonl", "preference.json")
+_OF_TRAINING = ("training.json", "metrics.jsonl", "findings.jsonl", "preference.json", "stage.json")
 _OF_EVALUATION = ("metrics.json", "calibration.json", "arms.json", "answers.jsonl", "items.jsonl")
 
 

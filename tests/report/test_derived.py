@@ -24,6 +24,7 @@ from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import run_health, warnings
+from contemplative_cai.pairs.make import load_pairs
 from contemplative_cai.pairs.review import apply_reviews, open_review
 from contemplative_cai.report.card import card_results, training_card
 from contemplative_cai.report.rebuild import rebuild
@@ -284,6 +285,17 @@ def test_a_model_cards_head_holds_licence_data_base_and_results(evaluated):
     assert "unofficial" in results["violation"].metric_name
     assert results["accuracy"].metric_value == round(metrics.preference.reward.mean, 4)
     assert data.library_name == "peft" and str(card) == card_of(evaluated)
+
+
+def test_a_card_tells_the_recipe_it_was_trained_by_and_what_has_left_the_run(evaluated):
+    "The run is given another model and other pairs after its training."
+    recipe = evaluated.manifest["recipe"]
+    write_json(evaluated.path("dpo", "stage.json"), {"run": "/home/ann/runs/demo", "recipe": recipe | {"beta": 0.33}})
+    evaluated.record(recipe=recipe | {"model": "smollm2-135m"})
+    write_rows(evaluated.path("pairs.jsonl"), load_pairs(evaluated)[3:])
+    text = card_of(evaluated)
+    assert ModelCard(text).data.base_model == "Qwen/Qwen2.5-0.5B-Instruct" and "- beta: 0.33" in text
+    assert "Since then 3 of these pairs have left the run" in text and "/home/ann" not in text
 
 
 def test_a_judge_below_the_bar_gives_no_result(evaluated):
