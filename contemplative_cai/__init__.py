@@ -38,6 +38,7 @@ HOMES = {  # what a notebook begins with, and the module that defines it
     "evaluate": "evaluation.evaluate",
     "write_report": "report.report",
     "write_card": "report.card",
+    "rebuild": "report.rebuild",
     "compare_runs": "report.compare",
 }
 __all__ = ["__version__", *HOMES]

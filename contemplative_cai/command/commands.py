@@ -176,14 +176,16 @@ def _server_notes(plan: "Plan") -> list[str]:
 
 def _farewell(plan: "Plan") -> None:
     "Say where the results are, and the main figures where there are some."
+    from contemplative_cai.core.derived import stale_words
     from contemplative_cai.core.files import read_record
+    from contemplative_cai.core.run import Run
     from contemplative_cai.report.page import Headline
     folder = runs_root() / plan.run
     if (folder / "headline.json").exists() and set(plan.steps) & {"quickstart", "evaluate", "generate"}:
         say()
         for figure in read_record(folder / "headline.json", Headline).figures:
             say(f"{figure.what}: {figure.number}\n    {figure.basis}")
-    for note in _server_notes(plan): say(f"note: {note}")
+    for note in [*_server_notes(plan), *stale_words(Run(plan.run, folder))]: say(f"note: {note}")
     for name in ("report.html", "setup.json"):
         if (folder / name).exists(): say(f"\n{name.partition('.')[0]}: {folder / name}")
     say(f"notebooks: {folder / 'notebooks'}")
@@ -252,7 +254,8 @@ def _read_run(name: str) -> "tuple[Run, Manifest]":
 
 # %% ../../nbs/10_command/05_commands.ipynb #a573e46a
 def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
-    "A run in the columns of `ccai runs`, and what is damaged in it."
+    "A run in the columns of `ccai runs`, and what is damaged or stale in it."
+    from contemplative_cai.core.derived import stale_words
     damage: list[str] = []
 
     def readable(read, *of):
@@ -267,7 +270,8 @@ def _run_row(name: str) -> tuple[tuple[str, ...], list[str]]:
     figures, cost = readable(_figures, run) or {}, readable(_cost, run) or "-"
     steps = f"{done or '-'} (damaged, see below)" if damage else done or "-"
     shown = [figures.get(what, "-") for what in ("Pairs kept", "Held-out preference", "Primary outcome")]
-    return (name, manifest.recipe_name or "-", steps, *shown, cost), damage
+    stale = [] if damage else readable(stale_words, run) or []
+    return (name, manifest.recipe_name or "-", steps, *shown, cost), [*damage, *stale]
 
 # %% ../../nbs/10_command/05_commands.ipynb #0000001f
 def _runs(_) -> int:
@@ -312,6 +316,7 @@ def _standing(entry: "StepEntry | None",  # what the manifest says of a step
 # %% ../../nbs/10_command/05_commands.ipynb #x3930894
 def _status(arguments) -> int:
     "`ccai status RUN`."
+    from contemplative_cai.core.derived import stale_words
     from contemplative_cai.core.files import read_record
     from contemplative_cai.core.run import open_run, read_manifest
     from contemplative_cai.core.terminal import Standing, progress_line
@@ -322,14 +327,17 @@ def _status(arguments) -> int:
         say(f"{name:<12} {coloured(status, _COLOURS.get(status.split(',')[0].split(' ')[0], ''))}")
     if progress.exists(): say(progress_line(read_record(progress, Standing).model_dump()))
     say(f"so far       {_cost(run)}")
+    for words in stale_words(run): say(f"stale        {words}")
     return 0
 
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000023
 def _repair(arguments) -> int:
     "`ccai repair RUN`."
+    from contemplative_cai.core.derived import stale_words
     from contemplative_cai.core.journal import Journal, salvage
     from contemplative_cai.core.run import hold, open_run
+    from contemplative_cai.report.rebuild import rebuild
     run = open_run(arguments.run, create=False)
     path = run.path("journal.sqlite")
     if not path.exists():
@@ -342,14 +350,17 @@ def _repair(arguments) -> int:
             say(f"{saved} calls saved; the damaged file is kept as {damaged.name}. "
                 "Run the step again: only what is missing is asked")
         else: say(f"{path.name} can be read; nothing to repair")
+        if stale := stale_words(run):
+            rebuild(run)
+            say(f"written again: {'; '.join(words.partition(' is stale')[0] for words in stale)}")
     return 0
 
 
 def _report(arguments) -> int:
     "`ccai report RUN`."
     from contemplative_cai.core.run import open_run
-    from contemplative_cai.report.report import write_report
-    say(write_report(open_run(arguments.run, create=False), arguments.show_text))
+    from contemplative_cai.report.rebuild import rebuild
+    say(rebuild(open_run(arguments.run, create=False), arguments.show_text, anew=True)["report"])
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000025
@@ -375,7 +386,8 @@ def _compare(arguments) -> int:
     from contemplative_cai.report import compare
     runs = compare.compare_runs([open_run(name, create=False) for name in arguments.runs])
     place = compare.comparison_place(runs, arguments.out)
-    for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.cost_rows(runs)):
+    for table in (compare.scaling_rows(runs), compare.outcome_rows(runs), compare.tested_runs(runs),
+                  compare.cost_rows(runs)):
         say(text_table([tuple(table[0]), *(tuple(row.values()) for row in table)], table_width()) + "\n")
     for line in compare.differences_of(runs): say(f"! {one_line(line)}")
     say(f"\npage: {compare.write_comparison(runs, place)}")
@@ -475,6 +487,7 @@ def _push(arguments) -> int:
     from contemplative_cai.pairs.make import load_pairs
     from contemplative_cai.pairs.publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
     from contemplative_cai.pairs.review import apply_reviews
+    from contemplative_cai.report.rebuild import rebuild
     run = open_run(arguments.run, create=False)
     check_repo(arguments.repo)
     refuse_restricted(load_pairs(run))
@@ -488,6 +501,8 @@ def _push(arguments) -> int:
             return 0
         try: say(f"\nsent: {send(upload)}")
         except UploadFailed as error: raise StepFailed(str(error)) from None
+        if arguments.public: run.record(pushed=upload.repo)  # the model's card names the data it was trained on
+        rebuild(run)
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000034

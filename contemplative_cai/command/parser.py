@@ -174,8 +174,10 @@ def _diff_parser(commands) -> None:
 
 # %% ../../nbs/10_command/04_parser.ipynb #00000016
 _COMPARE_ABOUT = """Set evaluated runs side by side, such as one a model size: the primary outcome, over-refusal,
-the principles, unseen pairs, tokens and seconds of every step. Says what keeps the runs from being compared
-(other judges, prompts, claims, seeds). Writes a page that needs no network, and the same in Markdown.
+the principles, unseen pairs; tokens, seconds and money of every step and kept pair (configs/prices.yaml). Where runs
+share prompts and judges, their trained models are tested against each other. Says what keeps the runs from being
+compared (other judges, prompts, claims) and every setting that differs. Writes a page that needs no network, and
+the same in Markdown.
 For runs' pairs, see: ccai diff."""
 _COMPARE_ENDING = """examples:
   ccai compare small large                       runs/compare/compare-small-large.html and .md

@@ -475,7 +475,8 @@ def _watching(run_folder: Path) -> Generator[Callable[[str], None]]:
         line.waits.end(told=ended)
 
 
-OWN_NAMES = {"begin(": "importing modules", "write_report(": "writing the report"}  # of cells, by what they call
+# of cells, by what they call
+OWN_NAMES = {"begin(": "importing modules", "rebuild(": "writing report and cards"}
 
 
 def _headings(step: str) -> dict[str, str]:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MIN_FREE_MB', 'TRACES', 'PACKAGES', 'now', 'StepEntry', 'DeclarationAnchor', 'Manifest', 'Run', 'read_manifest',
            'check_run_name', 'check_disk', 'open_run', 'run_names', 'run_folders', 'surroundings', 'SetupCheck',
-           'Setup', 'alive', 'hold', 'refuse_busy', 'step', 'trained_place', 'trained_stage', 'trained_folder']
+           'Setup', 'alive', 'hold', 'refuse_busy', 'instance_name', 'step', 'trained_place', 'trained_stage',
+           'trained_folder']
 
 # %% ../../nbs/01_core/05_run.ipynb #00000002
 import os
@@ -43,6 +44,7 @@ class StepEntry(Record):
     ended: str | None = None  # UTC; None: not yet, or killed
     pid: int | None = None  # process that works, or worked, on it
     error: str | None = None  # what it failed of
+    instance: str | None = None  # the machine it ran on, by its name in configs/prices.yaml
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040003
 class DeclarationAnchor(Record):
@@ -78,6 +80,7 @@ class Manifest(FileRecord):
     informed: dict[str, tuple[str, ...]] = {}  # parts of the constitution: that there are, that critic and reviser saw
     seed: int | None = None
     trained: Literal["sft", "dpo"] = "dpo"  # the last stage of the last training
+    pushed: str | None = None  # the public data set of the hub that its pairs were sent to
     arms: dict[str, Any] = {}  # what told the arms apart
     ray: dict[str, Any] | None = None  # how a cluster's work was cut
     declarations: DeclarationAnchor | None = None  # what an evaluation declared; None: nothing yet
@@ -269,6 +272,16 @@ def refuse_busy(run: Run,  # a run, there or not yet
         with hold(run): pass
 
 # %% ../../nbs/01_core/05_run.ipynb #n0140001
+_SAGEMAKER = Path("/opt/ml/input/config/resourceconfig.json")  # where a SageMaker job reads what it runs on
+
+
+def instance_name() -> str | None:
+    "The machine's name in configs/prices.yaml: what CCAI_INSTANCE says, or SageMaker; None where nobody does."
+    if name := os.environ.get("CCAI_INSTANCE"): return one_line(name, 100)
+    if not _SAGEMAKER.is_file(): return None
+    return read_json(_SAGEMAKER).get("current_instance_type")
+
+
 @contextmanager
 def step(run: Run,  # the run it belongs to
          name: str,  # generate, review, train, evaluate, ...
@@ -278,6 +291,7 @@ def step(run: Run,  # the run it belongs to
     One process at a time, but for reviewing."""
     with nullcontext() if name == "review" else hold(run):
         entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(), **facts}
+        if name_here := instance_name(): entry["instance"] = name_here
         def save(): run.record(steps=run.manifest.get("steps", {}) | {name: entry})
         save()
         try:

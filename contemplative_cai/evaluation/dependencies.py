@@ -24,7 +24,6 @@ from ..core.recipe import Recipe, without_places
 from ..core.run import Run, trained_place, trained_stage
 from ..core.schema import InputError, digest
 from .arms import STAGE_ARMS, Arm, constitution_prompt, read_arm
-from .calibration import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD
 from .claims import BY, KEPT, declaration
 from .games import RULES_VERSION
 from .judge import DETECTOR_VERSION, LEAST_MASS, ONE, REASONED, SPOKEN, TWO, WEIGHED
@@ -35,6 +34,7 @@ from ..inputs.constitution import recipe_constitution
 from ..inputs.rubrics import arm_prompt, judged_rubrics, load_calibration, load_rubric
 from ..inputs.sources import benchmarks_folder
 from ..measure.stats import MIN_CLUSTERS
+from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD
 from ..measure.text import VOCABULARY
 from ..models.catalog import model_spec, model_specs
 from ..models.folders import content_digest

@@ -9,12 +9,11 @@ __all__ = ['UNDER_PRESSURE', 'put_to', 'attempted', 'needed_rubrics', 'judge_set
            'refuse_trained']
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000002
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..core.files import FileRecord, read_json, read_record, write_record, write_rows
-from ..core.journal import Journal, write_ledger
+from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
 from ..core.run import Run, trained_folder
@@ -421,12 +420,13 @@ def check_evaluation(recipe: Recipe,
            *(lambda model=model: model_spec(model) for model in seats)])
 
 
+@on_the_clock("evaluate")
 def evaluate(run: Run,  # any run: nothing need have been generated or trained
              recipe: Recipe,
              ) -> Metrics:
     """Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`;
     returns what the latter holds. Raises `InputError`."""
-    started, trained = time.monotonic(), trained_arm(run)
+    trained = trained_arm(run)
     if trained and trained not in recipe.eval_arms:
         raise InputError(f"eval_arms: the run was trained by {trained}, which is not among them; add {trained}")
     arms = recipe_arms(recipe, run)
@@ -441,7 +441,7 @@ def evaluate(run: Run,  # any run: nothing need have been generated or trained
                               preference_accuracy(run) if trained else None, unknown_training(arms))
     write_record(run.path("metrics.json"), metrics)
     remember_verdicts(run)
-    write_ledger(run, evaluate={"seconds": round(time.monotonic() - started, 1)})
+    write_ledger(run)
     return read_record(run.path("metrics.json"), Metrics)
 
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.derived import DIGESTS, rests_on
 import yaml
 
-from ..core.files import read_record, read_rows
+from ..core.files import read_rows
 from ..core.foreign import markdown_text, visible
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
@@ -31,7 +32,7 @@ from ..inputs.split import Split, untrained
 from ..models.catalog import ModelSpec, model_specs
 from ..models.endpoint import without_address
 from .gate import gate_words
-from .health import Health, ending_words, stated, warnings
+from .health import ending_words, health_words, run_health, stated
 from .make import load_pairs, load_split
 from .waterfall import waterfall
 
@@ -169,13 +170,10 @@ def shared_recipe(recipe: Recipe,
     return text if visible(text) == text else yaml.safe_dump(changed, sort_keys=False, width=200)
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #00000015
-def health_facts(run: Run,  # any run
-                 ) -> dict | None:
-    """The figures of `health.json` as `rows` (name, value), and its warnings in words, but for those that quote texts;
-    None when health was not computed."""
-    path = run.path("health.json")
-    if not path.exists(): return None
-    health = read_record(path, Health)
+def health_facts(run: Run,  # a run that has generated
+                 ) -> dict:
+    "The figures of its pairs' health as `rows` (name, value), and what the report warns of, without quoting a text."
+    health = run_health(run)
     counts = {"pairs": health.pairs, "prompts": health.prompts, "pairs of equal length": health.equal}
     rules = {"chosen is longer": health.longer, "told by length": health.length_rule,
              "told by a bag of words": health.bag_of_words, "told by the first words": health.first_words,
@@ -188,7 +186,7 @@ def health_facts(run: Run,  # any run
                  ("end properly, rejected", f"{stated(health.rejected.ends)}; {ending_words(health)}"),
                  ("cut at the token limit, chosen and rejected",
                   f"{stated(health.chosen.cut)}; {stated(health.rejected.cut)}")],
-        "warnings": [warning.sentence for warning in warnings(health) if "openings" not in warning.figure],
+        "warnings": health_words(health, quoted=False),
     }
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #x430ed05
@@ -215,11 +213,12 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
                 parts: dict[str, list[PreferencePair]],  # the rows by part
                 recipe: Recipe | None,  # that made them
                 name: str,  # of the run
+                digests: dict[str, str] | None = None,  # of what the card rests on; None: left out
                 ) -> str:
     "The YAML at the top of the card, as the hub reads it."
     from huggingface_hub import DatasetCardData
     given = bool(recipe and recipe.pairs)
-    return DatasetCardData(
+    data = DatasetCardData(
         pretty_name=f"{'Given' if given else 'Contemplative'} preference pairs: {name}",
         license=_licence(pairs, recipe),
         language=_languages(pairs) or None,
@@ -231,7 +230,9 @@ def card_header(pairs: Sequence[PreferencePair],  # rows
               *(["not-for-all-audiences"] if harmful_sources(pairs) else [])],
         configs=[{"config_name": "default",
                   "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]}],
-    ).to_yaml()
+    )
+    if digests: data[DIGESTS] = digests
+    return data.to_yaml()
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #00000018
 def _limits_of_any(pairs: Sequence[PreferencePair], dropped: Sequence[Dropped]) -> list[str]:
@@ -365,23 +366,15 @@ Rows left after each stage; a row is kept as it is or dropped for the first reas
 
 ## Health
 
-{% if not health %}
-Not computed.
-{% else %}
-{% if health.rows %}
 | | |
 |---|---|
 {% for name, value in health.rows %}
 | {{ name | own }} | {{ value | own }} |
 {% endfor %}
-{% endif %}
 
 {% for line in health.warnings %}
 - {{ line | prose }}
-{% else %}
-No warnings.
 {% endfor %}
-{% endif %}
 
 """
 
@@ -509,7 +502,7 @@ def _contents(run: Run, pairs: list[PreferencePair], dropped: list[Dropped], rec
     table = given_table(pairs, dropped) if given_facts(run) else yield_table(pairs, dropped)
     parts = divide_pairs(pairs, split, recipe)
     return dict(
-        header=card_header(pairs, parts, recipe, run.name),
+        header=card_header(pairs, parts, recipe, run.name, rests_on(run, "data_set")),
         given=given_facts(run),
         title=f"{'Given' if given_facts(run) else 'Contemplative'} preference pairs: {run.name}",
         pairs=pairs,
@@ -585,6 +578,7 @@ def _quotation(text: str) -> _Own:
 def dataset_card(run: Run,  # a run that has generated
                  ) -> str:
     "The text of the card, from what lies in the run's folder."
+    from huggingface_hub import DatasetCard
     from jinja2 import Environment
     pairs, dropped, recipe = shared_pairs(run), read_rows(run.path("dropped.jsonl"), Dropped), recorded_recipe(run)
     jinja = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -592,4 +586,4 @@ def dataset_card(run: Run,  # a run that has generated
     jinja.filters |= {"own": _Own, "code": _code, "prose": _prose, "quoted": _quotation}
     text = jinja.from_string(CARD).render(**_contents(run, pairs, dropped, recipe),
                                           **_origin(run, pairs, dropped, recipe))
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return str(DatasetCard(re.sub(r"\n{3,}", "\n\n", text)))

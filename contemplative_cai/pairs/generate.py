@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ..core.files import write_rows, write_text
-from ..core.journal import Journal, write_ledger
+from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.project import brief, every
 from ..core.recipe import Recipe
 from ..core.run import Run
-from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, Triple, asked_text
+from ..core.schema import Constitution, Dropped, InputError, PreferencePair, Prompt, Triple
+from ..core.schema import asked_text
 from ..inputs.constitution import BENIGN, combine_principles, constitution_names, load_constitution
 from ..inputs.constitution import names_a_file, recipe_constitution
 from ..inputs.draw import Drawn, handed, parted, refuse_leakage
@@ -225,6 +226,7 @@ def _filtered(step: _Step, triples: list[Triple], critic: LLM,
     return kept, [*dropped, *outvoted, *unmended, *surplus]
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #x9f82c8b
+@on_the_clock("generate")
 def generate_pairs(run: Run,  # where it goes
                    recipe: Recipe,
                    llm: LLM | None = None,  # who answers; None: the recipe's model

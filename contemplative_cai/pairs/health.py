@@ -9,17 +9,20 @@ __all__ = ['SHARED_OPENING_WORDS', 'OPENINGS', 'NOT_RECORDED', 'RATIOS', 'FIRST_
            'common_openings', 'vocabulary_rate', 'ending_share', 'cut_share', 'ending_difference', 'Side', 'RatioBin',
            'Axis', 'Stratum', 'Health', 'pair_lengths', 'ratio_bin', 'pair_labels', 'health', 'told_apart',
            'HealthWarning', 'ending_words', 'unchecked_words', 'warnings', 'health_figure', 'health_table',
-           'health_words']
+           'health_words', 'run_health']
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000002
 import bisect
+import functools
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from ..core.files import FileRecord
+from ..core.derived import bytes_digest
+from ..core.files import FileRecord, read_rows, write_record
 from ..core.project import brief
 from ..core.recipe import BALANCED
+from ..core.run import Run
 from ..core.schema import Dropped, Message, PreferencePair, Record, digest
 from ..measure.plot import BLUE, GREY, ORANGE, PALE_BLUE, PALE_ORANGE, picture, share_axis, worded
 from ..measure.stats import estimate_each
@@ -29,6 +32,7 @@ from .baselines import Measure, bag_of_words_rule, clustered_share, cross_valida
 from .baselines import ending_sign, ends_rule, length_rule
 from .filters import unchecked_rows
 from .gate import GateCounts, gate_counts, gate_words
+from .make import load_pairs
 
 # %% ../../nbs/06_pairs/05_health.ipynb #00000007
 class Quartiles(Record):
@@ -606,13 +610,35 @@ def health_table(health: Health,  # from `health`
     ]
 
 # %% ../../nbs/06_pairs/05_health.ipynb #x78105e5
+def _unquoted(warning: HealthWarning) -> str:
+    "What a warning of alike openings says without the words."
+    return (f"{warning.value:.0%} of the chosen texts begin with the same words (threshold {warning.threshold:.0%}); "
+            f"a lower `{warning.setting}` drops the surplus.")
+
+
 def health_words(health: Health,  # from `health`
+                 quoted: bool = True,  # with the words that texts begin with; False: where no text may be quoted
                  ) -> list[str]:
-    "The warnings, or the sentence that there are none."
+    "The warnings, or the sentence that there are none: the same in report, card and notebook."
     if health.pairs < FEWEST:
         return [*unchecked_words(health),
                 f"{health.pairs} pairs are too few to warn of anything; at least {FEWEST} are needed."]
     return (
-        [warning.sentence for warning in warnings(health)]
+        [warning.sentence if quoted or "openings" not in warning.figure else _unquoted(warning)
+         for warning in warnings(health)]
         or ["No figure that could be computed is beyond its threshold. That is not proof of good pairs; read some."]
     )
+
+# %% ../../nbs/06_pairs/05_health.ipynb #d8b7b63f
+@functools.lru_cache(maxsize=4)
+def _measured(run: Run, pairs: str | None, dropped: str | None) -> Health:
+    "The health of the pairs whose files have these digests: computed once, however many ask."
+    return health(load_pairs(run), dropped=read_rows(run.path("dropped.jsonl"), Dropped))
+
+
+def run_health(run: Run,  # a run that has generated
+               ) -> Health:
+    "The health of its kept pairs, computed from them and written into `health.json`; raises `InputError` without them."
+    measured = _measured(run, *(bytes_digest(run.path(f"{name}.jsonl")) for name in ("pairs", "dropped")))
+    write_record(run.path("health.json"), measured)
+    return measured

@@ -12,7 +12,8 @@ from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.files import read_rows, write_json, write_record
+from ..core.derived import rests_on, stale_words, with_digests
+from ..core.files import read_rows, write_record
 from ..core.recipe import Recipe, without_places
 from ..core.run import Manifest, Run
 from ..core.schema import Answer
@@ -22,7 +23,7 @@ from ..measure.duplicates import MATCH_KINDS
 from ..inputs.given import FORMS
 from ..inputs.overlap import chance_overlap
 from ..pairs.data_card import given_table
-from ..pairs.health import Health, health, health_figure, health_table, health_words
+from ..pairs.health import Health, health_figure, health_table, health_words, run_health
 from ..pairs.reviewed import reviewed_rows
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, write_page
@@ -285,13 +286,13 @@ def write_report(run: Run,  # a run that has pairs, or was evaluated
                  ) -> Path:
     """Write `report.html`, `report.md`, `figures/`,
     `health.json` and `headline.json` from what lies in the run folder; returns the HTML file."""
-    facts = collect(run)
-    measured = health(facts.kept, dropped=facts.dropped) if facts.split else None
-    items = read_rows(run.path("items.jsonl"), Item)
+    digests, facts = rests_on(run, "report"), collect(run)
+    measured, items = run_health(run) if facts.split else None, read_rows(run.path("items.jsonl"), Item)
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
-    if measured: write_json(run.path("health.json"), measured.model_dump(mode="json"))
     if facts.metrics:
         write_record(run.path("overlap.json"), TaughtFile(taught=facts.taught, by_chance=chance_overlap()))
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
-    return write_page(report_page(facts, measured, wrapped, show_text), run.path("report.html"),
-                      told=lambda text: without_places(text, facts.manifest.recipe))
+    page = report_page(facts, measured, wrapped, show_text)
+    stale = [f" Note: {words}." for words in stale_words(run, "report")]  # a card that was not written again
+    return write_page(page._replace(foot=page.foot + "".join(stale)), run.path("report.html"),
+                      told=lambda text: with_digests(without_places(text, facts.manifest.recipe), digests))

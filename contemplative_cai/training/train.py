@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..core.files import read_json, read_record, write_record, write_rows, write_text
-from ..core.journal import write_ledger
+from ..core.journal import clocked
 from ..core.project import did_you_mean, is_there, project_root, read_text, read_yaml
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run, trained_place
@@ -197,19 +198,12 @@ def _with_held_out(run: Run, recipe: Recipe, data: Data, folder: Path, summary: 
     summary = summary.model_copy(update={"accuracy": accuracies(preferences), "audit": data.audit,
                                          "seconds_in_all": seconds})
     write_record(folder / "training.json", summary)
-    if folder.parent == run.folder: write_ledger(run, train={"seconds": seconds})
     return summary
 
 # %% ../../nbs/07_training/08_train.ipynb #x8bb5783
-def train(run: Run,  # a run that has generated
-          recipe: Recipe,
-          data: Data | None = None,  # from `check_training`; None: checked here
-          root: Path | None = None,  # where sft/ and dpo/ go; None: the run's folder
-          scored: bool = True,  # score held-out pairs, those of the test too; a search must not
-          ) -> Training:
-    """Train, or finish training; returns the last stage's summary, as its `training.json` holds it.
-    Raises `InputError`, `Halted`, or `KeyboardInterrupt` when a signal ended it: the same call goes on."""
-    data, root, started = data or check_training(run, recipe), root or run.folder, time.monotonic()
+def _trained(run: Run, recipe: Recipe, data: Data | None, root: Path, scored: bool) -> Training:
+    "The last stage's summary, once every stage is finished."
+    data, started = data or check_training(run, recipe), time.monotonic()
     _tracking(recipe, run)
     for stage in stages(recipe):
         summary = _train_stage(run, recipe, data, stage, root)
@@ -220,6 +214,19 @@ def train(run: Run,  # a run that has generated
     if root == run.folder and run.manifest.get("trained") != stage: run.record(trained=stage)
     if recipe.merge and not (folder / "merged").is_dir(): merge_adapter(recipe, folder)
     return summary
+
+
+def train(run: Run,  # a run that has generated
+          recipe: Recipe,
+          data: Data | None = None,  # from `check_training`; None: checked here
+          root: Path | None = None,  # where sft/ and dpo/ go; None: the run's folder
+          scored: bool = True,  # score held-out pairs, those of the test too; a search must not
+          ) -> Training:
+    """Train, or finish training; returns the last stage's summary, as its `training.json` holds it.
+    Raises `InputError`, `Halted`, or `KeyboardInterrupt` when a signal ended it: the same call goes on."""
+    root = root or run.folder
+    with clocked(run, "train") if root == run.folder else nullcontext():  # a search has its own account
+        return _trained(run, recipe, data, root, scored)
 
 # %% ../../nbs/07_training/08_train.ipynb #x76a8033
 def merge_adapter(recipe: Recipe,

@@ -11,6 +11,7 @@ from contemplative_cai.core.files import read_rows, write_json, write_record, wr
 from contemplative_cai.core.journal import write_ledger
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import Run, open_run
+from contemplative_cai.core.sessions import note_session
 from contemplative_cai.core.schema import Answer, PreferencePair, Prompt, Verdict, digest
 from contemplative_cai.evaluation.arms import Arm, Probed
 from contemplative_cai.evaluation.calibration import Calibration
@@ -60,6 +61,7 @@ class Evaluation(NamedTuple):
     arms: tuple[Arm, ...]
     suites: Suites
     answers: list[Answer]
+    verdicts: list[Verdict]
 
 
 def lot(*names: object) -> float:
@@ -200,7 +202,7 @@ def evaluation() -> Evaluation:
     judged = Judged(every_verdict, calibrations(), list(JUDGES), [people])
     metrics = compute_metrics(declared(recipe, suites), recipe, suites, Answered(probed, answers, games), judged,
                               unseen())
-    return Evaluation(metrics, calibrations(), ARMS, suites, answers)
+    return Evaluation(metrics, calibrations(), ARMS, suites, answers, every_verdict)
 
 
 def _run(name: str) -> Run:
@@ -224,6 +226,9 @@ def generated_run(name: str = "demo") -> Run:
     "A run of a scripted model that has generated, and done nothing else."
     run, recipe = _run(name), build_recipe({"n_prompts": 12, "filters": "empty,identical,repetition_loop"})
     generate_pairs(run, recipe, ScriptedLLM(_script, batch_size=64))
+    run.path("clock.jsonl").unlink()
+    note_session(run, "generate", "made up", 40.0)
+    write_ledger(run)
     run.record(recipe=recipe.model_dump(mode="json"), recipe_name="made up")
     return run
 
@@ -235,15 +240,18 @@ def evaluated_run(name: str = "demo", recipe: dict | None = None, judge: str | N
     settings = build_recipe({"n_prompts": 12, "filters": "empty,identical,repetition_loop"} | (recipe or {}))
     run.record(recipe=settings.model_dump(mode="json"), trained="dpo", model=f"{settings.model}@1")
     _write_training(run, seconds)
-    metrics = evaluated.metrics.model_copy(update=changes)
+    metrics, opinions = evaluated.metrics.model_copy(update=changes), evaluated.verdicts
     if judge:
         seats = (metrics.seats[0].model_copy(update={"judge": judge}), *metrics.seats[1:])
         metrics = metrics.model_copy(update={"seats": seats})
+        opinions = [one.model_copy(update={"judge": judge}) if one.judge == JUDGES[0].judge else one
+                    for one in opinions]
     write_record(run.path("metrics.json"), metrics)
     write_json(run.path("calibration.json"), [one.model_dump(mode="json") for one in evaluated.calibrations])
     write_json(run.path("arms.json"), [arm.model_dump() for arm in evaluated.arms])
     write_rows(run.path("items.jsonl"), evaluated.suites.items)
     write_rows(run.path("answers.jsonl"), evaluated.answers)
+    write_rows(run.path("verdicts.jsonl"), opinions)
     write_ledger(run, evaluate={"tokens_in": 90_000, "tokens_out": 9_000, "seconds": 120.0})
     return run
 

@@ -20,6 +20,7 @@ from contemplative_cai.command.pipeline import (
     step_keys,
     with_settings,
 )
+from contemplative_cai.core.derived import derived_files, stale_words
 from contemplative_cai.core.errors import InputError
 from contemplative_cai.core.recipe import Recipe
 from contemplative_cai.core.run import open_run
@@ -68,6 +69,7 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
     text = "".join(path.read_text() for path in (runs / "line").glob("*.json"))
     assert str(Path.home()) not in text and "machine" in manifest["surroundings"]
     for words in (["runs"], ["status", "line"], ["report", "line"], ["recipes"]): assert ccai(*words).returncode == 0
+    assert (runs / "line" / "dpo" / "adapter" / "README.md").exists() and stale_words(open_run("line")) == []
     again = ccai("run", "all", "--run", "line")
     assert again.returncode == 0 and "all done before" in again.stderr, again.stderr
 
@@ -81,7 +83,10 @@ def test_quickstart_on_the_real_model(runs):
     done = ccai("run", "quickstart", *(word for key, value in small.items() for word in ("-p", f"{key}={value}")))
     assert done.returncode == 0, done.stderr
     assert "Pairs kept:" in done.stdout and "report.html" in done.stdout
-    manifest = open_run("quickstart").manifest
+    run = open_run("quickstart")
+    manifest, places = run.manifest, derived_files(run)
+    assert set(places) == {"data_set", "model_card", "report"} and all(one.place.is_file() for one in places.values())
+    assert stale_words(run) == [] and "Nothing has been evaluated" not in places["model_card"].place.read_text()
     assert manifest["model"].startswith("smollm2-135m@") and manifest["steps"]["evaluate"]["status"] == "done"
     pairs = load_pairs(open_run("quickstart"))
     assert {(pair.chosen_finish_reason, pair.rejected_finish_reason) for pair in pairs} == {("stop", "stop")}

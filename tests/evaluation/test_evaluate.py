@@ -16,9 +16,11 @@ from support import RULES_ONLY, borrowed_prompts, journalled, play, wait_for
 import contemplative_cai.evaluation.evaluate as evaluation
 from contemplative_cai.command.declare import planned_content
 from contemplative_cai.core.files import append_row, read_json, read_record, read_rows, write_json
+from contemplative_cai.core.journal import read_ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import Run, open_run, refuse_busy
 from contemplative_cai.core.schema import Answer, InputError, Verdict, digest
+from contemplative_cai.core.sessions import Session
 from contemplative_cai.evaluation.arms import recipe_arms
 from contemplative_cai.evaluation.calibration import Calibration, Calibrations
 from contemplative_cai.evaluation.claims import all_comparisons, columns, compare_arms, contrasts, known_outcomes
@@ -562,3 +564,10 @@ def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
     assert {**one, "written": ""} == {**other, "written": ""}
     assert ([row.text for row in read_rows(runs / "demo" / "answers.jsonl", Answer)]
             == [row.text for row in read_rows(runs / "whole" / "answers.jsonl", Answer)])
+    sessions = {row.session: row.seconds for row in read_rows(run.path("clock.jsonl"), Session)
+                if row.stage == "evaluate"}
+    ledger = read_ledger(run)
+    assert len(sessions) == 3, "two were killed"
+    assert ledger.stages["evaluate"].seconds == pytest.approx(sum(sessions.values()), abs=0.2)
+    asked = [one.seconds for name, one in ledger.stages.items() if name.startswith(("answer", "judge", "play"))]
+    assert ledger.stages["evaluate"].seconds >= sum(asked) > 0

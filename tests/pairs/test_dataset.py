@@ -135,10 +135,10 @@ def test_written_twice_it_has_the_same_bytes(run):
 
 
 def test_a_writer_that_fails_leaves_the_old_one(run):
-    "A health.json that cannot be read is named, and the data set that was there stays."
+    "A dropped.jsonl that cannot be read is named, and the data set that was there stays."
     first = files(write_dataset(run))
-    run.path("health.json").write_text("{")
-    with pytest.raises(InputError, match="health.json, line 1: not valid JSON"): write_dataset(run)
+    run.path("dropped.jsonl").write_text("{")
+    with pytest.raises(InputError, match="dropped.jsonl, line 1: not a Dropped"): write_dataset(run)
     assert files(run.path("dataset")) == first and not list(run.folder.glob(".dataset*"))
 
 
@@ -208,7 +208,7 @@ def test_the_card_accounts_for_every_row_and_quotes_none(run):
     assert (pairs[0].constitution in text and "Hold" not in text.split("## Constitution")[0]
             and "Critique request:" in text and "`scripted`" in text)
     assert ("| practice | " in text and "Apache-2.0, this project's own" in text
-            and "Not computed." in text and "arXiv:2504.15125" in text)
+            and "| told by length |" in text and "arXiv:2504.15125" in text)
     for said in ([side.content
                   for pair in pairs for turns in (pair.prompt, pair.chosen, pair.rejected) for side in turns]
                  + [pair.critique for pair in pairs] + [dropped[0].revision]):
@@ -223,8 +223,8 @@ def test_the_waterfall_of_each_principle_ends_with_what_it_kept(run):
             == sum(rows[-1][name] for name in ("emptiness", "non_duality", "boundless_care", "mindfulness")))
 
 
-def test_health_is_shown_as_it_was_computed(run):
-    "Figures and warnings; openings would quote rows."
+def test_health_is_shown_as_it_was_computed(run, monkeypatch):
+    "Figures and warnings; an alike opening is counted and not quoted."
     opening = SharedOpening(words="i hear you", count=9, share=0.9)
     computed = health(load_pairs(run))
     computed = computed.model_copy(update={
@@ -232,18 +232,21 @@ def test_health_is_shown_as_it_was_computed(run):
         "length_rule": Measure(value=0.87654, n=9, low=0.8, high=0.9),
         "chosen": computed.chosen.model_copy(update={"openings": (opening,)}),
     })
-    write_record(run.path("health.json"), computed)
+    monkeypatch.setattr("contemplative_cai.pairs.data_card.run_health", lambda run: computed)
     text = card(run).split("## Health")[1].split("## Constitution")[0]
     assert "| pairs | 1,234 |" in text and "| told by length | 0.88 [0.80, 0.90] |" in text
     assert "- Chosen texts are much longer: in the median 2.50 lengths" in text
+    assert "- 90% of the chosen texts begin with the same words (threshold 10%)" in text
     assert "i hear you" not in text and "schema" not in text
 
 
-def test_a_health_file_of_another_shape_is_named_by_its_key(run):
-    write_record(run.path("health.json"), health(load_pairs(run)))
-    whole = read_json(run.path("health.json"))
-    write_json(run.path("health.json"), whole | {"pairs": "many"})
-    with pytest.raises(InputError, match=r"health.json: 'pairs': .*found 'many'; restore the file"): card(run)
+@pytest.mark.parametrize("there", ["{", '{"pairs": "many"}', None])
+def test_health_is_that_of_the_pairs_whatever_health_json_says(run, there):
+    "It is derived: a damaged one, and one of other pairs, is written again."
+    if there is None: write_record(run.path("health.json"), health(load_pairs(run)[:2]))
+    else: run.path("health.json").write_text(there)
+    card(run)
+    assert read_json(run.path("health.json")) == health(load_pairs(run)).model_dump(mode="json")
 
 
 VILLAGE = (

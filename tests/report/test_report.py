@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.files import read_json, read_record, write_json, write_rows
@@ -402,8 +403,9 @@ def test_what_keeps_runs_apart_is_said(two):
     other.record(seed=1, constitution="charter@2")
     sentences = " ".join(differences_of(compare_runs(two)))
     for words in ("different primary outcomes", "judged by different judges",
-                  "different safety prompts (40 and 39, 39 in common)", "differ in seed (0; 1)",
-                  "differ in constitution", "differ in samples (1; 3)", "nobody can tell what prompted learned from"):
+                  "different safety prompts (40 and 39, 39 in common)", "differ in recorded seed (0; 1)",
+                  "differ in recorded constitution", "differ in samples (1; 3)",
+                  "nobody can tell what prompted learned from"):
         assert words in sentences, words
     place = write_comparison(compare_runs(two))
     assert_harmless(place.read_text(), place.with_suffix(".md").read_text())
@@ -452,10 +454,10 @@ def test_the_line_of_a_run_shows_the_primary_outcome(evaluated, capsys):
 
 @pytest.mark.parametrize("name", ["x\ntags: [pwned]", "x # y", "'", "a: b", "\u202ex", "- x", "---"])
 def test_a_models_name_cannot_add_to_a_cards_head(name):
-    head = _card_head(name, Path("adapter"))
-    assert yaml.safe_load(head.strip("-")) == {"base_model": name, "library_name": "peft",
-                                               "tags": ["constitutional-ai", "contemplative-cai", "trl"]}
-    assert head.startswith("---\n") and head.endswith("\n---") and head.count("\n---") == 1
+    head = _card_head(name, Path("adapter")).to_yaml()
+    assert yaml.safe_load(head) == {"base_model": name, "library_name": "peft", "pipeline_tag": "text-generation",
+                                    "tags": ["constitutional-ai", "contemplative-cai", "trl"]}
+    assert "---" not in head.splitlines() and ModelCard(f"---\n{head}\n---\n\n# text").data.base_model == name
 
 
 def test_a_card_names_no_place_on_a_machine_and_keeps_names_of_the_hub():

@@ -12,9 +12,11 @@ import pytest
 import torch
 from support import RULES_ONLY, TRAIN, play
 
+from contemplative_cai.core.journal import read_ledger
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError, Message
+from contemplative_cai.core.sessions import session_seconds
 from contemplative_cai.evaluation.evaluate import evaluate
 from contemplative_cai.evaluation.questions import evaluation_prompts
 from contemplative_cai.models.catalog import model_spec
@@ -168,6 +170,9 @@ def test_training_goes_on_after_kill_9_with_the_same_losses(scripted, contemplat
     losses = [[round(row["loss"], 4) for row in read_metrics(runs / name / "dpo") if "loss" in row]
               for name in ("whole", "demo")]
     assert losses[0] == losses[1] and resumed.steps == whole.steps and resumed.adapter == whole.adapter
+    spent = read_ledger(open_run("demo")).stages["train"].seconds
+    assert spent == session_seconds(open_run("demo"))["train"]
+    assert spent >= resumed.seconds_in_all + 1, "the killed session counts"
 
 
 def test_too_few_pairs_is_said(contemplative):
