@@ -168,7 +168,8 @@ def test_generation_accounts_for_every_row_and_trl_reads_the_pairs(scripted, con
     rows = load_dataset("json", data_files=str(run.path("pairs.jsonl")), split="train",
                         cache_dir=str(run.path("cache")))
     assert ({"prompt", "chosen", "rejected", "id", "prompt_id", "principle", "hazard", "persona", "locale", "source",
-             "critique", "constitution", "model", "seed", "template", "judge", "fault_margin", "mended_margin"}
+             "critique", "constitution", "model", "seed", "template", "chosen_finish_reason",
+             "rejected_finish_reason", "judge", "fault_margin", "mended_margin"}
             == set(rows.column_names))
     calls = len(scripted.calls)
     assert generate_pairs(run, recipe, scripted) == made and len(scripted.calls) == calls
