@@ -242,7 +242,7 @@ def _over_refusal(metrics: Metrics | None) -> MainFigure:
 def _unseen(facts: Facts) -> MainFigure:
     "What carries over to pairs that were never trained on."
     unseen = facts.metrics.preference if facts.metrics else facts.preference
-    if facts.training is None and unseen is None and facts.metrics:
+    if unseen is None and facts.metrics and facts.training is None:
         return MainFigure("Held-out preference", "none", "nothing was trained in this run", "")
     if unseen is None: return MainFigure("Held-out preference", "not yet", "unseen pairs have not been scored", "")
     # before shares had a method they were means over prompts
