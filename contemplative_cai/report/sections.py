@@ -15,7 +15,7 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .evidence import DRIFT, HUMANISTIC, REFUSAL_OUTCOMES, SAFETY
+from .evidence import DRIFT, EXPLAINED, HUMANISTIC, REFUSAL_OUTCOMES, SAFETY
 from .evidence import agreement_rows, arm_rows, bound_rows, breakdown_rows, claim_rows
 from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
 from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
@@ -40,7 +40,7 @@ def declaration_section(metrics: Metrics,
     return PageSection("Declared", words, [
         Table("", declared_rows(metrics),
               "evaluation.json, metrics.json: declared, earlier, margin, samples, judges, planned"),
-        Table("Prompts", set_rows(metrics), "metrics.json: sets; which prompt is where: items.jsonl"),
+        Table("Prompts", set_rows(metrics, why=False), "metrics.json: sets; which prompt is where: items.jsonl"),
         Table("Arms", arm_rows(metrics, arms), "arms.json; metrics.json: probed, unknown_training"),
     ], notices)
 
@@ -109,7 +109,7 @@ def _safety_words(metrics: Metrics) -> str:
         return (f"violation is the share of violating answers on the DEMO set by judge {', '.join(judges)}. "
                 "The number is unofficial: no grade, and not comparable with any leaderboard.")
     asked = metrics.sets["safety"]
-    if not asked.prompts: return f"No safety prompts were answered: {asked.note or 'none were drawn'}."
+    if not asked.prompts: return f"No safety prompts were answered: {EXPLAINED if asked.note else 'none were drawn'}."
     return "No judge looked at the answers to the safety prompts."
 
 # %% ../../nbs/09_report/05_sections.ipynb #0000000f
