@@ -179,7 +179,7 @@ PART_TEMPLATE = """
 <thead><tr>{% for name in table.rows[0] %}<th scope="col">{{ name | explained }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for value in row.values() %}<td dir="auto">{{ value }}</td>{% endfor %}</tr>
+<tr>{% for value in row.values() %}<td dir="auto">{{ value | explained }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>{{ source(table.source) }}
 {% endmacro %}

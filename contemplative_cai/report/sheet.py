@@ -74,7 +74,8 @@ nav a:hover { text-decoration: underline; }
 nav button, .sort { font: inherit; color: var(--link); background: none; border: 0; padding: 0; cursor: pointer; }
 nav button { padding: .5rem 0; text-decoration: underline; }
 nav.side { display: none; }
-nav.top { margin: -.6rem 0 .7rem; position: sticky; top: 0; z-index: 2; background: var(--ground); border-bottom: 1px solid var(--line); }
+nav.top { position: sticky; top: 0; z-index: 2; margin: -.6rem 0 .7rem; }
+nav.top { background: var(--ground); border-bottom: 1px solid var(--line); }
 nav.top ul { margin: 0; max-height: 70vh; overflow: auto; padding-bottom: .5rem; }
 nav.top a, nav.top summary { padding: .5rem 0; }
 details.fold { border-top: 1px solid var(--line); }
@@ -138,9 +139,14 @@ SHEET = PAGE_STYLE + FIRST_STYLE + FOLD_STYLE + MEDIA_STYLE
 # %% ../../nbs/09_report/00_sheet.ipynb #00sh0015
 SORT_SCRIPT = """
 "use strict";
+const UNITS = {s: 1, min: 60, h: 3600, M: 1e6, B: 1e9};
 function amount(cell) {
-  const match = cell.textContent.trim().replaceAll("\\u2212", "-").match(/^(<\\s*)?([-+]?[\\d,]*\\.?\\d+)/);
-  return match ? Number(match[2].replaceAll(",", "")) - (match[1] ? 1e-9 : 0) : NaN;
+  const text = cell.textContent.trim().replaceAll("\\u2212", "-");
+  const match = text.match(/^(<\\s*)?([-+]?[\\d,]*\\.?\\d+)(?: (s|min|h|M|B)(?!\\w))?/);
+  if (!match) return NaN;
+  const rest = text.slice(match[0].length).match(/^ (\\d+) (s|min)$/);
+  const number = Number(match[2].replaceAll(",", "")) * (UNITS[match[3]] ?? 1);
+  return number + (rest ? rest[1] * UNITS[rest[2]] : 0) - (match[1] ? 1e-9 : 0);
 }
 function absent(cell) { return ["", "-"].includes(cell.textContent.trim()); }
 function inOrder(rows, column, sign) {

@@ -300,7 +300,8 @@ def _kept_words(metrics: Metrics) -> list[str]:
     "What training should not have cost, and whether it did, in a sentence."
     rows = [row for row in compared(metrics, metrics.trained, "base").values()
             if row.kept and row.calibrated and row.outcome in KEPT]
-    told = [f"{row.outcome.replace('_', ' ')} ({judge_name(metrics, row)}) {row.kept.words}" for row in rows if row.kept]
+    told = [f"{row.outcome.replace('_', ' ')} ({judge_name(metrics, row)}) {row.kept.words}"
+            for row in rows if row.kept]
     return [f"What training should not cost: {'; '.join(told)}."] if told else []
 
 

@@ -252,9 +252,10 @@ def opened(browser, place: Path, **options):
     return page
 
 
-NUMBERS = [{"what": what, "how much": much, "p": p} for what, much, p in (
-    ("b", "0.48 [0.31, 0.66]", "0.500 (Holm)"), ("a", "−0.05 [−0.20, 0.10]", "-"), ("d", "1,200 of 3,000", "< 0.001"),
-    ("c", "not measured: no prompts", "0.001"), ("e", "7%", "0.027"))]
+NUMBERS = [{"what": what, "how much": much, "p": p, "time": time} for what, much, p, time in (
+    ("b", "0.48 [0.31, 0.66]", "0.500 (Holm)", "25 s"), ("a", "−0.05 [−0.20, 0.10]", "-", "2 min 24 s"),
+    ("d", "1,200 of 3,000", "< 0.001", "1 h 00 min"), ("c", "not measured: no prompts", "0.001", "-"),
+    ("e", "7%", "0.027", "2 min 05 s"))]
 
 
 @in_a_browser
@@ -266,8 +267,8 @@ def test_tables_sort_by_number_by_letter_and_back(chromium, tmp_path):
     def sort(column): page.get_by_role("button", name=f"sort by {column}", exact=True).press("Enter")
     heads = page.locator("th")
     for column, upwards, downwards in (("how much", "abedc", "debac"), ("p", "dceba", "becda"),
-                                       ("what", "abcde", "edcba")):
-        place = ["what", "how much", "p"].index(column)
+                                       ("what", "abcde", "edcba"), ("time", "beadc", "daebc")):
+        place = list(NUMBERS[0]).index(column)
         sort(column)
         assert order() == upwards, column
         expect(heads.nth(place)).to_have_attribute("aria-sort", "ascending")
