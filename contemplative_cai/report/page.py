@@ -271,15 +271,16 @@ def page_links(page: Page,
 # %% ../../nbs/09_report/01_page.ipynb #0000000e
 def page_html(page: Page,  # what to show
               images: dict[str, bytes],  # PNG by name of the plot
+              told: Callable[[str], str] = str,  # takes out of a text what others need not know
               ) -> str:
-    "The page as HTML that needs nothing else."
+    "The page as HTML that needs nothing else; what is taken out of a text goes before its words are explained."
     from jinja2 import Environment
     from markupsafe import Markup
     sources = {name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in images.items()}
     def shown(value): return visible(value) if type(value) is str else value  # a macro's HTML is no str
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown)
     explained = explainer(page.terms)
-    environment.filters["explained"] = lambda text: Markup(explained(str(text)))
+    environment.filters["explained"] = lambda text: Markup(explained(told(str(text))))
     return environment.from_string(HTML).render(
         page=page, images=sources, style=Markup(SHEET), script=Markup(SCRIPT), policy=page_policy(), anchor=anchor,
         links=page_links(page), terms=words_used(page), words_title=WORDS_TITLE,
@@ -298,6 +299,6 @@ def write_page(page: Page,  # what to show
     place.parent.mkdir(parents=True, exist_ok=True)
     if images: (place.parent / folder).mkdir(exist_ok=True)
     for name, content in images.items(): (place.parent / folder / f"{name}.png").write_bytes(content)
-    write_text(place, told(page_html(page, images)))
+    write_text(place, told(page_html(page, images, told)))
     write_text(place.with_suffix(".md"), told(page_markdown(page, folder)))
     return place

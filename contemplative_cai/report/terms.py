@@ -57,7 +57,7 @@ GLOSSARY = TRAINING_TERMS | EVALUATION_TERMS
 def _sought(term: str) -> str:
     "A pattern for the word, its capital, and its plural, in a text that was escaped."
     escaped = re.escape(html_text(term))
-    return rf"(?<![\w&#-])(?i:{escaped[0]}){escaped[1:]}s?(?![\w;-])"
+    return rf"(?<![\w&#/.-])(?i:{escaped[0]}){escaped[1:]}s?(?![\w;/-]|\.\w)"
 
 
 def used_terms(terms: Mapping[str, str],  # word to its meaning

@@ -16,6 +16,7 @@ from contemplative_cai.report.page import (
     page_html,
     page_markdown,
     plain,
+    write_page,
 )
 from contemplative_cai.report.terms import GLOSSARY, explainer
 
@@ -96,6 +97,18 @@ def test_an_explained_text_acts_no_more_than_another(text):
     marked = explainer(GLOSSARY | {"dpo": text, "lt": "no part of an entity"})(f"the arm dpo: {text}")
     assert {tag for tag, _ in tags_in(marked)} == {"abbr"} and all(
         attributes.keys() == {"tabindex", "title"} for _, attributes in tags_in(marked))
+
+
+def test_what_others_need_not_know_is_taken_out_before_a_word_in_it_is_explained(tmp_path):
+    place = "/home/ann/our pair of files"
+    page = Page("A", place, [], [place], [place], [], "", terms={"pair": "two texts"})
+    told = write_page(page, tmp_path / "page.html", told=lambda text: text.replace(place, "files")).read_text()
+    assert "ann" not in told and "our pair" not in told and "<p dir=\"auto\">files</p>" in told
+
+
+def test_no_name_of_a_file_is_explained():
+    text = "in pairs.jsonl and a/pair and pair/b"
+    assert explainer({"pair": "two texts"})(text) == text
 
 
 def test_no_word_is_explained_by_itself():
