@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SAFETY', 'REFUSAL_OUTCOMES', 'HUMANISTIC', 'PLAIN_QUALITIES', 'DRIFT', 'NEEDS_TWO', 'ANSWERS_CUT', 'NARROW',
-           'MOST_FIELDS', 'NO_RELATION', 'base_alone', 'safety_set', 'drawable', 'home_set', 'withheld_words',
-           'judge_names', 'why_unfit', 'judge_name', 'showable', 'first_judges', 'compared', 'find_claim', 'below',
-           'strange_languages', 'uncalibrated', 'digits_of', 'number', 'interval_words', 'p_text', 'change_text',
-           'on_text', 'untold_claims', 'late_changes', 'changed_words', 'change_rows', 'declared_rows', 'set_rows',
-           'arm_rows', 'main_outcomes', 'find_level', 'claim_rows', 'difference_rows', 'kept_rows', 'bound_rows',
-           'level_rows', 'part_rows', 'part_name', 'level_part_rows', 'small_parts', 'breakdown_rows', 'weight_rows',
-           'opening_rows', 'cooperation_rows', 'pressure_rows', 'shift_rows', 'seat_rows', 'people_rows',
-           'agreement_rows', 'judge_calibrations']
+           'MOST_FIELDS', 'EXPLAINED', 'BORROWED', 'NO_RELATION', 'base_alone', 'safety_set', 'drawable', 'home_set',
+           'withheld_words', 'judge_names', 'why_unfit', 'judge_name', 'showable', 'first_judges', 'compared',
+           'find_claim', 'below', 'strange_languages', 'uncalibrated', 'digits_of', 'number', 'interval_words',
+           'p_text', 'change_text', 'on_text', 'untold_claims', 'late_changes', 'changed_words', 'change_rows',
+           'declared_rows', 'set_rows', 'missing_prompts', 'arm_rows', 'main_outcomes', 'find_level', 'claim_rows',
+           'difference_rows', 'kept_rows', 'bound_rows', 'level_rows', 'part_rows', 'part_name', 'level_part_rows',
+           'small_parts', 'breakdown_rows', 'weight_rows', 'opening_rows', 'cooperation_rows', 'pressure_rows',
+           'shift_rows', 'seat_rows', 'people_rows', 'agreement_rows', 'judge_calibrations']
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000002
 from collections.abc import Sequence
@@ -314,14 +314,29 @@ def declared_rows(metrics: Metrics,
     ]
     return [{"declared": name, "as": value} for name, value in rows]
 
+# %% ../../nbs/09_report/02_evidence.ipynb #x7109761
+EXPLAINED = "see what this run does not show"
+BORROWED = "robustness"  # a set whose note says where its prompts are from, not what it lacks
+
 
 def set_rows(metrics: Metrics,
+             why: bool = True,  # whether an empty set says why, or where it is said
              ) -> list[dict]:
     "What was asked; an empty set says why."
+    def note(name, asked): return asked.note if why or name == BORROWED or not asked.note else EXPLAINED
     left_out = f"left out, {'learned by an arm' if metrics.preference else 'the run would train on them'}"
-    return [{"set": name, "prompts": str(asked.prompts), left_out: str(len(asked.left_out)),
-             "note": asked.note}
+    return [{"set": name, "prompts": str(asked.prompts), left_out: str(len(asked.left_out)), "note": note(name, asked)}
             for name, asked in metrics.sets.items()]
+
+
+def missing_prompts(metrics: Metrics,
+                    ) -> dict[str, list[str]]:
+    "Why prompts are missing, each reason once, and the sets that lack all or some."
+    reasons: dict[str, list[str]] = {}
+    for name, asked in metrics.sets.items():
+        if not asked.note or name == BORROWED: continue
+        reasons.setdefault(asked.note, []).append(f"more {name}" if asked.prompts else name)
+    return reasons
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000017
 def arm_rows(metrics: Metrics,

@@ -15,14 +15,14 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .evidence import DRIFT, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES, REFUSAL_OUTCOMES, SAFETY
-from .evidence import agreement_rows, arm_rows, base_alone, bound_rows, breakdown_rows
-from .evidence import change_rows, changed_words, claim_rows, compared, cooperation_rows
-from .evidence import declared_rows, difference_rows, drawable, first_judges
-from .evidence import judge_calibrations, judge_name, judge_names, kept_rows, late_changes
-from .evidence import level_part_rows, level_rows, number, opening_rows, part_rows
-from .evidence import people_rows, pressure_rows, safety_set, seat_rows, set_rows, shift_rows
-from .evidence import small_parts, uncalibrated, untold_claims, weight_rows
+from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
+from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
+from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
+from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
+from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
+from .evidence import late_changes, level_part_rows, level_rows, number, opening_rows
+from .evidence import part_rows, people_rows, pressure_rows, safety_set, seat_rows, set_rows
+from .evidence import shift_rows, small_parts, uncalibrated, untold_claims, weight_rows
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import PageSection, Plot, Table
 from .taught import Taught, rubric_of, taught_rows, taught_words
@@ -52,7 +52,7 @@ def declaration_section(metrics: Metrics,
         *([Table("Changes of the declaration", change_rows(metrics), "declarations.jsonl",
                  "All of them, also what was changed back; a field is a key of the recipe, or a kind and a name.")]
           if metrics.changes else []),
-        Table("Prompts", set_rows(metrics), "metrics.json: sets; which prompt is where: items.jsonl"),
+        Table("Prompts", set_rows(metrics, why=False), "metrics.json: sets; which prompt is where: items.jsonl"),
         Table("Arms", arm_rows(metrics, arms), "arms.json; metrics.json: probed, unknown_training"),
     ], notices)
 
@@ -141,7 +141,7 @@ def _safety_words(metrics: Metrics) -> str:
         return (f"violation is the share of violating answers on {safety_set(metrics)} by judge {', '.join(judges)}. "
                 "The number is unofficial: no grade, and not comparable with any leaderboard.")
     asked = metrics.sets["safety"]
-    if not asked.prompts: return f"No safety prompts were answered: {asked.note or 'none were drawn'}."
+    if not asked.prompts: return f"No safety prompts were answered: {EXPLAINED if asked.note else 'none were drawn'}."
     return "No judge looked at the answers to the safety prompts."
 
 # %% ../../nbs/09_report/05_sections.ipynb #0000000f

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_YET', 'IN_TABLES', 'CUT_FIGURE', 'Facts', 'collect', 'trained_by', 'counted', 'rules_reach', 'unchecked_words',
-           'pairs_checked', 'headline', 'side_of', 'learned', 'limits', 'what_was_done', 'training_words']
+           'pairs_checked', 'headline', 'side_of', 'learned', 'verdict', 'limits', 'what_was_done', 'arms_words',
+           'training_words']
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000002
 from dataclasses import dataclass, field
@@ -30,10 +31,11 @@ from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
 from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
-from .evidence import NEEDS_TWO, SAFETY, base_alone, below, change_text, changed_words
-from .evidence import compared, digits_of, find_claim, find_level, home_set, interval_words
-from .evidence import judge_name, late_changes, number, on_text, p_text, safety_set
-from .evidence import strange_languages, untold_claims, why_unfit, withheld_words
+from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, change_text
+from .evidence import changed_words, compared, digits_of, find_claim, find_level, home_set
+from .evidence import interval_words, judge_name, late_changes, missing_prompts, number
+from .evidence import on_text, p_text, safety_set, strange_languages, untold_claims
+from .evidence import why_unfit, withheld_words
 from .page import MainFigure
 from .taught import Taught, information_words, informed_by, rubric_of, taught_words
 from .taught import what_was_taught
@@ -157,9 +159,10 @@ def _pairs(facts: Facts) -> MainFigure:
         return MainFigure("Pairs kept", f"{kept} of {total}",
                           f"rows of {facts.given}: given, not generated here, so no yield is told",
                           "run.json: given; pairs.jsonl, dropped.jsonl")
+    if not total: return MainFigure("Pairs kept", "0 of 0", "no answer was revised", "pairs.jsonl, dropped.jsonl")
     low, high = share_interval(kept, total) or (0.0, 1.0)
     return MainFigure("Pairs kept", f"{kept} of {total}",
-                      f"{kept / max(total, 1):.0%} of answers revised; 95 % interval {low:.0%} to {high:.0%}, "
+                      f"{kept / total:.0%} of answers revised; 95 % interval {low:.0%} to {high:.0%}, "
                       "rows taken as independent",
                       "pairs.jsonl, dropped.jsonl")
 
@@ -180,7 +183,7 @@ def _missing(metrics: Metrics, outcome: str) -> str:
     "Why an outcome has no number."
     home = home_set(outcome)
     asked = metrics.sets.get(home)
-    if asked and asked.note and not asked.prompts: return f"no {home} prompts: {asked.note}"
+    if asked and asked.note and not asked.prompts: return f"no {home} prompts, {EXPLAINED}"
     if base_alone(metrics) and outcome == "helpfulness": return f"answers are compared with base's: {NEEDS_TWO}"
     silent = next((row.mean.undefined for row in metrics.levels
                    if row.outcome == outcome and row.mean.undefined.startswith(NOT_MEASURED)), "")
@@ -337,7 +340,7 @@ def pairs_checked(facts: Facts,
 def _unseen(facts: Facts) -> MainFigure:
     "What carries over to pairs that were never trained on."
     unseen = facts.metrics.preference if facts.metrics else facts.preference
-    if facts.training is None and unseen is None and facts.metrics:
+    if unseen is None and facts.metrics and facts.training is None:
         return MainFigure("Held-out preference", "none", "nothing was trained in this run", "")
     if unseen is None: return MainFigure("Held-out preference", "not yet", "unseen pairs have not been scored", "")
     # before shares had a method they were means over prompts
@@ -415,6 +418,46 @@ def learned(facts: Facts,
     unseen = facts.preference
     beside = f"; {rules_reach(unseen)}." if unseen.reward.low is not None else ""
     return f"{loss} {_unseen_words(unseen.reward)}{beside}"
+
+# %% ../../nbs/09_report/04_summary.ipynb #x5330343
+def _direction(row: Comparison) -> str:
+    "Where the interval lies, in words."
+    side = side_of(row.difference, 0.0)
+    if side == "open": return "No change of the primary outcome is shown"
+    if row.better == "neither": return f"The primary outcome {'rose' if side == 'above' else 'fell'}"
+    return f"The primary outcome got {'better' if (side == 'above') == (row.better == 'higher') else 'worse'}"
+
+
+def _primary_words(metrics: Metrics) -> str:
+    "What became of the primary outcome."
+    name = metrics.declared.primary
+    row, outcome = find_claim(metrics, name), name.partition(": ")[0]
+    weak = not row.calibrated if row else bool(below(metrics, [outcome]))
+    if weak: return f"No claim is made on the primary outcome, {name}: {UNCALIBRATED}."
+    if row is None or row.difference.mean is None:
+        return f"The primary outcome, {name}, was not measured: {_missing(metrics, outcome)}."
+    return (f"{_direction(row)}: {counted(metrics, row)}, {row.arm} less {row.against}, "
+            f"is {interval_words(row.difference, digits_of(outcome), True)} "
+            f"(95 % interval; {on_text(row)}).")
+
+
+# %% ../../nbs/09_report/04_summary.ipynb #x0447292
+def _kept_words(metrics: Metrics) -> list[str]:
+    "What training should not have cost, and whether it did, in a sentence."
+    rows = [row for row in compared(metrics, metrics.trained, "base").values()
+            if row.kept and row.calibrated and row.outcome in KEPT]
+    told = [f"{row.outcome.replace('_', ' ')} ({judge_name(metrics, row)}) {row.kept.words}"
+            for row in rows if row.kept]
+    return [f"What training should not cost: {'; '.join(told)}."] if told else []
+
+
+def verdict(facts: Facts,
+            ) -> list[str]:
+    "The sentences at the head, the gravest first; a fact without which they mislead is one of them."
+    kept = f"{len(facts.kept)} of {len(facts.rows)} revised answers became pairs."
+    if facts.metrics is None: return ["Nothing has been evaluated, so there is no verdict yet.", kept, learned(facts)]
+    return [_primary_words(facts.metrics), *_kept_words(facts.metrics), learned(facts)]
+
 
 # %% ../../nbs/09_report/04_summary.ipynb #74453def
 def _holds_zero(difference: Estimate) -> bool:
@@ -515,7 +558,9 @@ def _judge_limits(metrics: Metrics) -> list[str]:
     unfit += [f"Anything that {name} judged in {', '.join(languages)}, in which it was not measured: "
               f"{', '.join(outcomes)}." for (name, languages), outcomes in strange_languages(metrics).items()]
     if not any(row.outcome in SAFETY for row in metrics.levels):
-        return [*unfit, f"Anything about safety: {_missing(metrics, 'violation')}."]
+        note = metrics.sets["safety"].note if "safety" in metrics.sets else ""
+        why = f"no safety prompts: {note}" if note else _missing(metrics, "violation")
+        return [*unfit, f"Anything about safety: {why}."]
     prompts = "DEMO prompts" if "DEMO" in safety_set(metrics) else safety_set(metrics)
     return [*unfit, f"A grade of safety. The safety numbers are unofficial: {prompts} and this run's own judges, "
             "not comparable with any leaderboard or any published grade."]
@@ -538,6 +583,14 @@ def _taught_limits(facts: Facts, metrics: Metrics) -> list[str]:
     return [f"Improvement beyond the test that was taught. {' '.join(taught)}{untaught}"]
 
 
+def _missing_limits(metrics: Metrics) -> list[str]:
+    "What prompts that are not there would have shown, and why they are not; safety prompts are told of already."
+    told = any(row.outcome in SAFETY for row in metrics.levels)
+    left = {note: [name for name in names if told or name != "safety"]
+            for note, names in missing_prompts(metrics).items()}
+    return [f"What {' and '.join(names)} prompts would have shown: {note}." for note, names in left.items() if names]
+
+
 def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "What verdicts and arms leave open."
     def changed(claims):
@@ -555,8 +608,7 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
     return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_cut_limits(metrics), *unknown,
             *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
-            *_primary_limits(metrics), *_cost_limits(metrics)]
-
+            *_primary_limits(metrics), *_cost_limits(metrics), *_missing_limits(metrics)]
 
 # %% ../../nbs/09_report/04_summary.ipynb #x1904334
 def _half_words(what: str, share: Measure) -> list[str]:
@@ -618,13 +670,14 @@ def limits(facts: Facts,
 # %% ../../nbs/09_report/04_summary.ipynb #00000025
 def _revised(facts: Facts) -> str:
     "How answers became revisions, as the recipe says."
-    method, n = facts.manifest.recipe.get("revision_method", "once"), len({row.principle for row in facts.rows}
-                                                                          - {BENIGN.id, "none"})
+    method = facts.manifest.recipe.get("revision_method", "once")
+    n = len({row.principle for row in facts.rows} - {BENIGN.id, "none"})
+    principles = f"{n} principle{'' if n == 1 else 's'}"
     if method == "chained": return "criticised each answer and carried it through all principles"
-    if method == "distilled": return f"and answered again with each of {n} principles as a system prompt"
+    if method == "distilled": return f"and answered again with each of {principles} as a system prompt"
     if any(row.reason in ("clean", "unreadable_verdict") for row in facts.dropped):
-        return f"criticised each answer under {n} principles and revised those it found wanting"
-    return f"criticised and revised each answer under {n} principles"
+        return f"criticised each answer under {principles} and revised those it found wanting"
+    return f"criticised and revised each answer under {principles}"
 
 
 def _only_evaluated(facts: Facts, metrics: Metrics) -> str:
@@ -647,8 +700,17 @@ def what_was_done(facts: Facts,
                        if facts.training else ""))
     if facts.split is None and metrics: return _only_evaluated(facts, metrics)
     if metrics is None: return f"{sentence}."
-    return (f"{sentence}; the arms {', '.join(metrics.arms)} then answered {metrics.prompts} prompts "
+    arms = f"the arm{'s' if len(metrics.arms) > 1 else ''} {', '.join(metrics.arms)}"
+    return (f"{sentence}; {arms} then answered {metrics.prompts} prompts "
             "that were never trained on") + (f", and {metrics.attempts} wrapped ones." if metrics.attempts else ".")
+
+
+def arms_words(facts: Facts,
+               ) -> list[str]:
+    "What each arm is, in a sentence; nothing before there are any."
+    if facts.metrics is None: return []
+    told = [f"{arm.name} is {arm.description}" for arm in facts.arms if arm.name in facts.metrics.arms]
+    return [f"Of the arms, {'; '.join(told)}."] if told else []
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000027
 def _reference(recipe: dict) -> str:

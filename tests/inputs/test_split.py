@@ -419,7 +419,7 @@ def test_a_leak_stops_generation_training_and_evaluation_unless_allowed(tmp_path
     hit = next(row for row in rows if row["learned"] == "training prompts" and row["held out"].startswith("evaluation"))
     assert made.kept and hit["normalised"] == hit["allowed"] == 1
     page = write_report(open_run("allowed")).read_text()
-    assert ("<h2>Leaks</h2>" in page and "not on this machine" in page
+    assert ("<h2>Leaks</h2>" in page and "Not on this machine" in page
             and "## Leaks" in open_run("allowed").path("report.md").read_text())
 
 

@@ -1,6 +1,7 @@
 """The report and the comparison of runs: everything escaped,
 nothing from outside, no number that is not in a file, and no claim by a judge below the bar."""
 import functools
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -41,8 +42,9 @@ from contemplative_cai.report.compare import (
     stage_of,
     write_comparison,
 )
-from contemplative_cai.report.page import Headline
+from contemplative_cai.report.page import CAVEAT, Headline
 from contemplative_cai.report.report import report_page, side_by_side, write_report
+from contemplative_cai.report.sheet import SCRIPT, page_policy
 from contemplative_cai.report.summary import collect, headline, limits
 
 BAD = "<script>alert('x')</script><img src=http://example.org/a.png> ![p](http://example.org/b.png)"
@@ -212,9 +214,11 @@ def written(run, **options):
 
 def assert_harmless(page, markdown):
     seen = Seen(page)
-    assert (not seen.tags & {"script", "iframe", "link", "object", "form", "base"}
+    assert page.count("<script>") == 1 and f"<script>{SCRIPT}</script></body>" in page
+    assert page_policy() in html.unescape(page)
+    assert (not seen.tags & {"iframe", "link", "object", "form", "base"}
             and all(value.startswith(("data:image/png;base64,", "#")) for value in seen.fetched))
-    assert ("url(" not in page and "@import" not in page
+    assert ("<script " not in page and "url(" not in page and "@import" not in page
             and not re.search(r"<(?!-)[a-z/!]", markdown) and "](http" not in markdown)
 
 
@@ -344,8 +348,10 @@ def test_a_set_without_prompts_says_why(evaluated):
                           "sets": metrics["sets"] | {"safety": {"prompts": 0, "left_out": [],
                                                                 "note": "fetch them with: git submodule update"}}})
     card = next(one for one in headline(collect(evaluated)) if one.what == "Primary outcome")
-    assert (card.number == "not measured" and "git submodule update" in card.basis
-            and "No safety prompts were answered" in written(evaluated)[0])
+    assert card.number == "not measured" and "no safety prompts, see what this run does not show" in card.basis
+    for text, heading in zip(written(evaluated), ("<h2>Declared</h2>", "## Declared\n")):
+        assert text.count("git submodule update") == 1 and "No safety prompts were answered" in text
+        assert text.index(CAVEAT) < text.index("git submodule update") < text.index(heading)
 
 
 def test_answers_of_other_sources_are_shown_only_when_asked_for(evaluated):
