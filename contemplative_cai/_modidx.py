@@ -4102,6 +4102,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                            'contemplative_cai/pairs/make.py'),
                                               'contemplative_cai.pairs.make._dropped': ( '06_pairs/make.html#_dropped',
                                                                                          'contemplative_cai/pairs/make.py'),
+                                              'contemplative_cai.pairs.make._leaked_meta': ( '06_pairs/make.html#_leaked_meta',
+                                                                                             'contemplative_cai/pairs/make.py'),
                                               'contemplative_cai.pairs.make._objection': ( '06_pairs/make.html#_objection',
                                                                                            'contemplative_cai/pairs/make.py'),
                                               'contemplative_cai.pairs.make._verdict': ( '06_pairs/make.html#_verdict',

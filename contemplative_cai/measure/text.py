@@ -151,10 +151,10 @@ def language(text: str,  # any text
 NOT_MEASURED = "not measured"  # how a reason begins why a rule or a judge has no number in a language
 
 
-def _code(locale: str) -> str:
-    "The language of a locale such as fr_FR; empty for English, and for what is no locale."
-    code = re.split("[_-]", locale)[0].lower()
-    return code if re.fullmatch("[a-z]{2,3}", code) and code not in ("en", "eng") else ""
+def _code(locale: str | None) -> str:
+    "The language of a locale such as fr_FR; empty for English, for one that is not known, and for what is no locale."
+    code = re.split("[_-]", locale or "")[0].lower()
+    return code if re.fullmatch("[a-z]{2,3}", code) and code not in ("en", "eng", "und") else ""
 
 
 @lru_cache(maxsize=1)
@@ -164,7 +164,7 @@ def told_languages() -> frozenset[str]:
 
 
 def text_language(text: str,  # a text
-                  locale: str = "en_US",  # of its row; rows that do not say have this one
+                  locale: str | None = "en_US",  # of its row; rows that do not say have this one, and given ones none
                   question: str = "",  # what it answers: its language, where the text is too short
                   ) -> str:
     "ISO 639-1 code of the language a rule must know: the row's where that is not English, else what can be told."
@@ -176,7 +176,7 @@ def text_language(text: str,  # a text
 
 def without_rule(languages: tuple[str, ...],  # that a rule knows
                  text: str,  # to which it would be applied
-                 locale: str = "en_US",  # of its row
+                 locale: str | None = "en_US",  # of its row
                  question: str = "",  # what it answers
                  ) -> str:
     "Why the rule says nothing of the text; empty where it knows the language."

@@ -91,6 +91,12 @@ def principle_of(triple: Triple,  # a row
     ) if mixed else own
 
 # %% ../../nbs/06_pairs/03_make.ipynb #00000011
+def _leaked_meta(triple: Triple, constitution: Constitution, limits: Thresholds) -> tuple[str, str] | None:
+    "The verdict on a row whose revision copies a meta-principle; None where it does not."
+    detail = copied_meta(triple, constitution.meta_principles, limits) if is_complete(triple) else None
+    return ("leaked_preamble", detail) if detail else None
+
+
 def filter_rows(triples: Sequence[Triple],  # what the model made
                 constitution: Constitution,  # what it was revised by
                 filters: tuple[str, ...] = FILTERS,  # names of the filters to apply; `empty` and `identical` always are
@@ -105,9 +111,7 @@ def filter_rows(triples: Sequence[Triple],  # what the model made
         if triple.failure is None and triple.principle not in principles:
             principles[triple.principle] = principle_of(triple, constitution, mixed)
         verdict = _verdict(triple, principles.get(triple.principle, BENIGN), filters, limits)
-        if verdict is None and is_complete(triple) and "leaked_preamble" in filters and (
-                detail := copied_meta(triple, constitution.meta_principles, limits)):
-            verdict = ("leaked_preamble", detail)
+        if verdict is None and "leaked_preamble" in filters: verdict = _leaked_meta(triple, constitution, limits)
         if verdict is not None: dropped.append(_dropped(triple, *verdict))
         elif is_complete(triple):
             kept.append(make_pair(triple, constitution, "refusals" if triple.principle == BENIGN.id else template))

@@ -280,7 +280,8 @@ def shown_principles(run: Run,  # a run that has generated
     if not pairs or (constitution := _made_by(run, pairs)) is None: return {}
     known = {principle.id: principle for principle in constitution.principles}
     together = combine_principles(list(constitution.principles)) if len(known) > 1 else constitution.principles[0]
-    return {id: known.get(id, together) for id in {pair.principle for pair in pairs} - {BENIGN.id}}
+    return {id: known.get(id, together) for pair in pairs
+            if (id := pair.principle) and id != BENIGN.id}
 
 
 def open_review(run: Run,  # a run that has generated

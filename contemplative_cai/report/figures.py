@@ -220,7 +220,8 @@ def claim_spots(metrics: Metrics,
         rows = {arm: row for arm in arms if (row := compared(metrics, arm, "base").get(outcome))}
         spots = [Spot(f"{arm} less base", mean, row.difference.low, row.difference.high, _look(metrics, arm))
                  for arm, row in rows.items()
-                 if row.calibrated and drawable(row.difference) and (mean := row.difference.mean) is not None]
+                 if row.calibrated and not row.withheld and drawable(row.difference)
+                 and (mean := row.difference.mean) is not None]
         if spots: return outcome, spots
     return "", []
 

@@ -186,11 +186,11 @@ def whole_row(facts: Facts,
     if pair is None:
         return WholeRow("All kept pairs are of sources whose texts are covered, as some were written to elicit harm; "
                         f"shown by: ccai report {facts.run} --show-text")
-    principle = pair.principle.replace("_", " ")
+    principle = (pair.principle or "a principle that is not named").replace("_", " ")
     return WholeRow(f"The first of {len(facts.kept)} kept pairs that may be shown, not chosen for what it says; "
                     "written by models.", pair.prompt[-1].content, [
         ("first answer (rejected)", pair.rejected[0].content),
-        (f"critique, by {principle}", pair.critique or "(none was asked for)"),
+        (f"critique, by {principle}", pair.critique or ("(none was given)" if facts.given else "(none was asked for)")),
         ("revision (chosen)", pair.chosen[0].content),
     ])
 
@@ -217,7 +217,7 @@ def _unseen_picture(facts: Facts) -> list[Plot]:
     "The model and the rules that understand nothing, on unseen pairs."
     unseen = (facts.metrics.preference if facts.metrics else None) or facts.preference
     if unseen is None: return []
-    rows = {"trained model": unseen.reward, "bag of words": unseen.bag_of_words, "length alone": unseen.length_rule}
+    rows = {"trained model": unseen.reward, **unseen.rules}
     spots = [Spot(name, value.mean, value.low, value.high, (BLUE if value is unseen.reward else GREY, "o"))
              for name, value in rows.items() if value.mean is not None]
     return _spots_plot("small-unseen", "unseen pairs: share in which the revision is told from the answer",
@@ -234,13 +234,13 @@ def _rules_picture(measured: Health) -> list[Plot]:
 
 
 def first_pictures(facts: Facts,
-                   measured: Health,  # from `health`
+                   measured: Health | None,  # from `health`; None: there are no pairs
                    ) -> list[Plot]:
     "Small figures for the head of the page, the weightiest first."
     kept, total = len(facts.kept), len(facts.rows)
     rows = [Plot("small-rows", small_waterfall(facts.kept, facts.dropped), f"{kept} of {total} rows became pairs",
                  ROW_FILES, "from prompts to pairs")] if total else []
-    return [*_claim_picture(facts), *_unseen_picture(facts), *rows, *_rules_picture(measured)]
+    return [*_claim_picture(facts), *_unseen_picture(facts), *rows, *(_rules_picture(measured) if measured else [])]
 
 # %% ../../nbs/09_report/06_report.ipynb #x0272847
 def arm_terms(facts: Facts,
