@@ -93,7 +93,7 @@ def test_unknown_run(before, refused, step):
     assert "no run 'yours'" in message and "runs there: " in message
 
 
-@pytest.mark.parametrize("step", ["review", "train", "evaluate"])
+@pytest.mark.parametrize("step", ["review", "train"])
 def test_step_without_its_pairs(before, refused, step):
     "A step that needs pairs says so, and how to make them."
     message = refused("run", step, "--run", "mine")

@@ -309,8 +309,8 @@ def test_engines_that_make_no_sense_are_refused(values, what):
 
 def test_a_run_on_a_server_and_its_rerun_without_one(runs, contemplative):
     "All calls go to the server; afterwards the server may be gone: a finished step asks for nothing."
-    recipe, run = (build_recipe({"model": "m", "n_prompts": 3, "filters": "empty", "n_eval_prompts": 0, "guarded": []}),
-                   open_run("served"))
+    recipe, run = (build_recipe({"model": "m", "n_prompts": 3, "filters": "empty", "n_eval_prompts": 0, "guarded": [],
+                                 "judge": "none"}), open_run("served"))
     with Server() as server:
         recipe = recipe.model_copy(update={"base_url": server.url})
         made = generate_pairs(run, recipe)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from contemplative_cai.core.files import read_record, read_rows, write_json, write_record, write_rows
+from contemplative_cai.core.files import read_record, read_rows, write_json, write_rows
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import (
@@ -262,7 +262,7 @@ def test_a_health_of_before_says_that_ends_were_not_recorded(tmp_path):
 
 def test_the_data_set_card_has_the_ends(runs):
     run = open_run("demo")
-    write_record(run.path("health.json"), health(ended((0, 17))))
+    write_rows(run.path("pairs.jsonl"), ended((0, 17)))
     facts = health_facts(run)
     rows = dict(facts["rows"])
     assert "told by which side ends properly" in rows and rows["end properly, chosen"].startswith("1.00")

@@ -249,7 +249,7 @@ def test_the_card_of_a_run_of_hostile_texts_is_a_card(texts, tmp_path, monkeypat
     card = (folder / "README.md").read_text(encoding="utf-8")
     _, head, body = card.split("---\n", 2)
     assert set(yaml.safe_load(head)) <= {"annotations_creators", "language_creators", "language", "license", "configs",
-                                         "size_categories", "task_categories", "pretty_name", "tags"}
+                                         "size_categories", "task_categories", "pretty_name", "tags", "rests_on"}
     assert "pwned" not in head and "\u202e" not in card and "\x1b" not in card
     markup = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
     allowed = {"p", "li", "ul", "table", "thead", "tbody", "tr", "th", "td", "h1", "h2", "h3", "blockquote", "code",

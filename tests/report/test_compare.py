@@ -122,7 +122,8 @@ def manifest(**changes):
     return Manifest(recipe=recipe, seed=0, surroundings={"versions": {"torch": "2.13.0"}}, **changes)
 
 
-OTHER = {str: "another", int: 7, float: 0.123, bool: True, type(None): "another", list: ["another"], dict: {"a": 1}}
+OTHER = {str: "another", int: 7, float: 0.123, bool: True, type(None): "another", list: ["another"], dict: {"a": 1},
+         tuple: [{"source": "another"}]}
 
 
 @pytest.mark.parametrize("key", list(Recipe.model_fields))

@@ -32,7 +32,8 @@ def metrics(**cut):
     counts = tuple(CutAnswers(arm=arm, cut=cut.get(arm, 0), answers=40) for arm in ARMS)
     return SimpleNamespace(
         comparisons=all_comparisons(columns, ARMS, "dpo", declared, {}, 0.05, 100, cut=cut_column(answers)),
-        arms=ARMS, trained="dpo", declared=declared, levels=(), sets={}, cut=counts, earlier=(), unknown_training=(),
+        arms=ARMS, trained="dpo", declared=declared, levels=(), sets={}, cut=counts, earlier=(), changes=(),
+        declaration_faults=(), unknown_training=(),
         seats=(SimpleNamespace(name="logits", judge="a judge"),), margin=0.05,
     )
 
