@@ -1,4 +1,5 @@
 """What several tests need: a scripted model, a look into a journal, patience, prompts in the shape of a benchmark."""
+import html
 import re
 import signal
 import sqlite3
@@ -108,3 +109,8 @@ def clean(text: str) -> bool:
     "Whether a text has nothing in it that moves a terminal's cursor or turns its letters round."
     return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
                          re.sub(r"\x1b\[[0-9;]*m", "", text))
+
+
+def visible(page: str) -> str:
+    "The words of an HTML page as a reader sees them: explained words carry tags."
+    return html.unescape(re.sub("<[^>]+>", "", page))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
-from support import ROOT
+from support import ROOT, visible
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core import derived
@@ -90,7 +90,7 @@ def test_the_data_sets_card_warns_of_what_the_report_warns_of(contemplative):
     generate_pairs(run, build_recipe({"n_prompts": 12, "filters": "empty"}), ScriptedLLM(poor, batch_size=64))
     places, measured = rebuild(run), run_health(run)
     card = (places["data_set"] / "README.md").read_text()
-    report = html.unescape(re.sub("<[^>]+>", "", places["report"].read_text()))  # words are explained by tags
+    report = visible(places["report"].read_text())
     assert len(warnings(measured)) >= 4 and "No warnings" not in card
     for warning in warnings(measured):
         assert warning.sentence in report
