@@ -385,4 +385,5 @@ def write_report(run: Run,  # a run that has pairs, or was evaluated
     page = report_page(facts, measured, wrapped, show_text)
     stale = [f" Note: {words}." for words in stale_words(run, "report")]  # a card that was not written again
     return write_page(page._replace(foot=page.foot + "".join(stale)), run.path("report.html"),
-                      told=lambda text: with_digests(without_places(text, facts.manifest.recipe), digests))
+                      told=lambda text: without_places(text, facts.manifest.recipe),
+                      whole=lambda text: with_digests(text, digests))

@@ -225,6 +225,13 @@ def test_every_table_has_headings_to_sort_by():
     assert page.count("<th ") == page.count('<th scope="col">')
 
 
+def test_what_a_file_rests_on_is_in_it_once_and_in_no_sentence(full):
+    "Seen: the digests in every sentence that has a term, so that three printed pages became five."
+    place = write_report(full)
+    for path in (place, place.with_suffix(".md")): assert path.read_text().count("rests_on") == 1
+    assert "rests_on" not in place.read_text().partition("</head>")[2]
+
+
 def test_a_report_is_no_larger_than_its_pictures_make_it():
     assert len(html_of(full_page())) < 400_000
 
