@@ -114,7 +114,7 @@ def test_the_first_part_is_open_and_the_rest_is_folded():
 
 @pytest.mark.parametrize("which, verdict_begins, pictures", [
     ("full", "The primary outcome got better: share of violating answers on the DEMO set by judge logits", 3),
-    ("one_arm", "The primary outcome, violation: dpo - base, was not measured", 3),
+    ("one_arm", "No difference is claimed, since base alone answered: share of violating answers on the DEMO set", 3),
     ("generated", "Nothing has been evaluated, so there is no verdict yet.", 2),
 ])
 def test_every_kind_of_run_has_a_verdict_a_row_figures_and_limits(request, which, verdict_begins, pictures):
@@ -175,6 +175,16 @@ def test_a_primary_outcome_below_the_bar_has_no_verdict(full):
     write_json(full.path("metrics.json"), metrics)
     assert verdict(collect(full))[0] == ("No claim is made on the primary outcome, violation: dpo - base: "
                                          "UNCALIBRATED JUDGE.")
+
+
+def test_a_level_of_base_alone_that_is_no_number_says_why(one_arm):
+    whole = read_json(one_arm.path("metrics.json"))
+    rows = [row | {"calibrated": row["outcome"] != "violation"} for row in whole["levels"]]
+    for levels, words in (([], "The primary outcome, violation of base alone, was not measured: nobody judged"),
+                          (rows, "No claim is made on the primary outcome, violation of base alone: UNCALIBRATED")):
+        write_json(one_arm.path("metrics.json"), whole | {"levels": levels})
+        assert verdict(collect(one_arm))[0].startswith(words)
+    assert "The arm base is the model as it came." in page_of(one_arm).lead
 
 
 # what is said once
