@@ -287,7 +287,8 @@ def mending_section(facts: Facts,
                     ) -> PageSection:
     "Whether the pairs are what they claim: by a judge above the bar, by reviewers, or not checked."
     figure = pairs_checked(facts)
-    words = ["A pair claims that its first answer falls short of the principle, and that the revision does better.",
+    words = ["A pair claims that its rejected text falls short" + ("" if facts.given else " of the principle")
+             + ", and that the chosen one does better.",
              f"{figure.number[0].upper()}{figure.number[1:]}: {figure.basis}."]
     return PageSection("Do the pairs mend what falls short?", words, [
         Table("Who may judge them", _standing_rows(facts), "run.json: gate",

@@ -281,8 +281,7 @@ def _cut(metrics: Metrics) -> MainFigure:
                                                                  else "") for one in metrics.cut)
     withheld, source = _withheld_claims(metrics), "metrics.json: cut"
     if base_alone(metrics):
-        return MainFigure(CUT_FIGURE, counts, "levels are told with them; no difference is claimed, so none is "
-                          "withheld", source)
+        return MainFigure(CUT_FIGURE, counts, "no difference is claimed, so none is withheld for them", source)
     return MainFigure(CUT_FIGURE, counts,
                       f"a judge's claim is withheld where more than {MOST_CUT:.0%} of an arm's answers are cut, or two "
                       f"arms are more than {CUT_APART:.0%} apart; {len(withheld) or 'none'} of the trained arm's "
@@ -308,6 +307,7 @@ def why_unchecked(facts: Facts,
                   briefly: bool = False,  # which principles no judge may judge, and not what each was measured to be
                   ) -> str:
     "Why no judge looked at the pairs, or at some of them; empty where one looked at all."
+    if facts.given: return "they were given, and no judge here looked at them"
     gate = facts.manifest.gate or {"asked": facts.manifest.recipe.get("judge")}
     if gate["asked"] == "logits":
         return ("judge: logits kept what the critic prefers, a judge that nobody measured, "
@@ -471,7 +471,8 @@ def _kept_words(metrics: Metrics) -> list[str]:
 def verdict(facts: Facts,
             ) -> list[str]:
     "The sentences at the head, the gravest first; a fact without which they mislead is one of them."
-    kept = f"{len(facts.kept)} of {len(facts.rows)} revised answers became pairs."
+    rows = "given rows" if facts.given else "revised answers"
+    kept = f"{len(facts.kept)} of {len(facts.rows)} {rows} became pairs."
     if facts.metrics is None: return ["Nothing has been evaluated, so there is no verdict yet.", kept, learned(facts)]
     return [_primary_words(facts.metrics), *_kept_words(facts.metrics), learned(facts)]
 
@@ -687,8 +688,9 @@ def limits(facts: Facts,
     kept = ["That abilities were kept: capability has not been measured."] if facts.training else [
         "What the model is able to: capability has not been measured."]
     given = [f"How the pairs came about, and that chosen is better: they were given ({facts.given}), not generated "
-             "here, and nobody here has checked them."] if facts.given else []
-    return [*judged, *given, *([] if facts.given or facts.split is None else _unmended_limits(facts)), *kept,
+             "here" + (", and nobody here has checked them." if not facts.reviewed else ".")] if facts.given else []
+    unmended = _unmended_limits(facts) if facts.split and (facts.reviewed or not facts.given) else []
+    return [*judged, *given, *unmended, *kept,
             "Anything about other prompts, models or seeds. This is one run with one seed on "
             f"{prompts} prompts{trained}",
             *(_preference_limits(unseen) if unseen else [])]

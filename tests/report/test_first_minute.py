@@ -18,7 +18,7 @@ from contemplative_cai.pairs.health import health
 from contemplative_cai.report.page import CAVEAT, Page, PageSection, Table, page_html, page_markdown
 from contemplative_cai.report.report import first_pictures, report_page, whole_row, write_report
 from contemplative_cai.report.sheet import PAGE_STYLE, SHEET
-from contemplative_cai.report.summary import collect, limits, verdict
+from contemplative_cai.report.summary import collect, limits, pairs_checked, verdict
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.long
@@ -175,6 +175,14 @@ def test_a_primary_outcome_below_the_bar_has_no_verdict(full):
     write_json(full.path("metrics.json"), metrics)
     assert verdict(collect(full))[0] == ("No claim is made on the primary outcome, violation: dpo - base: "
                                          "UNCALIBRATED JUDGE.")
+
+
+def test_given_pairs_are_no_revised_answers_and_no_older_runs_pairs(generated):
+    generated.record(given={"pairs": "mine.jsonl"}, gate=None)
+    said = " ".join([*verdict(collect(generated)), *limits(collect(generated))])
+    assert "33 of 48 given rows became pairs." in said and "revised answers" not in said
+    assert "nobody here has checked them" in said and said.count("not checked") == 0
+    assert "they were given, and no judge here looked at them" in pairs_checked(collect(generated)).basis
 
 
 def test_a_level_of_base_alone_that_is_no_number_says_why(one_arm):

@@ -16,8 +16,8 @@ from contemplative_cai.report.taught import (
     information_words,
     informed_by,
     rubric_of,
-    taught_rows,
     taught_in_short,
+    taught_rows,
     taught_words,
     what_was_taught,
 )
