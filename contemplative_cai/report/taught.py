@@ -121,8 +121,8 @@ def taught_in_short(taught: Sequence[Taught],  # from `what_was_taught`
     "The same beside one number, where the whole sentence stands elsewhere on the page."
     def told(one, shared):
         if shared is None: return f"whether its questions were taught by '{one.constitution}' is not known"
-        said = "partly teaching to the test" if derived(shared) else "its questions share no more than chance"
-        return f"{said}: TF-IDF cosine {number(shared.cosine)} with '{one.constitution}'"
+        if not derived(shared): return f"its questions share no more words with '{one.constitution}' than by chance"
+        return f"partly teaching to the test: TF-IDF cosine {number(shared.cosine)} with '{one.constitution}'"
     return [told(one, next((shared for shared in one.shared if shared.rubric == rubric), None)) for one in taught]
 
 # %% ../../nbs/09_report/02a_taught.ipynb #ta000011

@@ -89,7 +89,7 @@ def test_rubrics_of_which_the_same_is_true_share_a_sentence():
 
 @pytest.mark.parametrize("taught, words", [
     (shared(0.11), "partly teaching to the test: TF-IDF cosine 0.30 with"),
-    (shared(0.09), "its questions share no more than chance: TF-IDF cosine"),
+    (shared(0.09), "its questions share no more words with 'own' than by chance"),
     (shared(0.11).model_copy(update={"shared": ()}), "is not known"),
 ])
 def test_beside_one_number_it_is_said_in_short(taught, words):
