@@ -317,7 +317,7 @@ def why_unchecked(facts: Facts,
     reasons: dict[str, list[str]] = {}
     for id, standing in gate["principles"].items():
         if not standing["passed"]: reasons.setdefault(standing["why"], []).append(id.replace("_", " "))
-    if briefly and reasons: return f"no judge above the bar for {', '.join(id for ids in reasons.values() for id in ids)}"
+    if briefly and reasons: return f"no judge above the bar for {', '.join(sum(reasons.values(), []))}"
     below = "; ".join(f"{', '.join(ids)}: {why}" for why, ids in reasons.items())
     return (f"no judge above the bar ({gate['judge']}; {below})" if below
             else "" if gate["principles"] else "no pair was left to check")
