@@ -291,7 +291,8 @@ def page_html(page: Page,  # what to show
 def write_page(page: Page,  # what to show
                place: Path,  # of the HTML file; the Markdown stands beside it
                folder: str = "figures",  # of the plots, beside both
-               told: Callable[[str], str] = str,  # takes out of either text what others need not know
+               told: Callable[[str], str] = str,  # takes out of any text what others need not know
+               whole: Callable[[str], str] = str,  # gives either file, once it is whole, what is for machines
                ) -> Path:
     "Write HTML, Markdown and figures; returns the HTML file."
     parts = [*page.pictures, *(part for section in page.sections for part in section.parts)]
@@ -299,6 +300,6 @@ def write_page(page: Page,  # what to show
     place.parent.mkdir(parents=True, exist_ok=True)
     if images: (place.parent / folder).mkdir(exist_ok=True)
     for name, content in images.items(): (place.parent / folder / f"{name}.png").write_bytes(content)
-    write_text(place, told(page_html(page, images, told)))
-    write_text(place.with_suffix(".md"), told(page_markdown(page, folder)))
+    write_text(place, whole(told(page_html(page, images, told))))
+    write_text(place.with_suffix(".md"), whole(told(page_markdown(page, folder))))
     return place

@@ -287,8 +287,9 @@ def mending_section(facts: Facts,
                     ) -> PageSection:
     "Whether the pairs are what they claim: by a judge above the bar, by reviewers, or not checked."
     figure = pairs_checked(facts)
-    words = ["A pair claims that its first answer falls short of the principle, and that the revision does better.",
-             f"{figure.number}: {figure.basis}."]
+    words = ["A pair claims that its rejected text falls short" + ("" if facts.given else " of the principle")
+             + ", and that the chosen one does better.",
+             f"{figure.number[0].upper()}{figure.number[1:]}: {figure.basis}."]
     return PageSection("Do the pairs mend what falls short?", words, [
         Table("Who may judge them", _standing_rows(facts), "run.json: gate",
               "Asked in both wordings and both orders, measured on labelled answers of each principle."),
@@ -385,4 +386,5 @@ def write_report(run: Run,  # a run that has pairs, or was evaluated
     page = report_page(facts, measured, wrapped, show_text)
     stale = [f" Note: {words}." for words in stale_words(run, "report")]  # a card that was not written again
     return write_page(page._replace(foot=page.foot + "".join(stale)), run.path("report.html"),
-                      told=lambda text: with_digests(without_places(text, facts.manifest.recipe), digests))
+                      told=lambda text: without_places(text, facts.manifest.recipe),
+                      whole=lambda text: with_digests(text, digests))

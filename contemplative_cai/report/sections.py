@@ -112,7 +112,7 @@ def claims_section(metrics: Metrics,
     "The declared claims, what was kept, and what could turn them; of base alone its levels."
     if base_alone(metrics): return _alone_section(metrics)
     words = ["All arms answered the same prompts with the same seeds. "
-             "A difference is the second arm less the first, paired by prompt, near duplicates taken as one; "
+             "A difference is the first named arm less the second, paired by prompt, near duplicates taken as one; "
              f"intervals are 95 %. {metrics.trained} is the "
              f"{'trained' if metrics.trained in STAGE_ARMS else 'evaluated'} arm, and prompted its real opponent."]
     forest = Plot("forest", forest_figure(metrics),

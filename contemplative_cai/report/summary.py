@@ -37,8 +37,8 @@ from .evidence import interval_words, judge_name, late_changes, missing_prompts,
 from .evidence import on_text, p_text, safety_set, strange_languages, untold_claims
 from .evidence import why_unfit, withheld_words
 from .page import MainFigure
-from .taught import Taught, information_words, informed_by, rubric_of, taught_words
-from .taught import what_was_taught
+from .taught import Taught, information_words, informed_by, rubric_of, taught_in_short
+from .taught import taught_words, what_was_taught
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
 from ..training.watch import LN2, Finding, read_findings, read_metrics
@@ -279,11 +279,13 @@ def _cut(metrics: Metrics) -> MainFigure:
                           "for cut answers; evaluate again", "")
     counts = ", ".join(f"{one.arm} {one.cut} of {one.answers}" + (f" ({one.unrecorded} not recorded)" if one.unrecorded
                                                                  else "") for one in metrics.cut)
-    withheld = _withheld_claims(metrics)
+    withheld, source = _withheld_claims(metrics), "metrics.json: cut"
+    if base_alone(metrics):
+        return MainFigure(CUT_FIGURE, counts, "no difference is claimed, so none is withheld for them", source)
     return MainFigure(CUT_FIGURE, counts,
                       f"a judge's claim is withheld where more than {MOST_CUT:.0%} of an arm's answers are cut, or two "
                       f"arms are more than {CUT_APART:.0%} apart; {len(withheld) or 'none'} of the trained arm's "
-                      f"{'is' if len(withheld) == 1 else 'are'} withheld", "metrics.json: cut, comparisons (withheld)")
+                      f"{'is' if len(withheld) == 1 else 'are'} withheld", f"{source}, comparisons (withheld)")
 
 
 def _cut_limits(metrics: Metrics) -> list[str]:
@@ -302,8 +304,10 @@ def rules_reach(unseen: PreferenceAccuracy,
 
 # %% ../../nbs/09_report/04_summary.ipynb #x2975753
 def why_unchecked(facts: Facts,
-                    ) -> str:
+                  briefly: bool = False,  # which principles no judge may judge, and not what each was measured to be
+                  ) -> str:
     "Why no judge looked at the pairs, or at some of them; empty where one looked at all."
+    if facts.given: return "they were given, and no judge here looked at them"
     gate = facts.manifest.gate or {"asked": facts.manifest.recipe.get("judge")}
     if gate["asked"] == "logits":
         return ("judge: logits kept what the critic prefers, a judge that nobody measured, "
@@ -313,6 +317,7 @@ def why_unchecked(facts: Facts,
     reasons: dict[str, list[str]] = {}
     for id, standing in gate["principles"].items():
         if not standing["passed"]: reasons.setdefault(standing["why"], []).append(id.replace("_", " "))
+    if briefly and reasons: return f"no judge above the bar for {', '.join(sum(reasons.values(), []))}"
     below = "; ".join(f"{', '.join(ids)}: {why}" for why, ids in reasons.items())
     return (f"no judge above the bar ({gate['judge']}; {below})" if below
             else "" if gate["principles"] else "no pair was left to check")
@@ -356,7 +361,7 @@ def _with_what_was_taught(facts: Facts, figure: MainFigure) -> MainFigure:
     "A claim's figure, and beside it how far its questions were taught."
     rubric = rubric_of(figure.basis.partition(": ")[0])
     if rubric is None or figure.number in ("not yet", "not measured"): return figure
-    return figure._replace(basis=". ".join([figure.basis, *taught_words(facts.taught, rubric)]))
+    return figure._replace(basis="; ".join([figure.basis, *taught_in_short(facts.taught, rubric)]))
 
 
 def headline(facts: Facts,
@@ -369,7 +374,7 @@ def headline(facts: Facts,
                                                               *_safety_and_cost(facts.metrics))),
         *([_cut(facts.metrics)] if facts.metrics else []),
         MainFigure("Capability", "not measured", "No capability benchmark was run, so nothing is known about "
-                   + ("what the model is able to." if facts.split is None else "what training cost there."), ""),
+                   + ("what training cost there." if facts.training else "what the model is able to."), ""),
         _pairs(facts),
         pairs_checked(facts),
         _unseen(facts),
@@ -396,7 +401,7 @@ def _unseen_words(reward: Estimate) -> str:
     if reward.low is None: return f"On unseen pairs no interval can be given: {reward.undefined or 'there are none'}."
     side = side_of(reward, 0.5)
     if side == "open":
-        return (f"On unseen pairs it cannot be told from 0.50: {shown(reward)}; "
+        return (f"On unseen pairs the preference cannot be told from 0.50: {shown(reward)}; "
                 "whether anything was learned that carries over is open")
     return (f"On unseen pairs the preference {'holds' if side == 'above' else 'is reversed'}: {shown(reward)}, "
             "against 0.50 before training")
@@ -428,10 +433,22 @@ def _direction(row: Comparison) -> str:
     return f"The primary outcome got {'better' if (side == 'above') == (row.better == 'higher') else 'worse'}"
 
 
+def _alone_words(metrics: Metrics, outcome: str) -> str:
+    "How base alone stands in the primary outcome, of which no difference can be told."
+    row, whose = find_level(metrics, outcome), f"the primary outcome, {outcome} of base alone"
+    if not row.calibrated if row else below(metrics, [outcome]): return f"No claim is made on {whose}: {UNCALIBRATED}."
+    if row is None or row.mean.mean is None:
+        return f"{whose[0].upper()}{whose[1:]}, was not measured: {_missing(metrics, outcome)}."
+    return (f"No difference is claimed, since base alone answered: {counted(metrics, row)}, is "
+            f"{interval_words(row.mean, digits_of(outcome))} "
+            f"(95 % interval; {row.asked - row.unscored} of {row.asked} answers scored).")
+
+
 def _primary_words(metrics: Metrics) -> str:
     "What became of the primary outcome."
     name = metrics.declared.primary
     row, outcome = find_claim(metrics, name), name.partition(": ")[0]
+    if base_alone(metrics): return _alone_words(metrics, outcome)
     weak = not row.calibrated if row else bool(below(metrics, [outcome]))
     if weak: return f"No claim is made on the primary outcome, {name}: {UNCALIBRATED}."
     if row is None or row.difference.mean is None:
@@ -454,7 +471,8 @@ def _kept_words(metrics: Metrics) -> list[str]:
 def verdict(facts: Facts,
             ) -> list[str]:
     "The sentences at the head, the gravest first; a fact without which they mislead is one of them."
-    kept = f"{len(facts.kept)} of {len(facts.rows)} revised answers became pairs."
+    rows = "given rows" if facts.given else "revised answers"
+    kept = f"{len(facts.kept)} of {len(facts.rows)} {rows} became pairs."
     if facts.metrics is None: return ["Nothing has been evaluated, so there is no verdict yet.", kept, learned(facts)]
     return [_primary_words(facts.metrics), *_kept_words(facts.metrics), learned(facts)]
 
@@ -627,7 +645,7 @@ def _unmended_limits(facts: Facts) -> list[str]:
         words = [*_half_words("first answers that fall short", seen.at_fault),
                  *_half_words("revisions that are better", seen.mended)]
         return [f"{what}: by reviewers {'; '.join(words)}."] if words else []
-    if not (why := why_unchecked(facts)): return []
+    if not (why := why_unchecked(facts, briefly=True)): return []
     return [f"{what}: whether first answers fall short and revisions mend them was not checked; {why}."]
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000022
@@ -640,10 +658,19 @@ def _style_words(unseen: PreferenceAccuracy) -> str:
     return "Whether revisions can be told from first answers by style is open"
 
 
+def _telling_rule(unseen: PreferenceAccuracy) -> tuple[str, Estimate]:
+    "The rule that tells most of what is said of style: the farthest from chance, one that is shown to be above first."
+    def tells(item):
+        side = side_of(item[1], 0.5)
+        return side == "above", side == "below", abs((0.5 if item[1].mean is None else item[1].mean) - 0.5)
+    return max(unseen.rules.items(), key=tells)
+
+
 def _preference_limits(unseen: PreferenceAccuracy) -> list[str]:
     "What held-out preferences do not say."
-    style = (f"That the model learned the principles. {_style_words(unseen)}: {rules_reach(unseen)} "
-             "on the same pairs, and none of them understands anything.")
+    name, rule = _telling_rule(unseen)
+    style = (f"That the model learned the principles. {_style_words(unseen)}: {name}, which understands nothing, "
+             f"reaches {rule_words(rule)} on the same pairs.")
     few = (f"Small effects. {unseen.reward.clusters} held-out prompts with pairs are enough to see that the line "
            "works, not to measure how well.")
     return ([style] if unseen.reward.mean is not None else []) + (
@@ -658,11 +685,12 @@ def limits(facts: Facts,
     trained = f"; {len(facts.training.prompts)} of them were trained on." if facts.training else "."
     prompts = facts.metrics.prompts if facts.metrics and facts.split is None else facts.prompts
     unseen = facts.metrics.preference if facts.metrics else None
-    kept = ["That abilities were kept: capability has not been measured."] if facts.split is not None else [
+    kept = ["That abilities were kept: capability has not been measured."] if facts.training else [
         "What the model is able to: capability has not been measured."]
     given = [f"How the pairs came about, and that chosen is better: they were given ({facts.given}), not generated "
-             "here, and nobody here has checked them."] if facts.given else []
-    return [*judged, *given, *([] if facts.given or facts.split is None else _unmended_limits(facts)), *kept,
+             "here" + (", and nobody here has checked them." if not facts.reviewed else ".")] if facts.given else []
+    unmended = _unmended_limits(facts) if facts.split and (facts.reviewed or not facts.given) else []
+    return [*judged, *given, *unmended, *kept,
             "Anything about other prompts, models or seeds. This is one run with one seed on "
             f"{prompts} prompts{trained}",
             *(_preference_limits(unseen) if unseen else [])]
@@ -710,7 +738,7 @@ def arms_words(facts: Facts,
     "What each arm is, in a sentence; nothing before there are any."
     if facts.metrics is None: return []
     told = [f"{arm.name} is {arm.description}" for arm in facts.arms if arm.name in facts.metrics.arms]
-    return [f"Of the arms, {'; '.join(told)}."] if told else []
+    return [f"{'Of the arms, ' if len(told) > 1 else 'The arm '}{'; '.join(told)}."] if told else []
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000027
 def _reference(recipe: dict) -> str:

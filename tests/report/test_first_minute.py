@@ -18,7 +18,7 @@ from contemplative_cai.pairs.health import health
 from contemplative_cai.report.page import CAVEAT, Page, PageSection, Table, page_html, page_markdown
 from contemplative_cai.report.report import first_pictures, report_page, whole_row, write_report
 from contemplative_cai.report.sheet import PAGE_STYLE, SHEET
-from contemplative_cai.report.summary import collect, limits, verdict
+from contemplative_cai.report.summary import collect, limits, pairs_checked, verdict
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.long
@@ -114,7 +114,7 @@ def test_the_first_part_is_open_and_the_rest_is_folded():
 
 @pytest.mark.parametrize("which, verdict_begins, pictures", [
     ("full", "The primary outcome got better: share of violating answers on the DEMO set by judge logits", 3),
-    ("one_arm", "The primary outcome, violation: dpo - base, was not measured", 3),
+    ("one_arm", "No difference is claimed, since base alone answered: share of violating answers on the DEMO set", 3),
     ("generated", "Nothing has been evaluated, so there is no verdict yet.", 2),
 ])
 def test_every_kind_of_run_has_a_verdict_a_row_figures_and_limits(request, which, verdict_begins, pictures):
@@ -177,6 +177,24 @@ def test_a_primary_outcome_below_the_bar_has_no_verdict(full):
                                          "UNCALIBRATED JUDGE.")
 
 
+def test_given_pairs_are_no_revised_answers_and_no_older_runs_pairs(generated):
+    generated.record(given={"pairs": "mine.jsonl"}, gate=None)
+    said = " ".join([*verdict(collect(generated)), *limits(collect(generated))])
+    assert "33 of 48 given rows became pairs." in said and "revised answers" not in said
+    assert "nobody here has checked them" in said and said.count("not checked") == 0
+    assert "they were given, and no judge here looked at them" in pairs_checked(collect(generated)).basis
+
+
+def test_a_level_of_base_alone_that_is_no_number_says_why(one_arm):
+    whole = read_json(one_arm.path("metrics.json"))
+    rows = [row | {"calibrated": row["outcome"] != "violation"} for row in whole["levels"]]
+    for levels, words in (([], "The primary outcome, violation of base alone, was not measured: nobody judged"),
+                          (rows, "No claim is made on the primary outcome, violation of base alone: UNCALIBRATED")):
+        write_json(one_arm.path("metrics.json"), whole | {"levels": levels})
+        assert verdict(collect(one_arm))[0].startswith(words)
+    assert "The arm base is the model as it came." in page_of(one_arm).lead
+
+
 # what is said once
 
 
@@ -223,6 +241,13 @@ def test_every_table_has_headings_to_sort_by():
     page = html_of(full_page())
     assert page.count("<table>") == page.count("<thead>") == page.count("<tbody>") > 20
     assert page.count("<th ") == page.count('<th scope="col">')
+
+
+def test_what_a_file_rests_on_is_in_it_once_and_in_no_sentence(full):
+    "Seen: the digests in every sentence that has a term, so that three printed pages became five."
+    place = write_report(full)
+    for path in (place, place.with_suffix(".md")): assert path.read_text().count("rests_on") == 1
+    assert "rests_on" not in place.read_text().partition("</head>")[2]
 
 
 def test_a_report_is_no_larger_than_its_pictures_make_it():

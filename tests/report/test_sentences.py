@@ -63,7 +63,7 @@ def test_a_p_that_is_not_small_leaves_a_verdict_open():
 
 @pytest.mark.parametrize("bag, length, words", [
     (accuracy(19, 20), None, "Revisions can be told from first answers by style: a bag"),
-    (accuracy(10, 20), accuracy(20, 20), "Revisions can be told from first answers by style: a bag"),
+    (accuracy(10, 20), accuracy(20, 20), "Revisions can be told from first answers by style: length alone, which"),
     (accuracy(8, 21), None, "Whether revisions can be told from first answers by style is open: a bag"),
     (accuracy(1, 20), None, "the other way round on unseen pairs: a bag"),
 ])

@@ -16,6 +16,7 @@ from contemplative_cai.report.taught import (
     information_words,
     informed_by,
     rubric_of,
+    taught_in_short,
     taught_rows,
     taught_words,
     what_was_taught,
@@ -79,6 +80,22 @@ def test_a_constitution_that_is_no_longer_here_has_no_figure(changed, why):
     assert taught_rows(taught) == []
 
 
+def test_rubrics_of_which_the_same_is_true_share_a_sentence():
+    [own, by_chance] = taught_words(what_was_taught(manifest(), [arm("dpo")]), "safety", "contemplative", "refusal")
+    assert own.startswith("Judging by the questions of 'safety' and 'contemplative' is partly teaching to the test "
+                          "(TF-IDF cosine 0.30 and 0.42 with 'contemplative', which dpo was trained on; 0.18 and 0.27 ")
+    assert by_chance.startswith("The questions of 'refusal' share no more words")
+
+
+@pytest.mark.parametrize("taught, words", [
+    (shared(0.11), "partly teaching to the test: TF-IDF cosine 0.30 with"),
+    (shared(0.09), "its questions share no more words with 'own' than by chance"),
+    (shared(0.11).model_copy(update={"shared": ()}), "is not known"),
+])
+def test_beside_one_number_it_is_said_in_short(taught, words):
+    assert words in taught_in_short([taught], "contemplative")[0]
+
+
 def test_nothing_trained_is_nothing_taught():
     assert what_was_taught(manifest(), [Arm(name="base", description="as it came")]) == ()
     assert taught_words((), "contemplative") == []
@@ -94,8 +111,8 @@ def test_outcomes_are_made_of_rubrics_or_counted(outcome, rubric): assert rubric
 # what was told
 
 @pytest.mark.parametrize("template, examples, words", [
-    (INFORMED, 2, "Prompted was told what critic and reviser saw: the constitution's titles, descriptions, clauses and "
-                  "meta-principles; they saw its requests and worked examples, which prompted did not."),
+    (INFORMED, 2, "Prompted was told the constitution's titles, descriptions, clauses and meta-principles, as critic "
+                  "and reviser were; of its requests and worked examples, which they saw too, it was told nothing."),
     (CONVERSATION, 0, "Trained against prompted compares different information: prompted was told the constitution's "
                       "titles, descriptions, clauses and meta-principles, and critic and reviser saw no titles, "
                       "descriptions, clauses or meta-principles; they saw its requests, which prompted did not."),
@@ -105,7 +122,7 @@ def test_runs_of_before_are_told_apart_by_their_template(template, examples, wor
 
 
 def test_what_was_recorded_counts_and_what_nobody_knows_is_said():
-    assert information_words({"there": TOLD, "shown": TOLD}).endswith("clauses and meta-principles.")
+    assert information_words({"there": TOLD, "shown": TOLD}).endswith("meta-principles, as critic and reviser were.")
     assert "was not recorded" in information_words(informed_by(Manifest(template="mine@1234")))
     assert informed_by(Manifest(informed={"there": ("titles",), "shown": ()})) == {"there": ("titles",), "shown": ()}
 
@@ -122,7 +139,7 @@ def test_the_report_says_it_beside_claims_levels_and_headline(evaluated):  # noq
     for rubric in ("safety", "contemplative", "refusal"):
         assert markdown.count(f"questions of '{rubric}'") >= 1
     assert "partly teaching to the test" in page and "Words that questions share with what was trained on" in page
-    assert "Prompted was told what critic and reviser saw" in page
+    assert "meta-principles, as critic and reviser were" in page
     filed = read_record(evaluated.path("overlap.json"), TaughtFile)
     assert filed.taught[0].constitution == "contemplative" and filed.by_chance == chance_overlap()
     primary = next(one for one in headline(collect(evaluated)) if one.what == "Primary outcome")
