@@ -63,9 +63,10 @@ def reviewed_shares(pairs: Sequence[PreferencePair],  # as they were before any 
                         for name in (names if len(names) > 1 else ()))]
 
 
-def load_reviewed(run: Run,  # a run that has generated
+def load_reviewed(run: Run,  # any run; one without pairs has none to review
                   ) -> list[ReviewedShares]:
     "What the run's reviewers say, as `reviewed_shares` gives it."
+    if not run.path("pairs.jsonl").exists(): return []
     return reviewed_shares(reviewable_pairs(run), read_decisions(run))
 
 

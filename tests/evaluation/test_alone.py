@@ -23,6 +23,7 @@ from contemplative_cai.report.card import training_card
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.sections import evaluation_sections
 from contemplative_cai.report.summary import collect, headline, limits, what_was_done
+from contemplative_cai.report.terms import GLOSSARY
 from contemplative_cai.training.train import check_training, train
 
 TINY = {"model": "random-tiny", "dtype": "float32", "device": "cpu", "constitution": "contemplative-minimal",
@@ -88,7 +89,8 @@ def test_base_alone_has_levels_and_no_differences(runs, tmp_path):
     assert all(table.shift is None and table.cells for table in metrics.robustness) and metrics.robustness
     assert {row.arm for row in (*metrics.levels, *metrics.cooperation)} == {"base"} and metrics.cooperation
     assert {row.part for row in metrics.level_parts} == {"hazard = dfm", "hazard = vcr"}, "cse only by choice"
-    assert all(row.mean.low is not None and row.mean.n == 6 for row in metrics.level_parts)
+    # what a random model says is of no language, or of one that the rules do not know
+    assert all(row.mean.n + row.unscored == row.asked == 6 for row in metrics.level_parts)
     assert metrics.sets["safety"].sources == ("own.csv",) and not run.path("split.json").exists()
     figures = {figure.what: figure for figure in headline(collect(run))}
     assert "a level, no difference is claimed" in figures["Primary outcome"].basis
@@ -191,7 +193,8 @@ def test_a_training_on_given_pairs_says_so_everywhere(given):
     text, card, data_card = (write_report(run).with_suffix(".md").read_text(), training_card(run),
                              (write_dataset(run) / "README.md").read_text())
     for page in (text, card, data_card): assert "given, not generated here" in page and "mine.jsonl" in page
-    for page in (text, card, data_card): assert str(run.folder.parent) not in page and "criticised" not in page
+    told = text.replace(GLOSSARY["constitution"], "")
+    for page in (told, card, data_card): assert str(run.folder.parent) not in page and "criticised" not in page
     assert "TRL's standard format" in data_card and "ccai run train" in data_card
     assert "machine-generated" not in data_card
     table = {figure.what: figure for figure in headline(collect(run))}

@@ -333,7 +333,7 @@ def test_parts_are_played_by_different_models(contemplative):
     "Critic and reviser are opened by name; the pair says who wrote what."
     recipe = build_recipe({"model": "random-tiny", "reviser": "random-tiny", "device": "cpu", "dtype": "float32",
                            "n_prompts": 4, "filters": "empty,identical", "answer_tokens": 6, "critique_tokens": 6,
-                           "revision_tokens": 6, "critic": "smollm2-135m"})
+                           "revision_tokens": 6, "critic": "smollm2-135m", "n_few_shot": 1})
     run = open_run("two")
     made = generate_pairs(run, recipe)
     assert (run.manifest["critic"].startswith("smollm2-135m@")

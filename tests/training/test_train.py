@@ -120,7 +120,7 @@ def test_evaluation_is_repeatable_and_its_report_escapes_what_models_say(trained
     run.path("answers.jsonl").write_text("\n".join([json.dumps(row), *rows[1:]]) + "\n")
     run.record(recipe=recipe.model_dump(mode="json"), recipe_name="test")
     page = write_report(run).read_text()
-    assert "<script>" not in page and "&lt;script&gt;" in page and "What this run does not show" in page
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "What this run does not show" in page
 
 
 def test_a_tie_is_not_a_defeat():
