@@ -97,8 +97,8 @@ def placed_recipe(recipe: Recipe,
     values = recipe.model_dump(mode="json")
     changed = placed_values(values, *folders)
     # what the recipe does not say stays unsaid: a default may give way to what a run was begun with
-    said = {key: value for key, value in changed.items() if key in recipe.model_fields_set or value != values[key]}
-    return recipe if changed == values else build_recipe(said)
+    told = {key: value for key, value in changed.items() if key in recipe.model_fields_set or value != values[key]}
+    return recipe if changed == values else build_recipe(told)
 
 
 def far_places(recipe: Recipe,

@@ -96,10 +96,10 @@ def rests_on(run: Run,  # any run
     one = derived_files(run).get(name)
     if one is None: return {}
     manifest = {key: value for key, value in run.manifest.items() if key not in one.without}
-    found = {"run.json": digest(manifest), **{file: bytes_digest(run.path(file)) for file in one.files},
+    digests = {"run.json": digest(manifest), **{file: bytes_digest(run.path(file)) for file in one.files},
              **{f"configs/{config}.yaml": bytes_digest(project_root() / "configs" / f"{config}.yaml")
                 for config in one.configs}, "code": code_digest()}
-    return {file: content for file, content in found.items() if content is not None}
+    return {file: content for file, content in digests.items() if content is not None}
 
 # %% ../../nbs/01_core/05b_derived.ipynb #d83f1720
 DIGESTS = "rests_on"  # the entry of a card's head

@@ -233,13 +233,13 @@ def _content_of_before(said: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _of_before(run: Run) -> tuple[DeclarationLine, ...]:
     "The declaration in `evaluation.json` of before there were lines, as the first; none where there is none."
     path = run.path("evaluation.json")
-    said = read_json(path) if path.is_file() else {}
-    if "declared" not in said or said.get("declaration"): return ()
-    try: content = _content_of_before(said)
+    record = read_json(path) if path.is_file() else {}
+    if "declared" not in record or record.get("declaration"): return ()
+    try: content = _content_of_before(record)
     except (LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected a declaration, and {brief(repr(error))} came of it; restore the file, or "
                          "move it away") from None
-    return (_line(number=1, written=str(said.get("written")), verdicts=0, judged=0, answered=0, before="",
+    return (_line(number=1, written=str(record.get("written")), verdicts=0, judged=0, answered=0, before="",
                   content=content, source=path.name),)
 
 

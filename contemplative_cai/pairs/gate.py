@@ -230,11 +230,11 @@ AskedPair = tuple[PreferencePair, tuple[str, str, str, Principle]]
 
 def _sifted(rows: Sequence[AskedPair], weighed: Sequence, objection, judge: str,
             margin: str) -> tuple[list[AskedPair], list[Dropped]]:
-    "The pairs that nothing speaks against, with what was found, and the others."
+    "The pairs that nothing speaks against, with what was margins, and the others."
     stay, gone = [], []
     for (pair, asked), weight in zip(rows, weighed, strict=True):
-        found = {} if isinstance(weight, CallFailed) else {"judge": judge, margin: weight.margin}
-        pair, against = pair.model_copy(update=found), objection(weight)
+        margins = {} if isinstance(weight, CallFailed) else {"judge": judge, margin: weight.margin}
+        pair, against = pair.model_copy(update=margins), objection(weight)
         if against: gone.append(drop_pair(pair, *against))
         else: stay.append((pair, asked))
     return stay, gone

@@ -379,5 +379,5 @@ def review_widget(session: ReviewSession,  # what is reviewed
 
     for button in buttons.values(): button.on_click(act)
     refresh()
-    said = [widgets.HBox(toggles)] if session.asks_fault else []
-    return widgets.VBox([count, shown, widgets.VBox([*said, note]), widgets.HBox(list(buttons.values()))])
+    votes = [widgets.HBox(toggles)] if session.asks_fault else []
+    return widgets.VBox([count, shown, widgets.VBox([*votes, note]), widgets.HBox(list(buttons.values()))])

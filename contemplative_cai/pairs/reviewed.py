@@ -43,7 +43,7 @@ class ReviewedShares(Record):
 
 def _shares_of(reviewer: str, rows: Sequence[tuple[PreferencePair, Sequence[Decision]]]) -> ReviewedShares:
     "The shares of some decisions."
-    def share(said): return _share([(pair.prompt_id, _mean([said(row) for row in given])) for pair, given in rows])
+    def share(answer): return _share([(pair.prompt_id, _mean([answer(row) for row in given])) for pair, given in rows])
     return ReviewedShares(reviewer=reviewer, pairs=len(rows), prompts=len({pair.prompt_id for pair, _ in rows}),
                           at_fault=share(lambda row: row.falls_short("rejected")),
                           still_at_fault=share(lambda row: row.falls_short("chosen")),

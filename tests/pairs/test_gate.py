@@ -463,7 +463,6 @@ def test_files_of_before_are_read_and_go_on(tmp_path, contemplative):
 
 
 def test_the_widget_asks_both_sides_before_it_writes(contemplative, tmp_path):
-    pytest.importorskip("ipywidgets")
     run, generation = reviewed_run(contemplative)
     session = open_review(run, "ada", sample=5)
     assert session.asks_fault and session.current.clauses
