@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIONS', 'XSTEST_SAFE', 'CHANGES', 'layer_bytes',
            'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fits', 'measured_rate',
-           'training_tokens', 'primary_prompts', 'power_lines', 'plan_text']
+           'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
 from pathlib import Path
@@ -18,10 +18,12 @@ from ..core.schema import InputError, Record
 from ..core.terminal import clock
 from ..evaluation.claims import EVERYWHERE, GAMES, Outcome, known_outcomes, smallest_change
 from ..evaluation.games import OPPONENTS
+from ..inputs.constitution import recipe_constitution
 from ..measure.power import needed_prompts
 from ..models.catalog import ModelSpec, Shape, model_spec
 from ..models.folders import read_model_json
 from ..models.weights import pick_device, pick_dtype
+from ..pairs.gate import WEIGHINGS, measuring_weighings
 from ..training.packed import SCORES_KEPT
 
 # %% ../../nbs/10_command/01_plan.ipynb #56587cd5
@@ -248,6 +250,29 @@ def training_tokens(recipe: Recipe,
     steps = recipe.epochs * (recipe.training != "sft") + (recipe.sft_epochs / 2) * (recipe.training != "dpo")
     return n * _pair_tokens(recipe, audit) * steps, f"{n:,} pairs, {basis}"
 
+# %% ../../nbs/10_command/01_plan.ipynb #x7548197
+def _loops(recipe: Recipe) -> tuple[int, int, int, int]:
+    "Answers, critiques, revisions and pairs at most."
+    principles = len(recipe_constitution(recipe).principles)
+    if recipe.principle_choice != "all": principles = min(principles, recipe.principles_per_prompt)
+    share = 1 - recipe.validation_share - recipe.test_share
+    answers = recipe.n_prompts + round(recipe.n_prompts * share) * recipe.paraphrases
+    cases = answers * principles
+    written = recipe.revision_method != "distilled" and recipe.critique_method != "logits"
+    return answers, cases * recipe.critique_samples * written, cases * recipe.revision_samples, cases
+
+
+def call_lines(recipe: Recipe,
+               ) -> list[str]:
+    "What generation asks of the models, at most, and what its judge adds."
+    answers, critiques, revisions, pairs = _loops(recipe)
+    written = f"generation: at most {answers:,} answers, {critiques:,} critiques and {revisions:,} revisions"
+    if recipe.judge == "none": return [written, "  judge: none"]
+    if recipe.judge == "logits": return [written, f"  judge: {WEIGHINGS * pairs:,} log-probabilities at most"]
+    measuring = measuring_weighings(recipe_constitution(recipe).principles)
+    return [written, f"  judge: to measure the critic, once, at most {measuring:,} log-probabilities; where it passes, "
+                     f"{2 * WEIGHINGS * pairs:,} more (judge: none asks for none)"]
+
 # %% ../../nbs/10_command/01_plan.ipynb #x6274315
 XSTEST_SAFE = 250 / 450  # share of XSTest's prompts that are safe to answer
 
@@ -348,4 +373,5 @@ def plan_text(recipe: Recipe,
     tokens, basis = training_tokens(recipe, run, pairs)
     return "\n".join([*_memory_lines(recipe, length), "", *_machine_lines(machines, prices),
                       f"tokens: {tokens:,.0f} ({basis})",
-                      _hours_line(recipe.model, tokens, rate, _smallest(machines), prices), "", *power_lines(recipe)])
+                      _hours_line(recipe.model, tokens, rate, _smallest(machines), prices), "", *call_lines(recipe), "",
+                      *power_lines(recipe)])

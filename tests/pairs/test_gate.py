@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from contemplative_cai.command.plan import call_lines
 from contemplative_cai.core.errors import InputError
 from contemplative_cai.core.files import append_row, write_rows
 from contemplative_cai.core.journal import Journal
@@ -24,6 +25,7 @@ from contemplative_cai.pairs.gate import (
     judge_standings,
     labelled_answers,
     labelled_pairs,
+    measuring_weighings,
 )
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import health, health_table
@@ -279,6 +281,19 @@ def test_by_default_a_run_is_gated_where_its_critic_has_passed_the_bar(contempla
     assert stored["judge"] == "judge@1" and stored["fault_margin"] > 0 and stored["mended_margin"] > 0
     page = write_report(run).read_text()
     assert "Do the pairs mend what falls short?" in page and "above the bar" in page and "not at fault" in page
+
+
+def test_the_plan_counts_what_a_run_asks_for(contemplative):
+    run, generation, _ = made(contemplative, "counted", knows)
+    with Journal(run.path("journal.sqlite")) as journal:
+        asked = {stage: totals["calls"] for stage, totals in journal.totals().items()}
+    written, judged = call_lines(build_recipe({"n_prompts": 8}))
+    assert written == "generation: at most 8 answers, 32 critiques and 32 revisions"
+    assert (asked["respond"], asked["critique"], asked["revise"]) == (8, 32, 32)
+    measuring = measuring_weighings(contemplative.principles)
+    assert f"at most {measuring:,} log-probabilities; where it passes, {32 * 8} more" in judged
+    looked_at = 32 + len([row for row in generation.dropped if row.reason != "not_at_fault"]) + len(generation.kept)
+    assert asked["violates"] + asked["prefer"] == measuring + 4 * looked_at  # those not at fault are not compared
 
 
 def test_a_gated_run_that_goes_on_asks_nothing_twice(contemplative):
