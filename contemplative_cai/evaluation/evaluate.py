@@ -20,7 +20,7 @@ from ..core.run import Run, trained_folder
 from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
 from .arms import Arm, Probed, answer_arms, evaluated_arm, open_arms, probe_arms
 from .arms import recipe_arms, trained_arm, write_arms
-from .calibration import Calibration, Calibrations, measure_detector, measure_judge
+from .calibration import Calibration, Calibrations
 from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
 from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
 from .claims import cut_column, declaration, judges_agree, known_outcomes, level
@@ -32,6 +32,7 @@ from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
 from .games import move_sampling, play_games
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, open_judge, read_seats
 from .judge import review_rows
+from .passport import measure_detector, measure_judge
 from .pressure import cell_rows, robustness_table, shift_difference
 from .questions import Suites, check_safety, evaluation_suites, unknown_training
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts

@@ -195,6 +195,12 @@ def adapted_key(key: str,  # of the base model
     return f"{key}+{adapter}" if adapter else key
 
 # %% ../../nbs/04_models/04_llm.ipynb #n0200000
+def _no_states(key: str) -> ModelCallError:
+    "What to tell whoever wants to read the mind of a model elsewhere."
+    return ModelCallError(f"{key} gives no hidden states: it is not in this process; take engine: transformers, "
+                          "or another judge than a probe")
+
+
 class LazyLLM:
     "A model whose key is known and which is opened at the first question."
 
@@ -250,6 +256,17 @@ class LazyLLM:
     def logprobs(self, conversations, continuations):
         "As the model finds them."
         return self._llm.logprobs(conversations, continuations)
+
+    @property
+    def depth(self) -> int:
+        "Blocks of the model; raises `ModelCallError` for one that is not in this process."
+        if not hasattr(self._llm, "depth"): raise _no_states(self.key)
+        return self._llm.depth
+
+    def states(self, conversations, replies, layers):
+        "As the model has them in mind; raises `ModelCallError` for a model that is not in this process."
+        if not hasattr(self._llm, "states"): raise _no_states(self.key)
+        return self._llm.states(conversations, replies, layers)
 
     def batches(self, conversations):
         "As the model cuts them."

@@ -27,6 +27,7 @@ from .graphs import FixedPlaces, FlowingRows
 from .llm import Completion, Logprob, ModelCallError, Sampling, adapted_key, stream_batch
 from .llm import stream_flowing
 from .products import fuse_norms, speed_products
+from .states import mean_states, model_blocks
 from .weights import fitting_rows, load_model, load_tokenizer, model_key, pick_device
 from .weights import pick_dtype, weights_digest
 
@@ -331,6 +332,19 @@ class TransformersLLM(_RowWriter):
                 for conversation, text in zip(conversations, continuations, strict=True)]
         return _in_input_order(self._scored_together(rows),
                                lambda batch: self._guarded(self._logprob_batch, [rows[i] for i in batch]))
+
+    @property
+    def depth(self) -> int:
+        "Blocks of the model."
+        return len(model_blocks(self.model))
+
+    def states(self, conversations, replies, layers):
+        "Hidden states averaged over each reply's tokens; in input order; raises `ModelCallError`."
+        rows = [_with_reply(*_through_template(encode_reply, self.tokenizer, conversation, text))
+                for conversation, text in zip(conversations, replies, strict=True)]
+        _check_context(self.model, max((len(row) for _, row in rows), default=0))
+        return self._guarded(mean_states, self.model, [row for _, row in rows],
+                             [(len(context), len(row)) for context, row in rows], layers)
 
     def _scored_together(self, rows: list[tuple[list[int], list[int]]]) -> list[list[int]]:
         """Rows sorted by their tokens, so that each takes over what the one before it begins with;
