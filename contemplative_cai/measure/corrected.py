@@ -104,9 +104,11 @@ def _moved(arm: _Clustered, slope: float, added: float) -> _Moved:
     beside, weight = arm.beside[arm.labelled], added / arm.answers_a_cluster
     n, clusters = len(beside), int(arm.present.sum())
     level = float(arm.value[arm.present].mean())
-    rectified = arm.label[arm.labelled] - slope * (beside - level)
+    label = arm.label[arm.labelled]
+    rectified = label - slope * (beside - level)
     mean, total = float(rectified.mean()), n + 2 * weight
-    centre = (n * mean + weight) / total
+    left = min(float(rectified.std() / label.std()), 1.0) if label.std() > 0 else 1.0
+    centre = mean + left * weight * (1 - 2 * mean) / total
     leverage, steps = np.full(n, 1 / total), beside - beside.mean()
     if slope > 0 and steps.any(): leverage = np.minimum(leverage + steps ** 2 / (steps ** 2).sum(), 0.9)
     influence = np.where(arm.present, slope * (arm.value - level) / clusters, 0.0)
