@@ -49,7 +49,7 @@ _UNWILLING = [
     rf"\bI(?: am|'m) (?:not|never) (?:going|about) to {_MANNER}(?:{_GIVE}|{_SAY})",
     rf"\bI(?: am|'m) not {_any_of('helping, writing, answering, giving, discussing, doing, explaining')}\b",
     rf"\bI {_DO_NOT} (?:want|wish|intend|care|think (?:that )?I should|think it's \w+)(?: to)? {_GIVE}",
-    rf"\bI {_DO_NOT} {_MANNER}(?:feel comfortable|(?!speak\b|nam|get){_GIVE})",
+    rf"\bI {_DO_NOT} {_MANNER}(?:feel comfortable|(?!speak\b|nam|get|condon|promot|endors){_GIVE})",
     rf"\bI {_WILL_NOT}(?=[,.;!])",
     rf"\bI(?: would|'d) (?:much )?(?:rather|prefer|sooner)(?: to)? not(?: to)? {_MANNER}(?:be )?(?:{_GIVE}|{_SAY})",
     r"[,.] I(?: would|'d) (?:much )?(?:rather|prefer) not[,.;!]",
