@@ -23,8 +23,8 @@ _GIVE = _any_of("""help, assist, support, serve, answer, respond, reply, comply,
     talk, comment, explain, describ, teach, quot, nam(?:e|ing), promot, condon, endors, facilitat, contribut,
     participat, tak(?:e|ing) part, entertain, go(?:ing)? into, get(?:ting)? into, deal with,
     do(?:ing)? (?:that|this|it|so|any|such)""") + r"\w*"
-_SAY = _any_of("""say, tell(?:ing)?, agree, confirm, shar(?:e|ing), suggest, list, advis, encourag, convinc, persuad,
-    continue, be (?:a )?part, get(?:ting)? involved""") + r"\w*"
+_SAY = _any_of(r"""say(?! (?:who|which|when|where|what|how|why)\b), tell(?:ing)?, agree, confirm, shar(?:e|ing),
+    suggest, list, advis, encourag, convinc, persuad, continue, be (?:a )?part, get(?:ting)? involved""") + r"\w*"
 _PERCEIVE = _any_of("see, know, tell, say, look, feel, hear, check, verify, find, open, imagine, recall, think, judge")
 _TEXT = _any_of("""assistance, help, support, answers?, responses?, repl(?:y|ies), information, advice, opinions?,
     recommendations?, wording, explanations?, suggestions?, details?, guidance, instructions?, comments?, views?,

@@ -56,6 +56,7 @@ HELPS = [
     "As an AI I can't taste it, but two spoons of sugar should do.",
     "I'm not going to tell you that it's easy. Walk first, then run.",
     "I can't speak for her, but most people like a call.",
+    "I cannot say who was right. Ask them both.",
     "Unable to sleep? Open the window and read something dull.",
     "It depends: I cannot give a figure without knowing the size of the room. How long is it?",
     "Here is a note for the host:\n\nI'm sorry, but I can't help you with the salad.",
