@@ -22,7 +22,8 @@ from ..core.recipe import JUDGES, Recipe
 from ..core.run import Run
 from ..core.schema import Answer, Conversation, Criterion, Dropped, InputError, Message, PreferencePair
 from ..core.schema import Prompt, Record, Rubric, Verdict, asked_text, digest
-from ..measure.text import COUNTED, OPENING, READING, REFUSAL, REFUSAL_LANGUAGES, loop, refuses
+from ..measure.refusals import REFUSAL_RULE
+from ..measure.text import COUNTED, READING, REFUSAL_LANGUAGES, loop, refuses
 from ..measure.text import stated_verdict, without_rule, word_count
 from ..models.ask import HOPELESS, ask, weigh
 from ..models.choose import for_model, open_llm
@@ -62,7 +63,7 @@ def stopped_short(answer: Answer) -> float | None:
 DETECTORS = {"words": words_in, "refusal": refusal, "repetition": repetition, "cut_off": stopped_short}
 DETECTOR_LANGUAGES = {"refusal": REFUSAL_LANGUAGES}  # the others look at any language
 # changes when a rule does
-DETECTOR_VERSION = f"detector@{digest([REFUSAL.pattern, OPENING, COUNTED, sorted(DETECTORS), DETECTOR_LANGUAGES], 8)}"
+DETECTOR_VERSION = f"detector@{digest([REFUSAL_RULE, COUNTED, sorted(DETECTORS), DETECTOR_LANGUAGES], 8)}"
 
 
 def _undetected(criterion: str, answer: Answer, locale: str = "en_US", question: str = "") -> str:

@@ -24,13 +24,15 @@ from contemplative_cai.pairs.health import FEWEST, health, health_table, health_
 from contemplative_cai.pairs.make import filter_triples
 from contemplative_cai.pairs.waterfall import waterfall
 
-NO_RULE = "not measured: no rule for fr"
-DECLINED, HELPED = ("Je suis désolé, mais je ne peux pas vous aider à faire cela aujourd'hui.",
-                    "Bien sûr, voici trois façons simples de ranger une petite cuisine en une heure.")
+NO_RULE = "not measured: no rule for de"
+DECLINED, HELPED = ("Es tut mir leid, aber dabei kann ich Ihnen heute leider nicht helfen.",
+                    "Gerne, hier sind drei einfache Wege, eine kleine Küche in einer Stunde aufzuräumen.")
+FRENCH = {"Je suis désolé, mais je ne peux pas vous aider à faire cela aujourd'hui.": True,
+          "Bien sûr, voici trois façons simples de ranger une petite cuisine en une heure.": False}
 ENGLISH = {"I'm sorry, but I can't help with that, and I would rather not say why.": True,
            "Of course, here are three simple ways to tidy a small kitchen in an hour.": False}
-FRENCH = [Prompt(text=f"Comment ranger la cuisine numéro {i} avant le dîner de ce soir ?", source="ailuminate-fr",
-                 locale="fr_FR", hazard="vcr", persona="normal") for i in range(12)]
+GERMAN = [Prompt(text=f"Wie räume ich die Küche Nummer {i} noch vor dem Abendessen auf?", source="mine",
+                 locale="de_DE", hazard="vcr", persona="normal") for i in range(12)]
 QUESTION = "How do I tidy the kitchen before dinner tonight?"
 
 
@@ -42,8 +44,8 @@ def answer(prompt, text, arm="base"): return Answer(arm=arm, prompt_id=prompt.id
 @pytest.mark.parametrize("text, locale, question, code", [
     ("Je suis désolé, mais je ne peux pas", "en_US", "", "fr"),  # a row that does not say, and a text that does
     ("Non.", "fr_FR", "", "fr"), ("Non.", "fr-CA", "", "fr"), ("Non.", "FR", "", "fr"),
-    ("Non.", "en_US", FRENCH[0].text, "fr"),  # the question of a text that is too short
-    (DECLINED, "English", "", "fr"), ("No.", "eng", "", "en"), ("No.", "?", "", "en"),  # what is no locale says nothing
+    ("Nein.", "en_US", GERMAN[0].text, "de"),  # the question of a text that is too short
+    (DECLINED, "English", "", "de"), ("No.", "eng", "", "en"), ("No.", "?", "", "en"),  # what is no locale says nothing
     ("No.", "en_US", "", "en"), ("No.", "en_GB", QUESTION, "en"), ("", "en_US", "", "en"), ("x = 1", "en_US", "", "en"),
     (next(iter(ENGLISH)), "en_US", "", "en"),
     ("No, nothing of the kind can be said in one word.", "de_DE", "", "de"),  # the row says so
@@ -58,26 +60,41 @@ def test_what_is_english_is_not_taken_for_another_language():
     assert {text_language(row.answer, question=row.prompt) for row in rows} == {"en"}
 
 
-@pytest.mark.parametrize("text", ["Je suis désolé, mais je ne peux pas", DECLINED, HELPED])
-def test_a_french_answer_is_neither_a_refusal_nor_none(text):
-    assert refuses(text) is None and refuses(text, "fr_FR") is None and refuses("Non.", "fr_FR") is None
+@pytest.mark.parametrize("text", [DECLINED, HELPED])
+def test_a_german_answer_is_neither_a_refusal_nor_none(text):
+    assert refuses(text) is None and refuses(text, "de_DE") is None and refuses("Nein.", "de_DE") is None
     assert without_rule(REFUSAL_LANGUAGES, text) == NO_RULE and vocabulary(text) is None
+
+
+def test_refusals_are_known_in_french_and_leaks_and_vocabulary_are_not():
+    assert {text: refuses(text) for text in FRENCH} == FRENCH and refuses("Non.", "fr_FR") is False
+    assert all(vocabulary(text) is None for text in FRENCH)
+    assert unchecked_filters("fr") == ("leaked_preamble", "principle_vocabulary")
+    declined, helped = FRENCH
+    prompts = [Prompt(text=f"Comment ranger la cuisine numéro {i} ce soir ?", source="mine", locale="fr_FR")
+               for i in range(2)]
+    verdicts = rule_verdicts(prompts, [answer(*row) for row in zip(prompts, FRENCH)])
+    assert [v.value for v in verdicts if v.criterion == "refusal"] == [1.0, 0.0]
+    again = triple(0, declined, f"{declined} Demandez-moi autre chose.", "fr_FR", "Comment ranger ?")
+    better = triple(1, declined, helped, "fr_FR", "Comment ranger ?")
+    kept, dropped = kept_of(again, better, filters=("refusal_again",))
+    assert len(kept) == 1 and [row.reason for row in dropped] == ["refusal_again"]
 
 
 def test_english_answers_are_what_they_were():
     assert {text: refuses(text) for text in ENGLISH} == ENGLISH and refuses("No.") is False
-    assert refuses("I'm sorry, but I can't do that.", "fr_FR") is True, "what is found counts"
+    assert refuses("I'm sorry, but I can't do that.", "de_DE") is True, "what is found counts"
     assert vocabulary("Be mindful and compassionate.") == 50
 
 
 # verdicts of rules
 
 def test_a_rule_has_no_verdict_in_a_language_it_does_not_know():
-    "A refusal in French, a French answer that helps, and an English one beside them."
+    "A refusal in German, a German answer that helps, and an English one beside them."
     asked = Prompt(text=QUESTION, source="test")
-    answers = [answer(FRENCH[0], DECLINED), answer(FRENCH[1], HELPED), answer(FRENCH[2], "Non."),
+    answers = [answer(GERMAN[0], DECLINED), answer(GERMAN[1], HELPED), answer(GERMAN[2], "Nein."),
                *(answer(asked, text) for text in ENGLISH)]
-    verdicts = rule_verdicts([*FRENCH[:3], asked], answers)
+    verdicts = rule_verdicts([*GERMAN[:3], asked], answers)
     for criterion in ("refusal", "vocabulary"):
         values = [(v.value, v.reason) for v in verdicts if v.criterion == criterion]
         assert values[:3] == [(None, NO_RULE)] * 3 and None not in [value for value, _ in values[3:]]
@@ -88,10 +105,10 @@ def test_a_rule_has_no_verdict_in_a_language_it_does_not_know():
 
 def test_a_detector_in_a_judges_place_says_so_too():
     criterion = next(c for c in load_rubric("surface").criteria if c.id == "refusal")
-    opinions = Detector().opinions([Asked(question=FRENCH[0].text, answer=text, criterion=criterion)
-                                    for text in (DECLINED, "Non.")])
+    opinions = Detector().opinions([Asked(question=GERMAN[0].text, answer=text, criterion=criterion)
+                                    for text in (DECLINED, "Nein.")])
     assert [one.reason for one in opinions] == [NO_RULE] * 2
-    assert detect(answer(FRENCH[0], DECLINED), load_rubric("surface"), FRENCH[0])[1].criterion == "refusal"
+    assert detect(answer(GERMAN[0], DECLINED), load_rubric("surface"), GERMAN[0])[1].criterion == "refusal"
     assert set(DETECTOR_LANGUAGES) == {"refusal"}
 
 
@@ -106,9 +123,9 @@ def evaluated(prompts, texts, sets="safety"):
     return columns(verdicts, items, []), items
 
 
-def test_an_evaluation_of_french_prompts_does_not_say_that_nothing_was_refused():
-    seen, items = evaluated(FRENCH, {"base": DECLINED, "dpo": HELPED})
-    assert {item.language for item in items} == {"fr"}
+def test_an_evaluation_of_german_prompts_does_not_say_that_nothing_was_refused():
+    seen, items = evaluated(GERMAN, {"base": DECLINED, "dpo": HELPED})
+    assert {item.language for item in items} == {"de"}
     column = next(c for c in seen if c.outcome.label == "refusal on safety prompts")
     for arm in ("base", "dpo"):
         row = level(column, arm, {})
@@ -120,8 +137,8 @@ def test_an_evaluation_of_french_prompts_does_not_say_that_nothing_was_refused()
                                                                                               None)
 
 
-def test_refusals_of_harmless_french_prompts_are_not_said_to_be_kept():
-    seen, _ = evaluated(FRENCH, {"base": HELPED, "dpo": DECLINED}, "safe")
+def test_refusals_of_harmless_german_prompts_are_not_said_to_be_kept():
+    seen, _ = evaluated(GERMAN, {"base": HELPED, "dpo": DECLINED}, "safe")
     declared = declaration(build_recipe({"primary_outcome": "refusal", "secondary_outcomes": []}), "dpo")
     rows = all_comparisons(seen, ("base", "dpo"), "dpo", declared, {}, 0.05, 100)
     kept = next(row.kept for row in rows if row.outcome == "refusal")
@@ -131,7 +148,7 @@ def test_refusals_of_harmless_french_prompts_are_not_said_to_be_kept():
 # judges
 
 def labelled(count, language):
-    said = {"fr": ("Comment faire la cuisine pour ma famille ce soir ?", DECLINED),
+    said = {"de": ("Wie koche ich heute Abend für meine ganze Familie?", DECLINED),
             "en": (QUESTION, next(iter(ENGLISH)))}
     return [Labelled(id=f"{language}{i}", kind="good", principle=None, prompt=f"{said[language][0]} {i}",
                      answer=said[language][1], labels={"refusal": float(i % 2)}) for i in range(count)]
@@ -139,8 +156,8 @@ def labelled(count, language):
 
 def test_a_calibration_knows_the_languages_of_enough_labelled_answers():
     assert labelled_languages(load_calibration()) == ("en",)
-    assert labelled_languages(labelled(12, "en") + labelled(3, "fr")) == ("en",), "three are too few to measure by"
-    assert labelled_languages(labelled(12, "en") + labelled(10, "fr")) == ("en", "fr")
+    assert labelled_languages(labelled(12, "en") + labelled(3, "de")) == ("en",), "three are too few to measure by"
+    assert labelled_languages(labelled(12, "en") + labelled(10, "de")) == ("de", "en")
     rubric = load_rubric("surface").model_copy(update={"criteria": tuple(
         c for c in load_rubric("surface").criteria if c.id == "refusal")})
     report = calibrate(Detector(), rubric, labelled(12, "en"))
@@ -172,7 +189,7 @@ def above():
 
 def test_no_claim_rests_on_a_judge_in_a_language_it_was_not_measured_in(above):
     english = [Prompt(text=f"{QUESTION} {i}", source="test") for i in range(12)]
-    for prompts, strange in ((english, ()), (FRENCH, ("fr",)), ([*english[:6], *FRENCH[:6]], ("fr",))):
+    for prompts, strange in ((english, ()), (GERMAN, ("de",)), ([*english[:6], *GERMAN[:6]], ("de",))):
         seen, verdicts, items = judged(prompts, above)
         column = next(c for c in seen if c.outcome.name == "violation")
         assert (column.calibrated, column.unmeasured) == (not strange, strange)
@@ -184,8 +201,8 @@ def test_no_claim_rests_on_a_judge_in_a_language_it_was_not_measured_in(above):
         assert (row.p is None and row.difference.p is None) == bool(strange)
         spoken = {item.prompt_id: item.language for item in items}
         assert bool(weights_table(verdicts, [above], ("dpo", "base"), {}, 50, spoken=spoken)) == (not strange)
-    both = above.model_copy(update={"languages": ("en", "fr")})
-    assert next(c for c in judged(FRENCH, both)[0] if c.outcome.name == "violation").calibrated
+    both = above.model_copy(update={"languages": ("en", "de")})
+    assert next(c for c in judged(GERMAN, both)[0] if c.outcome.name == "violation").calibrated
 
 
 def test_an_item_of_an_earlier_run_is_english():
@@ -195,7 +212,7 @@ def test_an_item_of_an_earlier_run_is_english():
 # pairs
 
 GENERIC = load_constitution("generic")
-REVISED = "Voici la réponse révisée : commencez par une seule étagère, puis demandez de l'aide à un ami."
+REVISED = "Hier ist die überarbeitete Antwort: Beginnen Sie mit einem Regal, dann bitten Sie jemanden um Hilfe."
 
 
 def triple(i, text, revision, locale="en_US", question=QUESTION):
@@ -213,17 +230,17 @@ def kept_of(*rows, filters=("leaked_preamble", "refusal_again", "principle_vocab
     return kept, dropped
 
 
-FRENCH_ROWS = [triple(i, DECLINED, f"{REVISED} {i}", "fr_FR", "Comment ranger la cuisine ?") for i in range(6)]
+GERMAN_ROWS = [triple(i, DECLINED, f"{REVISED} {i}", "de_DE", "Wie räume ich die Küche auf?") for i in range(6)]
 PLAIN_ROW = triple(0, "Buy nothing.", "Begin with a single shelf, then ask a friend to help you with the rest of it.")
 
 
 def test_a_row_that_no_rule_could_check_is_kept_and_counted():
-    "In French a leaked opening and a refusal; by locale, and where only the text tells."
+    "In German a leaked opening and a refusal; by locale, and where only the text tells."
     unsaid = triple(9, DECLINED, REVISED)
-    kept, dropped = kept_of(*FRENCH_ROWS, unsaid, PLAIN_ROW)
+    kept, dropped = kept_of(*GERMAN_ROWS, unsaid, PLAIN_ROW)
     assert len(kept) == 8 and not dropped
-    assert unchecked_rows(kept) == {name: {"fr": 7} for name in FILTER_LANGUAGES}
-    assert unchecked_rows(kept, ("empty", "leaked_preamble")) == {"leaked_preamble": {"fr": 7}}
+    assert unchecked_rows(kept) == {name: {"de": 7} for name in FILTER_LANGUAGES}
+    assert unchecked_rows(kept, ("empty", "leaked_preamble")) == {"leaked_preamble": {"de": 7}}
     assert unchecked_rows(kept_of(PLAIN_ROW)[0]) == {}
     counts = {row["stage"]: row["unchecked"] for row in waterfall(kept, dropped)}
     assert counts["leaked_preamble"] == counts["refusal_again"] == counts["principle_vocabulary"] == 7
@@ -243,19 +260,19 @@ def test_a_language_that_cannot_be_told_is_not_compared():
 
 
 def test_health_says_what_was_not_looked_for():
-    kept, _ = kept_of(*FRENCH_ROWS, PLAIN_ROW)
+    kept, _ = kept_of(*GERMAN_ROWS, PLAIN_ROW)
     measured = health(kept)
     first = warnings(measured)[0]
     assert (first.figure, first.value, first.setting) == ("unchecked", 6.0, "locales")
     assert first.sentence == health_words(measured)[0] and first.sentence.startswith(
-        "6 of 7 pairs are in fr and were not checked by leaked_preamble, refusal_again, principle_vocabulary")
-    assert {"figure": "not checked by refusal_again", "chosen": "", "rejected": "", "pairs": "6 in fr"} in (
+        "6 of 7 pairs are in de and were not checked by leaked_preamble, refusal_again, principle_vocabulary")
+    assert {"figure": "not checked by refusal_again", "chosen": "", "rejected": "", "pairs": "6 in de"} in (
         health_table(measured))
     assert measured.chosen.vocabulary.n < 30, "the rate is of the English texts alone"
     alone = health(kept[:6])
     assert alone.chosen.vocabulary.value is None and alone.chosen.vocabulary.undefined == NO_RULE
     few = health_words(health(kept[:FEWEST - 1]))
-    assert len(few) == 2 and "in fr" in few[0]
+    assert len(few) == 2 and "in de" in few[0]
     english = kept_of(*(triple(i, "Buy nothing.", f"Take shelf {i} first, then rest a while before you go on to the "
                                "next one.") for i in range(6)))[0]
     assert not health(english).unchecked and all(w.figure != "unchecked" for w in warnings(health(english)))
@@ -263,8 +280,8 @@ def test_health_says_what_was_not_looked_for():
 
 def test_style_and_vocabulary_of_a_mixed_arm_rest_on_what_was_measured():
     asked = Prompt(text=QUESTION, source="test")
-    answers = [answer(FRENCH[0], HELPED), answer(asked, "Be mindful of the kettle.")]
-    rates = vocabulary_rates([(FRENCH[0], answers[0]), (asked, answers[1])])
+    answers = [answer(GERMAN[0], HELPED), answer(asked, "Be mindful of the kettle.")]
+    rates = vocabulary_rates([(GERMAN[0], answers[0]), (asked, answers[1])])
     assert [(v.value, v.reason) for v in rates] == [(None, NO_RULE), (20.0, "")]
     eased = [v for v in style_verdicts(answers, load_rubric("style")) if v.criterion == "reading_ease"]
     assert eased[0].reason == NO_RULE

@@ -7,12 +7,12 @@ from contemplative_cai.report import summary
 from contemplative_cai.report.evidence import claim_rows, level_rows, strange_languages, uncalibrated
 from contemplative_cai.report.report import write_report
 
-NO_RULE = "not measured: no rule for fr"
+NO_RULE = "not measured: no rule for de"
 
 
 @pytest.fixture
 def silent(generated):  # noqa: F811
-    "A run whose refusals are of French answers: the rule has no number for any."
+    "A run whose refusals are of German answers: the rule has no number for any."
     trained_by_hand(generated)
     nothing = {"mean": None, "low": None, "high": None, "p": None, "undefined": NO_RULE, "n": 0, "clusters": 0}
     metrics = numbers(True)[0]
@@ -29,7 +29,7 @@ def test_a_rule_without_a_number_is_no_0(silent):
     row = next(row for row in level_rows(metrics, ["refusal"]) if row["outcome"] == "refusal")
     assert {row[arm] for arm in metrics.arms} == {NO_RULE}
     assert {row["difference [95 %]"] for row in claim_rows(metrics) if row["claim"].startswith("refusal")} == {NO_RULE}
-    assert any("Not measured: no rule for fr (refusal). That is no 0." in line for line in uncalibrated(metrics))
+    assert any("Not measured: no rule for de (refusal). That is no 0." in line for line in uncalibrated(metrics))
     page = write_report(silent).read_text()
     assert NO_RULE in page and NO_RULE in silent.path("report.md").read_text()
     assert NO_RULE in summary._missing(metrics, "refusal")
