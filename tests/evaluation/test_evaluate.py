@@ -148,7 +148,7 @@ def plant(monkeypatch, run, how="honest", effect=None, whole=True):
             return math.log(0.9 * (p if reply in ("Yes", "B") else 1 - p))
         key = f"planted-{how.replace(' ', '-')}-{seat.name}@1"
         yield Seated(LogitJudge(ScriptedLLM(lambda c: "", likes, batch_size=64, key=key), journal), key)
-    monkeypatch.setattr(evaluation, "open_judge", opened)
+    monkeypatch.setattr(evaluation, "open_seat", opened)
 
 
 def comparison(metrics, outcome, arm="dpo", against="base", judge=0):
