@@ -1849,6 +1849,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                      'contemplative_cai.evaluation.guards.principles_text': ( '08_evaluation/guards.html#principles_text',
                                                                                                               'contemplative_cai/evaluation/guards.py'),
                                                      'contemplative_cai.evaluation.guards.read_guard': ( '08_evaluation/guards.html#read_guard',
+                                                                                                         'contemplative_cai/evaluation/guards.py'),
+                                                     'contemplative_cai.evaluation.guards.seat_guard': ( '08_evaluation/guards.html#seat_guard',
                                                                                                          'contemplative_cai/evaluation/guards.py')},
             'contemplative_cai.evaluation.judge': { 'contemplative_cai.evaluation.judge.Asked': ( '08_evaluation/judge.html#asked',
                                                                                                   'contemplative_cai/evaluation/judge.py'),

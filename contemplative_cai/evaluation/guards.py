@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLD_BY', 'GUARD_MASS', 'GuardSpec', 'guard_spec', 'load_guards', 'guard_request', 'GuardReading', 'read_guard',
-           'principles_text', 'not_for_guard', 'GuardJudge', 'open_guard', 'open_seat']
+           'principles_text', 'not_for_guard', 'GuardJudge', 'seat_guard', 'open_guard', 'open_seat']
 
 # %% ../../nbs/08_evaluation/01b_guards.ipynb #gd000002
 import math
@@ -299,13 +299,19 @@ def _weighed_opinion(logprobs: list) -> Opinion:
     return Opinion(direct=unsafe / (fine + unsafe), turned=unsafe / (fine + unsafe), mass=fine + unsafe)
 
 # %% ../../nbs/08_evaluation/01b_guards.ipynb #gd000029
+def seat_guard(seat: Seat,  # of kind guard
+               ) -> GuardSpec:
+    "The guard that a seat names."
+    return guard_spec(seat.name.partition("=")[2].partition("@")[0])
+
+
 @contextmanager
 def open_guard(recipe: Recipe,
                seat: Seat,  # of kind guard
                journal: Journal,
                ) -> Generator[Seated]:
     "The guard on its engine: the recipe's, or the server at `judge_url`; raises `InputError` where it cannot be."
-    spec = guard_spec(seat.name.partition("=")[2].partition("@")[0])
+    spec = seat_guard(seat)
     server = {"base_url": recipe.judge_url, "engine": "endpoint"} if recipe.judge_url else {}
     principles = principles_text(recipe_constitution(recipe)) if spec.system else ""
     with open_llm(for_model(recipe, seat.model, **server)) as llm:
