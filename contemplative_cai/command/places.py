@@ -8,6 +8,7 @@ __all__ = ['ONE_PLACE', 'PLACES', 'PAIRED_PLACES', 'SOURCE_PLACES', 'placed', 'e
 
 # %% ../../nbs/10_command/02a_places.ipynb #p0000002
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,12 @@ SOURCE_PLACES = ("prompts", "eval_prompts", "safety")
 
 
 def _paired(text: Any, change: Callable[[Any], Any]) -> Any:
-    "NAME=PATH, or a name alone."
+    "NAME=PATH, guard=NAME@PATH, or a name alone."
     if not isinstance(text, str) or "=" not in text: return text
     name, _, path = text.partition("=")
-    return f"{name}={change(path.strip())}"
+    if name.strip() != "guard": return f"{name}={change(path.strip())}"
+    guard, at, folder = path.partition("@")
+    return f"{name}={guard}@{change(folder.strip())}" if at else text
 
 
 def each_place(key: str,  # of a recipe
@@ -108,7 +111,7 @@ def far_places(recipe: Recipe,
     def texts(value): return value if isinstance(value, list) else [value]
     def far(part):
         path = part.get("source") if isinstance(part, dict) else part
-        return isinstance(path, str) and os.path.isabs(path.rpartition("=")[2])
+        return isinstance(path, str) and os.path.isabs(re.split("=(?:.*@)?", path)[-1])
     return {key: values[key] for key in (*ONE_PLACE, *PLACES, *PAIRED_PLACES, *SOURCE_PLACES)
             if key in values and any(map(far, texts(values[key])))}
 

@@ -92,7 +92,8 @@ def check_names(recipe: Recipe,
     every([lambda: check_key_name(recipe.api_key_env), lambda: check_model(recipe)])
 
 # %% ../../nbs/01_core/09_recipe.ipynb #n0180003
-NOT_RECIPES = ("machines", "models", "prices", "sagemaker")  # files of configs/ that describe the surroundings
+# files of configs/ that describe the surroundings
+NOT_RECIPES = ("guards", "machines", "models", "prices", "sagemaker")
 
 
 def recipe_names() -> list[str]:

@@ -27,6 +27,7 @@ from .arms import STAGE_ARMS, Arm, constitution_prompt, read_arm
 from .claims import BY, KEPT, declaration
 from .games import RULES_VERSION
 from .judge import DETECTOR_VERSION, LEAST_MASS, ONE, REASONED, SPOKEN, TWO, WEIGHED
+from .guards import seat_guard
 from .judge import read_seats
 from .questions import PromptSet, Suites
 from .verdicts import MASK
@@ -121,7 +122,8 @@ def _models(recipe: Recipe) -> dict[str, str]:
     "Whose answers and whose opinions."
     def judging(seat):
         own = seat.model == recipe.model
-        return _model_words(seat.model, recipe.base_url if own else recipe.judge_url or recipe.base_url)
+        words = _model_words(seat.model, recipe.base_url if own else recipe.judge_url or recipe.base_url)
+        return f"{words}, asked as {digest(seat_guard(seat), 12)}" if seat.kind == "guard" else words
     return {"answers": _model_words(recipe.model, recipe.base_url),
             **{f"judge {seat.name}": judging(seat) for seat in read_seats(recipe)}}
 

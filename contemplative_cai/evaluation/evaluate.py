@@ -30,7 +30,8 @@ from .declarations import append_declaration, read_declarations, remember_verdic
 from .dependencies import declared_content
 from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
 from .games import move_sampling, play_games
-from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, open_judge, read_seats
+from .guards import open_seat
+from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, read_seats
 from .judge import review_rows
 from .passport import measure_detector, measure_judge
 from .pressure import cell_rows, robustness_table, shift_difference
@@ -268,7 +269,7 @@ def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
     by_rule = [*rule_verdicts(suites.prompts, answered.answers), *game_verdicts(answered.games)]
     judged = Judged(by_rule, [detector], [], [])
     for seat in read_seats(recipe) if rubrics else ():
-        with open_judge(recipe, seat, journal, run) as (judge, key):
+        with open_seat(recipe, seat, journal, run) as (judge, key):
             judged.calibrations.extend(measure_judge(judge, rubric, run) for rubric in rubrics.values())
             judged.verdicts.extend(judge_sets(judge, rubrics, suites, answered.answers, run))
             judged.humans.extend(_beside_people(run, judge) if "pairwise" in rubrics else [])

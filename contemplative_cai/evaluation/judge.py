@@ -26,6 +26,7 @@ from ..measure.refusals import REFUSAL_RULE
 from ..measure.text import COUNTED, READING, REFUSAL_LANGUAGES, loop, refuses
 from ..measure.text import stated_verdict, without_rule, word_count
 from ..models.ask import HOPELESS, ask, weigh
+from ..models.catalog import guard_at
 from ..models.choose import for_model, open_llm
 from ..models.llm import LLM, CallFailed, Completion, Sampling
 from ..pairs.make import load_pairs
@@ -404,15 +405,17 @@ def disclosed(judge_key: str,  # key of the judging model
 class Seat(Record):
     "A judge as the recipe names it."
     name: str  # as in eval_judges
-    kind: str  # logits or reasoned
+    kind: str  # logits, reasoned or guard
     model: str  # whose opinions
 
 
 def read_seats(recipe: Recipe,
                ) -> tuple[Seat, ...]:
-    "The judges of `eval_judges`, in order."
+    "The judges of `eval_judges`, in order; raises `InputError` for a guard that is none."
     parts = [(name, *name.partition("=")[::2]) for name in recipe.eval_judges]
-    return tuple(Seat(name=name, kind=kind, model=model or recipe.model) for name, kind, model in parts)
+    served = bool(recipe.judge_url or recipe.base_url)
+    def called(kind, model): return guard_at(model, served) if kind == "guard" else model or recipe.model
+    return tuple(Seat(name=name, kind=kind, model=called(kind, model)) for name, kind, model in parts)
 
 
 class Seated(NamedTuple):

@@ -141,7 +141,7 @@ def _changed_template(spec: ModelSpec, options: Mapping[str, Any], place: Path,
     tokenizer = load_tokenizer(spec, options)
     refuse_endless(tokenizer, named_ends(spec, tokenizer), spec.name)
     note(template_notes(tokenizer))
-    if not (options or template_notes(tokenizer)): return None
+    if not (options or spec.chat_template or template_notes(tokenizer)): return None
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(tokenizer.chat_template, encoding="utf-8")
     return place.resolve()

@@ -186,7 +186,8 @@ def model_key(spec: ModelSpec,  # which model
               ) -> str:
     "Name, weights, precision and options of the template: what the model's answers depend on."
     return (f"{spec.name}@{_model_digest(spec)}/{precision}"
-            + (f"/{quantization}" if quantization != "none" else "") + option_key(options))
+            + (f"/{quantization}" if quantization != "none" else "") + option_key(options)
+            + (f"/template {digest(spec.chat_template, 8)}" if spec.chat_template else ""))
 
 
 # %% ../../nbs/04_models/02_weights.ipynb #5ad14c77
@@ -200,6 +201,7 @@ def load_tokenizer(spec: ModelSpec,  # which model
     try:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except Exception as error: raise loading_error(spec.name, source, error) from None
+    if spec.chat_template: tokenizer.chat_template = spec.chat_template
     if not tokenizer.chat_template:
         raise InputError(f"model '{spec.name}' has no chat template; use an instruction-tuned model")
     prepare_template(tokenizer, spec.name, options)

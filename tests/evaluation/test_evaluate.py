@@ -148,7 +148,7 @@ def plant(monkeypatch, run, how="honest", effect=None, whole=True):
             return math.log(0.9 * (p if reply in ("Yes", "B") else 1 - p))
         key = f"planted-{how.replace(' ', '-')}-{seat.name}@1"
         yield Seated(LogitJudge(ScriptedLLM(lambda c: "", likes, batch_size=64, key=key), journal), key)
-    monkeypatch.setattr(evaluation, "open_judge", opened)
+    monkeypatch.setattr(evaluation, "open_seat", opened)
 
 
 def comparison(metrics, outcome, arm="dpo", against="base", judge=0):
@@ -441,6 +441,31 @@ def test_a_judge_at_a_server_is_measured_asked_and_named(run, monkeypatch, bench
     assert (primary.judge.startswith("generative endpoint:wise-1b@") and calibration.judge == primary.judge
             and primary.calibrated and primary.difference.high < 0)
     assert metrics.seats[0].name == "reasoned=wise-1b" and metrics.seats[0].disclosed == ()
+
+
+@pytest.mark.long
+def test_a_guard_at_a_server_is_measured_and_asked(run, monkeypatch, benchmarks):
+    "A guard is measured on the labelled answers like any judge; what is not its own is unscored, with the reason."
+    monkeypatch.setattr(evaluation, "answer_arms", whole_answers)
+    arms = {}
+    def judging(handler, asked):
+        if not arms:
+            arms.update({row.text.strip(): row.arm for row in read_rows(run.path("answers.jsonl"), Answer) if row.text})
+        labels = next((labels for text, labels in LABELS.items() if text.strip() == asked), None)
+        unsafe = labels.get("violation", 0) == 1 if labels is not None else arms.get(asked) == "base"
+        return handler.send(200, completion("unsafe\nS2" if unsafe else "safe"))
+    with Server(judging, models=("meta-llama/Llama-Guard-3-8B",)) as server:
+        recipe = recipe_with(**SOME | {"eval_judged": "violation, refusal_clarity"}, eval_arms="base, dpo",
+                             eval_judges="guard=llama-guard-3-8b", judge_url=server.url)
+        check_evaluation(recipe)
+        metrics = evaluate(run, recipe)
+        asked = len(server.asked)
+        assert evaluate(run, recipe) == metrics and len(server.asked) == asked, "a second time the journal answers"
+    primary = comparison(metrics, "violation")
+    assert primary.judge.startswith("guard endpoint:meta-llama/Llama-Guard-3-8B@") and primary.calibrated
+    assert primary.difference.high < 0 and metrics.seats[0].name == "guard=llama-guard-3-8b"
+    other = [row for row in read_rows(run.path("verdicts.jsonl"), Verdict) if row.criterion == "refusal_clarity"]
+    assert other and all("says nothing of 'refusal_clarity'" in row.reason and row.value is None for row in other)
 
 
 def test_a_judge_that_no_server_has_is_an_error(run):
