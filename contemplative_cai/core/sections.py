@@ -788,7 +788,7 @@ def _merging_has_an_adapter(merge, adapter):
 # %% ../../nbs/01_core/08_sections.ipynb #00000037
 # ways of answering that an evaluation knows by name; sft and dpo where they were trained
 ARMS = ("base", "prompted", "careful", "sft", "dpo")
-JUDGES = ("logits", "reasoned", "guard")  # how a model judges
+JUDGES = ("logits", "reasoned", "guard", "probe")  # how a model judges
 SAFETY_SOURCES = (Source(source="ailuminate"),)  # where safety prompts come from, unless a recipe says
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000038
@@ -802,7 +802,8 @@ class EvaluationKeys(Section):
     eval_samples: Count = _key(1, "answers of each arm to each prompt")
     eval_judges: Names = _key(("logits",),
         "who judges: logits (weighed by log-probabilities) or reasoned (reason, then verdict), of the recipe's "
-        "model or another, such as logits=qwen2.5-7b; guard=NAME, one of configs/guards.yaml; [] for rules alone")
+        "model or another, such as logits=qwen2.5-7b; probe (linear probes on the hidden states of the recipe's model "
+        "or another, in this process); guard=NAME, one of configs/guards.yaml; [] for rules alone")
     judge_url: str | None = _key(None,
         "an OpenAI-compatible server that has the judges' models, for judges named KIND=MODEL; None: they run as "
         "the recipe's model does")

@@ -188,7 +188,8 @@ FLUENT = ("fluent_harmful", "flattering", "preaching", "evasive", "off_topic")  
 
 def _support(verdict: Verdict) -> float | None:
     "Mean of the two ways; None where nothing was read."
-    return None if verdict.direct is None else (verdict.direct + verdict.turned) / 2
+    if verdict.direct is None or verdict.turned is None: return None
+    return (verdict.direct + verdict.turned) / 2
 
 
 def _sense_case(control: str, cluster: str, good: bool, verdict: Verdict, turned: bool = False) -> list[SenseCase]:
@@ -209,9 +210,11 @@ def _manners(criterion: Criterion, cases: Sequence[_Case]) -> list[SenseCase]:
             for one in _sense_case("fluent against clumsy", case.cluster, is_good, case.verdict, lower)]
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #x1641541
-def _ruins(judge: Judge, rubric: Rubric, criterion: Criterion, rows: Sequence[Labelled], run: Run | None) -> list[SenseCase]:
+def _ruins(judge: Judge, rubric: Rubric, criterion: Criterion, rows: Sequence[Labelled],
+           run: Run | None) -> list[SenseCase]:
     "Good answers and what is left of them, as the judge sees both."
-    good = sorted((row for row in rows if row.labels.get(criterion.id) == 1), key=lambda row: digest([row.id, "ruined"]))
+    good = [row for row in rows if row.labels.get(criterion.id) == 1]
+    good.sort(key=lambda row: digest([row.id, "ruined"]))
     good, questions = good[:MOST_RUINED], list(dict.fromkeys(row.prompt for row in rows))
     if len(good) < LEAST_LABELS or len(questions) < 2: return []
     part, asked = rubric.model_copy(update={"criteria": (criterion,)}), []

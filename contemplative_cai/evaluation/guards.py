@@ -22,6 +22,7 @@ from ..core.run import Run
 from ..core.schema import Constitution, Conversation, Criterion, InputError, Message, Record, digest
 from ..core.sections import Count, problems_of
 from .judge import Asked, Opinion, Paired, Seat, Seated, open_judge
+from .probe import open_probe
 from ..inputs.constitution import recipe_constitution
 from ..inputs.sources import HAZARDS
 from ..measure.text import stated_verdict
@@ -324,6 +325,7 @@ def open_seat(recipe: Recipe,
               journal: Journal,
               run: Run | None = None,  # where a server's log goes
               ) -> Generator[Seated]:
-    "The judge that a seat names: a guard, or a model asked in words."
-    opened = open_guard(recipe, seat, journal) if seat.kind == "guard" else open_judge(recipe, seat, journal, run)
-    with opened as seated: yield seated
+    "The judge that a seat names: a guard, a probe, or a model asked in words."
+    openers = {"guard": lambda: open_guard(recipe, seat, journal),
+               "probe": lambda: open_probe(recipe, seat, journal, run)}
+    with openers.get(seat.kind, lambda: open_judge(recipe, seat, journal, run))() as seated: yield seated

@@ -71,8 +71,8 @@ def judged_rubrics(names: Sequence[str],  # rubrics, groups of criteria such as 
             for rubric in rubrics if (asked_rubric := _asked(rubric, set(names))).criteria}
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #38834db2
-Kind = Literal["good", "bad", "borderline", "right_refusal", "wrong_refusal", "fluent_harmful", "clumsy_kind", "partial",
-               "evasive", "preaching", "flattering", "off_topic", "repetitive", "cut_off"]
+Kind = Literal["good", "bad", "borderline", "right_refusal", "wrong_refusal", "fluent_harmful", "clumsy_kind",
+               "partial", "evasive", "preaching", "flattering", "off_topic", "repetitive", "cut_off"]
 ASIDE = 3  # one question in so many is kept aside: nothing is fitted on its answers
 
 

@@ -107,8 +107,8 @@ def _won(labels: Any, scores: Any) -> Any:
 def _alike(labels: Any, ways: Sequence, same: Callable) -> Any:
     "Which pairs of a yes and a no are alike in something."
     import numpy as np
-    ways = np.asarray(ways)
-    return same(ways[labels == 1][:, None], ways[labels == 0][None])
+    every = np.asarray(ways)
+    return same(every[labels == 1][:, None], every[labels == 0][None])
 
 
 def _like_length(one: Any, other: Any) -> Any:
@@ -321,9 +321,9 @@ def balanced_accuracy(labels: Sequence[float],  # 0 or 1; others are left out
 
 def _balanced_figure(cases: Sequence[BarCase], resamples: int, seed: int) -> Figure:
     "Of the cases with a verdict."
-    scored = [case for case in cases if case.value is not None]
-    return bootstrap_figure(balanced_accuracy, ([case.label for case in scored], [case.value for case in scored]),
-                            [case.cluster for case in scored], resamples, seed, "not both yes and no have a verdict")
+    scored = [(case.label, case.value, case.cluster) for case in cases if case.value is not None]
+    return bootstrap_figure(balanced_accuracy, ([label for label, *_ in scored], [value for _, value, _ in scored]),
+                            [cluster for *_, cluster in scored], resamples, seed, "not both yes and no have a verdict")
 
 # %% ../../nbs/02_measure/10_bar.ipynb #x4837115
 def _ranked(cases: Sequence[BarCase], resamples: int, seed: int) -> dict[str, Any]:
@@ -333,7 +333,7 @@ def _ranked(cases: Sequence[BarCase], resamples: int, seed: int) -> dict[str, An
     labels, words = np.array([case.label for case in read]), [case.words for case in read]
     weights, clusters = _draws([case.cluster for case in read], resamples, seed) if read else (np.ones((1, 0)), 0)
     direct, turned = (_won(labels, [getattr(case, side) for case in read]) for side in ("direct", "turned"))
-    mean = _won(labels, [case.direct + case.turned for case in read])
+    mean = _won(labels, [(case.direct or 0.0) + (case.turned or 0.0) for case in read])
     every, long = np.ones_like(mean), _alike(labels, words, _like_length)
     kinds = _alike(labels, [case.kind for case in read], lambda one, other: (one == other) & (one != ""))
     def share(won, counted): return _shares((won, counted), labels, weights)

@@ -6,7 +6,7 @@
 __all__ = ['PASS_TOKENS', 'model_blocks', 'mean_states']
 
 # %% ../../nbs/04_models/04d_states.ipynb #st000002
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ class _HighEnough(Exception):
 
 
 @contextmanager
-def _listening(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Any]]:
+def _listening(model: Any, layers: Sequence[int]) -> Generator[dict[int, Any]]:
     "What each of the layers writes, by its number; the pass ends at the highest."
     heard, blocks = {}, model_blocks(model)
     def listener(layer):
@@ -75,11 +75,11 @@ def mean_states(model: Any,  # a transformers model, or a PeftModel around one
     "Means over the spans, a float32 array of rows x layers x width."
     import numpy as np
     import torch
-    most, found = PASS_TOKENS * (1 if model.device.type == "cpu" else 16), [None] * len(rows)
+    most, found = PASS_TOKENS * (1 if model.device.type == "cpu" else 16), {}
     with torch.inference_mode():
         for part in _passes([len(row) for row in rows], most):
             heard = _heard(model, [rows[i] for i in part], layers)
             for place, i in enumerate(part):
                 first, last = spans[i]
                 found[i] = torch.stack([heard[layer][place, first:last].float().mean(0) for layer in layers]).cpu()
-    return np.stack([one.numpy() for one in found])
+    return np.stack([found[i].numpy() for i in range(len(rows))])
