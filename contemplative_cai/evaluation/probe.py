@@ -464,7 +464,7 @@ class ProbeJudge:
     def _opinion(self, claim: Asked | Paired, known: dict[Reading, dict[str, float]]) -> Opinion:
         name = PAIRED.get(claim.criterion.id, "") if isinstance(claim, Paired) else claim.criterion.id
         if name not in self._probe.criteria:
-            return Opinion(reason=f"this probe was not fitted on '{claim.criterion.id}': too few answers have its label")
+            return Opinion(reason=f"this probe was not fitted on '{claim.criterion.id}': too few labels")
         odds = [known[reading][name] for reading in _readings_of(claim)]
         support = _share(odds[-1] - odds[0]) if isinstance(claim, Paired) else _share(odds[0])
         return Opinion(direct=support, turned=support)
