@@ -87,5 +87,5 @@ def still_to_come(run: Run,
     "That the claims are about a training which is not there yet, and what to do where none is meant to come."
     trained = declared.lines[-1].content["claims"]["trained"]
     if trained not in STAGE_ARMS or trained_place(run.path(trained)).is_dir(): return []
-    return [f"claimed of arm {trained}, which is still to be trained; an evaluation before that has base alone, and its "
-            "other claims are told as a change. To declare that instead: -p eval_arms=base"]
+    return [f"claimed of arm {trained}, which is still to be trained; an evaluation before that has base alone, and "
+            "its other claims are told as a change. To declare that instead: -p eval_arms=base"]

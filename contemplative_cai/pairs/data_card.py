@@ -34,7 +34,7 @@ from ..models.endpoint import without_address
 from .gate import gate_words
 from .health import Health, ending_words, health_words, run_health, stated
 from .make import load_pairs, load_split
-from .waterfall import waterfall
+from .waterfall import GATE_REASONS, ONLY_WHERE_ASKED, waterfall
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #00000006
 PARTS = ("train", "validation", "test")
@@ -261,10 +261,12 @@ def style_limit(measured: Health,  # of the pairs
 def _limits_of_any(pairs: Sequence[PreferencePair], dropped: Sequence[Dropped], measured: Health) -> list[str]:
     "What no data set made in this way gives."
     prompts, rejected = {pair.prompt_id for pair in pairs}, sum(row.reason == "review" for row in dropped)
+    judged = sum(row.reason in (*ONLY_WHERE_ASKED, *GATE_REASONS) for row in dropped)
     return [("`chosen` is what a model wrote when it was asked to mend its own answer. "
              "It is not a correct answer: nobody has checked its facts or its advice."),
             (("`rejected` can be perfectly good, and then the pair teaches style. "
               "Rows were dropped by rules that look at words")
+             + (f", {judged} by a judge" if judged else "")
              + (f", and {rejected} by reviewers." if rejected else "; no reviewer has dropped any.")),
             style_limit(measured),
             (f"{len(pairs):,} pairs come from {len(prompts):,} prompts: "

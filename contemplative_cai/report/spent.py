@@ -103,7 +103,8 @@ def step_dollars(manifest: Manifest,
              if name not in STEP_ENTRIES and stage_of(name) == step and cost.calls}
     if instance is not None or not calls: return None
     dollars = [_entry_dollars(manifest.recipe, name, cost, prices) for name, cost in calls.items()]
-    return None if None in dollars else sum(dollars)
+    known = [part for part in dollars if part is not None]
+    return sum(known) if len(known) == len(dollars) else None
 
 # %% ../../nbs/09_report/07d_spent.ipynb #dcacb984
 def together(parts: list[Spent]) -> Spent:

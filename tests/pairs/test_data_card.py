@@ -1,4 +1,6 @@
 """What a data set's card says of style follows from the figures that stand above it."""
+from types import SimpleNamespace
+
 import pytest
 
 from contemplative_cai.pairs.baselines import Measure
@@ -40,3 +42,13 @@ def test_the_limits_of_a_data_set_take_its_health():
     limits = known_limits([], [], measured(length_rule=ABOVE))
     assert style_limit(measured(length_rule=ABOVE)) in limits
     assert not any("by length and wording alone" in line for line in limits)
+
+
+@pytest.mark.parametrize("reasons, words", [
+    ((), "rules that look at words; no reviewer has dropped any."),
+    (("not_mended", "judge_flips", "empty"), "rules that look at words, 2 by a judge; no reviewer has dropped any."),
+    (("review", "not_at_fault"), "rules that look at words, 1 by a judge, and 1 by reviewers."),
+])
+def test_who_dropped_rows_is_said_as_it_was(reasons, words):
+    dropped = [SimpleNamespace(reason=reason) for reason in reasons]
+    assert any(line.endswith(words) for line in known_limits([], dropped, measured()))
