@@ -448,7 +448,7 @@ def _plan(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #x5430961
 def _declare(arguments) -> int:
     "`ccai declare RUN`."
-    from contemplative_cai.command.declare import declare_run
+    from contemplative_cai.command.declare import declare_run, still_to_come
     from contemplative_cai.evaluation.declarations import registration_text
     run, declared = declare_run(arguments.run, arguments.recipe, _overrides(arguments))
     if arguments.json:
@@ -457,6 +457,7 @@ def _declare(arguments) -> int:
         say(registration_text(run, declared))
         say(f"to register it elsewhere: {run.path('declaration.txt')}; every declaration: "
             f"{run.path('declarations.jsonl')}")
+        for note in still_to_come(run, declared): say(f"note: {note}")
     for fault in declared.faults: say(f"! {fault}", sys.stderr)
     return 0
 

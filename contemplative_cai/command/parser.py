@@ -275,6 +275,7 @@ _DECLARE_ENDING = """examples:
   ccai declare mine --recipe qwen2.5-7b                a run that is not there yet: its folder is begun
   ccai declare mine                                    the same, of the run's own recipe; shows it again
   ccai declare mine -p primary_outcome=refusal         declares something else: told in the report
+  ccai declare levels --recipe smoke -p eval_arms=base levels of base alone, where nothing will be trained
   ccai declare mine --json > mine.json                 the line itself, for machines
 
 To register it elsewhere (OSF, AsPredicted): paste runs/RUN/declaration.txt, or its digest alone, before you generate.

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'SENTENCE', 'STAGE_ARMS', 'ASKED', 'REPLY', 'Arm', 'constitution_prompt', 'token_counter', 'fit_length',
-           'read_arm', 'standard_arms', 'trained_arm', 'recipe_arms', 'evaluated_arm', 'OpenArm', 'open_arms', 'Probed',
-           'refuse_same', 'probe_arms', 'ArmsFile', 'write_arms', 'answer_arms']
+           'read_arm', 'standard_arms', 'trained_arm', 'recipe_arms', 'evaluated_arm', 'refuse_unasked', 'OpenArm',
+           'open_arms', 'Probed', 'refuse_same', 'probe_arms', 'ArmsFile', 'write_arms', 'answer_arms']
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #00000002
 import re
@@ -195,15 +195,24 @@ def recipe_arms(recipe: Recipe,
 def evaluated_arm(recipe: Recipe,
                   run: Run,  # trained or not
                   arms: Sequence[Arm],  # from `recipe_arms`
+                  coming: str | None = None,  # the stage that a training still to come ends with
                   ) -> str:
     """The arm whose difference from the others is evaluated: the one the run trained; without training the first with
     weights of its own, or that is told something; base where it is alone. Raises `InputError`."""
     others = sorted((arm for arm in arms if arm.name != "base"), key=lambda arm: not (arm.adapter or arm.model))
-    evaluated = trained_arm(run) or next((arm.name for arm in others), "base")
+    evaluated = coming or trained_arm(run) or next((arm.name for arm in others), "base")
     if others and evaluated == recipe.primary_against:
         raise InputError(f"primary_against: '{evaluated}' is the arm that is evaluated, and cannot be compared with "
                          "itself; name another, such as base")
     return evaluated
+
+
+def refuse_unasked(trained: str | None,  # the stage that the run's training ended with; None: nothing was trained
+                   recipe: Recipe,
+                   ) -> None:
+    "Raises `InputError` where what the run trained is not among the arms that answer."
+    if trained and trained not in recipe.eval_arms:
+        raise InputError(f"eval_arms: the run was trained by {trained}, which is not among them; add {trained}")
 
 
 def _check_context(recipe: Recipe, length: int) -> None:

@@ -180,6 +180,7 @@ def whole_row(facts: Facts,
               show_text: bool = False,  # show texts of sources that are not the project's own
               ) -> WholeRow:
     "The first kept pair that may be shown: question, answer, critique and revision; or why there is none."
+    if facts.split is None: return WholeRow("This run has no pairs, so there is no row to show.")
     if not facts.kept: return WholeRow("No pair was kept, so there is no row to show.")
     own = own_prompts()
     pair = next((pair for pair in facts.kept if show_text or pair.prompt_id in own), None)

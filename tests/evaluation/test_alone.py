@@ -168,7 +168,8 @@ def test_arms_of_other_runs_are_compared_in_a_run_that_has_none(given, runs):
     assert {(row.arm, row.against) for row in metrics.comparisons} == {("theirs", "base")}
     assert metrics.sets["contemplative"].left_out == (Prompt(text=learned, source="x").id,), "it was trained on there"
     figures = {figure.what: figure for figure in headline(collect(run))}
-    assert figures["Trained"].number == "nothing" and "refusal: theirs - base" in figures["Primary outcome"].basis
+    assert figures["Trained"].number == "not in this run" and "theirs with an adapter" in figures["Trained"].basis
+    assert "refusal: theirs - base" in figures["Primary outcome"].basis
     assert "theirs is the evaluated arm" in write_report(run).with_suffix(".md").read_text()
 
 

@@ -540,7 +540,7 @@ def test_a_file_changed_by_hand_is_told_by_the_command(runs, capsys):
     (["study", "--recipe", "smoke", "-p", "primary_outcome=violations"], "violation"),
     (["study", "--recipe", "smoke", "-p", "show_text=true"], "of the notebook of generate"),
     (["study", "--recipe", "smoke", "-p", "on=ray"], "none is run"),
-    (["study", "--recipe", "smoke", "-p", "eval_arms=base,prompted"], "add dpo"),
+    (["study", "--recipe", "smoke", "-p", "training=sft", "-p", "eval_arms=base,dpo"], "add sft"),
     (["study", "--recipe", "smoke", "-p", "eval_arms=base,dpo,dpo=runs/x/dpo"], "two arms are called 'dpo'"),
 ])
 def test_what_is_wrong_is_told_and_nothing_is_written(runs, capsys, words, message):

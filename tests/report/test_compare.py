@@ -5,7 +5,7 @@ import pytest
 
 from contemplative_cai.core import run as run_module
 from contemplative_cai.core.files import write_json, write_rows
-from contemplative_cai.core.journal import Ledger
+from contemplative_cai.core.journal import Ledger, LedgerEntry
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import Manifest, open_run, step
 from contemplative_cai.core.schema import InputError, Verdict
@@ -16,7 +16,7 @@ from contemplative_cai.measure.outcomes import risk_difference
 from contemplative_cai.report import spent
 from contemplative_cai.report.between import between_rows, between_tests, compare_between, read_seen
 from contemplative_cai.report.settings import recorded_settings, setting_rows, setting_words
-from contemplative_cai.report.spent import Prices, Spent, for_each, load_prices, step_dollars, together
+from contemplative_cai.report.spent import Prices, Spent, entry_models, for_each, load_prices, step_dollars, together
 
 JUDGE = "logit judge@1"
 
@@ -170,16 +170,58 @@ def test_a_recipe_of_before_a_key_has_its_default_and_no_place_is_named():
 
 # costs
 
-PRICES = Prices("2025-06", {"ml.g5.2xlarge": 1.515}, {"served": (0.5, 1.5)})
+PRICES = Prices("2025-06", {"ml.g5.2xlarge": 1.515}, {"served": (0.5, 1.5), "dear": (10.0, 30.0)})
+
+
+def spending(**entries):
+    "A ledger with these tokens read and written, by entry; `_` stands for a space."
+    return Ledger(stages={name.replace("_", " "): LedgerEntry(calls=9, tokens_in=read, tokens_out=written)
+                          for name, (read, written) in entries.items()})
 
 
 def test_an_hour_of_an_instance_and_a_million_tokens_have_their_price():
     run = Manifest(recipe={"model": "served"}, steps={"train": {"status": "done", "instance": "ml.g5.2xlarge"},
                                                       "evaluate": {"status": "done", "instance": "ml.unknown"}})
-    assert step_dollars(run, "train", (None, None), 7200.0, PRICES) == pytest.approx(3.03)
-    assert step_dollars(run, "generate", (2e6, 1e6), 5.0, PRICES) == pytest.approx(2.5)
-    assert step_dollars(run, "evaluate", (2e6, 1e6), 5.0, PRICES) is None, "an instance without a price"
-    assert step_dollars(run.model_copy(update={"steps": {}}), "train", (None, None), 7200.0, PRICES) is None
+    calls = spending(respond=(2_000_000, 1_000_000), answer_base=(2_000_000, 1_000_000))
+    assert step_dollars(run, "train", Ledger(), 7200.0, PRICES) == pytest.approx(3.03)
+    assert step_dollars(run, "generate", calls, 5.0, PRICES) == pytest.approx(2.5)
+    assert step_dollars(run, "evaluate", calls, 5.0, PRICES) is None, "an instance without a price"
+    assert step_dollars(run.model_copy(update={"steps": {}}), "train", calls, 7200.0, PRICES) is None
+
+
+@pytest.mark.parametrize("recipe, step, calls, dollars", [
+    ({"critic": "dear"}, "generate", dict(respond=(10**6, 0), critique=(10**6, 0), revise=(0, 10**6)), 0.5 + 10 + 1.5),
+    ({"reviser": "dear"}, "generate", dict(respond=(10**6, 0), critique=(10**6, 0), revise=(0, 10**6)), 0.5 + 0.5 + 30),
+    ({"eval_judges": ["reasoned=dear"]}, "evaluate", dict(answer_base=(10**6, 0), judge_reason=(10**6, 10**5)),
+     0.5 + 10 + 3),
+    ({"eval_judges": ["reasoned"], "critic": "dear"}, "evaluate", dict(judge_reason=(10**6, 0), play_dpo=(0, 10**6)),
+     0.5 + 1.5),
+    ({"ensemble": ["generic", "mine.md"]}, "generate", dict(prefer=(10**6, 0)), 0.5),
+    ({"eval_arms": ["base", "other=dear"]}, "evaluate", dict(answer_base=(10**6, 0), answer_other=(10**6, 0)), 10.5),
+    ({"eval_judges": ["reasoned", "reasoned=dear"]}, "evaluate", dict(judge_reason=(10**6, 0)), None),
+    ({"eval_judges": ["logits=dear"]}, "evaluate", dict(answer_base=(10**6, 0), judge_weigh=(None, 0)), None),
+    ({"ensemble": ["dear"]}, "generate", dict(prefer=(10**6, 0)), None),
+    ({"critic": "unknown"}, "generate", dict(respond=(10**6, 0), critique=(10**6, 0)), None),
+    ({}, "generate", {}, None),
+])
+def test_each_call_has_the_price_of_the_model_that_was_asked(recipe, step, calls, dollars):
+    "Judge's and critic's tokens were priced as the answering model's: 0.3 where 12 and more was spent."
+    run = Manifest(recipe={"model": "served", **recipe})
+    cost = step_dollars(run, step, spending(**calls), 10.0, PRICES)
+    assert cost == (None if dollars is None else pytest.approx(dollars))
+
+
+def test_every_entry_that_a_run_writes_has_a_model():
+    recipe = {"model": "served", "eval_judges": ["logits", "logits=dear", "reasoned=dear"],
+              "eval_arms": ["base", "mine=dear"], "critic": "critic", "reviser": "reviser"}
+    asked = {entry: sorted(entry_models(recipe, entry)) for entry in (
+        "respond", "paraphrase", "critique", "violates", "route", "prefer", "revise", "distil", "answer base",
+        "answer mine", "play dpo", "judge weigh", "judge reason")}
+    assert asked == {
+        "respond": ["served"], "paraphrase": ["served"], "critique": ["critic"], "violates": ["critic"],
+        "route": ["critic"], "prefer": ["critic"], "revise": ["reviser"], "distil": ["reviser"],
+        "answer base": ["served"], "answer mine": ["dear"], "play dpo": ["served"], "judge weigh": ["dear", "served"],
+        "judge reason": ["dear"]}
 
 
 def test_a_sum_that_lacks_a_part_is_none_and_nothing_is_shared_among_no_pairs():

@@ -15,13 +15,14 @@ from support import ROOT, visible
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core import derived
-from contemplative_cai.core.derived import carried, derived_files, rests_on, stale_files, stale_words
+from contemplative_cai.core.derived import carried, derived_files, project_texts, rests_on, stale_files, stale_words
 from contemplative_cai.core.files import read_json, write_json, write_rows
 from contemplative_cai.core.project import notebook_path
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.llm import ScriptedLLM
+from contemplative_cai.pairs.data_card import dataset_card
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import run_health, warnings
 from contemplative_cai.pairs.make import load_pairs
@@ -180,6 +181,79 @@ def test_nothing_is_read_that_is_not_declared(evaluated, monkeypatch, name):
         if name == "report": write_report(evaluated)
         else: dataset_card(evaluated)
     assert {"pairs.jsonl", "split.json"} <= reads.names and reads.names <= declared, reads.names - declared
+
+
+def uncached():
+    "Forget what was read of the project before."
+    for name, module in list(sys.modules.items()):
+        if name.startswith("contemplative_cai."):
+            for one in vars(module).values():
+                if callable(getattr(one, "cache_clear", None)): one.cache_clear()
+
+
+WRITERS = {"report": write_report, "data_set": dataset_card, "model_card": training_card}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_nothing_of_the_project_is_read_that_is_not_declared(evaluated, monkeypatch, name):
+    "Constitution, rubrics, prompts and models that are read when a card is written could change unseen."
+    one, known = derived_files(evaluated)[name], project_texts(evaluated)
+    declared = {path for group in one.texts for path in known[group]}
+    monkeypatch.setattr(derived, "project_texts", lambda _: dict.fromkeys(known, []))
+    uncached()
+    with monkeypatch.context() as watching:
+        reads = {folder: Reads(watching, ROOT / folder) for folder in ("configs", "data")}
+        WRITERS[name](evaluated)
+    paths = {ROOT / folder / path for folder, seen in reads.items() for path in seen.names}
+    assert ROOT / "data" / "constitutions" / "contemplative.md" in paths and paths <= declared, paths - declared
+    uncached()
+
+
+def test_what_the_model_card_does_not_rest_on_it_does_not_tell(evaluated):
+    "The card takes what was collected for the report too: files it reads and does not declare change nothing in it."
+    rests = derived_files(evaluated)["model_card"].files
+    others = [name for name in derived_files(evaluated)["report"].files if name not in rests]
+    before = training_card(evaluated)
+    for name in others: evaluated.path(name).unlink(missing_ok=True)
+    assert training_card(evaluated) == before and {"answers.jsonl", "ledger.json", "calibration.json"} <= {*others}
+
+
+def test_a_decision_that_is_not_applied_yet_reaches_the_model_card(evaluated):
+    "The card's limits say what reviewers found, and it stayed as it was after new decisions and a rebuild."
+    before = card_of(evaluated)
+    session = open_review(evaluated, "ann")
+    while session.current is not None: session.decide("neither", a_falls_short=False, b_falls_short=True)
+    assert "reviews/ann.jsonl" in stale_files(evaluated)["model_card"]
+    after = card_of(evaluated)
+    assert after == training_card(evaluated) != before and "by reviewers first answers that fall short" in after
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["by name", "a file of one's own"])
+def test_an_edited_constitution_makes_stale_what_speaks_of_it(evaluated, tmp_path, monkeypatch, own):
+    "Edited later, the data set's card cannot quote it any more, and figures of shared words are of another text."
+    for part in ("configs", "data/constitutions", "data/rubrics", "data/prompts", "data/edge_cases", "nbs/pipelines"):
+        shutil.copytree(ROOT / part, tmp_path / "project" / part)
+    monkeypatch.setenv("CCAI_ROOT", str(tmp_path / "project"))
+    file = tmp_path / "project" / "data" / "constitutions" / "contemplative.md"
+    if own:
+        file = Path(shutil.copy(file, tmp_path / "mine.md"))
+        evaluated.record(recipe=evaluated.manifest["recipe"] | {"constitution": str(file)})
+    before = {name: rests_on(evaluated, name) for name in derived_files(evaluated)}
+    file.write_text(file.read_text().replace("- ", "- always ", 1))
+    for name, digests in before.items():
+        now = rests_on(evaluated, name)
+        changed = {key for key in now if now[key] != digests.get(key)}
+        assert changed == ({"constitution"} if own or name == "data_set" else {"constitution", "data/constitutions"})
+        assert str(tmp_path) not in json.dumps(now)
+
+
+def test_of_given_pairs_the_constitutions_that_they_name_count(evaluated):
+    rows = [pair.model_copy(update={"constitution": "generic@1"}) for pair in load_pairs(evaluated)]
+    write_rows(evaluated.path("pairs.jsonl"), rows)
+    def names(): return [path.name for path in project_texts(evaluated)["constitution"]]
+    assert "generic.md" not in names()
+    evaluated.record(given={"pairs": "mine.jsonl"})
+    assert "generic.md" in names()
 
 
 @pytest.mark.parametrize("name", ["data_set", "model_card", "report"])
