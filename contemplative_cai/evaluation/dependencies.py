@@ -20,10 +20,12 @@ from pydantic_core import to_jsonable_python
 
 import contemplative_cai
 from ..core.foreign import storable
-from ..core.recipe import Recipe, without_places
+from ..core.files import read_json
+from ..core.recipe import ARMS, Recipe, without_places
 from ..core.run import Run, trained_place, trained_stage
 from ..core.schema import InputError, digest
-from .arms import STAGE_ARMS, Arm, constitution_prompt, read_arm
+from .arms import STAGE_ARMS, Arm, constitution_prompt, evaluated_arm
+from .arms import read_arm, refuse_unasked
 from .claims import BY, KEPT, declaration
 from .games import RULES_VERSION
 from .judge import DETECTOR_VERSION, LEAST_MASS, ONE, REASONED, SPOKEN, TWO, WEIGHED
@@ -72,16 +74,25 @@ def _further_arm(text: str, recipe: Recipe) -> Arm:
     return Arm(name=name, description=f"as it will be in {path}")
 
 
+def _stays_alone(recipe: Recipe, run: Run) -> bool:
+    "Whether base was evaluated alone and nothing has come since: without pairs the evaluation goes on as it is."
+    declared = run.path("evaluation.json")
+    return (recipe.eval_arms == ARMS and not recipe.pairs and not run.path("pairs.jsonl").exists()
+            and declared.is_file() and read_json(declared).get("trained") == "base")
+
+
 def planned_arms(recipe: Recipe,
                  run: Run,  # trained or not; need not be there
                  ) -> tuple[Arm, ...]:
     "The arms that will answer, in the order in which they do; raises `InputError` for one that cannot."
+    base = Arm(name="base", description="the model as it came")
+    if _stays_alone(recipe, run): return (base,)
     told = [Arm(name=name, description="told") for name in ("prompted", "careful") if name in recipe.eval_arms]
     places = {stage: trained_place(run.path(stage)) for stage in STAGE_ARMS}
     trained = [Arm(name=stage, description=STAGE_ARMS[stage], **_at(place)) for stage, place in places.items()
                if stage in recipe.eval_arms and (stage in stages(recipe) or place.is_dir())]
     further = [_further_arm(text, recipe) for text in recipe.eval_arms if "=" in text]
-    arms = (Arm(name="base", description="the model as it came"), *told, *trained, *further)
+    arms = (base, *told, *trained, *further)
     twice = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
     if twice: raise InputError(f"two arms are called '{twice[0]}'; give the further one another name")
     return arms
@@ -91,13 +102,25 @@ def _at(place: Path) -> dict[str, str]:
     "Where a trained arm's weights are; nothing before they are there."
     return {place.name: str(place)} if place.is_dir() else {}
 
+# %% ../../nbs/08_evaluation/08a_dependencies.ipynb #x8864388
+def _coming_stage(recipe: Recipe, run: Run) -> str | None:
+    "The stage that a training still to come ends with; None where `eval_arms` asks for none, so none is evaluated."
+    asked = [stage for stage in STAGE_ARMS if stage in recipe.eval_arms]
+    if not asked or _stays_alone(recipe, run): return None
+    if (last := stages(recipe)[-1]) not in asked:
+        raise InputError(f"eval_arms: the training ends with {last}, which is not among them; add {last}, "
+                         f"or take {' and '.join(asked)} away to declare an evaluation without a training")
+    return last
+
 
 def planned_stage(recipe: Recipe,
                   run: Run,  # trained or not; need not be there
                   ) -> str:
-    "The arm whose training will be evaluated: the last stage that was trained, or that the recipe ends with."
-    done = trained_stage(run)
-    return done if trained_place(run.path(done)).is_dir() else stages(recipe)[-1]
+    """The arm that will be evaluated: the stage that was trained, or is to be; without either by the rule of
+    `evaluated_arm`. Raises `InputError` where the evaluation would, and for a stage that the recipe does not train."""
+    done = trained_stage(run) if trained_place(run.path(trained_stage(run))).is_dir() else None
+    refuse_unasked(done, recipe)
+    return evaluated_arm(recipe, run, planned_arms(recipe, run), done or _coming_stage(recipe, run))
 
 # %% ../../nbs/08_evaluation/08a_dependencies.ipynb #d954607d4
 def _model_words(name: str, address: str | None = None) -> str:

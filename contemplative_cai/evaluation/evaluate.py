@@ -19,7 +19,7 @@ from ..core.recipe import Recipe
 from ..core.run import Run, trained_folder
 from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
 from .arms import Arm, Probed, answer_arms, evaluated_arm, open_arms, probe_arms
-from .arms import recipe_arms, trained_arm, write_arms
+from .arms import recipe_arms, refuse_unasked, trained_arm, write_arms
 from .calibration import Calibration, Calibrations
 from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
 from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
@@ -429,8 +429,7 @@ def evaluate(run: Run,  # any run: nothing need have been generated or trained
     """Answers, verdicts and comparisons of all arms, into `answers.jsonl`, `verdicts.jsonl` and `metrics.json`;
     returns what the latter holds. Raises `InputError`."""
     trained = trained_arm(run)
-    if trained and trained not in recipe.eval_arms:
-        raise InputError(f"eval_arms: the run was trained by {trained}, which is not among them; add {trained}")
+    refuse_unasked(trained, recipe)
     arms = recipe_arms(recipe, run)
     evaluated = evaluated_arm(recipe, run, arms)
     suites = evaluation_suites(run, recipe, arms)
