@@ -286,13 +286,12 @@ def _cut(metrics: Metrics) -> MainFigure:
                                                                  else "") for one in metrics.cut)
     alone, source = base_alone(metrics), "metrics.json: cut"
     withheld = _withheld_levels(metrics) if alone else _withheld_claims(metrics)
-    what, apart = (("level", "") if alone
-                   else ("claim", f", or two arms are more than {CUT_APART:.0%} apart"))
-    return MainFigure(CUT_FIGURE, counts,
-                      f"a judge's {what} is withheld where more than {MOST_CUT:.0%} of an arm's answers are cut{apart}; "
-                      f"{len(withheld) or 'none'} of {'base' if alone else 'the trained arm'}'s "
-                      f"{'is' if len(withheld) == 1 else 'are'} withheld",
-                      f"{source}, {'levels' if alone else 'comparisons'} (withheld)")
+    what, apart = ("level", "") if alone else ("claim", f", or two arms are more than {CUT_APART:.0%} apart")
+    how_many = (f"{len(withheld) or 'none'} of {'base' if alone else 'the trained arm'}'s "
+                f"{'is' if len(withheld) == 1 else 'are'} withheld")
+    return MainFigure(CUT_FIGURE, counts, f"a judge's {what} is withheld where more than {MOST_CUT:.0%} of an arm's "
+                      f"answers are cut{apart}; {how_many}", f"{source}, {'levels' if alone else 'comparisons'} "
+                      "(withheld)")
 
 
 def _cut_limits(metrics: Metrics) -> list[str]:
