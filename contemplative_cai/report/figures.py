@@ -111,8 +111,8 @@ def parts_figure(metrics: Metrics,
     figure, axes = quiet_axes(height=0.8 + 0.24 * len(rows))
     for y, row in enumerate(rows): _mark(axes, row.difference, row.claimable, y, *_look(metrics, row.arm))
     _rows_of(axes, [f"{part_name(row.part)}, n {row.difference.n}".replace("$", r"\$") for row in rows])
-    axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0].arm} − {rows[0].against} (line: 95 % interval)",
-                    fontsize=8)
+    axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0].arm} − {rows[0].against} "
+                    "(line: 95 % interval; hollow and dotted: no claim)", fontsize=8)
     return figure
 
 # %% ../../nbs/09_report/03_figures.ipynb #00000012
