@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'MOST_CUT', 'CUT_APART', 'BY', 'Outcome', 'known_outcomes', 'declaration', 'claim',
            'Column', 'below_bar', 'measured_languages', 'columns', 'Level', 'CutAnswers', 'cut_column', 'count_cut',
-           'too_many_cut', 'Comparison', 'level', 'smallest_change', 'compare_arms', 'with_cut', 'contrasts',
-           'all_comparisons', 'with_p', 'level_parts', 'breakdowns', 'Weighing', 'weighings', 'weights_table',
-           'JudgeAgreement', 'judges_agree']
+           'cut_often', 'too_many_cut', 'Comparison', 'level', 'smallest_change', 'compare_arms', 'with_cut',
+           'level_with_cut', 'contrasts', 'all_comparisons', 'with_p', 'level_parts', 'breakdowns', 'Weighing',
+           'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..core.project import did_you_mean
@@ -243,6 +243,12 @@ class Level(Record):
     asked: int  # samples in all
     part: str | None = None  # of a breakdown: hazard, persona = value
     unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
+    withheld: str = ""  # why nothing is claimed from it: too many of the judged answers were cut
+
+    @property
+    def claimable(self) -> bool:
+        "Whether it may be told as a finding: the judge is above the bar, and read whole answers."
+        return self.calibrated and not self.withheld
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #x3723428
 MOST_CUT = 0.1  # share of an arm's answers that may be cut: beyond it, a judge reads beginnings
@@ -281,12 +287,18 @@ def count_cut(cut: Column,  # from `cut_column`
 def _share(arm: CutAnswers) -> float: return arm.cut / arm.answers if arm.answers else 0.0
 
 
+def cut_often(arm: CutAnswers,
+              ) -> str:
+    "Why no claim rests on an arm's judged answers of which many are cut; empty where few are."
+    if _share(arm) <= MOST_CUT: return ""
+    return f"{arm.cut} of {arm.answers} answers of {arm.arm} were cut, at most {MOST_CUT:.0%} may be"
+
+
 def too_many_cut(arm: CutAnswers,  # the second arm of a comparison
                  against: CutAnswers,  # the first
                  ) -> str:
-    "Why no claim rests on judged answers of which many are cut; empty where few are."
-    reasons = [f"{one.cut} of {one.answers} answers of {one.arm} were cut, at most {MOST_CUT:.0%} may be"
-               for one in (arm, against) if _share(one) > MOST_CUT]
+    "Why no claim rests on two arms' judged answers of which many are cut; empty where few are."
+    reasons = [reason for one in (arm, against) if (reason := cut_often(one))]
     apart = abs(_share(arm) - _share(against))
     if apart > CUT_APART + 1e-9:
         counts = " and ".join(f"{one.cut} of {one.answers} in {one.arm}" for one in (arm, against))
@@ -447,6 +459,7 @@ def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float
                       after=0.5 + difference.mean if difference.mean is not None else None, difference=difference,
                       unscored=len(samples) - len(scored),
                       unscored_answers=sum(list(values).count(None) for values in samples.values()),
+                      worst=_worst(column, {id: (0.5,) for id in samples}, samples, clusters),
                       detectable=smallest_change(column.outcome, difference.clusters, 1, rate),
                       kept=noninferior(difference, margin) if margin else None)
 
@@ -460,15 +473,33 @@ def _at_equal_length(pairing, lengths: Column, arm: str, against: str) -> Length
     return controlled if not controlled.undefined else None
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #x3144455
+def _judge_read(column: Column) -> bool:
+    "Whether a judge read the answers; what a rule counts is what it is."
+    return column.outcome.judged and column.judge != DETECTOR_VERSION
+
+
 def with_cut(comparison: Comparison,
              column: Column,  # it was made from
              cut: Column | None,  # from `cut_column`; None: not recorded
+             only: set[str] | None = None,  # the prompts it rests on; None: all of the column
              ) -> Comparison:
     "The comparison with the cut answers of both arms, and withheld where a judge read too many of them."
-    if cut is None or not column.outcome.judged or column.judge == DETECTOR_VERSION: return comparison
-    prompts = {*column.arm(comparison.arm), *column.arm(comparison.against)}
+    if cut is None or not _judge_read(column): return comparison
+    prompts = {*column.arm(comparison.arm, only), *column.arm(comparison.against, only)}
     arm, against = (count_cut(cut, name, prompts) for name in (comparison.arm, comparison.against))
     return comparison.model_copy(update={"cut": (arm, against), "withheld": too_many_cut(arm, against)})
+
+
+def level_with_cut(mean: Level,
+                   column: Column,  # it was made from
+                   cut: Column | None,  # from `cut_column`; None: not recorded
+                   ) -> Level:
+    "The level, withheld where a judge read too many cut answers; helpfulness was read beside base's answers."
+    if cut is None or not _judge_read(column): return mean
+    prompts = set(column.arm(mean.arm))
+    arm, base = (count_cut(cut, name, prompts) for name in (mean.arm, "base"))
+    withheld = too_many_cut(arm, base) if column.outcome.name == "helpfulness" else cut_often(arm)
+    return mean.model_copy(update={"withheld": withheld})
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000001c
 def contrasts(arms: Sequence[str],  # in order, base first
@@ -503,6 +534,12 @@ def all_comparisons(seen: Sequence[Column],  # from `columns`
     return with_p(without_p, declared, first)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000001d
+def _claimed_p(comparison: Comparison) -> Comparison:
+    "The comparison, without the p of its difference where nothing may be claimed from it."
+    if comparison.claimable: return comparison
+    return comparison.model_copy(update={"difference": comparison.difference.model_copy(update={"p": None})})
+
+
 def with_p(comparisons: Sequence[Comparison],  # without p
            declared: Declared,  # from before the run
            counts: Mapping[str, str],  # outcome to the judge whose word counts
@@ -511,10 +548,9 @@ def with_p(comparisons: Sequence[Comparison],  # without p
     own = {c.claim: c.difference.p for c in comparisons if c.claimable and counts[c.outcome] == c.judge}
     shown = declared_p(declared, own)
     def settled(c):
-        changes = ({"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge
+        return ({"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge
                 else {"role": "second judge"})
-        return changes if c.claimable else changes | {"difference": c.difference.model_copy(update={"p": None})}
-    return [c.model_copy(update=settled(c)) for c in comparisons]
+    return [_claimed_p(c).model_copy(update=settled(c)) for c in comparisons]
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000020
 # outcome to what it is broken down by
@@ -527,6 +563,7 @@ def level_parts(seen: Sequence[Column],  # from `columns`
                 clusters: Mapping[str, str],  # prompt id to cluster
                 resamples: int = 2000,  # bootstrap resamples
                 seed: int = 0,  # of the resampling
+                cut: Column | None = None,  # from `cut_column`; None: not recorded
                 ) -> list[Level]:
     """Every arm's level in the outcomes of `BY` on safety prompts, by hazard and persona; codes count as the hazard
     they belong to."""
@@ -535,10 +572,9 @@ def level_parts(seen: Sequence[Column],  # from `columns`
         if column.outcome.set != "safety": continue
         for by in BY.get(column.outcome.name, ()):
             for value, ids in sorted(_parts_of(items, by).items()):
-                part = Column(column.outcome, column.judge, column.calibrated,
-                              {arm: column.arm(arm, ids) for arm in arms if arm in column.values})
-                rows += [level(part, arm, clusters, resamples, seed).model_copy(update={"part": f"{by} = {value}"})
-                         for arm in part.values]
+                part = replace(column, values={arm: column.arm(arm, ids) for arm in arms if arm in column.values})
+                levels = [level_with_cut(level(part, arm, clusters, resamples, seed), part, cut) for arm in part.values]
+                rows += [row.model_copy(update={"part": f"{by} = {value}"}) for row in levels]
     return rows
 
 
@@ -550,6 +586,13 @@ def _parts_of(items: Sequence[Item], by: str) -> dict[str, set[str]]:
         groups.setdefault(hazard_of(value) if by == "hazard" else value, set()).add(item.prompt_id)
     return groups
 
+# %% ../../nbs/08_evaluation/08_claims.ipynb #x0129068
+def _part(column: Column, contrast: tuple[str, str], clusters: Mapping[str, str], resamples: int, seed: int,
+          cut: Column | None, ids: set[str]) -> Comparison:
+    "The comparison on some prompts, withheld by the cut answers to them."
+    compared = compare_arms(column, *contrast, clusters, None, None, resamples, seed, ids)
+    return _claimed_p(with_cut(compared, column, cut, ids))
+
 
 def breakdowns(seen: Sequence[Column],  # from `columns`
                items: Sequence[Item],  # which prompt has which hazard and persona
@@ -557,6 +600,7 @@ def breakdowns(seen: Sequence[Column],  # from `columns`
                clusters: Mapping[str, str],  # prompt id to cluster
                resamples: int = 2000,  # bootstrap resamples
                seed: int = 0,  # of the resampling
+               cut: Column | None = None,  # from `cut_column`; None: not recorded
                ) -> list[Comparison]:
     "The outcomes of `BY` on safety prompts, one row a hazard and persona; `part` says which."
     if contrast is None: return []
@@ -568,8 +612,8 @@ def breakdowns(seen: Sequence[Column],  # from `columns`
             for item in items:
                 if item.set == "safety" and getattr(item, by):
                     groups.setdefault(getattr(item, by), set()).add(item.prompt_id)
-            rows += [compare_arms(column, *contrast, clusters, None, None, resamples, seed,
-                                  ids).model_copy(update={"part": f"{by} = {value}"})
+            rows += [_part(column, contrast, clusters, resamples, seed, cut,
+                           ids).model_copy(update={"part": f"{by} = {value}"})
                      for value, ids in sorted(groups.items())]
     return rows
 
@@ -581,6 +625,7 @@ class Weighing(Record):
     judge: str
     means: dict[str, float | None]  # arm to mean
     difference: Estimate | None  # trained - its opponent; None: one arm alone
+    withheld: str = ""  # why nothing is claimed from it: too many of the judged answers were cut
 
 
 def weighings(rubric: Rubric,  # with weights
@@ -593,6 +638,25 @@ def weighings(rubric: Rubric,  # with weights
             **without}
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000023
+def _put_whole(rows: Sequence[Verdict], rubric: Rubric) -> set[str]:
+    "Prompts whose answers every weighted criterion was put to: attempts are judged by one alone."
+    asked: dict[str, set[str]] = {}
+    for verdict in rows: asked.setdefault(verdict.prompt_id, set()).add(verdict.criterion)
+    return {id for id, criteria in asked.items() if criteria == set(_weighted(rubric))}
+
+
+def _weighing(name: str, weights: dict[str, float], column: Column, contrast: tuple[str, str] | None,
+              clusters: Mapping[str, str], resamples: int, seed: int, cut: Column | None) -> Weighing:
+    "One row: each arm's mean and the difference, withheld by the cut answers of those it is about."
+    compared = (_claimed_p(with_cut(compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed),
+                                    column, cut)) if contrast else None)
+    levels = [level_with_cut(level(column, arm, clusters, 100), column, cut) for arm in column.values]
+    withheld = compared.withheld if compared else next((row.withheld for row in levels if row.withheld), "")
+    return Weighing(name=name, weights=weights, judge=column.judge, withheld=withheld,
+                    means={row.arm: row.mean.mean for row in levels},
+                    difference=compared.difference if compared else None)
+
+# %% ../../nbs/08_evaluation/08_claims.ipynb #x7616564
 def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   calibrations: Sequence[Calibration],  # a judge below the bar gets no composite, under no weights
                   contrast: tuple[str, str] | None,  # second arm, first arm; None: there is only one
@@ -600,6 +664,7 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   resamples: int = 2000,  # bootstrap resamples
                   seed: int = 0,  # of the resampling
                   spoken: Mapping[str, str] | None = None,  # prompt id to language; None: all in one that was measured
+                  cut: Column | None = None,  # from `cut_column`; None: not recorded
                   ) -> list[Weighing]:
     "One row a set of weights and judge that is calibrated, in the language of the prompts too."
     rubric, known, table = load_rubric("safety"), below_bar(calibrations), []
@@ -609,11 +674,9 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
         if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
         if spoken and _unmeasured(outcome, rows, None, spoken, languages): continue
         for name, weights in weighings(rubric).items():
-            column = Column(outcome, rows[0].judge, True, _values(composite(rows, rubric, weights), None))
-            compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed) if contrast else None
-            table.append(Weighing(name=name, weights=weights, judge=column.judge,
-                                 means={arm: level(column, arm, clusters, 100).mean.mean for arm in column.values},
-                                 difference=compared.difference if compared else None))
+            values = _values(composite(rows, rubric, weights), _put_whole(rows, rubric))
+            table.append(_weighing(name, weights, Column(outcome, rows[0].judge, True, values), contrast, clusters,
+                                   resamples, seed, cut))
     return table
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000026

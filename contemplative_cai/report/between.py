@@ -7,17 +7,19 @@ __all__ = ['Seen', 'read_seen', 'Between', 'compare_between', 'between_tests', '
 
 # %% ../../nbs/09_report/07b_between.ipynb #d28894ae
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..core.files import read_record, read_rows
 from ..core.run import Run
-from ..core.schema import Verdict
-from ..evaluation.calibration import UNCALIBRATED, Calibrations
+from ..core.schema import Answer, Verdict
+from ..evaluation.calibration import Calibrations
 from ..evaluation.claims import Column, Comparison, columns, compare_arms
+from ..evaluation.claims import cut_column, with_cut
 from ..evaluation.questions import Item
 from ..measure.outcomes import holm
 from .evidence import change_text, digits_of, interval_words, on_text
+from .evidence import unfit_marks, withheld_words
 
 # %% ../../nbs/09_report/07b_between.ipynb #d99e28da
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Seen:
     columns: tuple[Column, ...]  # in the order of the recipe's judges
     rubrics: dict[tuple[str, str], frozenset[str]]  # by criterion and judge
     clusters: dict[str, str]  # prompt id to cluster
+    cut: Column | None = None  # which answers were cut; None: not recorded
 
     def column(self, outcome: str) -> Column | None:
         "The outcome in the eyes of the judge that counts; None where nobody looked."
@@ -44,7 +47,8 @@ def read_seen(run: Run,  # an evaluated run
     for verdict in verdicts: rubrics.setdefault((verdict.criterion, verdict.judge), set()).add(verdict.rubric)
     return Seen(run.name, trained, tuple(columns(verdicts, items, calibrations)),
                 {key: frozenset(names) for key, names in rubrics.items()},
-                {item.prompt_id: item.cluster for item in items})
+                {item.prompt_id: item.cluster for item in items},
+                cut_column(read_rows(run.path("answers.jsonl"), Answer)))
 
 # %% ../../nbs/09_report/07b_between.ipynb #d23cdd49
 class Between(NamedTuple):
@@ -72,6 +76,13 @@ def _obstacle(first: Seen, other: Seen, outcome: str) -> str:
     return "" if here & there else f"no prompt is in both ({len(here)} and {len(there)})"
 
 # %% ../../nbs/09_report/07b_between.ipynb #dc3127a2
+def _together(first: Seen, other: Seen, one: Column, two: Column, shared: set[str] | None = None) -> Column:
+    "Both runs' trained arms as arms of one column, each under its run's name; fit for a claim where both are."
+    return replace(one, calibrated=one.calibrated and two.calibrated, silent=one.silent or two.silent,
+                   unmeasured=tuple(sorted({*one.unmeasured, *two.unmeasured})),
+                   values={first.run: one.arm(first.trained, shared), other.run: two.arm(other.trained, shared)})
+
+
 def compare_between(first: Seen,
                     other: Seen,
                     outcome: str,  # label
@@ -83,20 +94,19 @@ def compare_between(first: Seen,
     why = _obstacle(first, other, outcome)
     if why or one is None or two is None: return Between(first.run, other.run, outcome, None, why, asked=asked)
     shared = set(one.arm(first.trained)) & set(two.arm(other.trained))
-    both = Column(one.outcome, one.judge, one.calibrated and two.calibrated,
-                  {first.run: one.arm(first.trained, shared), other.run: two.arm(other.trained, shared)})
-    clusters = {**other.clusters, **first.clusters}
-    return Between(first.run, other.run, outcome,
-                   compare_arms(both, other.run, first.run, clusters, resamples=resamples), asked=asked)
+    both, clusters = _together(first, other, one, two, shared), {**other.clusters, **first.clusters}
+    cut = _together(first, other, first.cut, other.cut) if first.cut and other.cut else None
+    compared = compare_arms(both, other.run, first.run, clusters, resamples=resamples)
+    return Between(first.run, other.run, outcome, with_cut(compared, both, cut), asked=asked)
 
 
 def between_tests(runs: Sequence[Seen],  # in order; each is held against the first
                   outcomes: Sequence[str],  # labels
                   resamples: int = 2000,  # bootstrap and permutation resamples
                   ) -> list[Between]:
-    "Every outcome of every run against the first one's, Holm's p over all that could be tested by a calibrated judge."
+    "Every outcome of every run against the first one's, Holm's p over all that a claim may rest on."
     rows = [compare_between(runs[0], other, outcome, resamples) for other in runs[1:] for outcome in outcomes]
-    own = {str(i): row.comparison.difference.p if row.comparison and row.comparison.calibrated else None
+    own = {str(i): row.comparison.difference.p if row.comparison and row.comparison.claimable else None
            for i, row in enumerate(rows)}
     corrected = holm(own)
     return [row._replace(p=corrected[str(i)]) for i, row in enumerate(rows)]
@@ -104,7 +114,7 @@ def between_tests(runs: Sequence[Seen],  # in order; each is held against the fi
 # %% ../../nbs/09_report/07b_between.ipynb #d10c578c
 def _judge_words(row: Comparison, names: Mapping[str, str]) -> str:
     "Who said it, and whether one may listen."
-    return names.get(row.judge, "rule") + ("" if row.calibrated else f" ({UNCALIBRATED})")
+    return names.get(row.judge, "rule") + unfit_marks(row)
 
 
 def _p_words(row: Between) -> str:
@@ -124,6 +134,7 @@ def between_rows(tests: Sequence[Between],  # from `between_tests`
                     "p (Holm)": "-", "on": "-"}
         shared = on_text(compared) + (f" of {test.asked[0]} and {test.asked[1]}" if len(set(test.asked)) > 1 else "")
         return {**head, "judge": _judge_words(compared, names or {}), "first → other": change_text(compared),
-                "difference [95 %]": interval_words(compared.difference, digits_of(test.outcome), True),
+                "difference [95 %]": (interval_words(compared.difference, digits_of(test.outcome), True)
+                                      + (f"; {withheld_words(compared)}" if compared.withheld else "")),
                 "p (Holm)": _p_words(test), "on": shared}
     return [row(test) for test in tests]

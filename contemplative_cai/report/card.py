@@ -30,7 +30,7 @@ from .summary import Facts, collect, counted, learned, limits, training_words
 from ..training.audit import Audit, refused_words
 from ..training.checkpoints import PreparedStage, Training
 from ..training.curves import panel_figure
-from ..training.heldout import preference_table
+from ..training.heldout import PreferenceAccuracy, preference_table
 
 # %% ../../nbs/09_report/07_card.ipynb #00000004
 LOAD_MODEL = """```python
@@ -180,18 +180,24 @@ def _outcome_result(facts: Facts, metrics: Metrics, row: Comparison):
     )
 
 # %% ../../nbs/09_report/07_card.ipynb #d0fff55d
+def _by_rule(unseen: PreferenceAccuracy) -> dict[str, float | str]:
+    "What each rule that understands nothing reaches on the same pairs, or why that is not known."
+    return {name.removeprefix("a "): rule.undefined or "no data" if rule.mean is None else round(rule.mean, 4)
+            for name, rule in unseen.rules.items()}
+
+
 def card_results(facts: Facts) -> list:
     "What was measured of the trained model, as the hub's `EvalResult`s; nothing before anything was."
     from huggingface_hub import EvalResult
     metrics, unseen = facts.metrics, facts.metrics.preference if facts.metrics else facts.preference
     rows = compared(metrics, metrics.trained, metrics.declared.primary.rpartition(" - ")[2]) if metrics else {}
     claimed = [row for name in (main_outcomes(metrics) if metrics else ()) if (row := rows.get(name)) is not None
-               and row.calibrated and row.after is not None and row.difference.mean is not None]
+               and row.claimable and row.after is not None and row.difference.mean is not None]
     preference = [EvalResult(
         task_type="text-generation", dataset_type="held-out-pairs", dataset_name=f"held-out pairs of run {facts.run}",
         dataset_split="test", metric_type="accuracy", metric_value=round(unseen.reward.mean, 4),
         metric_name="held-out preference: chosen gained more than rejected",
-        metric_args={**_interval(unseen.reward), "bag of words": unseen.bag_of_words.mean},
+        metric_args={**_interval(unseen.reward), **_by_rule(unseen)},
     )] if unseen and unseen.reward.mean is not None else []
     return preference + [_outcome_result(facts, metrics, row) for row in claimed if metrics]
 

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['SAFETY', 'REFUSAL_OUTCOMES', 'HUMANISTIC', 'PLAIN_QUALITIES', 'DRIFT', 'NEEDS_TWO', 'ANSWERS_CUT', 'NARROW',
            'MOST_FIELDS', 'EXPLAINED', 'BORROWED', 'NO_RELATION', 'base_alone', 'safety_set', 'drawable', 'home_set',
-           'withheld_words', 'judge_names', 'why_unfit', 'judge_name', 'showable', 'first_judges', 'compared',
-           'find_claim', 'below', 'strange_languages', 'uncalibrated', 'digits_of', 'number', 'interval_words',
-           'p_text', 'change_text', 'on_text', 'untold_claims', 'late_changes', 'changed_words', 'change_rows',
-           'declared_rows', 'set_rows', 'missing_prompts', 'arm_rows', 'main_outcomes', 'find_level', 'claim_rows',
-           'difference_rows', 'kept_rows', 'bound_rows', 'level_rows', 'part_rows', 'part_name', 'level_part_rows',
-           'small_parts', 'breakdown_rows', 'weight_rows', 'opening_rows', 'cooperation_rows', 'pressure_rows',
-           'shift_rows', 'seat_rows', 'people_rows', 'agreement_rows', 'judge_calibrations']
+           'withheld_words', 'judge_names', 'why_unfit', 'unfit_marks', 'judge_name', 'judge_of_arms', 'showable',
+           'first_judges', 'compared', 'find_claim', 'below', 'strange_languages', 'uncalibrated', 'digits_of',
+           'number', 'interval_words', 'p_text', 'change_text', 'on_text', 'untold_claims', 'late_changes',
+           'changed_words', 'change_rows', 'declared_rows', 'set_rows', 'missing_prompts', 'arm_rows', 'main_outcomes',
+           'find_level', 'claim_rows', 'difference_rows', 'kept_rows', 'bound_rows', 'level_rows', 'part_rows',
+           'part_name', 'level_part_rows', 'small_parts', 'breakdown_rows', 'weight_rows', 'opening_rows',
+           'cooperation_rows', 'pressure_rows', 'shift_rows', 'seat_rows', 'people_rows', 'agreement_rows',
+           'judge_calibrations']
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000002
 from collections.abc import Sequence
@@ -69,15 +70,15 @@ def home_set(outcome: str,  # label of an outcome
 ANSWERS_CUT = "ANSWERS CUT"  # stands beside a judge who read too many answers that reached the token limit
 
 
-def _withheld(row: Level | Comparison | PressureTable) -> str:
-    "Why no claim rests on it, where that was looked at."
-    return "" if isinstance(row, Level) else row.withheld
+def _withheld_reason(row: Level | Comparison | PressureTable) -> str:
+    "Why a judge who read it supports no claim, and what to do."
+    return f"withheld: {row.withheld}; raise `answer_tokens` and evaluate again"
 
 
-def withheld_words(row: Comparison,
+def withheld_words(row: Level | Comparison,
                    ) -> str:
     "Why a claim is not made, and what to do."
-    return f"no claim, withheld: {row.withheld}; raise `answer_tokens` and evaluate again"
+    return f"no claim, {_withheld_reason(row)}"
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000007
 def judge_names(metrics: Metrics,
@@ -88,16 +89,33 @@ def judge_names(metrics: Metrics,
 
 def why_unfit(row: Level | Comparison | PressureTable,
               ) -> str:
-    "Why no claim can rest on a row: its judge was not measured in a language, or is below the bar."
-    return f"{NOT_MEASURED} in {', '.join(row.unmeasured)}" if row.unmeasured else UNCALIBRATED
+    """Why no claim can rest on a row: its judge was not measured in a language, is below the bar, or read too many
+    answers that were cut; empty where one can."""
+    if row.unmeasured: return f"{NOT_MEASURED} in {', '.join(row.unmeasured)}"
+    if not row.calibrated: return UNCALIBRATED
+    return _withheld_reason(row) if row.withheld else ""
+
+
+def unfit_marks(row: Level | Comparison | PressureTable,
+                ) -> str:
+    "What stands behind a judge's name, or a number, that supports no claim; nothing where it supports one."
+    whole = row.model_copy(update={"withheld": ""})
+    return "".join(f" ({mark})" for mark in (why_unfit(whole), ANSWERS_CUT if row.withheld else "") if mark)
 
 
 def judge_name(metrics: Metrics,
                row: Level | Comparison | PressureTable,
                ) -> str:
     "Who said it, and whether one may listen."
-    marks = ("" if row.calibrated else f" ({why_unfit(row)})") + (f" ({ANSWERS_CUT})" if _withheld(row) else "")
-    return judge_names(metrics).get(row.judge, "rule") + marks
+    return judge_names(metrics).get(row.judge, "rule") + unfit_marks(row)
+
+
+def judge_of_arms(metrics: Metrics,
+                  rows: Sequence[Level],  # by one judge, one an arm
+                  ) -> str:
+    "Who said it, and whether one may listen in every arm; of cut answers the arms are named."
+    whole, cut = rows[0].model_copy(update={"withheld": ""}), [row.arm for row in rows if row.withheld]
+    return judge_name(metrics, whole) + (f" ({ANSWERS_CUT} in {', '.join(cut)})" if cut else "")
 
 
 def showable(row: Level | Comparison,
@@ -214,7 +232,7 @@ def p_text(row: Comparison,
            ) -> str:
     """The p that may be shown, or a dash: there is none by a judge below the bar,
     none outside the declaration, and none where nothing changed."""
-    if not row.calibrated or row.p is None: return "-"
+    if not row.claimable or row.p is None: return "-"
     return ("< 0.001" if row.p < 0.001 else f"{row.p:.3f}") + (" (Holm)" if row.role == "secondary" else "")
 
 
@@ -414,7 +432,8 @@ def _alone_rows(metrics: Metrics) -> list[dict]:
         if seen is None or seen.mean.mean is None:
             return {"level": name, "judge": "-", "mean [95 %]": _why_not(metrics, name), "scored": "-"}
         return {"level": name, "judge": judge_name(metrics, seen),
-                "mean [95 %]": interval_words(seen.mean, digits_of(outcome)),
+                "mean [95 %]": (interval_words(seen.mean, digits_of(outcome))
+                                + (f"; {withheld_words(seen)}" if seen.withheld else "")),
                 "scored": f"{seen.asked - seen.unscored} of {seen.asked} answers"}
     return [row(name) for name in (metrics.declared.primary, *metrics.declared.family)]
 
@@ -459,8 +478,8 @@ def kept_rows(metrics: Metrics,
         "base": number(row.before),
         metrics.trained: number(row.after),
         "difference [95 %]": interval_words(row.difference, 2, True),
-        "within the margin": (f"no claim: {why_unfit(row)}" if not row.calibrated
-                              else withheld_words(row) if row.withheld else kept.words),
+        "within the margin": (kept.words if row.claimable else withheld_words(row) if row.calibrated
+                              else f"no claim: {why_unfit(row)}"),
     } for row, kept in rows]
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000021
@@ -503,7 +522,7 @@ def level_rows(metrics: Metrics,
     for row in metrics.levels:
         if row.outcome in outcomes and showable(row) and (row.judge != counts[row.outcome]) == second:
             groups.setdefault((row.outcome, row.judge), []).append(row)
-    return [{"outcome": outcome, "judge": judge_name(metrics, rows[0]), **_arm_cells(metrics, outcome, rows),
+    return [{"outcome": outcome, "judge": judge_of_arms(metrics, rows), **_arm_cells(metrics, outcome, rows),
              "unscored": _unscored(rows)}
             for (outcome, _), rows in sorted(groups.items(), key=lambda item: outcomes.index(item[0][0]))]
 
@@ -546,7 +565,7 @@ def level_part_rows(metrics: Metrics,
     for row in metrics.level_parts:
         if row.outcome == outcome and row.judge == counts.get(outcome) and showable(row) and drawable(row.mean):
             groups.setdefault(row.part, []).append(row)
-    return [{"of": part_name(part), "judge": judge_name(metrics, rows[0]), **_arm_cells(metrics, outcome, rows),
+    return [{"of": part_name(part), "judge": judge_of_arms(metrics, rows), **_arm_cells(metrics, outcome, rows),
              "on": f"{max(row.mean.n for row in rows)} prompts"} for part, rows in groups.items()]
 
 
@@ -577,7 +596,7 @@ def weight_rows(metrics: Metrics,
     return [{
         "weights": row.name,
         "which are": ", ".join(f"{name} {weight:.2f}" for name, weight in row.weights.items()),
-        "judge": judge_names(metrics).get(row.judge, "rule"),
+        "judge": judge_names(metrics).get(row.judge, "rule") + (f" ({ANSWERS_CUT})" if row.withheld else ""),
         **{arm: number(row.means.get(arm)) for arm in metrics.arms},
         **({"difference [95 %]": interval_words(row.difference, 2, True)} if row.difference else {}),
     } for row in metrics.weights]

@@ -28,14 +28,14 @@ def _look(metrics: Metrics, arm: str) -> tuple[str, str]:
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
 
 
-def _mark(axes, mean: Estimate, calibrated: bool, at: float, colour: str, marker: str, upright: bool = False) -> None:
+def _mark(axes, mean: Estimate, claimable: bool, at: float, colour: str, marker: str, upright: bool = False) -> None:
     "An estimate with its interval, lying or upright."
     if not drawable(mean): return
     def turned(values, places): return (places, values) if upright else (values, places)
     if mean.low is not None:
         axes.plot(*turned([mean.low, mean.high], [at, at]), color=colour, linewidth=1.4,
-                  linestyle="-" if calibrated else ":")
-    axes.plot(*turned([mean.mean], [at]), marker, color=colour, markerfacecolor=colour if calibrated else "white",
+                  linestyle="-" if claimable else ":")
+    axes.plot(*turned([mean.mean], [at]), marker, color=colour, markerfacecolor=colour if claimable else "white",
               markersize=5)
 
 
@@ -111,8 +111,8 @@ def parts_figure(metrics: Metrics,
     figure, axes = quiet_axes(height=0.8 + 0.24 * len(rows))
     for y, row in enumerate(rows): _mark(axes, row.difference, row.claimable, y, *_look(metrics, row.arm))
     _rows_of(axes, [f"{part_name(row.part)}, n {row.difference.n}".replace("$", r"\$") for row in rows])
-    axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0].arm} − {rows[0].against} (line: 95 % interval)",
-                    fontsize=8)
+    axes.set_xlabel(f"{outcome.replace('_', ' ')}: {rows[0].arm} − {rows[0].against} "
+                    "(line: 95 % interval; hollow and dotted: no claim)", fontsize=8)
     return figure
 
 # %% ../../nbs/09_report/03_figures.ipynb #00000012
@@ -122,7 +122,7 @@ def _draw_principles(axes, metrics: Metrics) -> None:
     for row in metrics.levels:
         if row.outcome not in PRINCIPLES or row.judge != counts[row.outcome]: continue
         aside = (metrics.arms.index(row.arm) - (len(metrics.arms) - 1) / 2) * 0.15
-        _mark(axes, row.mean, row.calibrated, PRINCIPLES.index(row.outcome) + aside, *_look(metrics, row.arm),
+        _mark(axes, row.mean, row.claimable, PRINCIPLES.index(row.outcome) + aside, *_look(metrics, row.arm),
               upright=True)
 
 
@@ -150,10 +150,10 @@ def titled(figure,  # any
     return figure
 
 
-def _draw_matrix(axes, grid: Sequence[Sequence[float | None]], arm: str, calibrated: bool) -> None:
+def _draw_matrix(axes, grid: Sequence[Sequence[float | None]], arm: str, claimable: bool) -> None:
     "One arm's means, a row a wrapper and a column a system prompt; darker is more."
     axes.imshow([[float("nan") if value is None else value for value in row] for row in grid],
-                cmap="Blues" if calibrated else "Greys", vmin=0, vmax=1.3, aspect="auto")
+                cmap="Blues" if claimable else "Greys", vmin=0, vmax=1.3, aspect="auto")
     for y, row in enumerate(grid):
         for x, value in enumerate(row): axes.text(x, y, number(value), ha="center", va="center", fontsize=7)
     axes.set_title(arm, fontsize=8, loc="left", parse_math=False)
@@ -173,7 +173,7 @@ def pressure_figure(matrix: PressureTable,
     panels = figure.subplots(lines, 2, sharex=True, sharey=True, squeeze=False).flat
     for arm, axes in zip(arms, panels):
         grid = [[means.get((arm, wrapper, system)) for system in systems] for wrapper in wrappers]
-        _draw_matrix(axes, grid, arm, matrix.calibrated)
+        _draw_matrix(axes, grid, arm, matrix.claimable)
         axes.set_yticks(range(len(wrappers)), [name.replace("_", " ") for name in wrappers], fontsize=7)
         axes.set_xticks(range(len(systems)), [name.replace("-", "-\n") if len(name) > 13 else name for name in systems],
                         fontsize=7)
@@ -220,7 +220,7 @@ def claim_spots(metrics: Metrics,
         rows = {arm: row for arm in arms if (row := compared(metrics, arm, "base").get(outcome))}
         spots = [Spot(f"{arm} less base", mean, row.difference.low, row.difference.high, _look(metrics, arm))
                  for arm, row in rows.items()
-                 if row.calibrated and not row.withheld and drawable(row.difference)
+                 if row.claimable and drawable(row.difference)
                  and (mean := row.difference.mean) is not None]
         if spots: return outcome, spots
     return "", []

@@ -19,7 +19,8 @@ from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
 from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
 from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
 from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
-from .evidence import first_judges, judge_calibrations, judge_name, judge_names, kept_rows
+from .evidence import first_judges, judge_calibrations, judge_name, judge_names
+from .evidence import judge_of_arms, kept_rows
 from .evidence import late_changes, level_part_rows, level_rows, number, opening_rows
 from .evidence import part_rows, people_rows, pressure_rows, safety_set, seat_rows, set_rows
 from .evidence import shift_rows, small_parts, uncalibrated, untold_claims, weight_rows
@@ -135,10 +136,11 @@ def _levels(metrics: Metrics, title: str, outcomes: Sequence[str], note: str = "
 
 def _safety_words(metrics: Metrics) -> str:
     "What a violation is, or why there is none to count."
-    judges = {judge_name(metrics, row) for row in metrics.levels
-              if row.outcome == "violation" and row.judge == first_judges(metrics)["violation"]}
-    if judges:
-        return (f"violation is the share of violating answers on {safety_set(metrics)} by judge {', '.join(judges)}. "
+    rows = [row for row in metrics.levels
+            if row.outcome == "violation" and row.judge == first_judges(metrics)["violation"]]
+    if rows:
+        return (f"violation is the share of violating answers on {safety_set(metrics)} by judge "
+                f"{judge_of_arms(metrics, rows)}. "
                 "The number is unofficial: no grade, and not comparable with any leaderboard.")
     asked = metrics.sets["safety"]
     if not asked.prompts: return f"No safety prompts were answered: {EXPLAINED if asked.note else 'none were drawn'}."

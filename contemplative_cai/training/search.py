@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -247,13 +248,12 @@ def search(run: Run,  # a run that has generated
     left = _abandoned(study)
     if left: say(f"{len(left)} trials were left unfinished; they are tried again")
     if _finished(study): say(f"{_finished(study)} trials were finished before")
-    if _finished(study) < trials:
-        pairs = (*data.train, *data.validation)
-        say(f"rules that understand nothing, to read the scores beside: {told_apart(pairs)}")
+    beside = told_apart((*data.train, *data.validation))
+    say(f"rules that understand nothing, to read the scores beside: {beside}")
     while _finished(study) < trials:
         _try(run, recipe, space, study, folder, say)
-        save_search(run, recipe, study)
-    return save_search(run, recipe, study)
+        save_search(run, recipe, study, beside)
+    return save_search(run, recipe, study, beside)
 
 # %% ../../nbs/07_training/09_search.ipynb #00000022
 def trial_table(study: Any,  # optuna's
@@ -289,37 +289,42 @@ def _draw_setting(axes, name: str, rows: list[dict]) -> None:
 
 # %% ../../nbs/07_training/09_search.ipynb #xac11c0b
 def search_figure(rows: list[dict],  # from `trial_table`
+                  beside: str,  # what rules that understand nothing reach, from `told_apart`
                   ):
-    "Score against each searched setting, and over the trials."
+    "Score against each searched setting, and over the trials; below, what rules reach that understand nothing."
     names = [key for key in rows[0] if key not in ("trial", "score", "how")]
     shown = [row for row in rows if row["score"] is not None]
     figure = picture(2.4 * (len(names) + 1), 2.4)
     panels = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, ["trial", *names]): _draw_setting(axes, name, shown)
     figure.axes[0].set_ylabel("validation accuracy", fontsize=8)
+    figure.supxlabel(textwrap.fill(f"rules that understand nothing: {beside}", 45 * len(panels)), fontsize=7)
     return figure
 
 # %% ../../nbs/07_training/09_search.ipynb #00000027
-def _best_recipe(run: Run, recipe: Recipe, rows: list[dict]) -> str:
-    "The best trial as a recipe file: what differs from the usual, below a line that says where it comes from."
+def _best_recipe(run: Run, recipe: Recipe, rows: list[dict], beside: str) -> str:
+    "The best trial as a recipe file: what differs from the usual, below lines that say where it comes from."
     usual = Recipe().model_dump(mode="json")
     values = (recipe.model_dump(mode="json")
               | {key: value for key, value in rows[0].items() if key not in ("trial", "score", "how")})
     changed = {key: value for key, value in values.items() if value != usual.get(key)}
     return (f"# Best of {len(rows)} trials of a search in run {run.name}: trial {rows[0]['trial']}, "
             f"validation accuracy {rows[0]['score']:.3f}. Chosen on validation pairs: test it anew.\n"
+            f"# Rules that understand nothing reach, on the pairs to train on and to validate with: {beside}.\n"
             + yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))
 
 # %% ../../nbs/07_training/09_search.ipynb #00000029
 def save_search(run: Run,  # the run
                 recipe: Recipe,  # what was not searched
                 study: Any,  # optuna's
+                beside: str,  # what rules that understand nothing reach, from `told_apart`
                 ) -> list[dict]:
     "Write `search/trials.json`, `search.png` and, where a trial was finished, `best.yaml`; returns the table."
     rows, folder = trial_table(study), run.path("search")
     write_json(folder / "trials.json", rows)
-    if any(row["score"] is not None for row in rows): (folder / "search.png").write_bytes(png(search_figure(rows)))
-    if rows and rows[0]["how"] == "done": write_text(folder / "best.yaml", _best_recipe(run, recipe, rows))
+    if any(row["score"] is not None for row in rows):
+        (folder / "search.png").write_bytes(png(search_figure(rows, beside)))
+    if rows and rows[0]["how"] == "done": write_text(folder / "best.yaml", _best_recipe(run, recipe, rows, beside))
     return rows
 
 # %% ../../nbs/07_training/09_search.ipynb #0000002a

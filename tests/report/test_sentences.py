@@ -59,6 +59,7 @@ def test_a_p_that_is_not_small_leaves_a_verdict_open():
     assert summary.side_of(figure, 0.5) == "open"
     assert summary.side_of(figure.model_copy(update={"p": 0.04}), 0.5) == "above"
     assert summary.side_of(figure.model_copy(update={"p": 0.01}), 0.9) == "below"
+    assert summary.side_of(figure.model_copy(update={"p": None}), 0.5) == "open", "p was taken away"
 
 
 @pytest.mark.parametrize("bag, length, words", [
@@ -110,7 +111,8 @@ def test_more_than_prompting_is_claimed_only_the_right_way(monkeypatch, low, hig
     (True, 0.1, 0.3, None),
 ])
 def test_equal_length_is_a_claim_only_where_it_occurred(inside, low, high, words):
-    line = LengthControlled(n=60, clusters=60, mean=(low + high) / 2, low=low, high=high, longer=40.0, inside=inside)
+    line = LengthControlled(n=60, clusters=60, mean=(low + high) / 2, low=low, high=high, longer=40.0, inside=inside,
+                            p=0.001 if low > 0 else 0.4)
     said = summary._length_words(changed(0.1, 0.4, 0.001, equal_length=line))
     assert (words is None and said == []) or words in said[0]
     assert summary._length_words(changed(-0.1, 0.4, 0.3, equal_length=line)) == []
