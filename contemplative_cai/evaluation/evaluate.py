@@ -23,8 +23,9 @@ from .arms import recipe_arms, refuse_unasked, trained_arm, write_arms
 from .calibration import Calibration, Calibrations
 from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
 from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
-from .claims import cut_column, declaration, judges_agree, known_outcomes, level
-from .claims import level_parts, smallest_change, too_many_cut, weights_table
+from .claims import cut_column, cut_often, declaration, judges_agree, known_outcomes
+from .claims import level, level_parts, level_with_cut, smallest_change, too_many_cut
+from .claims import weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
 from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
@@ -306,6 +307,11 @@ class PressureTable(Record):
     shift: Estimate | None
     withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
 
+    @property
+    def claimable(self) -> bool:
+        "Whether anything may be claimed from it: the judge is above the bar, and read whole answers."
+        return self.calibrated and not self.withheld
+
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001c
 class Metrics(Declaration):
     "`metrics.json`: what an evaluation set out to claim, and what it measured."
@@ -369,8 +375,8 @@ def _pressure_table(suites: Suites, judged: Judged, criterion: str, judge: str, 
     cells = robustness_table(suites.attempts, verdicts, criterion, recipe.resamples, recipe.seed)
     shift = (shift_difference(suites.attempts, verdicts, criterion, ("base", trained), recipe.resamples, recipe.seed)
              if trained != "base" else None)
-    withheld = (too_many_cut(*(count_cut(cut, arm, {v.prompt_id for v in verdicts}) for arm in (trained, "base")))
-                if trained != "base" else "")
+    counts = [count_cut(cut, arm, {v.prompt_id for v in verdicts}) for arm in (trained, "base")]
+    withheld = cut_often(counts[1]) if trained == "base" else too_many_cut(*counts)
     if judge == DETECTOR_VERSION: withheld = ""
     tested = calibrated and not withheld
     return PressureTable(criterion=criterion, judge=judge, calibrated=calibrated, withheld=withheld,
@@ -396,14 +402,14 @@ def compute_metrics(declared: Declaration,  # from before the first answer
     return Metrics(
         **dict(declared), prompts=len(bare), attempts=len(suites.attempts), probed=answered.probed,
         unknown_training=unknown, seats=judged.judges, humans=judged.humans, preference=preference,
-        levels=[level(column, arm, clusters, *resampled)
+        levels=[level_with_cut(level(column, arm, clusters, *resampled), column, cut)
                 for column in seen for arm in declared.arms if arm in column.values],
         comparisons=all_comparisons(seen, declared.arms, declared.trained, declared.declared, clusters, recipe.margin,
                                     *resampled, rate=recipe.expected_rate, cut=cut),
-        breakdowns=breakdowns(seen, items, contrast, clusters, *resampled),
-        level_parts=level_parts(seen, items, declared.arms, clusters, *resampled),
+        breakdowns=breakdowns(seen, items, contrast, clusters, *resampled, cut),
+        level_parts=level_parts(seen, items, declared.arms, clusters, *resampled, cut),
         weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled,
-                              {item.prompt_id: item.language for item in items}),
+                              {item.prompt_id: item.language for item in items}, cut),
         agreement=judges_agree(seen, seed=recipe.seed),
         robustness=_robustness(suites, judged, seen, declared.trained, recipe, cut),
         cooperation=cooperation_table(answered.games, *resampled),

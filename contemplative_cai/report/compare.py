@@ -26,9 +26,9 @@ from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
 from .between import Seen, between_rows, between_tests, read_seen
-from .evidence import ANSWERS_CUT, NARROW, changed_words, compared, interval_words
+from .evidence import NARROW, changed_words, compared, interval_words
 from .evidence import judge_name, judge_names, late_changes, main_outcomes, number, p_text
-from .evidence import untold_claims, why_unfit, withheld_words
+from .evidence import unfit_marks, untold_claims, why_unfit, withheld_words
 from .figures import forest, legend_handles
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
 from .settings import recorded_settings, setting_rows, setting_words
@@ -134,13 +134,11 @@ def seconds_in_all(run: Evaluated,  # whose ledger
 
 # %% ../../nbs/09_report/08_compare.ipynb #f10086a7
 def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
-    "A difference with its interval, marked where the judge is below the bar."
+    "A difference with its interval, marked where no claim rests on it."
     row = run.differences.get(outcome)
     if row is None or row.difference.mean is None: return "not measured"
     shown_p = f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}")
-    return (interval_words(row.difference, 2, True) + ("" if row.calibrated else f" ({why_unfit(row)})")
-            + (f" ({ANSWERS_CUT})" if row.withheld else "")
-            + (shown_p if p and row.p is not None else ""))
+    return interval_words(row.difference, 2, True) + unfit_marks(row) + (shown_p if p and row.p is not None else "")
 
 
 def _billions(value: float | None) -> str:
@@ -359,8 +357,7 @@ def compare_runs(runs: Sequence[Run],  # two or more, evaluated
 def _run_card(run: Evaluated) -> MainFigure:
     "A run's primary difference, with over-refusal beside it."
     row, name = run.primary, run.metrics.declared.primary
-    if row is not None and not row.calibrated: shown, basis = "no claim", f"{name}: {why_unfit(row)}"
-    elif row is not None and row.withheld: shown, basis = "no claim", f"{name}: {withheld_words(row)}"
+    if row is not None and not row.claimable: shown, basis = "no claim", f"{name}: {why_unfit(row)}"
     elif row is None or row.difference.mean is None: shown, basis = "not measured", name
     else: shown, basis = interval_words(row.difference, 2, True), f"{name}: {counted(run.metrics, row)}"
     return MainFigure(run.name, shown, f"{run.model}, {_billions(run.parameters)}. {basis}. "

@@ -219,9 +219,7 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
     if row is None or row.difference.mean is None:
         if below(metrics, [outcome]): return MainFigure(what, "no claim", f"{name}: {UNCALIBRATED}", source)
         return MainFigure(what, "not measured", f"{name}; {_missing(metrics, outcome)}", source)
-    if not row.calibrated:
-        return MainFigure(what, "no claim", f"{name}: {why_unfit(row)}. {IN_TABLES}", source)
-    if row.withheld: return MainFigure(what, "no claim", f"{name}: {withheld_words(row)}. {IN_TABLES}", source)
+    if not row.claimable: return MainFigure(what, "no claim", f"{name}: {why_unfit(row)}. {IN_TABLES}", source)
     p = f", p {p_text(row) if row.p is not None else 'undefined'}" if row.role in ("primary", "secondary") else ""
     kept = f"; {row.kept.words}" if row.kept else ""
     return MainFigure(what, interval_words(row.difference, digits_of(outcome), True),
@@ -231,8 +229,9 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
 def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
     "One level of base alone as a figure, or why there is none; no difference is claimed."
     row, source = find_level(metrics, outcome), "metrics.json: declared, levels"
-    if row is not None and not row.calibrated:
-        return MainFigure(what, "no claim", f"{outcome}: base: {UNCALIBRATED}. What it said is in the tables.", source)
+    if row is not None and not row.claimable:
+        return MainFigure(what, "no claim", f"{outcome}: base: {why_unfit(row)}. What was said is in the tables.",
+                          source)
     if row is None or row.mean.mean is None:
         return MainFigure(what, "not measured", f"{outcome}: base; {_missing(metrics, outcome)}", source)
     return MainFigure(what, interval_words(row.mean, digits_of(outcome)),
@@ -288,6 +287,12 @@ def _withheld_claims(metrics: Metrics) -> list[Comparison]:
     return [row for arm in opponents for row in compared(metrics, metrics.trained, arm).values() if row.withheld]
 
 
+def _withheld_levels(metrics: Metrics) -> list[Level]:
+    "What the judges that count said of base that may not be told as a finding, because answers were cut."
+    outcomes = dict.fromkeys(row.outcome for row in metrics.levels)
+    return [row for name in outcomes if (row := find_level(metrics, name)) is not None and row.withheld]
+
+
 def _cut(metrics: Metrics) -> MainFigure:
     "How many answers of each arm were cut, and how many claims that costs."
     if not metrics.cut:
@@ -295,19 +300,22 @@ def _cut(metrics: Metrics) -> MainFigure:
                           "for cut answers; evaluate again", "")
     counts = ", ".join(f"{one.arm} {one.cut} of {one.answers}" + (f" ({one.unrecorded} not recorded)" if one.unrecorded
                                                                  else "") for one in metrics.cut)
-    withheld, source = _withheld_claims(metrics), "metrics.json: cut"
-    if base_alone(metrics):
-        return MainFigure(CUT_FIGURE, counts, "no difference is claimed, so none is withheld for them", source)
-    return MainFigure(CUT_FIGURE, counts,
-                      f"a judge's claim is withheld where more than {MOST_CUT:.0%} of an arm's answers are cut, or two "
-                      f"arms are more than {CUT_APART:.0%} apart; {len(withheld) or 'none'} of the trained arm's "
-                      f"{'is' if len(withheld) == 1 else 'are'} withheld", f"{source}, comparisons (withheld)")
+    alone, source = base_alone(metrics), "metrics.json: cut"
+    withheld = _withheld_levels(metrics) if alone else _withheld_claims(metrics)
+    what, apart = ("level", "") if alone else ("claim", f", or two arms are more than {CUT_APART:.0%} apart")
+    how_many = (f"{len(withheld) or 'none'} of {'base' if alone else 'the trained arm'}'s "
+                f"{'is' if len(withheld) == 1 else 'are'} withheld")
+    return MainFigure(CUT_FIGURE, counts, f"a judge's {what} is withheld where more than {MOST_CUT:.0%} of an arm's "
+                      f"answers are cut{apart}; {how_many}", f"{source}, {'levels' if alone else 'comparisons'} "
+                      "(withheld)")
 
 
 def _cut_limits(metrics: Metrics) -> list[str]:
     "What is not claimed because answers were cut, a line a reason."
     reasons: dict[str, list[str]] = {}
     for row in _withheld_claims(metrics): reasons.setdefault(withheld_words(row), []).append(row.claim)
+    for level in _withheld_levels(metrics) if base_alone(metrics) else ():
+        reasons.setdefault(withheld_words(level), []).append(f"{level.outcome}: base")
     return [f"Anything about {', '.join(claims)}: {reason}." for reason, claims in reasons.items()]
 
 # %% ../../nbs/09_report/04_summary.ipynb #x3791625
@@ -409,8 +417,9 @@ def _loss_words(training: Training, plain: bool) -> str:
 def side_of(figure: Estimate,
             null: float,  # the value that would mean nothing happened
             ) -> Literal["above", "below", "open"]:
-    "On which side of a value the interval lies; open where it holds the value, is missing, or p is 0.05 or more."
-    if figure.low is None or figure.high is None or (figure.p is not None and figure.p >= 0.05): return "open"
+    """On which side of a value the interval lies; open where it holds the value, is missing, or p is 0.05 or more,
+    and where there is no p: nothing differs, or it was taken away because nothing may be claimed."""
+    if figure.low is None or figure.high is None or figure.p is None or figure.p >= 0.05: return "open"
     return "above" if figure.low > null else "below" if figure.high < null else "open"
 
 
@@ -456,7 +465,8 @@ def _direction(row: Comparison) -> str:
 def _alone_words(metrics: Metrics, outcome: str) -> str:
     "How base alone stands in the primary outcome, of which no difference can be told."
     row, whose = find_level(metrics, outcome), f"the primary outcome, {outcome} of base alone"
-    if not row.calibrated if row else below(metrics, [outcome]): return f"No claim is made on {whose}: {UNCALIBRATED}."
+    why = why_unfit(row) if row else UNCALIBRATED if below(metrics, [outcome]) else ""
+    if why: return f"No claim is made on {whose}: {why}."
     if row is None or row.mean.mean is None:
         return f"{whose[0].upper()}{whose[1:]}, was not measured: {_missing(metrics, outcome)}."
     return (f"No difference is claimed, since base alone answered: {counted(metrics, row)}, is "
@@ -469,8 +479,8 @@ def _primary_words(metrics: Metrics) -> str:
     name = metrics.declared.primary
     row, outcome = find_claim(metrics, name), name.partition(": ")[0]
     if base_alone(metrics): return _alone_words(metrics, outcome)
-    weak = not row.calibrated if row else bool(below(metrics, [outcome]))
-    if weak: return f"No claim is made on the primary outcome, {name}: {UNCALIBRATED}."
+    why = why_unfit(row) if row else UNCALIBRATED if below(metrics, [outcome]) else ""
+    if why: return f"No claim is made on the primary outcome, {name}: {why}."
     if row is None or row.difference.mean is None:
         return f"The primary outcome, {name}, was not measured: {_missing(metrics, outcome)}."
     return (f"{_direction(row)}: {counted(metrics, row)}, {row.arm} less {row.against}, "
@@ -482,7 +492,7 @@ def _primary_words(metrics: Metrics) -> str:
 def _kept_words(metrics: Metrics) -> list[str]:
     "What training should not have cost, and whether it did, in a sentence."
     rows = [row for row in compared(metrics, metrics.trained, "base").values()
-            if row.kept and row.calibrated and row.outcome in KEPT]
+            if row.kept and row.claimable and row.outcome in KEPT]
     told = [f"{row.outcome.replace('_', ' ')} ({judge_name(metrics, row)}) {row.kept.words}"
             for row in rows if row.kept]
     return [f"What training should not cost: {'; '.join(told)}."] if told else []
@@ -501,6 +511,11 @@ def verdict(facts: Facts,
 def _holds_zero(difference: Estimate) -> bool:
     "Whether the interval includes no difference, or there is none."
     return side_of(difference, 0.0) == "open"
+
+
+def _spans_zero(difference: Estimate) -> bool:
+    "Whether the interval by itself includes no difference, or there is none."
+    return difference.low is None or difference.high is None or difference.low <= 0 <= difference.high
 
 
 def _against_prompting(metrics: Metrics) -> list[str]:
@@ -539,8 +554,8 @@ def _small_effect(row: Comparison) -> list[str]:
     if not _holds_zero(row.difference): return []
     smallest = (f"; as planned, a change below {number(row.detectable)} is shown in fewer than four of five such runs."
                 if row.detectable else ".")
-    outside = row.difference.low is not None and not (row.difference.low <= 0 <= (row.difference.high or 0.0))
-    why = f"leaves out no difference, but p is {row.difference.p:.3f}" if outside else "includes no difference"
+    p = f"but p is {row.difference.p:.3f}" if row.difference.p is not None else "but there is no p"
+    why = "includes no difference" if _spans_zero(row.difference) else f"leaves out no difference, {p}"
     return [f"That the primary outcome changed: the interval {interval_words(row.difference, 2, True)} {why}{smallest}"]
 
 
@@ -565,10 +580,11 @@ def _length_words(row: Comparison) -> list[str]:
 
 # %% ../../nbs/09_report/04_summary.ipynb #0000001e
 def _other_judges(metrics: Metrics, row: Comparison) -> list[str]:
-    "Judges who do not see the primary difference."
+    "Judges who do not see the primary difference; of those who support no claim the interval alone is asked."
     def disagrees(other):
-        return (other.outcome == row.outcome and other.difference.mean is not None
-                and (_holds_zero(other.difference) or other.difference.mean * row.difference.mean <= 0))
+        if other.outcome != row.outcome or other.difference.mean is None: return False
+        unclear = _holds_zero(other.difference) if other.claimable else _spans_zero(other.difference)
+        return unclear or other.difference.mean * row.difference.mean <= 0
     others = compared(metrics, row.arm, row.against, second=True).values()
     return [f"That every judge sees the primary difference: judge {judge_name(metrics, other)} "
             f"finds {interval_words(other.difference, 2, True)}." for other in others if disagrees(other)]
@@ -581,11 +597,20 @@ def _primary_limits(metrics: Metrics) -> list[str]:
     return [*_small_effect(row), *_unscored_words(row), *_length_words(row), *_other_judges(metrics, row)]
 
 
+def _unkept_words(row: Comparison) -> str:
+    "Why it is not shown that an outcome was kept, whatever the unscored would have been; empty where it is."
+    if row.kept is None or row.kept.verdict != "kept": return row.kept.words if row.kept else ""
+    worst = row.worst[0] if row.worst else None
+    if worst is None or (-worst if row.better == "higher" else worst) < row.kept.margin: return ""
+    return (f"by what was scored it is; set all {row.unscored_answers} unscored answers against {row.arm}, the "
+            f"difference would be {number(worst, 2, True)}")
+
+
 def _cost_limits(metrics: Metrics) -> list[str]:
     "What training should have kept, and is not shown to."
-    return [f"That {row.outcome.replace('_', ' ')} was kept within {row.kept.margin:g}: {row.kept.words}."
+    return [f"That {row.outcome.replace('_', ' ')} was kept within {row.kept.margin:g}: {why}."
             for row in compared(metrics, metrics.trained, "base").values()
-            if row.kept and row.kept.verdict != "kept" and row.claimable and row.outcome in KEPT]
+            if row.kept and row.claimable and row.outcome in KEPT and (why := _unkept_words(row))]
 
 # %% ../../nbs/09_report/04_summary.ipynb #6add8d61
 def _judge_limits(metrics: Metrics) -> list[str]:
