@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['UNCALIBRATED', 'Calibration', 'RememberedCalibration', 'Calibrations', 'calibrated', 'warning', 'calibration_pairs',
-           'labelled_languages', 'calibrate', 'shown_figure', 'calibration_rows', 'calibration_table',
-           'calibration_figure', 'measure_judge', 'measure_detector']
+           'calibrate', 'shown_figure', 'calibration_rows', 'calibration_table', 'calibration_figure', 'measure_judge',
+           'measure_detector']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
-from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -19,10 +18,11 @@ from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric,
 from .judge import Detector, Judge, Opinion
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
-from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, measure_cases
+from ..measure.bar import LEAST_AUC, BarCase, Figure, Measured, measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
-from ..measure.text import text_language
+from ..measure.text import UNTOLD
 from ..models.weights import cache_folder
+from ..pairs.gate import labelled_languages
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7efcfa2b
 UNCALIBRATED = "UNCALIBRATED JUDGE"
@@ -177,13 +177,6 @@ def _measure(name: str, cases: list[_Case], resamples: int, seed: int) -> Measur
     return measure_cases(name, [_bar_case(case) for case in cases], resamples, seed)
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7229706e
-def labelled_languages(rows: Sequence[Labelled],  # answers whose quality is known
-                       ) -> tuple[str, ...]:
-    "The languages of enough of them to measure a judge in: as many as a criterion needs of yes and no together."
-    counts = Counter(text_language(row.answer, question=row.prompt) for row in rows)
-    return tuple(sorted(code for code, count in counts.items() if count >= 2 * LEAST_LABELS)) or tuple(sorted(counts))
-
-
 def calibrate(judge: Judge,  # who is measured
               rubric: Rubric,  # by what
               rows: Sequence[Labelled],  # answers whose quality is known
@@ -240,7 +233,7 @@ def calibration_table(report: Calibration,  # of a judge
     lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
     notice = warning(report)
     return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers} "
-                      f"in {', '.join(report.languages)}", "",
+                      f"in {', '.join(report.languages) or UNTOLD}", "",
                       *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #d532ab89

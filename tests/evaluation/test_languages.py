@@ -43,8 +43,9 @@ def answer(prompt, text, arm="base"): return Answer(arm=arm, prompt_id=prompt.id
     ("Je suis désolé, mais je ne peux pas", "en_US", "", "fr"),  # a row that does not say, and a text that does
     ("Non.", "fr_FR", "", "fr"), ("Non.", "fr-CA", "", "fr"), ("Non.", "FR", "", "fr"),
     ("Non.", "en_US", FRENCH[0].text, "fr"),  # the question of a text that is too short
-    (DECLINED, "English", "", "fr"), ("No.", "eng", "", "en"), ("No.", "?", "", "en"),  # what is no locale says nothing
-    ("No.", "en_US", "", "en"), ("No.", "en_GB", QUESTION, "en"), ("", "en_US", "", "en"), ("x = 1", "en_US", "", "en"),
+    (DECLINED, "English", "", "fr"), ("No.", "eng", "", "en"), ("No.", "?", "", None),  # what is no locale says nothing
+    ("No.", "en_US", "", None), ("No.", "en_GB", "", "en"), ("No.", "en_US", QUESTION, "en"), ("", "en_US", "", "en"),
+    ("x = 1", "en_US", "", "en"),
     (next(iter(ENGLISH)), "en_US", "", "en"),
     ("No, nothing of the kind can be said in one word.", "de_DE", "", "de"),  # the row says so
 ])
@@ -65,7 +66,7 @@ def test_a_french_answer_is_neither_a_refusal_nor_none(text):
 
 
 def test_english_answers_are_what_they_were():
-    assert {text: refuses(text) for text in ENGLISH} == ENGLISH and refuses("No.") is False
+    assert {text: refuses(text) for text in ENGLISH} == ENGLISH and refuses("No.", question=QUESTION) is False
     assert refuses("I'm sorry, but I can't do that.", "fr_FR") is True, "what is found counts"
     assert vocabulary("Be mindful and compassionate.") == 50
 
