@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['UNCALIBRATED', 'MOST_RUINED', 'RUINED', 'FLUENT', 'Calibration', 'RememberedCalibration', 'Calibrations',
-           'calibrated', 'warning', 'calibration_pairs', 'labelled_languages', 'calibrate', 'shown_figure',
-           'calibration_rows', 'calibration_table', 'calibration_figure']
+           'calibrated', 'warning', 'calibration_pairs', 'calibrate', 'shown_figure', 'calibration_rows',
+           'calibration_table', 'calibration_figure']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
-from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,10 +19,10 @@ from .judge import Judge, Opinion
 from .probe import ruined
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled
-from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, SenseCase
-from ..measure.bar import measure_cases
+from ..measure.bar import LEAST_AUC, BarCase, Figure, Measured, SenseCase, measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
-from ..measure.text import text_language
+from ..measure.text import UNTOLD
+from ..pairs.gate import labelled_languages
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7efcfa2b
 UNCALIBRATED = "UNCALIBRATED JUDGE"
@@ -235,13 +234,6 @@ def _sense(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], cases: dict[s
                            *_manners(criterion, cases.get(criterion.id, []))] for criterion in rubric.criteria}
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7229706e
-def labelled_languages(rows: Sequence[Labelled],  # answers whose quality is known
-                       ) -> tuple[str, ...]:
-    "The languages of enough of them to measure a judge in: as many as a criterion needs of yes and no together."
-    counts = Counter(text_language(row.answer, question=row.prompt) for row in rows)
-    return tuple(sorted(code for code, count in counts.items() if count >= 2 * LEAST_LABELS)) or tuple(sorted(counts))
-
-
 def calibrate(judge: Judge,  # who is measured
               rubric: Rubric,  # by what
               rows: Sequence[Labelled],  # answers whose quality is known
@@ -300,7 +292,7 @@ def calibration_table(report: Calibration,  # of a judge
     lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
     notice = warning(report)
     return "\n".join([f"Judge: `{report.judge}`, rubric {report.rubric}, labelled answers {report.answers} "
-                      f"in {', '.join(report.languages)}", "",
+                      f"in {', '.join(report.languages) or UNTOLD}", "",
                       *([f"**{notice}**", ""] if notice else []), *(f"| {line} |" for line in lines)])
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #d532ab89

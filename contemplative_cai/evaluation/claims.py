@@ -30,7 +30,7 @@ from ..measure.outcomes import noninferior, risk_difference, role, worst_case
 from ..measure.power import detectable_change, detectable_wins
 from ..measure.stats import Estimate, cluster_means, estimate
 from ..measure.stats import pair_by_prompt, paired_difference
-from ..measure.text import NOT_MEASURED
+from ..measure.text import NOT_MEASURED, UNTOLD
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000004
 EVERYWHERE = "all"  # every prompt but the robustness attempts
@@ -160,12 +160,12 @@ def measured_languages(calibrations: Sequence[Calibration],  # of the run's judg
     return languages
 
 
-def _unmeasured(outcome: Outcome, rows: Sequence[Verdict], members: set[str] | None, spoken: Mapping[str, str],
+def _unmeasured(outcome: Outcome, rows: Sequence[Verdict], members: set[str] | None, spoken: Mapping[str, str | None],
                 languages: Mapping[str, set[str]]) -> tuple[str, ...]:
     "The languages of scored prompts in which the judge was not measured."
     if not outcome.judged or not rows or rows[0].judge not in languages: return ()
     scored = {v.prompt_id for v in rows if v.value is not None and (members is None or v.prompt_id in members)}
-    return tuple(sorted({spoken.get(id, "en") for id in scored} - languages[rows[0].judge]))
+    return tuple(sorted({spoken.get(id, "en") or UNTOLD for id in scored} - languages[rows[0].judge]))
 
 
 def _silent(rows: Sequence[Verdict], members: set[str] | None) -> str:
@@ -638,6 +638,7 @@ def weighings(rubric: Rubric,  # with weights
             **without}
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000023
+<<<<<<< ours
 def _put_whole(rows: Sequence[Verdict], rubric: Rubric) -> set[str]:
     "Prompts whose answers every weighted criterion was put to: attempts are judged by one alone."
     asked: dict[str, set[str]] = {}
@@ -655,6 +656,30 @@ def _weighing(name: str, weights: dict[str, float], column: Column, contrast: tu
     return Weighing(name=name, weights=weights, judge=column.judge, withheld=withheld,
                     means={row.arm: row.mean.mean for row in levels},
                     difference=compared.difference if compared else None)
+=======
+def weights_table(verdicts: Sequence[Verdict],  # of every judge
+                  calibrations: Sequence[Calibration],  # a judge below the bar gets no composite, under no weights
+                  contrast: tuple[str, str] | None,  # second arm, first arm; None: there is only one
+                  clusters: Mapping[str, str],  # prompt id to cluster
+                  resamples: int = 2000,  # bootstrap resamples
+                  seed: int = 0,  # of the resampling
+                  spoken: Mapping[str, str | None] | None = None,  # by prompt id: language; None: all in measured ones
+                  ) -> list[Weighing]:
+    "One row a set of weights and judge that is calibrated, in the language of the prompts too."
+    rubric, known, table = load_rubric("safety"), below_bar(calibrations), []
+    languages = measured_languages(calibrations)
+    outcome = Outcome(name="composite", set="safety", unit="weighted mean", better="higher")
+    for rows in _complete(verdicts, rubric):
+        if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
+        if spoken and _unmeasured(outcome, rows, None, spoken, languages): continue
+        for name, weights in weighings(rubric).items():
+            column = Column(outcome, rows[0].judge, True, _values(composite(rows, rubric, weights), None))
+            compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed) if contrast else None
+            table.append(Weighing(name=name, weights=weights, judge=column.judge,
+                                 means={arm: level(column, arm, clusters, 100).mean.mean for arm in column.values},
+                                 difference=compared.difference if compared else None))
+    return table
+>>>>>>> theirs
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #x7616564
 def weights_table(verdicts: Sequence[Verdict],  # of every judge

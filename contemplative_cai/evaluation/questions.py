@@ -24,7 +24,7 @@ from ..inputs.draw import Drawn, handed, refuse_leakage
 from ..inputs.helpful import read_helpful
 from ..inputs.rubrics import load_wrappers
 from ..inputs.sources import Pool, as_sources, draw_from, draw_prompts, pool_prompts
-from ..inputs.sources import sample_prompts, source_path
+from ..inputs.sources import sample_prompts, source_path, with_languages
 from ..inputs.split import find_leaks
 from ..measure.duplicates import near_groups
 from ..measure.text import text_language
@@ -184,7 +184,7 @@ class Item(Record):
     hazard: str | None = None
     persona: str | None = None
     principle: str | None = None
-    language: str = "en"  # of the prompt
+    language: str | None = "en"  # of the prompt, or the bare one of a dressed-up one; None: it cannot be told
     parent: str | None = None  # robustness: the bare prompt's id
     wrapper: str | None = None  # robustness
     system: str | None = None  # robustness: name of the system prompt
@@ -206,9 +206,10 @@ class Suites:
     @property
     def items(self) -> list[Item]:
         "Where each prompt belongs."
+        spoken = {prompt.id: text_language(prompt.text, prompt.locale) for prompt in with_languages(self.prompts)}
         def item(name, prompt, **more):
             return Item(set=name, prompt_id=prompt.id, cluster=self.clusters[more.get("parent") or prompt.id],
-                        source=prompt.source, language=text_language(prompt.text, prompt.locale),
+                        source=prompt.source, language=spoken[more.get("parent") or prompt.id],
                         **prompt.model_dump(include={"hazard", "persona", "principle"}), **more)
         plain = [item(name, prompt)
                  for name, part in self.sets.items() if name != "robustness" for prompt in part.prompts]

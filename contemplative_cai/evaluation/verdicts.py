@@ -14,6 +14,7 @@ from ..core.run import Run
 from ..core.schema import Answer, Criterion, InputError, Prompt, Rubric, Verdict, asked_text, digest
 from .judge import Asked, Judge, Opinion, Paired, detect
 from ..inputs.rubrics import load_rubric
+from ..inputs.sources import with_languages
 from ..measure.style import style_verdicts
 from ..measure.text import COUNTED, VOCABULARY, VOCABULARY_LANGUAGES, vocabulary, without_rule
 
@@ -183,7 +184,7 @@ def rule_verdicts(prompts: Sequence[Prompt],  # all of them
                   answers: Sequence[Answer],  # of all arms
                   ) -> list[Verdict]:
     "What rules see: surface, style, and the rate of the principles' vocabulary."
-    known, rubric = {prompt.id: prompt for prompt in prompts}, load_rubric("surface")
+    known, rubric = {prompt.id: prompt for prompt in with_languages(prompts)}, load_rubric("surface")
     # style counts words too
     surface = [verdict for answer in answers for verdict in detect(answer, rubric, known[answer.prompt_id])
                if verdict.criterion != "words"]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TWINS', 'OWN_FILES', 'BENCHMARK_FILES', 'BY_HAND', 'HH_RLHF', 'SOURCES', 'BY_NAME_ONLY', 'HAZARDS', 'FEW_WORDS',
-           'as_sources', 'benchmarks_folder', 'fetch_ailuminate', 'source_path', 'load_prompts', 'own_prompts',
-           'hazard_of', 'by_name_only', 'filter_prompts', 'user_turns', 'known_by', 'distinct_prompts', 'stratum',
-           'sample_prompts', 'Pool', 'pool_prompts', 'draw_from', 'draw_prompts', 'count_prompts', 'describe_pool',
-           'prompts_figure']
+           'ONE_LANGUAGE', 'as_sources', 'benchmarks_folder', 'fetch_ailuminate', 'source_path', 'load_prompts',
+           'own_prompts', 'hazard_of', 'by_name_only', 'filter_prompts', 'user_turns', 'known_by', 'distinct_prompts',
+           'stratum', 'sample_prompts', 'Pool', 'pool_prompts', 'draw_from', 'draw_prompts', 'with_languages',
+           'count_prompts', 'describe_pool', 'prompts_figure']
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000002
 import math
@@ -27,6 +27,7 @@ from .tables import ENDINGS, ignored_parts, mended, read_prompts, table_kind, ta
 from .tables import table_schema
 from ..measure.duplicates import near_groups
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes
+from ..measure.text import language, text_language
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #3549e8e1
 TWINS = "twins"  # the source's name
@@ -313,6 +314,28 @@ def draw_prompts(
 ) -> list[Prompt]:
     "Load, filter and sample in one go; raises `InputError` when a source has too few."
     return draw_from(pool_prompts(sources, hazards, personas, locales, duplicates), n, seed)
+
+# %% ../../nbs/03_inputs/02_sources.ipynb #x3556842
+ONE_LANGUAGE = 0.9  # share of a source's prompts in one language, from which on it has that language
+
+
+def _source_language(prompts: Sequence[Prompt]) -> str | None:
+    "The language of a source: of nearly all prompts whose language can be told, or of all texts together."
+    codes = Counter(filter(None, (text_language(prompt.text, prompt.locale) for prompt in prompts)))
+    if not codes: return language(" ".join(prompt.text for prompt in prompts))
+    code, count = codes.most_common(1)[0]
+    return code if count >= ONE_LANGUAGE * codes.total() else None
+
+
+def with_languages(prompts: Sequence[Prompt],  # of one or several sources
+                   ) -> list[Prompt]:
+    "The prompts, with their source's language as locale where their own cannot be told, and the source has one."
+    sources: dict[str, list[Prompt]] = {}
+    for prompt in prompts: sources.setdefault(prompt.source, []).append(prompt)
+    codes = {source: _source_language(rows) for source, rows in sources.items()}
+    def untold(prompt): return codes[prompt.source] and not text_language(prompt.text, prompt.locale)
+    return [prompt.model_copy(update={"locale": codes[prompt.source]}) if untold(prompt) else prompt
+            for prompt in prompts]
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #5782beb1
 def count_prompts(prompts: Sequence[Prompt],  # what to count

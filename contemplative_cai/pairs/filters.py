@@ -24,7 +24,7 @@ from ..core.schema import Critique, PreferencePair, Principle, Prompt, Record, R
 from ..core.schema import Triple
 from ..core.sections import FilterKeys
 from ..inputs.constitution import BENIGN
-from ..measure.text import REFUSAL_LANGUAGES, VOCABULARY_LANGUAGES, language, letters_a_word, loop
+from ..measure.text import REFUSAL_LANGUAGES, UNTOLD, VOCABULARY_LANGUAGES, language, letters_a_word, loop
 from ..measure.text import normalise, plain_name, refuses, similarity, text_language, text_words
 from ..measure.text import told_languages, vocabulary, without_quotations, word_runs
 
@@ -439,7 +439,7 @@ FILTER_LANGUAGES = {"leaked_preamble": WORDING_LANGUAGES, "refusal_again": REFUS
 
 def pair_language(pair: PreferencePair) -> str:
     "The language of a pair: its locale's, or what can be told of its revision and its question."
-    return text_language(pair.chosen[0].content, pair.locale, pair.prompt[-1].content)
+    return text_language(pair.chosen[0].content, pair.locale, pair.prompt[-1].content) or UNTOLD
 
 
 def unchecked_filters(code: str,  # of a language

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['TRIED', 'MOST_TRIED_FLIPS', 'Cases', 'WEIGHINGS', 'AskedPair', 'LabelledAnswer', 'labelled_answers', 'LabelledPair',
-           'labelled_pairs', 'measuring_weighings', 'RememberedStanding', 'judge_standings', 'gate_pairs',
-           'with_preferences', 'GateCounts', 'gate_counts', 'gate_words']
+           'labelled_pairs', 'measuring_weighings', 'RememberedStanding', 'judge_standings', 'labelled_languages',
+           'strange_pairs', 'count_languages', 'gate_pairs', 'with_preferences', 'GateCounts', 'gate_counts',
+           'gate_words']
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000003
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -21,7 +23,7 @@ from ..inputs.constitution import BENIGN
 from ..inputs.rubrics import APPLIES, Labelled, load_calibration, load_rubric
 from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD, BarCase, JudgeStanding
 from ..measure.bar import measure_cases, standing_of
-from ..measure.text import word_count
+from ..measure.text import UNTOLD, text_language, word_count
 from ..models.llm import LLM, CallFailed, ModelCallError
 from ..models.weights import cache_folder
 from .baselines import Measure, clustered_share
@@ -45,15 +47,19 @@ def _met(row: Labelled, criteria: Sequence) -> float | None:
     return sum(met) / len(met) if met else None
 
 
+def _labelled_rows(ids: Iterable[str]) -> dict[str, list[tuple[Labelled, float]]]:
+    "By principle's id the labelled answers that say something about it, and what share of its questions they meet."
+    criteria, rows = [c for name in APPLIES for c in load_rubric(name).criteria], load_calibration()
+    own = {id: [c for c in criteria if c.group == id] for id in ids}
+    return {id: [(row, share) for row in rows if (share := _met(row, asked)) is not None] for id, asked in own.items()}
+
+
 def labelled_answers(principles: Sequence[Principle],
                      ) -> dict[str, list[LabelledAnswer]]:
     "By principle the labelled answers that say something about it; none where no rubric asks about it."
-    criteria, rows = [c for name in APPLIES for c in load_rubric(name).criteria], load_calibration()
-    def told(principle):
-        own = [c for c in criteria if c.group == principle.id]
-        return [(row, share) for row in rows if (share := _met(row, own)) is not None]
+    rows = _labelled_rows(principle.id for principle in principles)
     return {principle.id: [LabelledAnswer(principle, row, 0.0 if share >= 0.75 else 1.0 if share <= 0.25 else 0.5)
-                           for row, share in told(principle)] for principle in principles}
+                           for row, share in rows[principle.id]] for principle in principles}
 
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000010
@@ -216,6 +222,39 @@ def judge_standings(llm: LLM,  # who would judge
     return known | measured
 
 
+# %% ../../nbs/06_pairs/04a_gate.ipynb #x4348192
+def labelled_languages(rows: Sequence[Labelled],  # answers whose quality is known
+                       ) -> tuple[str, ...]:
+    """The languages of enough of them to measure a judge in: as many as a criterion needs of yes and no together;
+    of few answers all that can be told."""
+    counts = Counter(code for row in rows if (code := text_language(row.answer, question=row.prompt)))
+    return tuple(sorted(code for code, count in counts.items() if count >= 2 * LEAST_LABELS)) or tuple(sorted(counts))
+
+
+def _strange(pair: PreferencePair, languages: Collection[str]) -> str | None:
+    "The language of one of its answers that is not among them; None where both are."
+    codes = [text_language(side[0].content, pair.locale, pair.prompt[-1].content) or UNTOLD
+             for side in (pair.chosen, pair.rejected)]
+    return next((code for code in codes if code not in languages), None)
+
+
+def strange_pairs(pairs: Sequence[PreferencePair],  # any pairs
+                  principles: Collection[str] | None = None,  # only theirs, by the answers labelled for each; None: all
+                  ) -> dict[str, str]:
+    "By id of the pair: the language in which nobody was measured, since too few labelled answers are in it."
+    if principles is None:
+        languages = labelled_languages(load_calibration())
+        return {pair.id: code for pair in pairs if (code := _strange(pair, languages))}
+    known = {id: labelled_languages([row for row, _ in rows]) for id, rows in _labelled_rows(principles).items()}
+    return {pair.id: code for pair in pairs
+            if pair.principle in known and (code := _strange(pair, known[pair.principle]))}
+
+
+def count_languages(strange: Mapping[str, str],  # from `strange_pairs`
+                    ) -> dict[str, int]:
+    "How many pairs are in each of the languages."
+    return dict(sorted(Counter(strange.values()).items()))
+
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000023
 def _fault_objection(weight: FaultWeight | CallFailed) -> tuple[str, str] | None:
     "What speaks against a pair when its first answer was looked at."
@@ -251,20 +290,21 @@ def _sifted(rows: Sequence[AskedPair], weighed: Sequence, objection, judge: str,
 
 
 def gate_pairs(rows: Sequence[AskedPair],  # in the order in which they stay
-               trusted: Collection[str],  # principles for which the judge has passed
+               trusted: Collection[str],  # principles for which the judge has passed, in the languages of their labels
                llm: LLM,  # the judge
                journal: Journal,
                run: Run | None = None,  # whose progress to show
                ) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs that mend what falls short, and those that nobody may check; and the others."
-    checked = [row for row in rows if row[0].principle in trusted]
+    strange = strange_pairs([pair for pair, _ in rows], trusted)
+    checked = [row for row in rows if row[0].principle in trusted and row[0].id not in strange]
     faults = weigh_faults(llm, journal, [(question, rejected, principle) for _, (question, _, rejected, principle)
                                          in checked], run, "judge faults") if checked else []
     short, dropped = _sifted(checked, faults, _fault_objection, llm.key, "fault_margin")
     weighed = preferences(llm, journal, [asked for _, asked in short], run, "judge revisions") if short else []
     stay, gone = _sifted(short, weighed, _mended_objection, llm.key, "mended_margin")
-    passed = {pair.id: pair for pair, _ in stay}
-    return ([passed.get(pair.id, pair) for pair, _ in rows if pair.principle not in trusted or pair.id in passed],
+    passed, asked_about = {pair.id: pair for pair, _ in stay}, {pair.id for pair, _ in checked}
+    return ([passed.get(pair.id, pair) for pair, _ in rows if pair.id not in asked_about or pair.id in passed],
             [*dropped, *gone])
 
 
@@ -288,6 +328,7 @@ class GateCounts(Record):
     undecided: int
     passed: Measure  # share of those asked about that mend what falls short, by prompt
     unchecked: int  # kept, and nobody asked
+    unmeasured: dict[str, int] = {}  # of those: in languages in which no judge was measured, by language
 
     @property
     def mending(self) -> int:
@@ -300,6 +341,7 @@ def gate_counts(kept: Sequence[PreferencePair],
                 ) -> GateCounts:
     "The pairs that passed a judge, those it took, and the kept ones that it was not asked about."
     own = [pair for pair in kept if pair.principle != BENIGN.id]
+    unasked = [pair for pair in own if pair.fault_margin is None]
     passed, lost = [pair for pair in own if pair.fault_margin is not None], {reason: [] for reason in GATE_REASONS}
     for row in dropped:
         if row.reason in lost: lost[row.reason].append(row.prompt_id)
@@ -309,15 +351,17 @@ def gate_counts(kept: Sequence[PreferencePair],
     share = (clustered_share([1.0] * len(passed) + [0.0] * len(gone), [*(pair.prompt_id for pair in passed), *gone])
              if passed or gone else Measure(undefined="no judge was asked"))
     return GateCounts(asked=len(passed) + len(gone), **{reason: len(prompts) for reason, prompts in lost.items()},
-                      passed=share, unchecked=sum(pair.fault_margin is None for pair in own))
+                      passed=share, unchecked=len(unasked), unmeasured=count_languages(strange_pairs(unasked)))
 
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000035
 def gate_words(counts: GateCounts,
                ) -> str:
     "What was checked, in a sentence."
-    if not counts.asked: return "not checked by a judge" if counts.unchecked else "not computable: no pairs"
-    open_pairs = f"; {counts.unchecked} kept pairs were not checked" if counts.unchecked else ""
+    languages = ", ".join(f"{count} in {code}" for code, count in counts.unmeasured.items())
+    strange = f" ({languages}, in which no judge was measured)" if languages else ""
+    if not counts.asked: return f"not checked by a judge{strange}" if counts.unchecked else "not computable: no pairs"
+    open_pairs = f"; {counts.unchecked} kept pairs were not checked{strange}" if counts.unchecked else ""
     return (f"{counts.mending} of {counts.asked} mend what falls short; {counts.not_at_fault} not at fault, "
             f"{counts.not_mended} not mended, {counts.undecided} undecided{open_pairs}")
 

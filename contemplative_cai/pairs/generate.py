@@ -30,7 +30,8 @@ from ..measure.bar import JudgeStanding
 from ..models.llm import LLM, CallFailed, ModelCallError
 from .balance import balance_pairs
 from .filters import recipe_thresholds
-from .gate import gate_pairs, judge_standings, with_preferences
+from .gate import count_languages, gate_pairs, judge_standings, strange_pairs
+from .gate import with_preferences
 from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
 from ..revision.augment import paraphrases, twin_triples
@@ -188,10 +189,14 @@ def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constituti
     return [*kept, *twins], [*dropped, *outvoted]
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #x0898689
-def _gate_record(recipe: Recipe, judge: str, standings: dict[str, JudgeStanding]) -> dict:
-    "What `run.json` says of the gate: who was asked, and where that judge has passed the bar, or why not."
+def _gate_record(recipe: Recipe, judge: str, standings: dict[str, JudgeStanding],
+                 pairs: Sequence[PreferencePair]) -> dict:
+    """What `run.json` says of the gate: who was asked, and where that judge has passed the bar, or why not;
+    how many pairs are in a language that it was not measured in."""
+    passed = [id for id, one in standings.items() if one.passed]
     return {"asked": recipe.judge, "judge": None if recipe.judge == "none" else judge,
-            "principles": {id: {"passed": one.passed, "why": one.why} for id, one in standings.items()}}
+            "principles": {id: {"passed": one.passed, "why": one.why} for id, one in standings.items()},
+            "unmeasured": count_languages(strange_pairs(pairs, passed))}
 
 
 def _gated(kept: list[PreferencePair], step: _Step, critic: LLM,
@@ -203,13 +208,13 @@ def _gated(kept: list[PreferencePair], step: _Step, critic: LLM,
         asked = {pair.principle: principle for pair, (*_, principle) in rows if pair.principle != BENIGN.id}
         named = [principle.model_copy(update={"id": id}) for id, principle in asked.items()]
         standings = judge_standings(critic, journal, named, step.run) if named else {}
-    step.run.record(gate=_gate_record(recipe, critic.key, standings))
+    step.run.record(gate=_gate_record(recipe, critic.key, standings, kept))
     try: return gate_pairs(rows, {id for id, one in standings.items() if one.passed}, critic, journal, step.run)
     except ModelCallError as error:
         if not isinstance(critic, RecordedLLM): raise
         unasked = {id: one.model_copy(update={"passed": False, "why": f"a cluster's actors weigh nothing: {error}"})
                    for id, one in standings.items()}
-        step.run.record(gate=_gate_record(recipe, critic.key, unasked))
+        step.run.record(gate=_gate_record(recipe, critic.key, unasked, kept))
         return kept, []
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xfd45e03

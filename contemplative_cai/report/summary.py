@@ -344,6 +344,9 @@ def why_unchecked(facts: Facts,
         if not standing["passed"]: reasons.setdefault(standing["why"], []).append(id.replace("_", " "))
     if briefly and reasons: return f"no judge above the bar for {', '.join(sum(reasons.values(), []))}"
     below = "; ".join(f"{', '.join(ids)}: {why}" for why, ids in reasons.items())
+    if not below and (strange := gate.get("unmeasured")):
+        return ", ".join(f"{count} pairs are in {code}, in which {gate['judge']} was not measured"
+                         for code, count in strange.items())
     return (f"no judge above the bar ({gate['judge']}; {below})" if below
             else "" if gate["principles"] else "no pair was left to check")
 
