@@ -21,19 +21,20 @@ from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
 from .arms import Arm, Probed, answer_arms, evaluated_arm, open_arms, probe_arms
 from .arms import recipe_arms, trained_arm, write_arms
 from .calibration import Calibration, Calibrations, measure_detector, measure_judge
-from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
+from .claims import Column, Comparison, CutAnswers, JudgeAgreement
 from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
 from .claims import cut_column, declaration, judges_agree, known_outcomes, level
 from .claims import level_parts, smallest_change, too_many_cut, weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
 from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
-from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
+from .games import Game, Played, cooperation_table, game_verdicts
 from .games import move_sampling, play_games
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, open_judge, read_seats
 from .judge import review_rows
 from .pressure import cell_rows, robustness_table, shift_difference
 from .questions import Suites, check_safety, evaluation_suites, unknown_training
+from .settled import independent_prompts
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts
 from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import benchmarks_folder
@@ -153,11 +154,9 @@ def _asked_sets(suites: Suites) -> dict[str, AskedSet]:
 
 
 def _planned(recipe: Recipe, suites: Suites) -> Planned:
-    "What the primary outcome's prompts can show; games against one opponent after the other count as prompts."
+    "What the primary outcome's prompts can show."
     outcome = next(o for o in known_outcomes() if o.home and o.name == recipe.primary_outcome)
-    asked = {item.cluster for item in suites.items
-             if item.set == outcome.set or (outcome.set == EVERYWHERE and item.set != "robustness")}
-    prompts = len(OPPONENTS) * recipe.n_games if outcome.set == GAMES else len(asked)
+    prompts = independent_prompts(suites, recipe, outcome)
     smallest = smallest_change(outcome, prompts, recipe.eval_samples, recipe.expected_rate)
     return Planned(prompts=prompts, rate=recipe.expected_rate, detectable=smallest)
 
