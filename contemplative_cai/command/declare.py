@@ -6,9 +6,6 @@
 __all__ = ['planned_content', 'declare_run', 'still_to_come']
 
 # %% ../../nbs/10_command/03a_declare.ipynb #d1e3c7ba0
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from .pipeline import begin, check_budgets, check_inputs, check_parameters, settle
@@ -21,7 +18,7 @@ from ..core.run import trained_place
 from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.declarations import Declarations, append_declaration, read_declarations
 from ..evaluation.dependencies import declared_content, planned_arms, planned_stage
-from ..evaluation.questions import evaluation_suites
+from ..evaluation.settled import check_sets, settled_suites
 
 # %% ../../nbs/10_command/03a_declare.ipynb #d66d0d661
 def _changed_keys(run: Run, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -47,10 +44,9 @@ def planned_content(run: Run,  # there or not yet
                     recipe: Recipe,
                     ) -> dict[str, dict[str, Any]]:
     "What the evaluation will claim and depend on, asking no model; raises `InputError`."
-    arms, split = planned_arms(recipe, run), run.path("split.json")
-    with tempfile.TemporaryDirectory() as place:
-        if split.is_file(): shutil.copy(split, place)
-        suites = evaluation_suites(Run(run.name, Path(place)), recipe, arms)
+    arms = planned_arms(recipe, run)
+    suites = settled_suites(run, recipe, arms)
+    if not run.path("evaluation.json").exists(): check_sets(suites, recipe)  # what was begun with fewer goes on
     return declared_content(recipe, suites, arms, planned_stage(recipe, run))
 
 # %% ../../nbs/10_command/03a_declare.ipynb #daff43985

@@ -43,7 +43,9 @@ from ..core.terminal import Standing, progress_line
 from ..evaluation.arms import read_arm, recipe_arms, trained_arm
 from ..evaluation.evaluate import check_evaluation
 from ..evaluation.questions import has_pairs
+from ..evaluation.dependencies import planned_arms
 from ..evaluation.judge import read_seats
+from ..evaluation.settled import check_sets, settled_suites
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import draw
 from ..inputs.given import run_pairs
@@ -375,6 +377,13 @@ def _check_what_is_there(plan: Plan, run: Run) -> None:
         embedded_file()
 
 
+def _check_sets(plan: Plan, folder: Path | None) -> None:
+    "Raises `InputError` for each set that is too small once it is drawn, whichever keys made it so small."
+    run = Run(folder.name, folder) if folder else None
+    arms = planned_arms(plan.recipe, run or Run(plan.run, runs_root() / plan.run))
+    check_sets(settled_suites(run, plan.recipe, arms), plan.recipe)
+
+
 def check_request(plan: Plan,  # what will run, here or elsewhere
                   folder: Path | None = None,  # the run's, where there is one
                   ) -> None:
@@ -383,7 +392,9 @@ def check_request(plan: Plan,  # what will run, here or elsewhere
     if set(plan.steps) & JUDGING_STEPS:
         _check_arms(plan.recipe)
         # what was begun with fewer goes on
-        if folder is None or not (folder / "evaluation.json").exists(): check_budgets(plan.recipe)
+        if folder is None or not (folder / "evaluation.json").exists():
+            check_budgets(plan.recipe)
+            _check_sets(plan, folder)
     if "generate" in plan.steps:
         check_cluster(plan.parameters.get("on", "local"), plan.recipe, plan.parameters.get("actors"))
     helpful = plan.recipe.helpful if set(plan.steps) & {"quickstart", "train"} else None

@@ -5,20 +5,27 @@
 # %% auto #0
 __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIONS', 'XSTEST_SAFE', 'CHANGES', 'layer_bytes',
            'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fits', 'measured_rate',
-           'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'plan_text']
+           'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines', 'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
+import math
 from pathlib import Path
 
 from ..core.files import read_json
-from ..core.project import read_config
+from ..core.project import read_config, runs_root
 from ..core.recipe import Recipe
 from ..core.run import Run, open_run, run_names, trained_stage
 from ..core.schema import InputError, Record
 from ..core.terminal import clock
 from ..evaluation.claims import EVERYWHERE, GAMES, Outcome, known_outcomes, smallest_change
+from ..evaluation.dependencies import planned_arms
 from ..evaluation.games import OPPONENTS
+from ..evaluation.questions import NOT_ASKED, Suites
+from ..evaluation.settled import independent_prompts, settled_suites
 from ..inputs.constitution import recipe_constitution
+from ..inputs.draw import draw
+from ..inputs.sources import benchmarks_folder, source_path
+from ..measure.stats import MIN_CLUSTERS
 from ..measure.power import needed_prompts
 from ..models.catalog import ModelSpec, Shape, model_spec
 from ..models.folders import read_model_json
@@ -277,9 +284,7 @@ def call_lines(recipe: Recipe,
 XSTEST_SAFE = 250 / 450  # share of XSTest's prompts that are safe to answer
 
 
-def primary_prompts(recipe: Recipe,
-                    outcome: Outcome,  # the primary one
-                    ) -> int:
+def _asked_prompts(recipe: Recipe, outcome: Outcome) -> int:
     "Prompts of an outcome as the recipe asks for them: files that lack, and near duplicates, are not looked for."
     asked = {"safety": recipe.n_safety, "helpful": recipe.n_helpful,
              "safe": recipe.n_refusal + round(recipe.n_refusal * XSTEST_SAFE),  # every twin is safe
@@ -287,6 +292,43 @@ def primary_prompts(recipe: Recipe,
              "contemplative": recipe.n_eval_prompts + round(recipe.n_prompts * recipe.test_share)}
     asked |= {EVERYWHERE: sum(asked.values()), GAMES: len(OPPONENTS) * recipe.n_games}
     return asked[outcome.set]
+
+
+def _fetched(recipe: Recipe) -> list[str]:
+    "Sources that would have to be fetched from the hub before prompts can be drawn."
+    def far(source):
+        try: return source_path(source) is None
+        except InputError: return False  # what is not there is told when it is drawn
+    sources = [str(source) for source in (*recipe.prompts, *recipe.eval_prompts, *recipe.safety) if far(source)]
+    data = [name for name in (recipe.helpful, recipe.pairs) if name and name.startswith("hub:")]
+    return list(dict.fromkeys([*sources, *data]))
+
+
+def _lacking(suites: Suites, outcome: Outcome) -> str:
+    "Which files an outcome's sets lack, without this machine's folders."
+    parts = [part for name, part in suites.sets.items()
+             if name == outcome.set or (outcome.set == EVERYWHERE and name != "robustness")]
+    return _without_folder("; ".join(dict.fromkeys(part.missing for part in parts
+                                                   if part.missing not in ("", NOT_ASKED))))
+
+
+def _without_folder(words: str) -> str: return words.replace(str(benchmarks_folder()), "data/benchmarks")
+
+
+def primary_prompts(recipe: Recipe,
+                    outcome: Outcome,  # the primary one
+                    run: Run | None = None,  # whose split counts; None: as the recipe divides
+                    ) -> tuple[int, str]:
+    """Independent prompts of an outcome as the evaluation will draw them here, and which files lack; as the recipe
+    asks for them where they cannot be drawn without fetching, or are not there at all, and why."""
+    asked, run = _asked_prompts(recipe, outcome), run or Run("not begun", runs_root() / "not begun")
+    if far := _fetched(recipe): return asked, f"as the recipe asks, for {', '.join(far)} would have to be fetched"
+    try: suites = settled_suites(run, recipe, planned_arms(recipe, run))
+    except InputError as error:
+        return asked, f"as the recipe asks, for none can be drawn: {_without_folder(error.problems[0])}"
+    count, lacking = independent_prompts(suites, recipe, outcome), _lacking(suites, outcome)
+    if lacking and not count: return asked, f"as the recipe asks, and none are here: {lacking}"
+    return count, f"about {asked} with what is not here: {lacking}" if lacking else ""
 
 # %% ../../nbs/10_command/01_plan.ipynb #x7012515
 CHANGES = (0.05, 0.1, 0.2)  # of a share, for which prompts are counted out
@@ -303,21 +345,38 @@ def _needed_words(outcome: Outcome, recipe: Recipe) -> str:
 
 
 def power_lines(recipe: Recipe,
+                run: Run | None = None,  # whose split counts; None: as the recipe divides
                 ) -> list[str]:
     "What the primary outcome's prompts can show, and how many prompts a change needs."
     outcome = next((o for o in known_outcomes() if o.home and o.name == recipe.primary_outcome), None)
     if outcome is None: return [f"primary outcome: there is none called {recipe.primary_outcome}"]
-    prompts = primary_prompts(recipe, outcome)
+    prompts, note = primary_prompts(recipe, outcome, run)
     first = (f"primary outcome: {outcome.label} against {recipe.primary_against}, on {prompts} "
              f"{GAMES if outcome.set == GAMES else f'{outcome.set} prompts'}, {recipe.eval_samples} "
              f"answer{'s' if recipe.eval_samples > 1 else ''} each")
-    if not outcome.counted: return [first, "  no share: what can be shown depends on its spread; see a pilot"]
+    notes = [f"  {note}"] if note else []
+    if not outcome.counted: return [first, *notes, "  no share: what can be shown depends on its spread; see a pilot"]
     smallest = smallest_change(outcome, prompts, recipe.eval_samples, recipe.expected_rate)
     way = {"higher": "rise", "lower": "fall"}.get(outcome.better, "change")
     shows = f"a {way} of {smallest:.2f} or more" if smallest else "nothing: not even the whole change"
-    if outcome.name == "helpfulness": return [first, f"  shown with a power of 80 %: {shows}, from 0.50"]
-    return [first, f"  expected under {recipe.primary_against}: {recipe.expected_rate:.2f} (expected_rate)",
+    if outcome.name == "helpfulness": return [first, *notes, f"  shown with a power of 80 %: {shows}, from 0.50"]
+    return [first, *notes, f"  expected under {recipe.primary_against}: {recipe.expected_rate:.2f} (expected_rate)",
             f"  shown with a power of 80 %: {shows}", f"  prompts that a {way} needs: {_needed_words(outcome, recipe)}"]
+
+# %% ../../nbs/10_command/01_plan.ipynb #x2694663
+def held_out_lines(recipe: Recipe,
+                   run: Run | None = None,  # whose split counts; None: as the recipe divides
+                   ) -> list[str]:
+    "How many prompts the held-out preference can rest on, and what would be enough for an interval."
+    if _fetched(recipe): return []
+    try: prompts = len(draw(recipe, run).split.test)
+    except InputError: return []  # said with the primary outcome, which draws the same
+    line = f"held-out preference: on the pairs of {prompts} test prompts"
+    if prompts >= MIN_CLUSTERS or not recipe.test_share: return [line]
+    enough = math.ceil(MIN_CLUSTERS / recipe.test_share)
+    return [line, f"  never an interval: fewer than {MIN_CLUSTERS}; about n_prompts: {enough} has one at "
+                  f"test_share: {recipe.test_share:g}"]
+
 
 # %% ../../nbs/10_command/01_plan.ipynb #eac807a4
 def _memory_lines(recipe: Recipe, length: int | None) -> list[str]:
@@ -374,4 +433,4 @@ def plan_text(recipe: Recipe,
     return "\n".join([*_memory_lines(recipe, length), "", *_machine_lines(machines, prices),
                       f"tokens: {tokens:,.0f} ({basis})",
                       _hours_line(recipe.model, tokens, rate, _smallest(machines), prices), "", *call_lines(recipe), "",
-                      *power_lines(recipe)])
+                      *power_lines(recipe, run), *held_out_lines(recipe, run)])

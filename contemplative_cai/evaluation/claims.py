@@ -406,7 +406,7 @@ def smallest_change(outcome: Outcome,
     """The smallest change in the direction hoped for that is shown with a power of 80 %, from what was expected
     beforehand; None for what is no share, without a plan, and where not even the whole change would be shown."""
     if not outcome.counted or rate is None: return None
-    if outcome.name == "helpfulness": return detectable_wins(prompts)
+    if outcome.name == "helpfulness": return detectable_wins(prompts, samples=samples)
     return detectable_change(rate, prompts, samples, "higher" if outcome.better == "higher" else "lower")
 
 
@@ -459,8 +459,12 @@ def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float
                       after=0.5 + difference.mean if difference.mean is not None else None, difference=difference,
                       unscored=len(samples) - len(scored),
                       unscored_answers=sum(list(values).count(None) for values in samples.values()),
+<<<<<<< ours
                       worst=_worst(column, {id: (0.5,) for id in samples}, samples, clusters),
                       detectable=smallest_change(column.outcome, difference.clusters, 1, rate),
+=======
+                      detectable=smallest_change(column.outcome, difference.clusters, _samples(samples), rate),
+>>>>>>> theirs
                       kept=noninferior(difference, margin) if margin else None)
 
 

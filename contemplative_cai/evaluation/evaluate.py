@@ -21,22 +21,23 @@ from ..core.schema import Answer, InputError, Prompt, Record, Rubric, Verdict
 from .arms import Arm, Probed, answer_arms, evaluated_arm, open_arms, probe_arms
 from .arms import recipe_arms, refuse_unasked, trained_arm, write_arms
 from .calibration import Calibration, Calibrations
-from .claims import EVERYWHERE, GAMES, Column, Comparison, CutAnswers, JudgeAgreement
-from .claims import Level, Weighing, all_comparisons, breakdowns, columns, count_cut
-from .claims import cut_column, cut_often, declaration, judges_agree, known_outcomes
-from .claims import level, level_parts, level_with_cut, smallest_change, too_many_cut
+from .claims import Column, Comparison, CutAnswers, JudgeAgreement, Level, Weighing
+from .claims import all_comparisons, breakdowns, columns, count_cut, cut_column
+from .claims import cut_often, declaration, judges_agree, known_outcomes, level
+from .claims import level_parts, level_with_cut, smallest_change, too_many_cut
 from .claims import weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
 from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
-from .games import OPPONENTS, Game, Played, cooperation_table, game_verdicts
-from .games import move_sampling, play_games
+from .games import Game, Played, cooperation_table, game_verdicts, move_sampling
+from .games import play_games
 from .guards import open_seat
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, read_seats
 from .judge import review_rows
 from .passport import measure_detector, measure_judge
 from .pressure import cell_rows, robustness_table, shift_difference
 from .questions import Suites, check_safety, evaluation_suites, unknown_training
+from .settled import independent_prompts
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts
 from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import benchmarks_folder
@@ -156,11 +157,9 @@ def _asked_sets(suites: Suites) -> dict[str, AskedSet]:
 
 
 def _planned(recipe: Recipe, suites: Suites) -> Planned:
-    "What the primary outcome's prompts can show; games against one opponent after the other count as prompts."
+    "What the primary outcome's prompts can show."
     outcome = next(o for o in known_outcomes() if o.home and o.name == recipe.primary_outcome)
-    asked = {item.cluster for item in suites.items
-             if item.set == outcome.set or (outcome.set == EVERYWHERE and item.set != "robustness")}
-    prompts = len(OPPONENTS) * recipe.n_games if outcome.set == GAMES else len(asked)
+    prompts = independent_prompts(suites, recipe, outcome)
     smallest = smallest_change(outcome, prompts, recipe.eval_samples, recipe.expected_rate)
     return Planned(prompts=prompts, rate=recipe.expected_rate, detectable=smallest)
 

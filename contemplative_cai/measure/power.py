@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SETTLED', 'DRAWS', 'MOST_PROMPTS', 'Power', 'power_of', 'detectable', 'needed_units', 'sd_of_change',
-           'changed_shares', 'mcnemar_power', 'flip_ps', 'share_power', 'detectable_change', 'detectable_wins',
-           'needed_prompts', 'Spread', 'spread', 'sd_of_means']
+           'changed_shares', 'mcnemar_power', 'flip_ps', 'null_scores', 'changes_told', 'share_power', 'wins_power',
+           'detectable_change', 'detectable_wins', 'needed_prompts', 'Spread', 'spread', 'sd_of_means']
 
 # %% ../../nbs/02_measure/05_power.ipynb #00000002
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core.schema import InputError, Record
@@ -122,12 +122,15 @@ def mcnemar_power(gained: float,  # share of prompts expected to go from 0 to 1
                   prompts: int,  # independent ones
                   alpha: float = 0.05,  # two-sided
                   ) -> float:
-    "The chance that McNemar's exact test comes out below alpha."
+    "The chance that McNemar's exact test comes out below alpha and Tango's interval leaves 0 out."
     import numpy as np
-    from scipy.stats import binom
+    from scipy.stats import binom, t
+    if prompts < MIN_CLUSTERS: return 0.0
     changed = np.arange(prompts + 1)
     most = binom.ppf(alpha / 2, changed, 0.5)  # on the smaller side, where the test still rejects
     most = np.where(2 * binom.cdf(most, changed, 0.5) < alpha, most, most - 1)
+    # the score of no change is (changed - 2 * smaller side) / sqrt(changed)
+    most = np.minimum(most, np.ceil((changed - t.ppf(1 - alpha / 2, prompts - 1) * np.sqrt(changed)) / 2) - 1)
     side = gained / (gained + lost) if gained + lost else 0.5
     rejected = binom.cdf(most, changed, side) + binom.cdf(most, changed, 1 - side)
     return float(np.sum(binom.pmf(changed, prompts, gained + lost) * rejected))
@@ -151,6 +154,40 @@ def flip_ps(steps,  # whole differences, (evaluations, prompts)
     below = np.where(seen > 0, chance[np.arange(len(steps)), seen - 1], 0.0)
     return np.where(seen > 0, 1 - (2 * below - chance[:, 0]), 1.0)
 
+# %% ../../nbs/02_measure/05_power.ipynb #x1043264
+def null_scores(steps,  # whole differences, (evaluations, prompts)
+                samples: int,  # answers a prompt and arm, so the largest difference there could be
+                ) -> Any:
+    "How far each evaluation's mean lies from 0, in standard errors under a mean of 0, as in `score_interval`."
+    import numpy as np
+    sizes = np.arange(-samples, samples + 1) / samples
+    shares = np.stack([(steps == size).mean(axis=1) for size in range(-samples, samples + 1)], axis=1)
+    least, most = np.full(len(steps), -(1 - 1e-9)), np.full(len(steps), 1 - 1e-9)
+    for _ in range(50):
+        tilt = (least + most) / 2
+        rising = (shares * sizes / (1 + tilt[:, None] * sizes)).sum(axis=1) > 0
+        least, most = np.where(rising, tilt, least), np.where(rising, most, tilt)
+    likeliest = shares / (1 + tilt[:, None] * sizes)
+    variance = (likeliest * sizes ** 2).sum(axis=1) + np.maximum(1 - likeliest.sum(axis=1), 0.0)  # the rest at an end
+    return (shares * sizes).sum(axis=1) * math.sqrt(steps.shape[1]) / np.sqrt(np.maximum(variance, 1e-300))
+
+
+def changes_told(steps,  # whole differences, (evaluations, prompts)
+                 samples: int,  # answers a prompt and arm
+                 alpha: float = 0.05,  # two-sided
+                 ) -> Any:
+    "Whether a report tells a change, one an evaluation: p is below alpha, and the interval leaves 0 out."
+    import numpy as np
+    from scipy.stats import t
+    far = t.ppf(1 - alpha / 2, steps.shape[1] - 1)
+    return (flip_ps(steps) < alpha) & (np.abs(null_scores(steps, samples)) > far)
+
+
+# %% ../../nbs/02_measure/05_power.ipynb #ce18600c
+def _draws(prompts: int) -> int:
+    "Simulated evaluations of so many prompts."
+    return max(200, min(DRAWS, 100_000 // prompts))
+
 
 def _drawn_differences(rate: float, difference: float, alike: float, shape: tuple[int, int], samples: int, rng) -> Any:
     "Whole differences of yes-counts, (draws, prompts): settled prompts change as a whole, the others answer by answer."
@@ -159,7 +196,7 @@ def _drawn_differences(rate: float, difference: float, alike: float, shape: tupl
     together = rng.random(shape) < abs(difference)
     return np.where(rng.random(shape) < alike, np.sign(difference).astype(int) * samples * together, arms[1] - arms[0])
 
-# %% ../../nbs/02_measure/05_power.ipynb #ce18600c
+
 def share_power(rate: float,  # share under the first arm
                 difference: float,  # second arm less first
                 prompts: int,  # independent ones
@@ -167,14 +204,31 @@ def share_power(rate: float,  # share under the first arm
                 alike: float = SETTLED,  # share of prompts whose answers are all decided together
                 alpha: float = 0.05,  # two-sided
                 ) -> float:
-    "The chance that the test that is used shows the change: exact for one answer a prompt, simulated for several."
+    "The chance that a report tells the change: exact for one answer a prompt, simulated for several."
     import numpy as np
     gained, lost = changed_shares(rate, difference, alike)
-    if prompts < MIN_CLUSTERS: return 0.0
     if samples == 1: return mcnemar_power(gained, lost, prompts, alpha)
-    rng, draws = np.random.default_rng(0), max(200, min(DRAWS, 100_000 // prompts))
-    steps = _drawn_differences(rate, difference, alike, (draws, prompts), samples, rng)
-    return float((flip_ps(steps) < alpha).mean())
+    if prompts < MIN_CLUSTERS: return 0.0
+    rng = np.random.default_rng(0)
+    steps = _drawn_differences(rate, difference, alike, (_draws(prompts), prompts), samples, rng)
+    return float(changes_told(steps, samples, alpha).mean())
+
+# %% ../../nbs/02_measure/05_power.ipynb #x9188034
+def wins_power(share: float,  # of comparisons expected to be won
+               prompts: int,  # independent ones
+               samples: int = 1,  # comparisons a prompt
+               alike: float = SETTLED,  # share of prompts whose comparisons all end alike
+               alpha: float = 0.05,  # two-sided
+               ) -> float:
+    "The chance that a report tells this share from one half: exact for one comparison a prompt, else simulated."
+    import numpy as np
+    if samples == 1: return mcnemar_power(share, 1 - share, prompts, alpha)
+    if prompts < MIN_CLUSTERS: return 0.0
+    rng, shape = np.random.default_rng(0), (_draws(prompts), prompts)
+    won = np.where(rng.random(shape) < alike, samples * rng.binomial(1, share, shape),
+                   rng.binomial(samples, share, shape))
+    return float(changes_told(2 * won - samples, samples, alpha).mean())
+
 
 # %% ../../nbs/02_measure/05_power.ipynb #9d957334
 MOST_PROMPTS = 20_000  # beyond which nobody is told to go
@@ -189,21 +243,26 @@ def detectable_change(rate: float,  # share under the first arm
                       ) -> float | None:
     "The smallest change, in hundredths and without its sign, that is shown with the wanted power; None: not even all."
     sign, most = (-1, rate) if better == "lower" else (1, 1 - rate)
+    return _smallest(lambda change: share_power(rate, sign * change, prompts, samples) >= power, most)
+
+
+def _smallest(shows: Callable[[float], bool], most: float) -> float | None:
+    "The smallest of so many hundredths that is shown, when larger ones are; None: not even the most."
     few, enough = 0, int(100 * most + 1e-9)
-    def shows(change): return share_power(rate, sign * change / 100, prompts, samples) >= power
-    if not shows(enough): return None
+    if not shows(enough / 100): return None
     while enough - few > 1:
         middle = (few + enough) // 2
-        few, enough = (few, middle) if shows(middle) else (middle, enough)
+        few, enough = (few, middle) if shows(middle / 100) else (middle, enough)
     return enough / 100
 
 
+@functools.cache
 def detectable_wins(prompts: int,  # independent ones
                     power: float = 0.8,  # wanted chance to show it
+                    samples: int = 1,  # comparisons a prompt
                     ) -> float | None:
     "The smallest distance of a share won from one half, in hundredths, that is shown; None: not even all."
-    return next((step / 100 for step in range(1, 51)
-                 if mcnemar_power(0.5 + step / 100, 0.5 - step / 100, prompts) >= power), None)
+    return _smallest(lambda distance: wins_power(0.5 + distance, prompts, samples) >= power, 0.5)
 
 
 def needed_prompts(rate: float,  # share under the first arm

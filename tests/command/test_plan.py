@@ -4,12 +4,15 @@ import subprocess
 import sys
 
 import pytest
+from support import borrowed_prompts
 
 from contemplative_cai.command.commands import main
+from contemplative_cai.command.declare import planned_content
 from contemplative_cai.command.pipeline import check_budgets
 from contemplative_cai.command.plan import (
     adapter_count,
     fits,
+    held_out_lines,
     layer_bytes,
     plan_memory,
     power_lines,
@@ -17,6 +20,7 @@ from contemplative_cai.command.plan import (
     weight_count,
 )
 from contemplative_cai.core.recipe import build_recipe, load_recipe, recipe_names
+from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.measure.power import share_power
 from contemplative_cai.models.catalog import model_spec, model_specs
@@ -115,24 +119,52 @@ def test_tokens_are_an_upper_bound_without_a_run():
 
 # what an evaluation can show
 
-def test_a_plan_says_what_the_primary_outcomes_own_prompts_show_and_how_many_an_effect_needs():
+def test_a_plan_says_what_the_primary_outcomes_own_prompts_show_and_how_many_an_effect_needs(tmp_path, monkeypatch):
+    monkeypatch.setenv("CCAI_BENCHMARKS", str(tmp_path))
     said = "\n".join(power_lines(build_recipe({"n_safety": 120})))
     assert "violation against base, on 120 safety prompts, 1 answer each" in said
     assert "a fall of 0.14 or more" in said and "0.05: 738, 0.10: 198, 0.20: 54" in said
-    refusals = "\n".join(power_lines(build_recipe({"primary_outcome": "refusal", "n_safety": 120, "n_refusal": 36})))
-    assert "on 56 safe prompts" in refusals  # 36 twins, and 20 of 36 of XSTest
     assert share_power(0.3, -0.14, 120) >= 0.8 > share_power(0.3, -0.13, 120)
 
 
 @pytest.mark.parametrize("keys, words", [
     ({"n_safety": 5}, "nothing: not even the whole change"), ({"primary_outcome": "words"}, "depends on its spread"),
-    ({"primary_outcome": "helpfulness", "n_helpful": 120}, "a rise of 0.14 or more, from 0.50"),
+    ({"primary_outcome": "helpfulness", "n_helpful": 36}, "a rise of 0.25 or more, from 0.50"),
     ({"expected_rate": 0.04}, "no change of this size is possible"),
     ({"primary_outcome": "wisdom"}, "none called wisdom"), ({"primary_outcome": "mindfulness"}, "a rise of"),
     ({"primary_outcome": "cooperates", "n_games": 10}, "on 60 games, 1 answer"),
 ])
 def test_a_plan_that_cannot_show_it_says_so(keys, words):
     assert words in "\n".join(power_lines(build_recipe(keys)))
+
+
+def test_a_plan_counts_the_prompts_that_will_be_asked_and_says_which_files_lack(tmp_path, monkeypatch):
+    refusals = build_recipe({"primary_outcome": "refusal", "n_safety": 0, "n_refusal": 36})
+    monkeypatch.setenv("CCAI_BENCHMARKS", str(tmp_path / "empty"))
+    lines = power_lines(refusals)  # 36 twins; with XSTest 20 of 36 more
+    assert "on 36 safe prompts" in lines[0] and lines[1].startswith("  about 56 with what is not here: source 'xstest'")
+    assert str(tmp_path) not in lines[1]
+    violations = power_lines(build_recipe({"n_safety": 120}))  # none are here, and the plan is for when they are
+    assert "on 120 safety" in violations[0] and "none are here: source 'ailuminate'" in violations[1]
+    monkeypatch.setenv("CCAI_BENCHMARKS", str(borrowed_prompts(tmp_path)))
+    recipe, run = refusals.model_copy(update={"eval_arms": ("base", "dpo")}), Run("new", tmp_path / "new")
+    asked = planned_content(run, recipe)["sets"]["safe"]["prompts"]
+    lines = power_lines(recipe)
+    assert f"on {asked} safe prompts" in lines[0] and asked > 36 and lines[1].startswith("  expected under base")
+
+
+def test_a_plan_fetches_nothing_from_the_hub(monkeypatch):
+    monkeypatch.setattr("contemplative_cai.inputs.sources.hub_rows", None)
+    lines = power_lines(build_recipe({"primary_outcome": "refusal", "n_refusal": 9, "eval_prompts": "hub:o/n"}))
+    assert "on 14 safe prompts" in lines[0] and "hub:o/n would have to be fetched" in lines[1]
+
+
+def test_a_plan_says_how_many_prompts_the_held_out_preference_rests_on():
+    assert held_out_lines(build_recipe({"n_prompts": 40, "test_share": 0.3})) == [
+        "held-out preference: on the pairs of 12 test prompts"]
+    few = held_out_lines(build_recipe({"n_prompts": 8, "test_share": 0.3}))
+    assert "of 2 test prompts" in few[0] and "about n_prompts: 17" in few[1]
+    assert len(held_out_lines(build_recipe({"n_prompts": 8, "test_share": 0.0}))) == 1
 
 
 def test_budgets_that_can_never_have_an_interval_are_refused_with_the_number_that_can():

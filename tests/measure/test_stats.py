@@ -26,8 +26,10 @@ from contemplative_cai.measure.outcomes import (
 )
 from contemplative_cai.measure.power import (
     changed_shares,
+    changes_told,
     detectable,
     detectable_change,
+    detectable_wins,
     flip_ps,
     mcnemar_power,
     needed_prompts,
@@ -37,6 +39,7 @@ from contemplative_cai.measure.power import (
     sd_of_means,
     share_power,
     spread,
+    wins_power,
 )
 from contemplative_cai.measure.stats import (
     Estimate,
@@ -50,6 +53,7 @@ from contemplative_cai.measure.stats import (
     share_interval,
     shown,
 )
+from contemplative_cai.report.summary import side_of
 
 
 @given(st.lists(st.floats(-50, 50), min_size=6, max_size=40).filter(lambda v: np.std(v) > 1e-3))
@@ -307,20 +311,53 @@ def test_mcnemars_power_is_what_simulation_finds():
     for gained, lost, _ in rng.multinomial(30, (0.05, 0.3, 0.65), 2000):
         rejected += mcnemar([[0, gained], [lost, 0]], exact=True).pvalue < 0.05
     assert abs(rejected / 2000 - mcnemar_power(0.05, 0.3, 30)) < 0.025
-    assert mcnemar_power(0.0, 1.0, 5) == 0 and share_power(1.0, -1.0, 5) == 0  # five of five have p 0.0625
+    # five of five have p 0.0625; of six p is 0.031, and the interval still holds 0
+    assert mcnemar_power(0.0, 1.0, 5) == 0 and share_power(1.0, -1.0, 5) == 0
+    assert risk_difference([1.0] * 6, [0.0] * 6, resamples=10).high > 0 and share_power(1.0, -1.0, 6) == 0
+    assert risk_difference([1.0] * 7, [0.0] * 7, resamples=10).high < 0 and share_power(1.0, -1.0, 7) == 1
 
 
-@pytest.mark.parametrize("prompts, samples", [(25, 1), (25, 3), (80, 2)])
-def test_the_power_of_a_change_is_that_of_the_test_that_decides(prompts, samples):
-    "Whole evaluations, decided by `risk_difference`: settled prompts move together, the others answer by answer."
-    rng, rejected, rate, change = np.random.default_rng(8), 0, 0.3, -0.2
-    for _ in range(300):
-        settled, draw = rng.random(prompts) < 0.5, rng.random(prompts)
-        before, after = (np.where(settled, draw < share, rng.binomial(samples, share, prompts) / samples)
-                         for share in (rate, rate + change))
-        found = risk_difference(before, after, resamples=10)
-        rejected += found.p is not None and found.p < 0.05
-    assert abs(rejected / 300 - share_power(rate, change, prompts, samples)) < 0.09
+def evaluated(rate, change, prompts, samples, count, seed=8):
+    "Yes-counts of whole evaluations, (count, prompts) an arm: half of the prompts move together, the others by answer."
+    rng, shape = np.random.default_rng(seed), (count, prompts)
+    settled, draw = rng.random(shape) < 0.5, rng.random(shape)
+    return [np.where(settled, samples * (draw < share), rng.binomial(samples, share, shape))
+            for share in (rate, rate + change)]
+
+
+def told(before, after, samples):
+    "Whether the report tells a change of each evaluation."
+    return [side_of(risk_difference(first / samples, second / samples, resamples=10), 0.0) != "open"
+            for first, second in zip(before, after)]
+
+
+@pytest.mark.parametrize("rate, change, prompts, samples", [
+    (0.3, -0.2, 25, 1), (0.9, -0.9, 6, 1), (0.9, -0.85, 7, 1), (0.3, -0.2, 25, 3), (0.3, -0.2, 80, 2),
+    (0.3, -0.25, 20, 3), (0.5, -0.4, 8, 3), (0.5, -0.49, 10, 3), (0.5, -0.36, 12, 5), (0.1, 0.8, 9, 2)])
+def test_a_plan_decides_as_the_report_does(rate, change, prompts, samples):
+    before, after = evaluated(rate, change, prompts, samples, 30)
+    assert list(changes_told(after - before, samples)) == told(before, after, samples)
+
+
+@pytest.mark.parametrize("rate, change, prompts, samples, power", [
+    (0.3, -0.25, 20, 3, 0.61), (0.5, -0.4, 8, 3, 0.03), (0.5, -0.49, 10, 3, 0.42), (0.5, -0.36, 12, 5, 0.33),
+    (0.3, -0.2, 25, 1, 0.33), (0.3, -0.2, 25, 3, 0.65), (0.3, -0.2, 40, 3, 0.94)])
+def test_the_power_of_a_change_is_that_of_what_the_report_tells(rate, change, prompts, samples, power):
+    before, after = evaluated(rate, change, prompts, samples, 2000)
+    assert changes_told(after - before, samples).mean() == pytest.approx(power, abs=0.03)
+    assert share_power(rate, change, prompts, samples) == pytest.approx(power, abs=0.05)
+
+
+def test_the_power_of_wins_is_that_of_what_the_report_tells():
+    rng, shape = np.random.default_rng(6), (200, 24)
+    for samples in (1, 3):
+        won = np.where(rng.random(shape) < 0.5, samples * rng.binomial(1, 0.75, shape),
+                       rng.binomial(samples, 0.75, shape))
+        apart = [estimate(row / samples - 0.5, scale=(-0.5, 0.5)) for row in won]
+        assert np.mean([side_of(one, 0.0) != "open" for one in apart]) == pytest.approx(wins_power(0.75, 24, samples),
+                                                                                       abs=0.09)
+    assert [wins_power(1.0, prompts, samples) for prompts in (6, 7) for samples in (1, 2)] == [0, 0, 1, 1]
+    assert detectable_wins(24, samples=3) < detectable_wins(24) and detectable_wins(6) is None
 
 
 def test_flips_of_many_evaluations_are_flips_of_each():
@@ -334,6 +371,8 @@ def test_what_a_plan_says_can_be_shown_is_shown():
     enough = needed_prompts(0.3, -0.1)
     assert share_power(0.3, -0.1, enough) >= 0.8 and 150 < enough < 250
     assert detectable_change(0.02, 60) is None and detectable_change(0.5, 5) is None
+    # by p alone these were 0.24, 0.49, 0.36
+    assert [detectable_change(*plan) for plan in ((0.3, 20, 3), (0.5, 10, 3), (0.5, 12, 5))] == [0.3, None, None]
     assert needed_prompts(0.3, -0.001) is None
     with pytest.raises(InputError, match="shares from 0 to 1"): changed_shares(0.1, -0.2)
 

@@ -1,0 +1,97 @@
+"""Sets are counted as they are settled: one that can never have an interval is refused, whichever keys made it so."""
+import csv
+
+import pytest
+from support import borrowed_prompts
+
+from contemplative_cai.command.commands import main
+from contemplative_cai.core.files import write_text
+from contemplative_cai.core.recipe import build_recipe, load_recipe, recipe_names
+from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.evaluation.claims import known_outcomes
+from contemplative_cai.evaluation.evaluate import declare_evaluation
+from contemplative_cai.evaluation.settled import REMEDIES, check_sets, independent_prompts, set_sizes, settled_suites
+
+NONE = {"n_safety": 0, "n_refusal": 0, "n_helpful": 0, "n_robustness": 0, "n_games": 0}
+FEW = ["--recipe", "smoke", "-p", "n_prompts=8", "-p", "test_share=0.2", "-p", "n_eval_prompts=0",
+       "-p", "n_robustness=0", "-p", "n_helpful=0"]
+
+
+def own_prompts(folder, count):
+    with open(folder / "own.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([f"Where do {name} begin?"] for name in
+                                                ("knots", "kites", "ferns", "drums", "maps")[:count])])
+    return str(folder / "own.csv")
+
+
+def refused(**keys):
+    recipe = build_recipe(NONE | keys)
+    with pytest.raises(InputError) as error: check_sets(settled_suites(None, recipe), recipe)
+    return error.value.problems
+
+
+def test_a_set_made_too_small_by_several_keys_is_refused_with_the_number_that_is_enough():
+    few = {"n_prompts": 8, "test_share": 0.2, "n_eval_prompts": 0}
+    (problem,) = refused(**few)
+    assert problem.startswith("contemplative: 2 independent prompts can never") and "n_eval_prompts: 3 or" in problem
+    enough = build_recipe(NONE | few | {"n_eval_prompts": 3})
+    check_sets(settled_suites(None, enough), enough)
+
+
+def test_sets_that_are_drawn_from_others_are_counted_too(tmp_path):
+    few = {"n_prompts": 8, "test_share": 0.2, "n_eval_prompts": 0}
+    assert [problem.split(":")[0] for problem in refused(**few, n_robustness=5)] == ["contemplative", "robustness"]
+    (safety,) = refused(safety=own_prompts(tmp_path, 3), n_safety=20)
+    assert safety.startswith("safety: 3 independent prompts") and "name sources in safety" in safety
+    five = build_recipe(NONE | {"safety": own_prompts(tmp_path, 5), "n_safety": 20})
+    check_sets(settled_suites(None, five), five)
+
+
+def test_near_duplicates_count_once(tmp_path):
+    with open(tmp_path / "own.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([f"Where do all of the small brown birds of the old town sleep{end}"]
+                                                for end in ("?", "", "!", ".", "??", "?!"))])
+    (problem,) = refused(safety=str(tmp_path / "own.csv"), n_safety=20)
+    assert problem.startswith("safety: 1 independent prompt can never")
+
+
+def test_no_shipped_recipe_is_refused_with_benchmarks_or_without(tmp_path, monkeypatch):
+    for folder in (tmp_path / "empty", borrowed_prompts(tmp_path / "full")):
+        monkeypatch.setenv("CCAI_BENCHMARKS", str(folder))
+        for name in recipe_names():
+            recipe = load_recipe(name)
+            if name == "qwen2.5-7b":  # its prompts are AILuminate's
+                recipe = recipe.model_copy(update={"prompts": load_recipe("smoke").prompts, "n_prompts": 96})
+            check_sets(settled_suites(None, recipe), recipe)
+
+
+def test_every_set_on_which_a_claim_can_be_declared_is_looked_at():
+    sets = {outcome.set for outcome in known_outcomes() if outcome.home} - {"all", "games"}
+    assert sets | {"robustness"} == set(REMEDIES)
+
+
+def test_declare_and_run_refuse_and_write_nothing(runs, capsys):
+    for words in (["declare", "tiny"], ["run", "quickstart", "--run", "tiny"], ["run", "all", "--run", "tiny"]):
+        assert main([*words, *FEW]) == 2
+        assert "contemplative: 2 independent prompts can never have an interval" in capsys.readouterr().err
+        assert not runs.exists()
+
+
+def test_what_was_begun_with_fewer_goes_on(runs, capsys):
+    assert main(["declare", "tiny", *FEW, "-p", "n_eval_prompts=3"]) == 2, "a key that is given twice"
+    fine = [word if word != "n_eval_prompts=0" else "n_eval_prompts=3" for word in FEW]
+    assert main(["declare", "tiny", *fine]) == 0
+    assert main(["declare", "tiny", "-p", "n_eval_prompts=1"]) == 2
+    assert "contemplative: 3 independent" in capsys.readouterr().err
+    write_text(runs / "tiny" / "evaluation.json", "{}")
+    assert main(["declare", "tiny", "-p", "n_eval_prompts=1"]) == 0
+
+
+def test_a_plan_a_declaration_and_the_evaluation_count_alike(runs):
+    recipe = build_recipe(NONE | {"n_refusal": 9, "primary_outcome": "refusal", "model": "random-tiny"})
+    run = open_run("alike")
+    suites = settled_suites(run, recipe)
+    refusal = next(outcome for outcome in known_outcomes() if outcome.name == "refusal")
+    counts = independent_prompts(suites, recipe, refusal), set_sizes(suites)["safe"]
+    assert counts == (declare_evaluation(run, recipe, (), suites, "dpo").planned.prompts,) * 2
