@@ -459,12 +459,8 @@ def _won(column: Column, known: dict, clusters: Mapping[str, str], margin: float
                       after=0.5 + difference.mean if difference.mean is not None else None, difference=difference,
                       unscored=len(samples) - len(scored),
                       unscored_answers=sum(list(values).count(None) for values in samples.values()),
-<<<<<<< ours
                       worst=_worst(column, {id: (0.5,) for id in samples}, samples, clusters),
-                      detectable=smallest_change(column.outcome, difference.clusters, 1, rate),
-=======
                       detectable=smallest_change(column.outcome, difference.clusters, _samples(samples), rate),
->>>>>>> theirs
                       kept=noninferior(difference, margin) if margin else None)
 
 
@@ -642,7 +638,6 @@ def weighings(rubric: Rubric,  # with weights
             **without}
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000023
-<<<<<<< ours
 def _put_whole(rows: Sequence[Verdict], rubric: Rubric) -> set[str]:
     "Prompts whose answers every weighted criterion was put to: attempts are judged by one alone."
     asked: dict[str, set[str]] = {}
@@ -660,30 +655,6 @@ def _weighing(name: str, weights: dict[str, float], column: Column, contrast: tu
     return Weighing(name=name, weights=weights, judge=column.judge, withheld=withheld,
                     means={row.arm: row.mean.mean for row in levels},
                     difference=compared.difference if compared else None)
-=======
-def weights_table(verdicts: Sequence[Verdict],  # of every judge
-                  calibrations: Sequence[Calibration],  # a judge below the bar gets no composite, under no weights
-                  contrast: tuple[str, str] | None,  # second arm, first arm; None: there is only one
-                  clusters: Mapping[str, str],  # prompt id to cluster
-                  resamples: int = 2000,  # bootstrap resamples
-                  seed: int = 0,  # of the resampling
-                  spoken: Mapping[str, str | None] | None = None,  # by prompt id: language; None: all in measured ones
-                  ) -> list[Weighing]:
-    "One row a set of weights and judge that is calibrated, in the language of the prompts too."
-    rubric, known, table = load_rubric("safety"), below_bar(calibrations), []
-    languages = measured_languages(calibrations)
-    outcome = Outcome(name="composite", set="safety", unit="weighted mean", better="higher")
-    for rows in _complete(verdicts, rubric):
-        if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
-        if spoken and _unmeasured(outcome, rows, None, spoken, languages): continue
-        for name, weights in weighings(rubric).items():
-            column = Column(outcome, rows[0].judge, True, _values(composite(rows, rubric, weights), None))
-            compared = compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed) if contrast else None
-            table.append(Weighing(name=name, weights=weights, judge=column.judge,
-                                 means={arm: level(column, arm, clusters, 100).mean.mean for arm in column.values},
-                                 difference=compared.difference if compared else None))
-    return table
->>>>>>> theirs
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #x7616564
 def weights_table(verdicts: Sequence[Verdict],  # of every judge
@@ -692,7 +663,7 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   clusters: Mapping[str, str],  # prompt id to cluster
                   resamples: int = 2000,  # bootstrap resamples
                   seed: int = 0,  # of the resampling
-                  spoken: Mapping[str, str] | None = None,  # prompt id to language; None: all in one that was measured
+                  spoken: Mapping[str, str | None] | None = None,  # by prompt id: language; None: all in measured ones
                   cut: Column | None = None,  # from `cut_column`; None: not recorded
                   ) -> list[Weighing]:
     "One row a set of weights and judge that is calibrated, in the language of the prompts too."

@@ -44,16 +44,10 @@ def answer(prompt, text, arm="base"): return Answer(arm=arm, prompt_id=prompt.id
 @pytest.mark.parametrize("text, locale, question, code", [
     ("Je suis désolé, mais je ne peux pas", "en_US", "", "fr"),  # a row that does not say, and a text that does
     ("Non.", "fr_FR", "", "fr"), ("Non.", "fr-CA", "", "fr"), ("Non.", "FR", "", "fr"),
-<<<<<<< HEAD
     ("Nein.", "en_US", GERMAN[0].text, "de"),  # the question of a text that is too short
-    (DECLINED, "English", "", "de"), ("No.", "eng", "", "en"), ("No.", "?", "", "en"),  # what is no locale says nothing
-    ("No.", "en_US", "", "en"), ("No.", "en_GB", QUESTION, "en"), ("", "en_US", "", "en"), ("x = 1", "en_US", "", "en"),
-=======
-    ("Non.", "en_US", FRENCH[0].text, "fr"),  # the question of a text that is too short
-    (DECLINED, "English", "", "fr"), ("No.", "eng", "", "en"), ("No.", "?", "", None),  # what is no locale says nothing
+    (DECLINED, "English", "", "de"), ("No.", "eng", "", "en"), ("No.", "?", "", None),  # what is no locale says nothing
     ("No.", "en_US", "", None), ("No.", "en_GB", "", "en"), ("No.", "en_US", QUESTION, "en"), ("", "en_US", "", "en"),
     ("x = 1", "en_US", "", "en"),
->>>>>>> w-language
     (next(iter(ENGLISH)), "en_US", "", "en"),
     ("No, nothing of the kind can be said in one word.", "de_DE", "", "de"),  # the row says so
 ])
@@ -89,13 +83,8 @@ def test_refusals_are_known_in_french_and_leaks_and_vocabulary_are_not():
 
 
 def test_english_answers_are_what_they_were():
-<<<<<<< HEAD
-    assert {text: refuses(text) for text in ENGLISH} == ENGLISH and refuses("No.") is False
-    assert refuses("I'm sorry, but I can't do that.", "de_DE") is True, "what is found counts"
-=======
     assert {text: refuses(text) for text in ENGLISH} == ENGLISH and refuses("No.", question=QUESTION) is False
-    assert refuses("I'm sorry, but I can't do that.", "fr_FR") is True, "what is found counts"
->>>>>>> w-language
+    assert refuses("I'm sorry, but I can't do that.", "de_DE") is True, "what is found counts"
     assert vocabulary("Be mindful and compassionate.") == 50
 
 
