@@ -19,7 +19,8 @@ from .judge import Judge, Opinion
 from .probe import ruined
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled
-from ..measure.bar import LEAST_AUC, BarCase, Figure, Measured, SenseCase, measure_cases
+from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, SenseCase
+from ..measure.bar import measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
 from ..measure.text import UNTOLD
 from ..pairs.gate import labelled_languages
