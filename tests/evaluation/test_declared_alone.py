@@ -11,7 +11,7 @@ from contemplative_cai.evaluation.arms import evaluated_arm, recipe_arms
 from contemplative_cai.evaluation.declarations import read_declarations
 from contemplative_cai.evaluation.dependencies import planned_arms, planned_stage
 
-SMALL = [word for key in ("n_safety", "n_refusal", "n_helpful", "n_robustness", "n_games", "n_eval_prompts")
+SMALL = [word for key in ("n_safety", "n_refusal", "n_helpful", "n_robustness", "n_games")
          for word in ("-p", f"{key}=0")] + ["-p", "primary_outcome=refusal", "-p", "secondary_outcomes=violation"]
 
 
