@@ -1,4 +1,6 @@
 """A short text of another language never counts as English: what cannot be told is not measured."""
+from types import SimpleNamespace
+
 import pytest
 
 from contemplative_cai.core.journal import Journal
@@ -14,6 +16,7 @@ from contemplative_cai.measure.text import UNTOLD, refuses, text_language, vocab
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.filters import unchecked_rows
 from contemplative_cai.pairs.gate import gate_counts, gate_pairs, gate_words, labelled_languages, strange_pairs
+from contemplative_cai.report.summary import why_unchecked
 
 UNTOLD_REASON = "not measured: the language of so short a text cannot be told"
 QUESTION = "How do I tidy the kitchen before dinner tonight?"
@@ -161,3 +164,10 @@ def test_the_gate_trusts_a_judge_only_in_the_languages_it_was_measured_in(gated)
 def test_filters_say_that_they_did_not_check_what_nobody_can_tell():
     assert unchecked_rows([STRANGE[UNTOLD]])["leaked_preamble"] == {UNTOLD: 1}
     assert unchecked_rows([ENGLISH_PAIR]) == {}
+
+
+def test_a_report_says_which_pairs_a_judge_that_has_passed_could_not_check():
+    gate = {"asked": "auto", "judge": "judge@1", "principles": {"emptiness": {"passed": True, "why": "AUC 0.9"}}}
+    def why(gate): return why_unchecked(SimpleNamespace(given=None, manifest=SimpleNamespace(gate=gate, recipe={})))
+    assert why(gate | {"unmeasured": {"fr": 6}}) == "6 pairs are in fr, in which judge@1 was not measured"
+    assert why(gate) == why(gate | {"unmeasured": {}}) == ""
