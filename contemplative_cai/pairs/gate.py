@@ -239,15 +239,12 @@ def _strange(pair: PreferencePair, languages: Collection[str]) -> str | None:
 
 
 def strange_pairs(pairs: Sequence[PreferencePair],  # any pairs
-                  principles: Collection[str] | None = None,  # only theirs, by the answers labelled for each; None: all
+                  principles: Iterable[str],  # of which; those that nobody labelled are left out
                   ) -> dict[str, str]:
     "By id of the pair: the language in which nobody was measured, since too few labelled answers are in it."
-    if principles is None:
-        languages = labelled_languages(load_calibration())
-        return {pair.id: code for pair in pairs if (code := _strange(pair, languages))}
     known = {id: labelled_languages([row for row, _ in rows]) for id, rows in _labelled_rows(principles).items()}
     return {pair.id: code for pair in pairs
-            if pair.principle in known and (code := _strange(pair, known[pair.principle]))}
+            if (languages := known.get(pair.principle or "")) and (code := _strange(pair, languages))}
 
 
 def count_languages(strange: Mapping[str, str],  # from `strange_pairs`
@@ -342,6 +339,7 @@ def gate_counts(kept: Sequence[PreferencePair],
     "The pairs that passed a judge, those it took, and the kept ones that it was not asked about."
     own = [pair for pair in kept if pair.principle != BENIGN.id]
     unasked = [pair for pair in own if pair.fault_margin is None]
+    strange = strange_pairs(unasked, {pair.principle for pair in unasked if pair.principle})
     passed, lost = [pair for pair in own if pair.fault_margin is not None], {reason: [] for reason in GATE_REASONS}
     for row in dropped:
         if row.reason in lost: lost[row.reason].append(row.prompt_id)
@@ -351,7 +349,7 @@ def gate_counts(kept: Sequence[PreferencePair],
     share = (clustered_share([1.0] * len(passed) + [0.0] * len(gone), [*(pair.prompt_id for pair in passed), *gone])
              if passed or gone else Measure(undefined="no judge was asked"))
     return GateCounts(asked=len(passed) + len(gone), **{reason: len(prompts) for reason, prompts in lost.items()},
-                      passed=share, unchecked=len(unasked), unmeasured=count_languages(strange_pairs(unasked)))
+                      passed=share, unchecked=len(unasked), unmeasured=count_languages(strange))
 
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000035

@@ -51,9 +51,9 @@ def test_a_word_that_several_languages_have_is_told_by_its_question_or_its_local
     assert text_language("No.", "de_DE", QUESTION) == "de"
 
 
-def test_short_questions_and_answers_of_the_project_are_english():
+def test_short_questions_of_the_project_are_told():
     rows = load_calibration()
-    assert {text_language(row.prompt) for row in rows} == {"en"} and labelled_languages(rows) == ("en",)
+    assert {text_language(row.prompt) for row in rows} <= {"en", "fr"} and set(labelled_languages(rows)) <= {"en", "fr"}
     assert {text_language(prompt.text) for name in ("practice", "neutral", "twins") for prompt in load_prompts(name)
             } == {"en"}
 
@@ -128,7 +128,7 @@ def pair(i, question, rejected, chosen, locale=None):
 
 
 ENGLISH_PAIR = pair(0, "Is he careless?", "He is careless.", "He forgot. Better ask him.", "en_US")
-STRANGE = {"fr": pair(1, "Est-il négligent ?", "Il est nul.", "Mieux vaut lui demander : ask him.", "fr_FR"),
+STRANGE = {"it": pair(1, "È distratto?", "È distratto e basta.", "Meglio chiedere : ask him.", "it_IT"),
            "de": pair(2, "Ist er achtlos?", "Er ist achtlos, mehr nicht.", "Frag ihn lieber, was los war."),
            "es": pair(3, "Is he careless?", "Es un descuidado y nada más.", "He forgot. Better ask him."),
            UNTOLD: pair(4, "Hm?", "Da.", "No.", "en_US")}
@@ -156,7 +156,7 @@ def test_the_gate_trusts_a_judge_only_in_the_languages_it_was_measured_in(gated)
     counts = gate_counts(kept, dropped)
     assert counts.unmeasured == dict.fromkeys(sorted(STRANGE), 1) and counts.unchecked == 4
     assert gate_words(counts).endswith("4 kept pairs were not checked (1 in a language that cannot be told, 1 in de, "
-                                       "1 in es, 1 in fr, in which no judge was measured)")
+                                       "1 in es, 1 in it, in which no judge was measured)")
     assert gate_words(gate_counts(kept)).startswith("not checked by a judge (1 in a language that cannot be told, ")
     assert gate_words(gate_counts([ENGLISH_PAIR])) == "not checked by a judge"
 
@@ -168,6 +168,8 @@ def test_filters_say_that_they_did_not_check_what_nobody_can_tell():
 
 def test_a_report_says_which_pairs_a_judge_that_has_passed_could_not_check():
     gate = {"asked": "auto", "judge": "judge@1", "principles": {"emptiness": {"passed": True, "why": "AUC 0.9"}}}
-    def why(gate): return why_unchecked(SimpleNamespace(given=None, manifest=SimpleNamespace(gate=gate, recipe={})))
+    def why(gate):
+        return why_unchecked(SimpleNamespace(given=None, split=1, kept=[1], dropped=[],
+                                             manifest=SimpleNamespace(gate=gate, recipe={})))
     assert why(gate | {"unmeasured": {"fr": 6}}) == "6 pairs are in fr, in which judge@1 was not measured"
     assert why(gate) == why(gate | {"unmeasured": {}}) == ""
