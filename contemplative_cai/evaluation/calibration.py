@@ -8,6 +8,7 @@ __all__ = ['UNCALIBRATED', 'MOST_RUINED', 'RUINED', 'FLUENT', 'Calibration', 'Re
            'calibration_table', 'calibration_figure']
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -154,7 +155,9 @@ def _grouped(rubric: Rubric, cases: dict[str, list[_Case]]) -> dict[str, list[_C
             groups.setdefault(criterion.group, {}).setdefault(case.verdict.arm, []).append(
                 case if criterion.better != "lower" else _reversed(case)
             )
-    return {group: [_pooled(parts) for parts in answers.values()] for group, answers in groups.items()}
+    sizes = Counter(c.group for c in rubric.criteria)
+    return {group: whole for group, answers in groups.items()  # a group is not known from a part of its questions
+            if (whole := [_pooled(parts) for parts in answers.values() if len(parts) >= sizes[group] - 1])}
 
 
 def _reversed(case: _Case) -> _Case:

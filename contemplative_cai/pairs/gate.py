@@ -42,9 +42,9 @@ class LabelledAnswer(NamedTuple):
 
 
 def _met(row: Labelled, criteria: Sequence) -> float | None:
-    "The share of sub-questions that an answer meets; None where none is labelled."
+    "The share of sub-questions that an answer meets; None where more than one of them is not labelled."
     met = [row.labels[c.id] if c.better != "lower" else 1 - row.labels[c.id] for c in criteria if c.id in row.labels]
-    return sum(met) / len(met) if met else None
+    return sum(met) / len(met) if met and len(met) >= len(criteria) - 1 else None
 
 
 def _labelled_rows(ids: Iterable[str]) -> dict[str, list[tuple[Labelled, float]]]:
