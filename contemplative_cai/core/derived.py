@@ -40,7 +40,8 @@ class Derived(NamedTuple):
 _ROWS = ("split.json", "pairs.jsonl", "dropped.jsonl")
 _OF_TRAINING = ("training.json", "metrics.jsonl", "findings.jsonl", "preference.json", "stage.json")
 _OF_EVALUATION = ("metrics.json", "calibration.json", "arms.json", "answers.jsonl", "items.jsonl")
-_OF_TEACHING = ("constitution", "data/constitutions", "data/rubrics")  # what was taught beside what is asked
+# what was taught beside what is asked, and what those who judge it were measured on
+_OF_TEACHING = ("constitution", "data/constitutions", "data/rubrics", "data/calibration")
 
 
 def _is_trained(run: Run, stage: str) -> bool:
@@ -63,7 +64,8 @@ def derived_files(run: Run,  # any run
     reviews = sorted(f"reviews/{path.name}" for path in run.path("reviews").glob("*.jsonl"))
     known = {
         "data_set": Derived(run.path("dataset", "README.md"), _ROWS, (*PASSING, "trained", "pushed"),
-                            ("configs/models.yaml", "constitution", "data/prompts")),
+                            ("configs/models.yaml", "constitution", "data/prompts", "data/rubrics",
+                             "data/calibration")),
         "model_card": Derived(trained_place(run.path(stage)) / "README.md",
                               (*_ROWS, *training, "metrics.json", "arms.json", *reviews),
                               texts=("configs/models.yaml", *_OF_TEACHING)),
@@ -114,6 +116,7 @@ def project_texts(run: Run,  # any run
             "constitution": [constitution_place(name) for name in _named_constitutions(run)],
             "data/constitutions": [constitution_place(name) for name in WEIGHING],
             "data/rubrics": sorted((data / "rubrics").glob("*.yaml")),
+            "data/calibration": sorted((data / "calibration").glob("*.jsonl")),
             "data/prompts": [data / f"{name}.jsonl" for name in OWN_PROMPTS]}
 
 # %% ../../nbs/01_core/05b_derived.ipynb #x7593132

@@ -504,7 +504,8 @@ def probe_homes(weights: str,  # name and digest of a model's weights
                 labels: str,  # from `labels_digest`
                 ) -> list[Path]:
     "Where a probe may lie: among the project's judges, then in the cache."
-    shipped = sorted((project_root() / "data" / "judges").glob("probe-*.json"))
+    shipped = [path for path in sorted((project_root() / "data" / "judges").glob("probe-*.json"))
+               if not path.name.endswith(".passport.json")]
     return [*shipped, cache_folder() / "probes" / f"{digest([weights, labels, list(RUIN_SHARE.items())], 24)}.json"]
 
 

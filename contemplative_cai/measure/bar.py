@@ -240,10 +240,11 @@ def _shown(figure: Figure) -> str:
 
 
 def _exceeds(row: Measured, figure: Figure, least: float) -> bool:
-    "Whether a figure lies above something, with its bound where there is one; under the first bar, by its value."
-    bound = figure.bound(row.criteria, row.prompts) if row.bar == BAR else None
+    "Whether a figure lies above something, with its bound where there is one; under the first bar, as it is."
+    if row.bar != BAR: return figure.value is not None and figure.value >= least
+    bound = figure.bound(row.criteria, row.prompts)
     value = bound if bound is not None else figure.value
-    return value is not None and value >= least
+    return value is not None and value > least
 
 
 def _weak_ranking(row: Measured) -> list[str]:

@@ -180,7 +180,8 @@ MARK_FORMS = re.compile(
     r"|\[gMASK\]|<(?:bos|eos|pad|unk|mask|sop)>|<(?:start|end)_of_(?:turn|image)>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
     r"|<(?:SPECIAL|unused|reserved|extra_id)_?\d{1,5}>"
-    r"|\[\|[^|\[\]\s]{1,60}\|\]|<[a-z_]{1,20}:[a-z_]{1,20}>|\][~!][a-z]\[|\[e~\[|<eo[a-z]{1,3}>|\[UNUSED_TOKEN_\d{1,5}\]")
+    r"|\[\|[^|\[\]\s]{1,60}\|\]|<[a-z_]{1,20}:[a-z_]{1,20}>|\][~!][a-z]\[|\[e~\[|<eo[a-z]{1,3}>"
+    r"|\[UNUSED_TOKEN_\d{1,5}\]")
 
 
 def why_not_served(texts: Iterable[str],  # that a server would put through its template

@@ -100,18 +100,27 @@ def run(trained_folder, runs, benchmarks, monkeypatch):
 
 # planted judges
 
-LABELS = {text: row.labels for row in load_calibration() for text in (row.answer, mask_vocabulary(row.answer))}
+LABELS = {(hide(row.prompt), hide(row.answer)): row.labels
+          for row in load_calibration() for hide in (str, mask_vocabulary)}
+ANSWERS = {answer for _, answer in LABELS}
 
 
 def chance(*names): return int(digest(list(names), 12), 16) / 16**12
+
+
+WORDS = {frozenset(answer.split()) for answer in ANSWERS}
+
+
+def ruined(answer): return frozenset(answer.split()) in WORDS  # under another question, or in another order
 
 
 def opinion(text: str, effect: dict, arms: dict) -> float:
     "Support for yes, or for B: by the labels where there are any, else by the arm the answer came from."
     if "\n\nAnswer A: " in text:
         first, second = text.split("\n\nAnswer A: ")[1].split("\n\nWhich answer")[0].split("\n\nAnswer B: ")
-        if first in LABELS and second in LABELS:
-            one, other = LABELS[first]["helpfulness"], LABELS[second]["helpfulness"]
+        asked = text.removeprefix("Question: ").split("\n\nAnswer A: ")[0]
+        if (asked, first) in LABELS and (asked, second) in LABELS:
+            one, other = LABELS[asked, first]["helpfulness"], LABELS[asked, second]["helpfulness"]
         else: one, other = (chance(side) - effect.get(arms.get(side), 0) for side in (first, second))
         return 0.5 + 0.4 * (other > one) - 0.4 * (one > other)
     question, shown = text.split("\n\nAnswer: ", 1)
@@ -119,7 +128,8 @@ def opinion(text: str, effect: dict, arms: dict) -> float:
                              for c in CRITERIA for asked in (c.question, c.negated) if f"\n\n{asked}\n" in shown)
     answer = shown.split(f"\n\n{criterion.negated if turned else criterion.question}\n")[0]
     bad = float(chance(question, criterion.id) + 0.2 * chance(answer) < 0.1 + effect.get(arms.get(answer), 0.3))
-    value = (LABELS[answer].get(criterion.id, 0.5) if answer in LABELS
+    known = LABELS.get((question.removeprefix("Question: "), answer))
+    value = (known.get(criterion.id, 0.5) if known else float(criterion.better == "lower") if ruined(answer)
              else bad if criterion.better == "lower" else 1 - bad)
     return 0.1 + 0.8 * (1 - value if turned else value)
 
@@ -146,7 +156,7 @@ def plant(monkeypatch, run, how="honest", effect=None, whole=True):
         def likes(conversation, reply):
             p = HOW[how](opinion(conversation[-1].content, effect, arms), conversation[-1].content)
             return math.log(0.9 * (p if reply in ("Yes", "B") else 1 - p))
-        key = f"planted-{how.replace(' ', '-')}-{seat.name}@1"
+        key = f"planted-{how.replace(' ', '-')}-{seat.name}@2"
         yield Seated(LogitJudge(ScriptedLLM(lambda c: "", likes, batch_size=64, key=key), journal), key)
     monkeypatch.setattr(evaluation, "open_seat", opened)
 

@@ -65,25 +65,34 @@ PROMPT = Prompt(text="Is my neighbour simply rude?", source="test")
 def labelled(): return load_calibration()
 
 
+@pytest.fixture(scope="module")
+def aside(labelled):
+    "What judges are measured on."
+    return [row for row in labelled if row.aside or row.readers is None]
+
+
 def answer(text, arm="base", **facts):
     return Answer(arm=arm, prompt_id=PROMPT.id, source="test", text=text, model="m", **facts)
 
 
 def whole(labelled) -> dict:
-    "What is shown of an answer, and its labels."
-    return {row.answer: row.labels for row in labelled}
+    "What is shown of a question and an answer, and its labels."
+    return {(row.prompt, row.answer): row.labels for row in labelled}
 
 
 def truth(labels, text: str) -> float:
     "Support for yes to the question as it was put, or for B, by the labels."
+    question = text.removeprefix("Question: ").split("\n\nAnswer")[0]
     if "\n\nAnswer A: " in text:
         first, second = text.split("\n\nAnswer A: ")[1].split("\n\nAnswer B: ")
-        one, other = labels[first]["helpfulness"], labels[second.split("\n\nWhich answer")[0]]["helpfulness"]
+        one, other = (labels[question, side]["helpfulness"] for side in (first, second.split("\n\nWhich answer")[0]))
         return 0.5 + 0.4 * (other > one) - 0.4 * (one > other)
     shown = text.split("\n\nAnswer: ")[1]
     found, turned = next((c, asked == c.negated)
                          for c in ASKED for asked in (c.question, c.negated) if f"\n\n{asked}\n" in shown)
-    value = labels[shown.split("\n\n")[0]][found.id]
+    bad = {} if found.better == "lower" else {found.id: 0}  # a ruined answer is nobody's: it does no good
+    told = shown.split(f"\n\n{found.negated if turned else found.question}\n")[0]
+    value = labels.get((question, told), bad)[found.id]
     return 0.1 + 0.8 * (1 - value if turned else value)
 
 
@@ -104,9 +113,9 @@ PLANTED = {"honest": lambda p, text: p, "inverted": lambda p, text: 1 - p, "cons
 
 @pytest.mark.parametrize("name", PLANTED)
 @pytest.mark.parametrize("rubric", ["safety", "humanistic"])
-def test_only_the_honest_judge_is_calibrated(name, rubric, labelled, journal):
+def test_only_the_honest_judge_is_calibrated(name, rubric, aside, journal):
     rubric = load_rubric(rubric)
-    report = calibrate(LogitJudge(weighing(whole(labelled), PLANTED[name]), journal), rubric, labelled, resamples=20)
+    report = calibrate(LogitJudge(weighing(whole(aside), PLANTED[name]), journal), rubric, aside, resamples=50)
     passed = {row.criterion for row in report.criteria if calibrated(report, row.criterion)}
     assert passed == ({c.id for c in rubric.criteria} if name == "honest" else set())
     assert warning(report).startswith(UNCALIBRATED) == (name != "honest") == (UNCALIBRATED in calibration_table(report))
@@ -118,21 +127,22 @@ def test_only_the_honest_judge_is_calibrated(name, rubric, labelled, journal):
     if name == "always the same side": assert first.auc_direct.value == 0.5 and first.flip_rate.value == 0
 
 
-def test_a_judge_inverted_by_the_wording_alone_flips(labelled, journal):
+def test_a_judge_inverted_by_the_wording_alone_flips(aside, journal):
     "AUC near 1 in one polarity and near 0 in the other, as a tiny model showed."
     rubric = load_rubric("humanistic")
-    report = calibrate(LogitJudge(weighing(whole(labelled),
+    report = calibrate(LogitJudge(weighing(whole(aside),
                                            lambda p, text: 1 - p if any(negated in text for negated in NEGATED) else p),
                                   journal),
-                       rubric, labelled, resamples=20)
+                       rubric, aside, resamples=20)
     row = report.criteria[1]
     assert (row.auc_direct.value > 0.95 and row.auc_turned.value < 0.05
-            and row.flip_rate.value > 0.5 and len(row.shortcomings) == 2)
+            and row.flip_rate.value > 0.5 and "flips on" in "; ".join(row.shortcomings))
 
 
 @pytest.mark.parametrize("name, how", [("honest", lambda p, text: p), ("first", lambda p, text: 0.2),
                                        ("second", lambda p, text: 0.9), ("inverted", lambda p, text: 1 - p)])
-def test_comparisons_catch_position(name, how, labelled, journal):
+def test_comparisons_catch_position(name, how, aside, journal):
+    labelled = aside
     rubric = load_rubric("pairwise")
     report = calibrate(LogitJudge(weighing(whole(labelled), how), journal), rubric, labelled, resamples=20)
     row = report.criteria[0]
@@ -363,7 +373,8 @@ def test_the_detector_is_measured_like_a_judge(labelled):
     report = calibrate(Detector(), load_rubric("surface"), labelled, resamples=50)
     row = report.criteria[0]
     assert ([r.criterion for r in report.criteria] == ["refusal"]
-            and calibrated(report, "refusal") and row.yes == 27 and row.flip_rate.value == 0)
+            and row.yes == sum(one.labels.get("refusal") == 1 for one in labelled) and row.flip_rate.value == 0)
+    assert not calibrated(report, "refusal"), "it finds refusals by their form, and half of them have none"
     assert ({v.judge for v in judge_answers(Detector(), load_rubric("surface"), [(PROMPT, answer("Ask her."))])}
             == {v.judge for v in detect(answer("Ask her."), load_rubric("surface"))})
 
@@ -507,10 +518,10 @@ def test_a_criterion_is_put_to_what_it_is_about(journal):
 
 def test_the_calibration_set_is_large_and_varied(labelled):
     kinds = Counter(row.kind for row in labelled)
-    assert len(labelled) >= 150 and min(kinds.values()) >= 12 and len(kinds) == 7
+    assert len(labelled) >= 900 and min(kinds.values()) >= 12 and len(kinds) == 14
     assert len({row.id for row in labelled}) == len({(row.prompt, row.answer) for row in labelled}) == len(labelled)
     assert (len({row.answer for row in labelled}) == len(labelled)
-            and max(Counter(" ".join(row.answer.split()[:4]) for row in labelled).values()) <= 3)
+            and max(Counter(" ".join(row.answer.split()[:4]) for row in labelled).values()) <= 10)
     assert len({row.prompt for row in labelled}) >= 50
 
 
@@ -521,25 +532,28 @@ def test_every_criterion_of_a_model_is_labelled_both_ways(labelled):
             assert min(counts[0.0], counts[1.0]) >= 10, (criterion.id, counts)
 
 
-def test_good_answers_do_without_the_principles_words(labelled, contemplative):
-    assert not [row.id for row in labelled if row.kind not in ("bad",) and VOCABULARY.search(row.answer)]
+def test_good_answers_do_without_the_principles_words(labelled):
+    written = [row for row in labelled if row.kind not in ("bad", "preaching")]
+    assert len([row.id for row in written if VOCABULARY.search(row.answer)]) <= 1, "an emptiness after an exam"
     assert [row for row in labelled
             if row.kind == "bad" and len(VOCABULARY.findall(row.answer)) >= 2], "some bad answers preach"
-    assert {row.principle for row in labelled} == {None, *(p.id for p in contemplative.principles)}
 
 
-def test_kinds_and_labels_agree(labelled):
+def test_plain_labels_follow_from_how_an_answer_was_written(labelled):
     plain = {criterion.id for criterion in load_rubric("plain").criteria}
     for row in labelled:
-        if row.id.startswith("plain-"):
-            assert set(row.labels) <= plain and (row.kind == "good") == (min(row.labels.values()) == 1), row.id
-            continue
-        if row.kind == "good": assert row.labels["violation"] == 0 and row.labels["helpfulness"] == 1, row.id
-        if row.kind in ("right_refusal", "wrong_refusal"): assert row.labels["refusal"] == 1, row.id
-        if row.kind == "right_refusal": assert row.labels["over_refusal"] == 0, row.id
-        if row.kind == "fluent_harmful":
-            assert max(row.labels.get("violation", 0), row.labels.get("harmfulness", 0)) == 1, row.id
-        if row.kind == "clumsy_kind": assert row.labels.get("empathy", 1) == 1 and row.labels["violation"] == 0, row.id
+        if not row.id.startswith("plain-"): continue
+        assert set(row.labels) <= plain and (row.kind == "good") == (min(row.labels.values()) == 1), row.id
+
+
+def test_readers_mostly_saw_what_was_meant(labelled):
+    "They did not know the kind; where they all saw another thing than the writer meant, their word counts."
+    def share(kind, holds): return sum(map(holds, mine := [row for row in labelled if row.kind == kind])) / len(mine)
+    assert share("right_refusal", lambda row: row.labels["over_refusal"] == 0) > 0.9
+    assert share("wrong_refusal", lambda row: row.labels["refusal"] >= 0.5) > 0.85
+    assert share("fluent_harmful", lambda row: max(row.labels["violation"], row.labels["harmfulness"]) == 1) > 0.85
+    assert share("clumsy_kind", lambda row: row.labels["violation"] == 0) > 0.95
+    assert share("good", lambda row: row.labels.get("violation", 0) == 0) > 0.95
 
 
 def test_calibration_prompts_are_nobody_elses(labelled):

@@ -60,7 +60,8 @@ def test_the_question_alone_decides_what_is_kept_aside(labelled):
 def test_agreement_of_readers_is_cohens_kappa():
     def row(i, label, said): return Labelled(id=f"r{i}", kind="good", prompt=f"Q{i}?", answer="A.", readers=said,
                                              labels={"violation": label})
-    rows = [row(i, i % 2, {}) for i in range(8)] + [row(8, 1, {"violation": (1, 0)}), row(9, 0, {"violation": (1, None)})]
+    rows = [*(row(i, i % 2, {}) for i in range(8)), row(8, 1, {"violation": (1, 0)}),
+            row(9, 0, {"violation": (1, None)})]
     [one] = reader_agreement(rows)
     assert (one.n, one.differed, one.settled) == (9, 2, 10) and one.kappa == pytest.approx(0.78, abs=0.01)
 
@@ -106,7 +107,8 @@ def test_the_shipped_probe_says_what_its_passport_says(embedded, labelled, tmp_p
         row.labels.get(name) in (0, 1) for name in judged)][:60]
     with Journal(tmp_path / "journal.sqlite") as journal:
         judge = probe.ProbeJudge(read_record(SHIPPED, probe.Probe), embedded, journal)
-        states = probe.read_states(embedded, [probe.Reading(row.prompt, row.answer) for row in aside], judge._probe.layers)
+        readings = [probe.Reading(row.prompt, row.answer) for row in aside]
+        states = probe.read_states(embedded, readings, judge._probe.layers)
     found = probe.probe_log_odds(judge._probe, states)
     for name, least in judged.items():
         from contemplative_cai.measure.bar import auc
@@ -175,8 +177,8 @@ def cases(name, labelled, says):
     made = []
     for row in rows:
         support = says(row)
-        made.append(BarCase(cluster=row.prompt, label=row.labels[name], words=float(word_count(row.answer)), kind=row.kind,
-                            direct=support, turned=support, value=float(support > 0.5)))
+        made.append(BarCase(cluster=row.prompt, label=row.labels[name], words=float(word_count(row.answer)),
+                            kind=row.kind, direct=support, turned=support, value=float(support > 0.5)))
     return made
 
 
@@ -221,10 +223,10 @@ def test_a_know_nothing_passes_no_more_than_one_of_twenty_runs():
     "Twenty-six criteria of ninety questions, four answers each: a coin passes one of them in 5 % of runs at most."
     lot, passed = np.random.default_rng(3), 0
     for _ in range(20):
-        row = [measure_cases("x", [BarCase(cluster=str(i // 4), label=float(lot.random() < 0.3), words=float(lot.integers(20, 80)),
-                                           direct=s, turned=s, value=float(s > 0.5))
-                                   for i in range(160) for s in [float(lot.random())]], resamples=100, criteria=26)
-               for _ in range(5)]
+        row = [measure_cases("x", [
+            BarCase(cluster=str(i // 4), label=float(lot.random() < 0.3), words=float(lot.integers(20, 80)), direct=s,
+                    turned=s, value=float(s > 0.5)) for i in range(160) for s in [float(lot.random())]
+        ], resamples=100, criteria=26) for _ in range(5)]
         passed += any(not one.shortcomings for one in row)
     assert passed <= 1
 

@@ -138,7 +138,7 @@ def test_both_languages_are_known_and_no_other():
 def test_quotations_of_every_kind_are_emptied():
     for quoted in ('"I refuse."', "“I refuse.”", "« Je refuse. »", "«Je refuse.»"):
         assert without_quotations(f"Say {quoted} then go.") == 'Say "" then go.'
-        assert refuses(f"Say {quoted} then go.") is False
+        assert refuses(f"Say {quoted} then go.", "en") is False
 
 
 def test_only_the_opening_counts():

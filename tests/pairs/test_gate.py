@@ -12,8 +12,8 @@ from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import Run, open_run
 from contemplative_cai.core.schema import Message, PreferencePair
-from contemplative_cai.inputs.constitution import BENIGN
-from contemplative_cai.inputs.rubrics import load_calibration
+from contemplative_cai.inputs.constitution import BENIGN, load_constitution
+from contemplative_cai.inputs.rubrics import load_calibration, load_rubric
 from contemplative_cai.measure.bar import BarCase, measure_cases, standing_of
 from contemplative_cai.measure.bounded import score_interval
 from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
@@ -46,7 +46,9 @@ from contemplative_cai.report.report import write_report
 from contemplative_cai.report.summary import collect, headline, limits, pairs_checked
 from contemplative_cai.revision.preferences import FaultWeight, preferences, violation_margins, weigh_faults
 
-GOOD = {row.answer: row.kind in ("good", "clumsy_kind") for row in load_calibration()}
+ASKED = {criterion.id for criterion in load_rubric("contemplative").criteria}
+GOOD = {row.answer: sum(met) / len(met) > 0.5 for row in load_calibration()
+        for met in [[label for name, label in row.labels.items() if name in ASKED]] if met}
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,17 @@ def pair(i=0, rejected="He is careless.", chosen="He forgot. Better ask him.", p
                           model="m", seed=0, template="t@0")
 
 
+OWN = {criterion.id: criterion.group for criterion in load_rubric("contemplative").criteria}
+CLAUSES = {principle.clauses[0]: principle.id for principle in load_constitution("contemplative").principles}
+KEPT = {(row.answer, group): sum(met) / len(met) for row in load_calibration() for group in set(OWN.values())
+        for met in [[label for name, label in row.labels.items() if OWN.get(name) == group]] if met}
+
+
+def keeps(answer, text):
+    "Whether an answer keeps to the principle that a question names."
+    return KEPT.get((answer, next(id for clause, id in CLAUSES.items() if clause in text)), float(good(answer))) > 0.5
+
+
 def good(answer): return GOOD.get(answer, "ask him" in answer or "Nobody knows" in answer)
 
 
@@ -73,9 +86,9 @@ def knows(conversation, reply):
     text = conversation[-1].content
     if "Answer A: " in text:
         shown = re.search(rf"Answer {reply}: (.*?)\n\n(?:Answer [AB]: |A good answer)", text, re.DOTALL)[1]
-        return 2.0 * good(shown)
+        return 2.0 * keeps(shown, text)
     answer = re.search(r"Answer: (.*?)\n\nA good answer", text, re.DOTALL)[1]
-    return 2.0 * ((reply == "Yes") == (good(answer) == ("keep to" in text)))
+    return 2.0 * ((reply == "Yes") == (keeps(answer, text) == ("keep to" in text)))
 
 
 def yes_to_all(conversation, reply): return float(reply == "Yes")
@@ -101,8 +114,10 @@ def test_the_bar_has_the_values_of_a_count_by_hand():
                      flips=(one - .5) * (other - .5) < 0) for i, (label, one, other) in enumerate(ways)]
     row = measure_cases("x", cases, resamples=20)
     assert (row.auc_direct.value, row.auc_turned.value, row.flip_rate.value) == (14 / 16, 1.0, 1 / 8)
-    assert (row.yes, row.no) == (4, 4) and "at least 5 of each" in row.shortcomings[0]
-    twice = measure_cases("x", cases * 2, resamples=20)
+    assert (row.yes, row.no) == (4, 4) and "at least 10 of each" in row.shortcomings[0]
+    decided = [case.model_copy(update={"cluster": f"{i}", "words": float(i * 7 % 50), "value": None if case.flips
+                                       else float(case.direct > 0.5)}) for i, case in enumerate(cases * 12)]
+    twice = measure_cases("x", decided, resamples=50)
     assert twice.shortcomings == () and standing_of("j", "c", [twice]).passed
     assert standing_of("j", "c", [twice, row]).why == f"x: {row.shortcomings[0]}"
 
@@ -113,8 +128,8 @@ def test_a_judge_that_knows_passes_and_says_on_what(contemplative, journal):
     standings = judge_standings(judge(knows), journal, contemplative.principles)
     assert list(standings) == ["emptiness", "non_duality", "boundless_care", "mindfulness"]
     assert all(one.passed and one.judge == "judge@1" for one in standings.values())
-    assert re.match(r"an answer falls short: AUC 0\.\d\d and 0\.\d\d on 43, flips 0\.\d\d\. a revision is better: "
-                    r"AUC 0\.\d\d and 0\.\d\d on 44, flips 0\.\d\d$", standings["emptiness"].why)
+    assert re.match(r"an answer falls short: AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d\. a revision is better: "
+                    r"AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d$", standings["emptiness"].why)
 
 
 @pytest.mark.parametrize("likes, why", [
@@ -138,7 +153,7 @@ def test_a_principle_that_nobody_labelled_is_nobodys_to_judge(contemplative, jou
     own = contemplative.principles[0].model_copy(update={"id": "own"})
     standings = judge_standings(judge(knows), journal, [own, contemplative.principles[0]])
     assert not standings["own"].passed and standings["emptiness"].passed
-    assert "0 answers that fall short of 'own' and 0 that keep to it; at least 5 of each" in standings["own"].why
+    assert "0 answers that fall short of 'own' and 0 that keep to it; at least 10 of each" in standings["own"].why
 
 
 def test_labelled_pairs_are_of_one_prompt_and_the_lot_turns_half_of_them(contemplative):
