@@ -19,7 +19,7 @@ from ..core.schema import Answer, Criterion, InputError, Prompt, Record, Rubric,
 from .judge import Judge, Opinion
 from .probe import ruined
 from .verdicts import compare_answers, judge_answers
-from ..inputs.rubrics import Labelled
+from ..inputs.rubrics import Labelled, load_rubric
 from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, SenseCase
 from ..measure.bar import measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
@@ -234,10 +234,21 @@ def _ruins(judge: Judge, rubric: Rubric, criterion: Criterion, rows: Sequence[La
 def _sense(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], cases: dict[str, list[_Case]],
            run: Run | None) -> dict[str, list[SenseCase]]:
     "The cases of every criterion that can be ruined, or put in another manner."
-    return {criterion.id: [*(_ruins(judge, rubric, criterion, rows, run) if criterion.better == "higher" else []),
-                           *_manners(criterion, cases.get(criterion.id, []))] for criterion in rubric.criteria}
+    sense = {criterion.id: [*(_ruins(judge, rubric, criterion, rows, run) if criterion.better == "higher" else []),
+                            *_manners(criterion, cases.get(criterion.id, []))] for criterion in rubric.criteria}
+    for criterion in rubric.criteria:  # a group is ruined with its parts
+        if criterion.group: sense.setdefault(criterion.group, []).extend(sense[criterion.id])
+    return sense
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #7229706e
+def _together(rubric: Rubric) -> int:
+    "Criteria and groups of the whole rubric, of which a part may be asked: none gets easier by being asked alone."
+    try: whole = load_rubric(rubric.id)
+    except InputError: whole = rubric
+    every = {criterion.id for criterion in (*whole.criteria, *rubric.criteria)}
+    return len(every | {criterion.group for criterion in whole.criteria if criterion.group})
+
+
 def calibrate(judge: Judge,  # who is measured
               rubric: Rubric,  # by what
               rows: Sequence[Labelled],  # answers whose quality is known
@@ -259,7 +270,7 @@ def calibrate(judge: Judge,  # who is measured
                          "label some in data/calibration")
     return Calibration(judge=judge.name, rubric=f"{rubric.id}@{rubric.digest}", answers=digest(list(rows)),
                        languages=labelled_languages(rows),
-                       criteria=tuple(_measure(name, judged, resamples, seed, len(ordered), sense.get(name, ()))
+                       criteria=tuple(_measure(name, judged, resamples, seed, _together(rubric), sense.get(name, ()))
                                       for name, judged in ordered.items()))
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #0000000d

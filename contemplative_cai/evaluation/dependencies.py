@@ -37,7 +37,7 @@ from ..inputs.constitution import recipe_constitution
 from ..inputs.rubrics import arm_prompt, judged_rubrics, load_calibration, load_rubric
 from ..inputs.sources import benchmarks_folder
 from ..measure.stats import MIN_CLUSTERS
-from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD
+from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD, bar_rules
 from ..measure.text import VOCABULARY
 from ..models.catalog import model_spec, model_specs
 from ..models.folders import content_digest
@@ -178,6 +178,7 @@ def thresholds() -> dict[str, Any]:
     return {
         "least AUC of a judge": LEAST_AUC, "most flips of a judge": MOST_FLIPS,
         "most unread answers of a judge": MOST_UNREAD, "least labels": LEAST_LABELS,
+        "the bar": digest(list(bar_rules().items())),
         "least mass of the replies": LEAST_MASS, "fewest independent prompts": MIN_CLUSTERS,
         "kept within the margin": list(KEPT), "broken down by": {key: list(by) for key, by in BY.items()},
         "judges' words": digest([ONE, TWO, list(WEIGHED.items()), REASONED, SPOKEN]),

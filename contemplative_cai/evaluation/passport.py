@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from ..core.files import FileRecord, read_record, write_record, write_text
 from ..core.project import project_root
 from ..core.run import Run
-from ..core.schema import Record, Rubric, digest
+from ..core.schema import InputError, Record, Rubric, digest
 from .calibration import Calibration, RememberedCalibration, calibrate
 from .calibration import labelled_languages, shown_figure
 from .judge import Detector, Judge
@@ -111,16 +111,31 @@ def read_passports(folder: Path | None = None,  # None: the project's data/judge
     return [read_record(path, Passport) for path in sorted(folder.glob("*.passport.json"))]
 
 
+def _whole_rubric(rubric: Rubric) -> Rubric | None:
+    "The rubric's file, where every criterion is as it stands there; None elsewhere."
+    try: whole = load_rubric(rubric.id)
+    except InputError: return None
+    def bare(criterion): return criterion.model_copy(update={"group": None})
+    known = {criterion.id: bare(criterion) for criterion in whole.criteria}
+    same = (rubric.title, rubric.masked) == (whole.title, whole.masked)
+    return whole if same and all(known.get(one.id) == bare(one) for one in rubric.criteria) else None
+
+
 def on_paper(judge: Judge,
              rubric: Rubric,
              rows: Sequence[Labelled],  # it would be measured on
              ) -> Calibration | None:
-    "What a passport says; None where there is none of this judge, rubric, answers and bar."
-    wanted = judge_paper(judge), f"{rubric.id}@{rubric.digest}", measured_on(rows)
+    "What a passport says of a rubric or a part of it; None where there is none of this judge, rubric, answers and bar."
+    whole = _whole_rubric(rubric)
+    if whole is None: return None
+    wanted = judge_paper(judge), f"{whole.id}@{whole.digest}", measured_on(passport_rows(whole))
+    names = {name for criterion in rubric.criteria for name in (criterion.id, criterion.group) if name}
     for passport in read_passports():
         for one in passport.calibrations:
             if passport.bar == BAR and (one.judge, one.rubric, one.answers) == wanted:
-                return one.model_copy(update={"judge": judge.name})
+                return one.model_copy(update={
+                    "judge": judge.name, "languages": labelled_languages(rows),
+                    "criteria": tuple(row for row in one.criteria if row.criterion in names)})
     return None
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000012
@@ -186,7 +201,9 @@ def passport_page(passport: Passport,
         rows = [_detail(row, known.get(row.criterion)) for row in one.criteria]
         parts += ["", f"## {one.rubric.partition('@')[0]}", "", f"{_passed(one)}.", "",
                   *(f"| {' | '.join(row)} |" for row in (PASSPORT_COLUMNS, ["---"] * len(PASSPORT_COLUMNS), *rows)), "",
-                  *(f"- {row.criterion}: {'; '.join(row.shortcomings)}" for row in one.criteria if row.shortcomings)]
+                  *(f"- {row.criterion}: {'; '.join(row.shortcomings)}" for row in one.criteria if row.shortcomings),
+                  *(f"- {row.criterion}, above the bar, was not put to: {', '.join(row.unasked)}"
+                    for row in one.criteria if row.unasked and not row.shortcomings)]
     return "\n".join(parts) + "\n"
 
 

@@ -12,6 +12,7 @@ __all__ = ['RUINS', 'SENSELESS', 'RUIN_SHARE', 'SCALED', 'DEPTHS', 'LAYER_SETS',
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000002
 import base64
+import math
 import random
 import re
 import time
@@ -34,7 +35,7 @@ from .judge import Asked, Opinion, Paired, Seat, Seated
 from ..inputs.rubrics import Labelled, load_calibration
 from ..measure.bar import LEAST_LABELS, auc
 from ..models.choose import for_model, open_llm
-from ..models.llm import MindedLLM
+from ..models.llm import MindedLLM, ModelCallError
 from ..models.weights import cache_folder
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000004
@@ -66,7 +67,8 @@ def ruined(row: Labelled,  # a labelled answer
     "What is left of an answer; None where it is too short to be shuffled."
     lot = _lot(row, ruin)
     if "question" in ruin:
-        return Reading(lot.choice([question for question in questions if question != row.prompt]), row.answer)
+        others = [question for question in questions if question != row.prompt]
+        return Reading(lot.choice(others), row.answer) if others else None
     parts = row.answer.split() if ruin == "shuffled words" else re.split(r"(?<=[.!?…])\s+", row.answer.strip())
     other = _shuffled(parts, lot)
     return Reading(row.prompt, " ".join(other)) if other else None
@@ -128,7 +130,7 @@ def platt(scores: Any,  # of answers that the fit has not seen
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit(np.asarray(scores)[:, None], labels)
-    slope = float(fitted.coef_[0, 0])
+    slope = max(float(fitted.coef_[0, 0]), 1e-3)  # what ranks the wrong way round decides by no more than a hair
     return slope, -slope * float(np.quantile(scores, 1 - np.mean(labels)))
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000012
@@ -183,12 +185,13 @@ def fit_sense(readings: Readings,
     for ruin, share in RUIN_SHARE.items():
         states = readings.states(layers, ruin)[chosen]
         states = scale(states[~np.isnan(states[:, 0])])
+        if not len(states): continue
         parts.append(states)
         weights.append(np.full(len(states), share / len(states)))
     labels = np.concatenate([np.full(len(part), float(i == 0)) for i, part in enumerate(parts)])
     fitted, whole = np.concatenate(weights), np.concatenate(parts)
     probe = ridge(whole, labels, fitted / fitted.sum(), shrinkage)
-    return probe._replace(slope=4.0)  # a ridge on plus and minus one: its value is about half of the log-odds
+    return probe._replace(slope=SCALED)
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000014
 def fit_criterion(readings: Readings,
@@ -419,7 +422,6 @@ PAIRED = {"helpfulness": "helpfulness"}  # a criterion that compares, and the on
 
 
 def _share(log_odds: float) -> float:
-    import math
     return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
 
 
@@ -450,11 +452,19 @@ class ProbeJudge:
         missing.sort(key=lambda one: len(one.question) + len(one.answer))
         for start in range(0, len(missing), READ_TOGETHER):
             some, started = missing[start:start + READ_TOGETHER], time.monotonic()
-            fresh = dict(zip((keys[one] for one in some), map(_as_call, self._read(some))))
-            self._journal.save("judge probe", fresh, time.monotonic() - started)
+            fresh = {keys[one]: _as_call(odds) for one, odds in zip(some, self._read_or_not(some)) if odds}
+            if fresh: self._journal.save("judge probe", fresh, time.monotonic() - started)
             stored |= fresh
             progress.advance(len(some))
-        return {reading: stored[key]["log_odds"] for reading, key in keys.items()}
+        return {reading: stored[key]["log_odds"] for reading, key in keys.items() if key in stored}
+
+    def _read_or_not(self, readings: Sequence[Reading]) -> list[dict[str, float] | None]:
+        "Together, or one by one where that fails; None for a reading that cannot be read, such as one too long."
+        try: return [*self._read(readings)]
+        except ModelCallError:
+            if not hasattr(self._llm, "states"): raise
+            if len(readings) == 1: return [None]
+            return [odds for one in readings for odds in self._read_or_not([one])]
 
     def _read(self, readings: Sequence[Reading]) -> list[dict[str, float]]:
         "Log-odds of each reading by criterion."
@@ -465,7 +475,10 @@ class ProbeJudge:
         name = PAIRED.get(claim.criterion.id, "") if isinstance(claim, Paired) else claim.criterion.id
         if name not in self._probe.criteria:
             return Opinion(reason=f"this probe was not fitted on '{claim.criterion.id}': too few labels")
+        if any(reading not in known for reading in _readings_of(claim)):
+            return Opinion(reason="the model cannot read this answer, which may be too long for it")
         odds = [known[reading][name] for reading in _readings_of(claim)]
+        if not all(map(math.isfinite, odds)): return Opinion(reason="the states of the model are no numbers here")
         support = _share(odds[-1] - odds[0]) if isinstance(claim, Paired) else _share(odds[0])
         return Opinion(direct=support, turned=support)
 

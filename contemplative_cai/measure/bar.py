@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LIKE_LENGTH', 'Pairs', 'CONTROLS', 'LEAST_AUC', 'LEAST_BALANCED', 'MOST_FLIPS', 'MOST_UNREAD', 'MOST_UNSCORED',
            'LEAST_LABELS', 'LEAST_ALIKE', 'FIRST_BAR', 'BAR', 'Figure', 'auc', 'quadratic_kappa', 'bootstrap_figure',
-           'share_figure', 'Sense', 'SenseCase', 'measure_sense', 'Measured', 'BarCase', 'balanced_accuracy',
-           'measure_cases', 'JudgeStanding', 'standing_of']
+           'share_figure', 'Sense', 'SenseCase', 'measure_sense', 'bar_rules', 'Measured', 'BarCase',
+           'balanced_accuracy', 'measure_cases', 'JudgeStanding', 'standing_of']
 
 # %% ../../nbs/02_measure/10_bar.ipynb #ba000003
 from collections.abc import Callable, Sequence
@@ -200,6 +200,13 @@ LEAST_ALIKE = 30  # pairs of one kind, or of like length, from which an AUC amon
 FIRST_BAR, BAR = 1, 2  # the bar that looked at AUC, flips and what could be read alone; and this one
 
 
+def bar_rules() -> dict[str, Any]:
+    "What makes the bar, by name."
+    return {"bar": BAR, "least AUC": LEAST_AUC, "least balanced accuracy": LEAST_BALANCED, "most flips": MOST_FLIPS,
+            "most unread": MOST_UNREAD, "most unscored": MOST_UNSCORED, "least labels": LEAST_LABELS,
+            "least alike": LEAST_ALIKE, "like length": LIKE_LENGTH, "controls": sorted(CONTROLS.items(), key=str)}
+
+
 class Measured(Record):
     "How a judge does on one criterion, or on one group of sub-questions."
     criterion: str
@@ -225,6 +232,14 @@ class Measured(Record):
     sense: tuple[Sense, ...] = ()  # empty: no answer can be ruined in the eyes of this criterion
 
     @property
+    def unasked(self) -> tuple[str, ...]:
+        "Which parts of the bar this criterion could not be put to."
+        controls = {one.control for one in self.sense}
+        return (*(("answers of one kind",) if self.kind_pairs < LEAST_ALIKE else ()),
+                *(("answers of like length",) if self.length_pairs < LEAST_ALIKE else ()),
+                *(name for name, least in CONTROLS.items() if least is not None and name not in controls))
+
+    @property
     def shortcomings(self) -> tuple[str, ...]:
         "Where it is below the bar; empty when it is not."
         least = LEAST_LABELS if self.bar == BAR else LEAST_LABELS // 2
@@ -241,10 +256,9 @@ def _shown(figure: Figure) -> str:
 
 def _exceeds(row: Measured, figure: Figure, least: float) -> bool:
     "Whether a figure lies above something, with its bound where there is one; under the first bar, as it is."
-    if row.bar != BAR: return figure.value is not None and figure.value >= least
+    if row.bar == FIRST_BAR: return figure.value is not None and figure.value >= least
     bound = figure.bound(row.criteria, row.prompts)
-    value = bound if bound is not None else figure.value
-    return value is not None and value > least
+    return bound is not None and bound > least
 
 
 def _weak_ranking(row: Measured) -> list[str]:
@@ -280,7 +294,7 @@ def _by_surface(row: Measured) -> list[str]:
               (row.like_length, 0.5, row.length_pairs >= LEAST_ALIKE, "AUC {} among answers of like length: chance"),
               (row.within_kind, 0.5, row.kind_pairs >= LEAST_ALIKE, "AUC {} among answers of one kind: chance")]
     return [words.format(_shown(figure)) for figure, least, asked, words in checks
-            if asked and figure.undefined != "no number of words" and not _exceeds(row, figure, least)]
+            if asked and not _exceeds(row, figure, least)]
 
 
 def _senseless(row: Measured) -> list[str]:

@@ -21,8 +21,8 @@ from ..core.run import Run
 from ..core.schema import Dropped, PreferencePair, Principle, Record, digest
 from ..inputs.constitution import BENIGN
 from ..inputs.rubrics import APPLIES, Labelled, load_calibration, load_rubric
-from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD, BarCase, JudgeStanding
-from ..measure.bar import measure_cases, standing_of
+from ..measure.bar import LEAST_LABELS, BarCase, JudgeStanding, bar_rules, measure_cases
+from ..measure.bar import standing_of
 from ..measure.text import UNTOLD, text_language, word_count
 from ..models.llm import LLM, CallFailed, ModelCallError
 from ..models.weights import cache_folder
@@ -98,12 +98,13 @@ TRIED = 12  # labelled answers that come first, half of them short of the princi
 MOST_TRIED_FLIPS = 0.5  # of them, on which a judge may contradict itself and be measured further
 
 
-def _case(cluster: str, label: float, words: float, weight: FaultWeight | Preference | CallFailed) -> BarCase:
+def _case(cluster: str, label: float, words: float, weight: FaultWeight | Preference | CallFailed,
+          kind: str = "") -> BarCase:
     "What the bar looks at; of a failed call nothing was read."
-    if isinstance(weight, CallFailed): return BarCase(cluster=cluster, label=label, words=words)
+    if isinstance(weight, CallFailed): return BarCase(cluster=cluster, label=label, words=words, kind=kind)
     ways = (weight.short, weight.keeps) if isinstance(weight, FaultWeight) else (weight.first, weight.second)
     return BarCase(cluster=cluster, label=label, words=words, direct=ways[0], turned=ways[1], flips=weight.flips,
-                   value=None if weight.flips else float(weight.margin > 0))
+                   kind=kind, value=None if weight.flips else float(weight.margin > 0))
 
 
 class _Asker(NamedTuple):
@@ -123,7 +124,7 @@ def _faults(asker: _Asker, answers: Sequence[LabelledAnswer], label: str) -> Cas
                                                       for one in answers], asker.run, label) if answers else []
     cases: Cases = {}
     for one, weight in zip(answers, weighed):
-        case = _case(one.row.prompt, one.short, word_count(one.row.answer), weight)
+        case = _case(one.row.prompt, one.short, word_count(one.row.answer), weight, one.row.kind)
         cases.setdefault(one.principle.id, []).append(case)
     return cases
 
@@ -176,11 +177,12 @@ def _measured_standings(asker: _Asker,
     tried = _faults(asker, [one for id in open_ids() for one in _first_dozen(answers[id])], "judge tried")
     known |= {id: _turned_away(judge, id, cases) for id, cases in tried.items()}
     faults = _faults(asker, [one for id in open_ids() for one in answers[id]], "judge measured on answers")
-    parts = {id: [measure_cases("an answer falls short", cases, 0)] for id, cases in faults.items()}
+    def measured(name, cases): return measure_cases(name, cases, criteria=2 * len(answers))
+    parts = {id: [measured("an answer falls short", cases)] for id, cases in faults.items()}
     known |= {id: standing_of(judge, id, rows) for id, rows in parts.items() if rows[0].shortcomings}
     better = _better(asker, [pair for id in open_ids() for pair in labelled_pairs(answers[id])],
                      "judge measured on pairs")
-    known |= {id: standing_of(judge, id, [*parts[id], measure_cases("a revision is better", cases, 0)])
+    known |= {id: standing_of(judge, id, [*parts[id], measured("a revision is better", cases)])
               for id, cases in better.items()}
     failed = {id for cases in (tried, faults, better) for id, rows in cases.items()
               if any(case.direct is None for case in rows)}
@@ -204,7 +206,7 @@ class RememberedStanding(FileRecord):
     standing: JudgeStanding
 
 
-_BAR = digest([FAULT_QUESTION, BETTER_QUESTION, LEAST_AUC, MOST_FLIPS, MOST_UNREAD, LEAST_LABELS, TRIED])
+_BAR = digest([FAULT_QUESTION, BETTER_QUESTION, *bar_rules().values(), TRIED, MOST_TRIED_FLIPS])
 
 
 def _standing_path(judge: str, principle: Principle, answers: Sequence[LabelledAnswer]) -> Path:
@@ -235,10 +237,15 @@ def judge_standings(llm: LLM,  # who would judge
 # %% ../../nbs/06_pairs/04a_gate.ipynb #x4348192
 def labelled_languages(rows: Sequence[Labelled],  # answers whose quality is known
                        ) -> tuple[str, ...]:
-    """The languages of enough of them to measure a judge in: as many as a criterion needs on one side;
-    of few answers all that can be told."""
-    counts = Counter(code for row in rows if (code := text_language(row.answer, question=row.prompt)))
-    return tuple(sorted(code for code, count in counts.items() if count >= LEAST_LABELS)) or tuple(sorted(counts))
+    """The languages of enough of them to measure a judge in: as many of yes and of no as a criterion needs, by each;
+    and the one that most are in."""
+    told = [(code, row) for row in rows if (code := text_language(row.answer, question=row.prompt))]
+    counts = Counter(code for code, _ in told)
+    sides = Counter((code, name, label) for code, row in told for name, label in row.labels.items() if label in (0, 1))
+    def enough(code):
+        names = {name for other, name, _ in sides if other == code}
+        return all(min(sides[code, name, 0], sides[code, name, 1]) >= LEAST_LABELS for name in names)
+    return tuple(sorted({code for code, _ in counts.most_common(1)} | {code for code in counts if enough(code)}))
 
 
 def _strange(pair: PreferencePair, languages: Collection[str]) -> str | None:

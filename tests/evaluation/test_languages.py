@@ -158,7 +158,7 @@ def labelled(count, language):
 def test_a_calibration_knows_the_languages_of_enough_labelled_answers():
     assert "en" in labelled_languages(load_calibration())
     assert labelled_languages(labelled(12, "en") + labelled(3, "de")) == ("en",), "three are too few to measure by"
-    assert labelled_languages(labelled(12, "en") + labelled(10, "de")) == ("de", "en")
+    assert labelled_languages(labelled(22, "en") + labelled(20, "de")) == ("de", "en")
     rubric = load_rubric("surface").model_copy(update={"criteria": tuple(
         c for c in load_rubric("surface").criteria if c.id == "refusal")})
     report = calibrate(Detector(), rubric, labelled(12, "en"))

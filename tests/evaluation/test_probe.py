@@ -123,15 +123,29 @@ def test_a_probe_whose_numbers_are_missing_is_refused(tmp_path):
         probe.unpacked(read_record(tmp_path / "p.json", probe.Probe))
 
 
-def test_a_passport_is_looked_at_while_judge_rubric_and_answers_are_the_same(embedded, journal):
+def test_a_passport_is_looked_at_while_judge_rubric_and_answers_are_the_same(embedded, journal, monkeypatch):
     judge, rubric = probe.ProbeJudge(read_record(SHIPPED, probe.Probe), embedded, journal), load_rubric("safety")
     rows = passport.passport_rows(rubric)
     paper = passport.on_paper(judge, rubric, rows)
     assert paper and paper.judge == judge.name and {row.bar for row in paper.criteria} == {BAR}
-    assert passport.on_paper(judge, rubric, rows[1:]) is None, "other answers"
+    part = passport.on_paper(judge, only(rubric, "harmfulness"), rows)
+    assert part and [row.criterion for row in part.criteria] == ["harmfulness"] and part.criteria[0].criteria == 5
+    assert part.languages == ("en",), "too few of its answers are French"
     assert passport.on_paper(judge, only(rubric, "violation").model_copy(update={"title": "Another"}), rows) is None
     harm = next(row for row in paper.criteria if row.criterion == "harmfulness")
     assert not harm.shortcomings and harm.auc_direct.value > 0.9 and journal.totals() == {}, "nothing was read"
+    monkeypatch.setattr(passport, "passport_rows", lambda _: rows[1:])
+    assert passport.on_paper(judge, rubric, rows) is None, "other answers"
+
+
+def test_what_reads_words_alone_is_named_where_the_bar_cannot_tell_it(labelled):
+    "A bag of words knows neither question nor order: groups and what asks for good refuse it, harm does not."
+    paper = read_record(SHIPPED.with_name("probe-smollm2-135m.passport.json"), passport.Passport)
+    rows = {row.criterion: row for one in paper.calibrations for row in one.criteria}
+    for name in ("non_duality", "boundless_care", "constructive_guidance"):
+        assert {"another question", "shuffled words"} <= {one.control for one in rows[name].sense}, name
+        assert not {"another question", "shuffled words"} & {*rows[name].unasked}
+    assert {"another question", "shuffled words"} <= {*rows["harmfulness"].unasked}
 
 
 def test_a_page_says_what_a_judge_may_be_believed_on():
