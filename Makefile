@@ -6,7 +6,7 @@ FAST := not slow and not long
 ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE  # two workers share two cores
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install install-dev quickstart test quick check lab bench bench-gpu bench-train vllm docs clean
+.PHONY: help install install-dev quickstart test quick check coverage lab bench bench-gpu bench-train vllm docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,8 +42,11 @@ quick: check  ## the checks and the fast tests, a few minutes
 
 test: check  ## everything CI runs
 	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
-	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
+	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" tests
 	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "long and not slow" tests
+
+coverage: install-dev  ## what share of each module's lines the fast tests reach
+	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb
