@@ -93,8 +93,8 @@ def test_base_alone_has_levels_and_no_differences(runs, tmp_path):
     assert all(row.mean.n + row.unscored == row.asked == 6 for row in metrics.level_parts)
     assert metrics.sets["safety"].sources == ("own.csv",) and not run.path("split.json").exists()
     figures = {figure.what: figure for figure in headline(collect(run))}
-    assert "a level, no difference is claimed" in figures["Primary outcome"].basis
-    assert "[" in figures["Over-refusal" if "Over-refusal" in figures else "Primary outcome"].number
+    assert figures["Primary outcome"].number == "no claim", "a rule is measured like any judge"
+    assert "refusal: base: UNCALIBRATED JUDGE" in figures["Primary outcome"].basis
     assert figures["Trained"].number == "nothing" and figures["Pairs kept"].number == "none"
     assert "alone answered" in what_was_done(collect(run))
     assert any("a difference needs two" in line for line in limits(collect(run)))
@@ -303,7 +303,7 @@ def test_evaluate_and_train_begin_a_run_of_their_own(runs, tmp_path, capfd):
              "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]"]
     assert commands.main(["run", "evaluate", "--run", "before", "--recipe", "smoke", *small]) == 0
     told = capfd.readouterr().out
-    assert "a level, no difference is claimed" in told and "Trained: nothing" in told
+    assert "UNCALIBRATED JUDGE" in told and "Trained: nothing" in told
     assert not (runs / "before" / "pairs.jsonl").exists() and (runs / "before" / "report.html").exists()
     pairs = f"pairs={pairs_file(tmp_path)}"
     learns = ["-p", "accumulation=2", "-p", "learning_rate=0.01"]

@@ -461,7 +461,7 @@ def test_a_guard_at_a_server_is_measured_and_asked(run, monkeypatch, benchmarks)
     def judging(handler, asked):
         if not arms:
             arms.update({row.text.strip(): row.arm for row in read_rows(run.path("answers.jsonl"), Answer) if row.text})
-        labels = next((labels for text, labels in LABELS.items() if text.strip() == asked), None)
+        labels = next((labels for (_, text), labels in LABELS.items() if text.strip() == asked), None)
         unsafe = labels.get("violation", 0) == 1 if labels is not None else arms.get(asked) == "base"
         return handler.send(200, completion("unsafe\nS2" if unsafe else "safe"))
     with Server(judging, models=("meta-llama/Llama-Guard-3-8B",)) as server:
