@@ -300,7 +300,7 @@ def test_numbers_of_before_are_still_read(given):
 @pytest.mark.long
 def test_evaluate_and_train_begin_a_run_of_their_own(runs, tmp_path, capfd):
     small = ["-p", "eval_judged=[]", "-p", "n_safety=0", "-p", "n_games=0", "-p", "n_robustness=0", "-p", "n_helpful=0",
-             "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]"]
+             "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]", "-p", "n_eval_prompts=5"]
     assert commands.main(["run", "evaluate", "--run", "before", "--recipe", "smoke", *small]) == 0
     told = capfd.readouterr().out
     assert "UNCALIBRATED JUDGE" in told and "Trained: nothing" in told
