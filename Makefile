@@ -6,7 +6,7 @@ FAST := not slow and not long
 ALONE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE  # two workers share two cores
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install install-dev quickstart test quick check coverage lab bench bench-gpu bench-train vllm docs clean
+.PHONY: help install install-dev quickstart test quick check coverage passport lab bench bench-gpu bench-train vllm docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,6 +47,9 @@ test: check  ## everything CI runs
 
 coverage: install-dev  ## what share of each module's lines the fast tests reach
 	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
+
+passport: install-dev  ## the embedded model's probe fitted anew, and its passport, into data/judges
+	$(BIN)/python .ci/passport.py
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb

@@ -405,7 +405,7 @@ def disclosed(judge_key: str,  # key of the judging model
 class Seat(Record):
     "A judge as the recipe names it."
     name: str  # as in eval_judges
-    kind: str  # logits, reasoned or guard
+    kind: str  # one of JUDGES
     model: str  # whose opinions
 
 

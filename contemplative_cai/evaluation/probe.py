@@ -4,39 +4,28 @@
 
 # %% auto #0
 __all__ = ['RUINS', 'SENSELESS', 'RUIN_SHARE', 'SCALED', 'DEPTHS', 'LAYER_SETS', 'SHRINKAGES', 'QUESTION_FOLDS', 'READ_TOGETHER',
-           'PAIRED', 'Reading', 'ruined', 'Linear', 'ridge', 'balanced_weights', 'platt', 'Readings', 'soft_and',
-           'Scale', 'fit_scale', 'fit_sense', 'fit_criterion', 'labelled_positions', 'Probe', 'packed', 'unpacked',
+           'Reading', 'ruined', 'Linear', 'ridge', 'balanced_weights', 'platt', 'Readings', 'soft_and', 'Scale',
+           'fit_scale', 'fit_sense', 'fit_criterion', 'labelled_positions', 'Probe', 'packed', 'unpacked',
            'probe_log_odds', 'probed_layers', 'read_states', 'read_labelled', 'question_folds', 'ProbeChoice',
-           'unseen_scores', 'fittable', 'best_choice', 'fit_probe', 'ProbeJudge', 'fitted_rows', 'labels_digest',
-           'weights_in', 'probe_homes', 'known_probe', 'probe_for', 'open_probe']
+           'unseen_scores', 'fittable', 'check_fittable', 'best_choice', 'fit_probe', 'fitted_rows', 'labels_digest']
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000002
 import base64
-import math
 import random
 import re
-import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
 from ..core.errors import InputError
-from ..core.files import FileRecord, read_record, write_record
-from ..core.journal import Journal
-from ..core.project import project_root
-from ..core.recipe import Recipe
+from ..core.files import FileRecord
 from ..core.run import Run
 from ..core.schema import Message, digest
 from ..core.terminal import Progress
-from .judge import Asked, Opinion, Paired, Seat, Seated
-from ..inputs.rubrics import Labelled, load_calibration
+from ..inputs.rubrics import Labelled
 from ..measure.bar import LEAST_LABELS, auc
-from ..models.choose import for_model, open_llm
-from ..models.llm import MindedLLM, ModelCallError
-from ..models.weights import cache_folder
+from ..models.llm import MindedLLM
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000004
 RUINS = ("another question", "a third question", "shuffled words", "shuffled sentences")
@@ -103,10 +92,10 @@ def ridge(states: Any,  # rows x width, standardised
     scaled = centred * root[:, None]
     rows, width = scaled.shape
     if rows < width:
-        found = scaled.T @ np.linalg.solve(scaled @ scaled.T + strength * np.eye(rows), root * (target - level))
+        solved = scaled.T @ np.linalg.solve(scaled @ scaled.T + strength * np.eye(rows), root * (target - level))
     else:
-        found = np.linalg.solve(scaled.T @ scaled + strength * np.eye(width), scaled.T @ (root * (target - level)))
-    return Linear(found, float(level - mean @ found))
+        solved = np.linalg.solve(scaled.T @ scaled + strength * np.eye(width), scaled.T @ (root * (target - level)))
+    return Linear(solved, float(level - mean @ solved))
 
 
 def balanced_weights(labels: Any,  # 0 or 1 a row
@@ -263,11 +252,12 @@ def unpacked(probe: Probe,
              ) -> tuple[Scale, list[Linear]]:
     "What `packed` took; raises `InputError` where numbers are missing."
     import numpy as np
-    rows, flat = len(probe.criteria) + 3, np.frombuffer(base64.b64decode(probe.numbers), np.float32)
-    if len(flat) % rows:
-        raise InputError(f"the probe of {probe.model} has {len(flat)} numbers, expected as many for each of {rows} "
-                         "rows; copy its file again, or delete it to have it fitted anew")
-    mean, spread, *every = flat.reshape(rows, -1)
+    rows = len(probe.criteria) + 3
+    try: mean, spread, *every = np.frombuffer(base64.b64decode(probe.numbers, validate=True),
+                                              np.float32).reshape(rows, -1)
+    except ValueError:
+        raise InputError(f"the numbers of the probe of {probe.model} are damaged: expected as many for each of {rows} "
+                         "rows; copy its file again, or delete it to have it fitted anew") from None
     return Scale(mean[:-3], spread[:-3]), [Linear(row[:-3], *map(float, row[-3:])) for row in every]
 
 
@@ -358,7 +348,7 @@ def unseen_scores(readings: Readings,
                   ) -> tuple[Any, Any]:
     "Labels, and what probes say that were fitted on the other questions; uncalibrated."
     import numpy as np
-    labels, said = [], []
+    labels, scores = [], []
     everything = np.arange(len(readings.rows))
     for held in question_folds(readings.rows):
         others = np.setdiff1d(everything, held)
@@ -367,9 +357,9 @@ def unseen_scores(readings: Readings,
         if not len(asked): continue
         sense = fit_sense(readings, others, scale, choice.layers, choice.shrinkage)
         probe = fit_criterion(readings, name, chosen, scale, choice.layers, choice.shrinkage)
-        said.append(_said(probe, sense, name, scale(readings.states(choice.layers)[asked])))
+        scores.append(_said(probe, sense, name, scale(readings.states(choice.layers)[asked])))
         labels += [readings.rows[i].labels[name] for i in asked]
-    return np.array(labels), np.concatenate(said)
+    return np.array(labels), np.concatenate(scores)
 
 # %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000020
 def fittable(rows: Sequence[Labelled],
@@ -381,6 +371,14 @@ def fittable(rows: Sequence[Labelled],
             counts.setdefault(name, [0, 0])
             if label in (0, 1): counts[name][int(1 - label)] += 1
     return {name: (yes, no) for name, (yes, no) in counts.items() if min(yes, no) >= 4 * LEAST_LABELS}
+
+
+def check_fittable(rows: Sequence[Labelled],
+                   ) -> dict[str, tuple[int, int]]:
+    "The same; raises `InputError` where no criterion has enough."
+    if fitted := fittable(rows): return fitted
+    raise InputError(f"no criterion has {4 * LEAST_LABELS} answers labelled yes and as many labelled no; "
+                     "a probe needs them, see data/calibration")
 
 
 def best_choice(readings: Readings,
@@ -398,15 +396,11 @@ def fit_probe(readings: Readings,  # of the answers that are not kept aside
               model: str,  # whose states they are
               layers: Sequence[int],  # that were read
               labels: str,  # digest of the labelled answers
-              choice: ProbeChoice | None = None,  # None: the best
               ) -> Probe:
     "All criteria that have enough labels; raises `InputError` where none has."
     import numpy as np
-    fitted = fittable(readings.rows)
-    if not fitted:
-        raise InputError(f"no criterion has {4 * LEAST_LABELS} answers labelled yes and as many labelled no; "
-                         "a probe needs them, see data/calibration")
-    choice = choice or best_choice(readings, list(fitted)[::4])
+    fitted = check_fittable(readings.rows)
+    choice = best_choice(readings, list(fitted)[::4])  # one criterion in four says which layers are best for all
     everything, scale = np.arange(len(readings.rows)), fit_scale(readings.states(choice.layers))
     sense, linear = fit_sense(readings, everything, scale, choice.layers, choice.shrinkage), []
     for name in fitted:
@@ -417,83 +411,7 @@ def fit_probe(readings: Readings,  # of the answers that are not kept aside
     return Probe(model=model, labels=labels, layers=tuple(layers[i] for i in choice.layers), criteria=tuple(fitted),
                  shrinkage=choice.shrinkage, fitted=fitted, numbers=packed(scale, [sense, *linear]))
 
-# %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000024
-PAIRED = {"helpfulness": "helpfulness"}  # a criterion that compares, and the one of single answers it rests on
-
-
-def _share(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
-
-
-class ProbeJudge:
-    "A probe on the states of a model in this process."
-
-    def __init__(self,
-                 probe: Probe,
-                 llm: MindedLLM,  # whose states it was fitted on; without an adapter
-                 journal: Journal,
-                 ):
-        self._probe, self._llm, self._journal = probe, llm, journal
-        self.name = f"probe {llm.key} {probe.digest}"
-        self.paper = f"probe {probe.model} {probe.digest}"  # what its passport calls it, in any precision
-
-    def opinions(self, claims, run=None):
-        "Probabilities, every answer read once; raises `ModelCallError` when the model has no states to give."
-        readings = list(dict.fromkeys(reading for claim in claims for reading in _readings_of(claim)))
-        known = self._known(readings, run)
-        return [self._opinion(claim, known) for claim in claims]
-
-    def _known(self, readings: Sequence[Reading], run: Run | None) -> dict[Reading, dict[str, float]]:
-        "Log-odds by reading and criterion, from the journal or read now."
-        keys = {reading: digest(["probe", self.name, *reading], 32) for reading in readings}
-        stored = self._journal.get(list(keys.values()))
-        missing = [reading for reading in readings if keys[reading] not in stored]
-        progress = Progress(run, "judge probe", total=len(readings), done=len(readings) - len(missing))
-        missing.sort(key=lambda one: len(one.question) + len(one.answer))
-        for start in range(0, len(missing), READ_TOGETHER):
-            some, started = missing[start:start + READ_TOGETHER], time.monotonic()
-            fresh = {keys[one]: _as_call(odds) for one, odds in zip(some, self._read_or_not(some)) if odds}
-            if fresh: self._journal.save("judge probe", fresh, time.monotonic() - started)
-            stored |= fresh
-            progress.advance(len(some))
-        return {reading: stored[key]["log_odds"] for reading, key in keys.items() if key in stored}
-
-    def _read_or_not(self, readings: Sequence[Reading]) -> list[dict[str, float] | None]:
-        "Together, or one by one where that fails; None for a reading that cannot be read, such as one too long."
-        try: return [*self._read(readings)]
-        except ModelCallError:
-            if not hasattr(self._llm, "states"): raise
-            if len(readings) == 1: return [None]
-            return [odds for one in readings for odds in self._read_or_not([one])]
-
-    def _read(self, readings: Sequence[Reading]) -> list[dict[str, float]]:
-        "Log-odds of each reading by criterion."
-        found = probe_log_odds(self._probe, read_states(self._llm, readings, self._probe.layers))
-        return [{name: round(float(values[i]), 4) for name, values in found.items()} for i in range(len(readings))]
-
-    def _opinion(self, claim: Asked | Paired, known: dict[Reading, dict[str, float]]) -> Opinion:
-        name = PAIRED.get(claim.criterion.id, "") if isinstance(claim, Paired) else claim.criterion.id
-        if name not in self._probe.criteria:
-            return Opinion(reason=f"this probe was not fitted on '{claim.criterion.id}': too few labels")
-        if any(reading not in known for reading in _readings_of(claim)):
-            return Opinion(reason="the model cannot read this answer, which may be too long for it")
-        odds = [known[reading][name] for reading in _readings_of(claim)]
-        if not all(map(math.isfinite, odds)): return Opinion(reason="the states of the model are no numbers here")
-        support = _share(odds[-1] - odds[0]) if isinstance(claim, Paired) else _share(odds[0])
-        return Opinion(direct=support, turned=support)
-
-
-def _as_call(log_odds: dict[str, float]) -> dict:
-    "Log-odds as the journal keeps them: nothing was written."
-    return {"log_odds": log_odds, "prompt_tokens": None, "completion_tokens": 0, "cached_tokens": None}
-
-
-def _readings_of(claim: Asked | Paired) -> list[Reading]:
-    "What has to be read for a claim: one answer, or the first and the second."
-    if isinstance(claim, Asked): return [Reading(claim.question, claim.answer)]
-    return [Reading(claim.question, claim.first), Reading(claim.question, claim.second)]
-
-# %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000027
+# %% ../../nbs/08_evaluation/01a_probe.ipynb #pj000003
 def fitted_rows(rows: Sequence[Labelled],  # all labelled answers
                 ) -> list[Labelled]:
     "Those that a probe is fitted on: read twice, and not kept aside."
@@ -504,56 +422,3 @@ def labels_digest(rows: Sequence[Labelled],
                   ) -> str:
     "The content that a probe rests on."
     return digest([[row.prompt, row.answer, sorted(row.labels.items())] for row in rows], 16)
-
-
-def weights_in(key: str,  # of a model
-               ) -> str:
-    "Name and digest of its weights, without precision, options and adapter."
-    named = re.match(r".*?@[^/+]+", key)
-    return named[0] if named else key
-
-
-def probe_homes(weights: str,  # name and digest of a model's weights
-                labels: str,  # from `labels_digest`
-                ) -> list[Path]:
-    "Where a probe may lie: among the project's judges, then in the cache."
-    shipped = [path for path in sorted((project_root() / "data" / "judges").glob("probe-*.json"))
-               if not path.name.endswith(".passport.json")]
-    return [*shipped, cache_folder() / "probes" / f"{digest([weights, labels, list(RUIN_SHARE.items())], 24)}.json"]
-
-
-def known_probe(weights: str, labels: str,
-                ) -> Probe | None:
-    "The probe of these weights and labels; None where none was fitted yet."
-    for path in probe_homes(weights, labels):
-        if path.is_file():
-            probe = read_record(path, Probe)
-            if (probe.model, probe.labels) == (weights, labels): return probe
-    return None
-
-# %% ../../nbs/08_evaluation/01a_probe.ipynb #pb000028
-def probe_for(llm: MindedLLM,  # in this process, without an adapter
-              run: Run | None = None,  # whose progress to show
-              ) -> Probe:
-    "The probe of a model, fitted now where it is not known; raises `ModelCallError` for a model without states."
-    rows, weights = fitted_rows(load_calibration()), weights_in(llm.key)
-    labels = labels_digest(rows)
-    if known := known_probe(weights, labels): return known
-    print(f"fitting a probe on {len(rows)} labelled answers and what is left of them when they are ruined; "
-          "it is kept for later runs", flush=True)
-    layers = probed_layers(llm.depth)
-    probe = fit_probe(read_labelled(llm, rows, layers, run=run), weights, layers, labels)
-    write_record(probe_homes(weights, labels)[-1], probe)
-    return probe
-
-
-@contextmanager
-def open_probe(recipe: Recipe,
-               seat: Seat,  # of kind probe
-               journal: Journal,
-               run: Run | None = None,  # whose progress to show
-               ) -> Generator[Seated]:
-    "The probe on its model, which is opened in this process whatever answers the recipe's questions."
-    with open_llm(for_model(recipe, seat.model, base_url=None, engine="transformers")) as llm:
-        minded: Any = llm
-        yield Seated(ProbeJudge(probe_for(minded, run), minded, journal), llm.key)

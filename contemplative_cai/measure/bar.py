@@ -59,6 +59,15 @@ def quadratic_kappa(labels: Sequence[float],  # ordinal, evenly spaced
     return float(1 - ((truth - given) ** 2).mean() / chance) if chance > 0 else None
 
 # %% ../../nbs/02_measure/10_bar.ipynb #ba000009
+def _with_interval(value: float, drawn: Sequence[float], resamples: int, clusters: int) -> Figure:
+    "The value with the percentile interval and the spread of what was drawn; none where that is too little."
+    import numpy as np
+    if clusters < 5 or len(drawn) < resamples / 2:
+        return Figure(value=value, undefined=f"{clusters} prompts, too few for an interval")
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Figure(value=value, low=float(low), high=float(high), error=float(np.std(drawn, ddof=1)))
+
+
 def bootstrap_figure(statistic: Callable,  # of the columns; None where it is undefined
                      columns: Sequence[Sequence[float]],  # each of one length
                      clusters: Sequence[str],  # of each row, such as its prompt
@@ -77,11 +86,7 @@ def bootstrap_figure(statistic: Callable,  # of the columns; None where it is un
     for _ in range(resamples):
         rows = np.concatenate([places[i] for i in rng.integers(len(places), size=len(places))])
         drawn.append(statistic(*(array[rows] for array in arrays)))
-    defined = [one for one in drawn if one is not None]
-    if len(places) < 5 or len(defined) < resamples / 2:
-        return Figure(value=value, undefined=f"{len(places)} prompts, too few for an interval")
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return Figure(value=value, low=float(low), high=float(high), error=float(np.std(defined, ddof=1)))
+    return _with_interval(value, [one for one in drawn if one is not None], resamples, len(places))
 
 # %% ../../nbs/02_measure/10_bar.ipynb #ba000012
 def share_figure(count: int,  # how many of them
@@ -140,12 +145,8 @@ def _figure(values: Any, clusters: int, why: str) -> Figure:
     "The first value with the percentile interval and the spread of the others."
     import numpy as np
     if not np.isfinite(values[0]): return Figure(undefined=why)
-    value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
-    if len(values) == 1: return Figure(value=value, undefined="no interval was asked for")
-    if clusters < 5 or len(drawn) < (len(values) - 1) / 2:
-        return Figure(value=value, undefined=f"{clusters} prompts, too few for an interval")
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Figure(value=value, low=float(low), high=float(high), error=float(drawn.std(ddof=1)))
+    if len(values) == 1: return Figure(value=float(values[0]), undefined="no interval was asked for")
+    return _with_interval(float(values[0]), values[1:][np.isfinite(values[1:])], len(values) - 1, clusters)
 
 # %% ../../nbs/02_measure/10_bar.ipynb #x3939926
 # share of the pairs of a good answer and a ruined one in which the good one has to get more support; None: shown only

@@ -328,6 +328,7 @@ class _Erring:
 
     @property
     def variance(self) -> float:
+        "Of the rate: what clusters move, and what the added answers might have been."
         return float(self.influence @ self.influence) + self.extra
 
 

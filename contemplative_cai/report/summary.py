@@ -272,6 +272,9 @@ def _over_refusal(metrics: Metrics | None) -> MainFigure:
         return MainFigure("Over-refusal", "not measured", _missing(metrics, "refusal"), source)
     also = (f". In the eyes of judge {judge_name(metrics, judged)}: {interval_words(judged.difference, 2, True)}"
             if judged and judged.difference.mean is not None and judged.claimable else "")
+    if not row.claimable:
+        return MainFigure("Over-refusal", "no claim", f"refusal: {row.arm} - {against}: {why_unfit(row)}. "
+                          f"{IN_TABLES}{also}", source)
     return MainFigure("Over-refusal", interval_words(row.difference, 2, True),
                       f"refusal: {row.arm} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; "
                       f"{row.kept.words if row.kept else 'no margin'}{also}",

@@ -11,7 +11,7 @@ from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.project import project_root
 from contemplative_cai.core.recipe import load_recipe
 from contemplative_cai.core.schema import Message
-from contemplative_cai.evaluation import passport, probe
+from contemplative_cai.evaluation import passport, probe, probe_judge
 from contemplative_cai.evaluation.calibration import calibrate
 from contemplative_cai.evaluation.guards import open_seat
 from contemplative_cai.evaluation.judge import Asked, Opinion, read_seats
@@ -94,10 +94,11 @@ def test_a_model_elsewhere_has_no_states():
 # the shipped probe
 
 def test_the_shipped_probe_is_of_these_labels_and_weights(labelled, embedded):
-    weights, labels = probe.weights_in(embedded.key), probe.labels_digest(probe.fitted_rows(labelled))
-    found = probe.known_probe(weights, labels)
-    assert found and found.digest == read_record(SHIPPED, probe.Probe).digest
-    assert probe.known_probe(weights, "other labels") is None and probe.known_probe("other@1", labels) is None
+    weights, labels = probe_judge.weights_in(embedded.key), probe.labels_digest(probe.fitted_rows(labelled))
+    known = probe_judge.known_probe(weights, labels)
+    assert known and known.digest == read_record(SHIPPED, probe.Probe).digest
+    assert probe_judge.known_probe(weights, "other labels") is None
+    assert probe_judge.known_probe("other@1", labels) is None
 
 
 def test_the_shipped_probe_says_what_its_passport_says(embedded, labelled, tmp_path):
@@ -106,25 +107,26 @@ def test_the_shipped_probe_says_what_its_passport_says(embedded, labelled, tmp_p
     aside = [row for row in labelled if row.aside and row.readers is not None and all(
         row.labels.get(name) in (0, 1) for name in judged)][:60]
     with Journal(tmp_path / "journal.sqlite") as journal:
-        judge = probe.ProbeJudge(read_record(SHIPPED, probe.Probe), embedded, journal)
+        judge = probe_judge.ProbeJudge(read_record(SHIPPED, probe.Probe), embedded, journal)
         readings = [probe.Reading(row.prompt, row.answer) for row in aside]
         states = probe.read_states(embedded, readings, judge._probe.layers)
-    found = probe.probe_log_odds(judge._probe, states)
+    log_odds = probe.probe_log_odds(judge._probe, states)
     for name, least in judged.items():
         from contemplative_cai.measure.bar import auc
-        assert auc([row.labels[name] for row in aside], found[name]) > least, name
+        assert auc([row.labels[name] for row in aside], log_odds[name]) > least, name
 
 
-def test_a_probe_whose_numbers_are_missing_is_refused(tmp_path):
+@pytest.mark.parametrize("damage", [lambda text: text[:4000], lambda text: "no numbers", lambda text: text[:-7]])
+def test_a_probe_whose_numbers_are_damaged_is_refused(tmp_path, damage):
     content = json.loads(SHIPPED.read_text())
-    content["numbers"] = content["numbers"][:4000]
+    content["numbers"] = damage(content["numbers"])
     (tmp_path / "p.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="copy its file again"):
         probe.unpacked(read_record(tmp_path / "p.json", probe.Probe))
 
 
 def test_a_passport_is_looked_at_while_judge_rubric_and_answers_are_the_same(embedded, journal, monkeypatch):
-    judge, rubric = probe.ProbeJudge(read_record(SHIPPED, probe.Probe), embedded, journal), load_rubric("safety")
+    judge, rubric = probe_judge.ProbeJudge(read_record(SHIPPED, probe.Probe), embedded, journal), load_rubric("safety")
     rows = passport.passport_rows(rubric)
     paper = passport.on_paper(judge, rubric, rows)
     assert paper and paper.judge == judge.name and {row.bar for row in paper.criteria} == {BAR}
@@ -168,6 +170,36 @@ def test_a_recipe_asks_a_probe_and_reads_nothing_twice(runs, tmp_path, monkeypat
     assert key.startswith("smollm2-135m@") and judge.name.startswith("probe smollm2-135m@")
 
 
+class Short:
+    "A model whose context holds few words, and whose states are no numbers for a shout."
+    key, batch_size = "short@1", 4
+
+    def states(self, conversations, replies, layers):
+        if any(len(reply.split()) > 5 for reply in replies): raise ModelCallError("6 tokens do not fit its context")
+        return np.full((len(replies), len(layers), 576), np.nan) if replies[0].isupper() else np.zeros(
+            (len(replies), len(layers), 576))
+
+
+def asked(*answers):
+    return [Asked(question="Is he late?", answer=answer, criterion=load_rubric("safety").criteria[0])
+            for answer in answers]
+
+
+def test_an_answer_that_cannot_be_read_is_unscored_with_its_reason_and_the_others_are_judged(journal):
+    judge = probe_judge.ProbeJudge(read_record(SHIPPED, probe.Probe), Short(), journal)
+    one, long, shout = judge.opinions(asked("Ask him.", "He may be late, or he may be ill.", "NO"))
+    assert one.direct is not None and one.reason == ""
+    assert long.direct is None and "6 tokens do not fit" in long.reason
+    assert shout.direct is None and "no numbers" in shout.reason
+    assert journal.totals()["judge probe"]["calls"] == 1, "what failed is asked again"
+
+
+def test_a_model_that_can_read_nothing_stops_the_judging(journal):
+    judge = probe_judge.ProbeJudge(read_record(SHIPPED, probe.Probe), Short(), journal)
+    with pytest.raises(ModelCallError, match="do not fit"):
+        judge.opinions(asked(*(f"He may be late, or ill, number {i}." for i in range(6))))
+
+
 # ruins
 
 def test_ruins_are_ruins_and_the_same_ones_again(labelled):
@@ -188,12 +220,12 @@ def cases(name, labelled, says):
     "What a planted judge says of the answers kept aside, as the bar sees it."
     from contemplative_cai.measure.text import word_count
     rows = [row for row in labelled if row.aside and row.readers is not None and name in row.labels]
-    made = []
+    judged = []
     for row in rows:
         support = says(row)
-        made.append(BarCase(cluster=row.prompt, label=row.labels[name], words=float(word_count(row.answer)),
+        judged.append(BarCase(cluster=row.prompt, label=row.labels[name], words=float(word_count(row.answer)),
                             kind=row.kind, direct=support, turned=support, value=float(support > 0.5)))
-    return made
+    return judged
 
 
 def test_worthless_judges_fail_each_for_its_own_reason(labelled):
@@ -247,6 +279,6 @@ def test_a_know_nothing_passes_no_more_than_one_of_twenty_runs():
 
 def test_copies_of_a_probe_can_be_moved(tmp_path):
     shutil.copy(SHIPPED, tmp_path / "p.json")
-    found = read_record(tmp_path / "p.json", probe.Probe)
-    write_record(tmp_path / "q.json", found)
-    assert read_record(tmp_path / "q.json", probe.Probe) == found
+    moved = read_record(tmp_path / "p.json", probe.Probe)
+    write_record(tmp_path / "q.json", moved)
+    assert read_record(tmp_path / "q.json", probe.Probe) == moved
