@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from ..inputs.sources import own_prompts
 from ..measure.plot import BLUE, GREY, ORANGE, picture, png
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer, model_source, pick_device, pick_dtype
-from ..training.trainer import build_trainer, load_trainable
+from ..training.trainer import build_trainer, load_trainable, peak_memory_mb
 
 # %% ../../nbs/10_command/09_trainbench.ipynb #36c55c65
 LENGTHS = {"prompt": 38, "chosen": 81, "rejected": 116}  # tokens, as measured on the embedded model's pairs
@@ -106,13 +105,6 @@ def _score_every_position() -> None:
         trl.trainer.utils, "_use_triton", theirs)
 
 
-def _peak_mb(gpu: bool) -> float:
-    "The most memory there was so far: of the GPU, or of this process."
-    import torch
-    if gpu: return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
 def cost(variant: str,  # one of VARIANTS
          recipe: Recipe,
          n: int,  # pairs
@@ -127,13 +119,13 @@ def cost(variant: str,  # one of VARIANTS
         write_text(folder / "rows" / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         start = _defaults(recipe, folder) if variant == "defaults" else _ours(recipe, folder, variant)
         if variant == "all positions": _score_every_position()
-        gpu = pick_device(recipe.device) == "cuda"
-        before, cpu, wall = _peak_mb(gpu), time.process_time(), time.monotonic()
+        device = pick_device(recipe.device)
+        before, cpu, wall = peak_memory_mb(device), time.process_time(), time.monotonic()
         trainer = start()
         trainer.train()
         tokens = [row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row]
         return {"variant": variant, "cpu": (time.process_time() - cpu) / n, "wall": (time.monotonic() - wall) / n,
-                "before_mb": before, "peak_mb": _peak_mb(gpu), "tokens": tokens[-1] / n if tokens else None}
+                "before_mb": before, "peak_mb": peak_memory_mb(device), "tokens": tokens[-1] / n if tokens else None}
 
 # %% ../../nbs/10_command/09_trainbench.ipynb #79c413a9
 def _elsewhere(variant: str, values: dict, n: int, seed: int, scale: float) -> dict:

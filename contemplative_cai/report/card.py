@@ -26,7 +26,8 @@ from ..models.catalog import model_spec
 from ..models.endpoint import without_address
 from .evidence import compared, main_outcomes
 from .page import markdown_table
-from .summary import Facts, collect, counted, learned, limits, training_words
+from .limits import limits
+from .summary import Facts, collect, counted, learned, training_words
 from ..training.audit import Audit, refused_words
 from ..training.checkpoints import PreparedStage, Training
 from ..training.curves import panel_figure

@@ -40,7 +40,8 @@ from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_ca
 from .evidence import kept_rows, level_rows, seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
-from .summary import collect, headline, learned, limits, pairs_checked
+from .limits import limits
+from .summary import collect, headline, learned, pairs_checked
 from ..training.audit import Rendered, refused_words, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
 from ..training.heldout import preference_table

@@ -31,7 +31,8 @@ from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .figures import Spot, claim_spots, small_waterfall, spots_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, WholeRow, write_page
 from .sections import evaluation_sections
-from .summary import Facts, arms_words, collect, headline, limits, pairs_checked, rules_reach
+from .limits import limits
+from .summary import Facts, arms_words, collect, headline, pairs_checked, rules_reach
 from .summary import training_words, verdict, what_was_done
 from .taught import TaughtFile, information_words, informed_by
 from .terms import GLOSSARY

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['EXTRAS', 'WATCH_TOKENS', 'check_machine', 'load_trainable', 'build_trainer', 'check_base', 'watched_answers',
-           'Halted', 'train_stage']
+           'Halted', 'peak_memory_mb', 'train_stage']
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000002
 import importlib.util
 import logging
 import os
+import re
 import resource
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -412,11 +414,19 @@ def _save_trained(trainer: Any, recipe: Recipe, folder: Path) -> Path:
     return place
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000039
-def _memory_mb(device: str) -> float:
-    "The most memory the process has held, MB (10^6 bytes): the GPU's, or the process's own."
+def _own_peak_mb() -> float:
+    "The most memory this program has held; what the system counts for a process includes who started it."
+    try: status = Path("/proc/self/status").read_text()
+    except OSError: status = ""
+    if told := re.search(r"^VmHWM:\s+(\d+) kB", status, re.M): return int(told[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def peak_memory_mb(device: str,  # cuda, or another
+                   ) -> float:
+    "The most memory there was so far, MB (10^6 bytes): of the GPU, or of this program."
     import torch
-    if device == "cuda": return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else _own_peak_mb()
 
 
 def _use(started: float, cpu: float, trainer: Any, steps: int, device: str) -> dict:
@@ -424,7 +434,7 @@ def _use(started: float, cpu: float, trainer: Any, steps: int, device: str) -> d
     tokens = [row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row]
     seconds = time.monotonic() - started
     return {"seconds": round(seconds, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
-            "peak_mb": round(_memory_mb(device)), "tokens": tokens[-1] if tokens else None, "steps_done": steps}
+            "peak_mb": round(peak_memory_mb(device)), "tokens": tokens[-1] if tokens else None, "steps_done": steps}
 
 
 def _newest(folder: Path) -> Path | None:

@@ -348,6 +348,11 @@ def test_what_a_server_did_not_take_is_recorded_beside_the_engine(runs):
 CLIENT = "client-of-ours"
 
 
+UNALIKE = ("Who waters the garden in July?", "Is a promise to oneself a debt?", "Why do old bridges hum?",
+           "How long should bread rest?", "What makes a neighbour kind?", "When is silence the better reply?",
+           "Does the tide owe anything to the moon?")
+
+
 @pytest.fixture
 def elsewhere(tmp_path):
     "A folder outside the project whose name nobody else need know, with one file of each kind."
@@ -355,8 +360,7 @@ def elsewhere(tmp_path):
     folder.mkdir(parents=True)
     rows = (ROOT / "data" / "prompts" / "practice.jsonl").read_text().splitlines()[:16]
     (folder / "p.jsonl").write_text("\n".join(rows) + "\n")
-    (folder / "e_1.csv").write_text("text\n"
-                                    + "\n".join(f"What is left when step {i} is over for good?" for i in range(9)))
+    (folder / "e_1.csv").write_text("text\n" + "\n".join(UNALIKE))
     (folder / "c.md").write_text((ROOT / "data" / "constitutions" / "contemplative-minimal.md").read_text())
     (folder / "h.jsonl").write_text("\n".join(json.dumps({"prompt": f"How do I tie knot {i}?", "rejected": "no",
                                                            "chosen": f"Cross the ends {i} times and pull."})
@@ -369,7 +373,7 @@ def elsewhere(tmp_path):
         "n_prompts": 8,
         "constitution": str(folder / "c.md"),
         "eval_prompts": str(folder / "e_1.csv"),
-        "n_eval_prompts": 4,
+        "n_eval_prompts": 5,
         "helpful": str(folder / "h.jsonl"),
         "n_few_shot": 0,
         "answer_tokens": 16,
@@ -380,7 +384,7 @@ def elsewhere(tmp_path):
         "save_steps": 2,
         "max_length": 256,
         "n_safety": 0,
-        "n_refusal": 0,
+        "n_refusal": 5,
         "n_helpful": 5,
         "n_robustness": 0,
         "n_games": 0,

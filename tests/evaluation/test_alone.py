@@ -20,9 +20,10 @@ from contemplative_cai.inputs.draw import draw
 from contemplative_cai.pairs.dataset import write_dataset
 from contemplative_cai.report import look
 from contemplative_cai.report.card import training_card
+from contemplative_cai.report.limits import limits
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.sections import evaluation_sections
-from contemplative_cai.report.summary import collect, headline, limits, what_was_done
+from contemplative_cai.report.summary import collect, headline, what_was_done
 from contemplative_cai.report.terms import GLOSSARY
 from contemplative_cai.training.train import check_training, train
 

@@ -41,7 +41,8 @@ from contemplative_cai.measure.power import detectable_change
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.review import Decision
-from contemplative_cai.report.summary import collect, limits
+from contemplative_cai.report.limits import limits
+from contemplative_cai.report.summary import collect
 from contemplative_cai.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -42,8 +42,9 @@ from contemplative_cai.pairs.review import (
 )
 from contemplative_cai.pairs.reviewed import load_reviewed, reviewed_rows, reviewed_shares, reviewed_words
 from contemplative_cai.pairs.waterfall import waterfall
+from contemplative_cai.report.limits import limits
 from contemplative_cai.report.report import write_report
-from contemplative_cai.report.summary import collect, headline, limits, pairs_checked
+from contemplative_cai.report.summary import collect, headline, pairs_checked
 from contemplative_cai.revision.preferences import FaultWeight, preferences, violation_margins, weigh_faults
 
 ASKED = {criterion.id for criterion in load_rubric("contemplative").criteria}

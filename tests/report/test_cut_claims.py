@@ -14,7 +14,7 @@ from contemplative_cai.evaluation.claims import (
     cut_column,
 )
 from contemplative_cai.measure.outcomes import declare
-from contemplative_cai.report import summary
+from contemplative_cai.report import limits, summary
 from contemplative_cai.report.compare import _difference, _doubts, _run_card
 from contemplative_cai.report.evidence import ANSWERS_CUT, claim_rows, difference_rows, judge_name, kept_rows
 
@@ -73,16 +73,16 @@ def test_the_primary_figure_makes_no_claim_from_cut_answers(cut, shown):
 
 
 def test_limits_say_why_once_for_all_claims_of_one_reason():
-    lines = summary._cut_limits(metrics(dpo=9))
+    lines = limits._cut_limits(metrics(dpo=9))
     assert len(lines) == 2 and all(line.startswith("Anything about violation: dpo - ") for line in lines)
     assert "over_refusal: dpo - base" in lines[0] and "22% apart" in lines[0]
-    assert summary._cut_limits(metrics()) == [] == summary._cut_limits(metrics(dpo=2))
+    assert limits._cut_limits(metrics()) == [] == limits._cut_limits(metrics(dpo=2))
 
 
 def test_nothing_else_is_said_of_a_withheld_primary_claim():
     withheld = metrics(dpo=9)
-    assert summary._primary_limits(withheld) == []
-    [line] = summary._against_prompting(withheld)
+    assert limits._primary_limits(withheld) == []
+    [line] = limits._against_prompting(withheld)
     assert "could not be compared" in line
 
 

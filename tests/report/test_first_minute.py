@@ -15,10 +15,11 @@ from support import ROOT
 from contemplative_cai.core.files import read_json, write_json
 from contemplative_cai.core.run import Run
 from contemplative_cai.pairs.health import health
+from contemplative_cai.report.limits import limits
 from contemplative_cai.report.page import CAVEAT, Page, PageSection, Table, page_html, page_markdown
 from contemplative_cai.report.report import first_pictures, report_page, whole_row, write_report
 from contemplative_cai.report.sheet import PAGE_STYLE, SHEET
-from contemplative_cai.report.summary import collect, limits, pairs_checked, verdict
+from contemplative_cai.report.summary import collect, pairs_checked, verdict
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.long

@@ -3,7 +3,7 @@ import pytest
 from test_report import JUDGE, drawn, evaluate_by_hand, generated, numbers, trained_by_hand  # noqa: F401  (fixtures)
 
 from contemplative_cai.evaluation.evaluate import load_metrics
-from contemplative_cai.report import summary
+from contemplative_cai.report import limits, summary
 from contemplative_cai.report.evidence import claim_rows, level_rows, strange_languages, uncalibrated
 from contemplative_cai.report.report import write_report
 
@@ -32,7 +32,7 @@ def test_a_rule_without_a_number_is_no_0(silent):
     assert any("Not measured: no rule for de (refusal). That is no 0." in line for line in uncalibrated(metrics))
     page = write_report(silent).read_text()
     assert NO_RULE in page and NO_RULE in silent.path("report.md").read_text()
-    assert NO_RULE in summary._missing(metrics, "refusal")
+    assert NO_RULE in summary.why_missing(metrics, "refusal")
 
 
 @pytest.fixture
@@ -59,6 +59,6 @@ def test_a_judge_that_was_not_measured_in_a_language_says_so_beside_the_table(st
     assert row["judge"] == "logits (not measured in fr)"
     page = write_report(strange).read_text()
     assert "not measured in fr" in page and "Not measured in fr" in page
-    assert any("in which it was not measured" in line for line in summary._judge_limits(metrics))
+    assert any("in which it was not measured" in line for line in limits._judge_limits(metrics))
     figure = summary._claimed("Primary outcome", metrics, "violation: dpo - base", "metrics.json")
     assert figure.value == "no claim" if hasattr(figure, "value") else "no claim" in figure

@@ -42,10 +42,11 @@ from contemplative_cai.report.compare import (
     stage_of,
     write_comparison,
 )
+from contemplative_cai.report.limits import limits
 from contemplative_cai.report.page import CAVEAT, Headline
 from contemplative_cai.report.report import report_page, side_by_side, write_report
 from contemplative_cai.report.sheet import SCRIPT, page_policy
-from contemplative_cai.report.summary import collect, headline, limits
+from contemplative_cai.report.summary import collect, headline
 
 BAD = "<script>alert('x')</script><img src=http://example.org/a.png> ![p](http://example.org/b.png)"
 ARMS = ("base", "prompted", "dpo")

@@ -7,7 +7,7 @@ from contemplative_cai.evaluation.claims import Column, Comparison, Outcome, com
 from contemplative_cai.evaluation.evaluate import Planned
 from contemplative_cai.measure.outcomes import LengthControlled, noninferior
 from contemplative_cai.measure.stats import Estimate, estimate_accuracy
-from contemplative_cai.report import summary
+from contemplative_cai.report import limits, summary
 from contemplative_cai.report.evidence import _planned_rows, bound_rows, change_text, interval_words
 from contemplative_cai.training.heldout import Likelier, PreferenceAccuracy
 
@@ -70,13 +70,13 @@ def test_a_p_that_is_not_small_leaves_a_verdict_open():
 ])
 def test_style_tells_revisions_apart_only_above_chance(bag, length, words):
     "0.38 of pairs is below chance, and no proof that a bag of words can tell anything."
-    first = summary._preference_limits(preference(bag, length))[0]
+    first = limits._preference_limits(preference(bag, length))[0]
     assert words in first and first.startswith("That the model learned the principles. ")
 
 
 def test_few_prompts_are_said_and_many_are_not():
-    assert len(summary._preference_limits(preference(accuracy(10, 20), reward=accuracy(6, 12)))) == 2
-    assert len(summary._preference_limits(preference(accuracy(10, 20), reward=accuracy(15, 30)))) == 1
+    assert len(limits._preference_limits(preference(accuracy(10, 20), reward=accuracy(6, 12)))) == 2
+    assert len(limits._preference_limits(preference(accuracy(10, 20), reward=accuracy(15, 30)))) == 1
 
 
 # the primary difference
@@ -88,9 +88,9 @@ def changed(low, high, p, **more) -> Comparison:
 
 
 def test_no_change_is_said_where_the_interval_or_p_leaves_it_open():
-    assert summary._small_effect(changed(-0.3, -0.1, 0.001)) == []
-    assert "includes no difference; as planned, a change below" in summary._small_effect(changed(-0.3, 0.1, 0.4))[0]
-    assert "leaves out no difference, but p is 0.070" in summary._small_effect(changed(-0.53, -0.01, 0.07))[0]
+    assert limits._small_effect(changed(-0.3, -0.1, 0.001)) == []
+    assert "includes no difference; as planned, a change below" in limits._small_effect(changed(-0.3, 0.1, 0.4))[0]
+    assert "leaves out no difference, but p is 0.070" in limits._small_effect(changed(-0.53, -0.01, 0.07))[0]
 
 
 @pytest.mark.parametrize("low, high, better, words", [
@@ -99,10 +99,10 @@ def test_no_change_is_said_where_the_interval_or_p_leaves_it_open():
 ])
 def test_more_than_prompting_is_claimed_only_the_right_way(monkeypatch, low, high, better, words):
     row = changed(low, high, 0.001 if low * high > 0 else 0.4, better=better)
-    monkeypatch.setattr(summary, "compared", lambda *_: {"violation": row})
+    monkeypatch.setattr(limits, "compared", lambda *_: {"violation": row})
     metrics = SimpleNamespace(arms=("base", "prompted", "dpo"), trained="dpo",
                               declared=SimpleNamespace(primary="violation: dpo - base"))
-    said = summary._against_prompting(metrics)
+    said = limits._against_prompting(metrics)
     assert (words is None and said == []) or said[0].endswith(words)
 
 
@@ -113,9 +113,9 @@ def test_more_than_prompting_is_claimed_only_the_right_way(monkeypatch, low, hig
 def test_equal_length_is_a_claim_only_where_it_occurred(inside, low, high, words):
     line = LengthControlled(n=60, clusters=60, mean=(low + high) / 2, low=low, high=high, longer=40.0, inside=inside,
                             p=0.001 if low > 0 else 0.4)
-    said = summary._length_words(changed(0.1, 0.4, 0.001, equal_length=line))
+    said = limits._length_words(changed(0.1, 0.4, 0.001, equal_length=line))
     assert (words is None and said == []) or words in said[0]
-    assert summary._length_words(changed(-0.1, 0.4, 0.3, equal_length=line)) == []
+    assert limits._length_words(changed(-0.1, 0.4, 0.3, equal_length=line)) == []
 
 
 def test_an_extrapolation_is_marked_in_its_table(monkeypatch):
@@ -131,7 +131,7 @@ def test_an_extrapolation_is_marked_in_its_table(monkeypatch):
 @pytest.mark.parametrize("worst, words", [((0.2, -0.5), "set all against the trained arm"), ((-0.1, -0.5), None),
                                           (None, None)])
 def test_unscored_answers_are_said_to_matter_where_they_could_turn_the_sign(worst, words):
-    said = summary._unscored_words(changed(-0.3, -0.1, 0.001, worst=worst))
+    said = limits._unscored_words(changed(-0.3, -0.1, 0.001, worst=worst))
     assert (words is None and said == []) or words in said[0]
 
 

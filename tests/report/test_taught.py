@@ -9,7 +9,8 @@ from contemplative_cai.evaluation.arms import Arm
 from contemplative_cai.inputs.constitution import recipe_constitution
 from contemplative_cai.inputs.overlap import Overlap, chance_overlap
 from contemplative_cai.inputs.rubrics import APPLIES
-from contemplative_cai.report.summary import _information_limits, _taught_limits, collect, headline, limits
+from contemplative_cai.report.limits import _information_limits, _taught_limits, limits
+from contemplative_cai.report.summary import collect, headline
 from contemplative_cai.report.taught import (
     Taught,
     TaughtFile,

@@ -21,7 +21,7 @@ from contemplative_cai.evaluation.claims import (
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.measure.outcomes import Kept, declare
 from contemplative_cai.measure.stats import Estimate
-from contemplative_cai.report import card, evidence, summary
+from contemplative_cai.report import card, evidence, limits, summary
 from contemplative_cai.report.between import Seen, between_rows, between_tests
 from contemplative_cai.report.evidence import ANSWERS_CUT
 from contemplative_cai.report.figures import claim_spots
@@ -77,10 +77,10 @@ def test_a_further_judge_who_supports_no_claim_disagrees_by_the_interval_alone()
     other = primary.model_copy(update={"role": "second judge", "judge": "another", "calibrated": False,
                                        "difference": primary.difference.model_copy(update={"p": None})})
     one.comparisons = [*one.comparisons, other]
-    assert summary._other_judges(one, primary) == []
+    assert limits._other_judges(one, primary) == []
     wide = other.model_copy(update={"difference": other.difference.model_copy(update={"high": 0.1})})
     one.comparisons = [*one.comparisons[:-1], wide]
-    assert "every judge sees" in summary._other_judges(one, primary)[0]
+    assert "every judge sees" in limits._other_judges(one, primary)[0]
 
 
 # base alone
@@ -102,9 +102,9 @@ def test_a_level_of_cut_answers_is_no_primary_number():
     assert summary._primary_words(withheld).startswith("No claim is made on the primary outcome, violation of base al")
     assert "0.50" not in summary._primary_words(withheld) and "is 0.50 [" in summary._primary_words(whole)
     assert "1 of base's is withheld" in summary._cut(withheld).basis and "none" in summary._cut(whole).basis
-    [line] = summary._cut_limits(withheld)
+    [line] = limits._cut_limits(withheld)
     assert line.startswith("Anything about violation: base: no claim, withheld: 40 of 40")
-    assert summary._cut_limits(whole) == []
+    assert limits._cut_limits(whole) == []
     assert "no claim, withheld" in evidence.claim_rows(withheld)[0]["mean [95 %]"]
     assert evidence.claim_rows(withheld)[0]["judge"] == f"logits ({ANSWERS_CUT})"
 
@@ -193,11 +193,11 @@ def test_what_was_kept_only_by_what_was_scored_is_a_limit():
     one = metrics()
     [row] = [row for row in one.comparisons if row.claim == "over_refusal: dpo - base"]
     kept = Kept(verdict="kept", words="kept: a rise of 0 at worst, margin 0.05", margin=0.05)
-    def limits(**more):
+    def lost(**more):
         one.comparisons = [row.model_copy(update={"kept": kept, "unscored_answers": 30} | more)]
-        return summary._cost_limits(one)
-    assert limits(worst=None) == [] == limits(worst=(0.04, -0.3))
-    assert limits(worst=(0.25, -0.3)) == [
+        return limits._cost_limits(one)
+    assert lost(worst=None) == [] == lost(worst=(0.04, -0.3))
+    assert lost(worst=(0.25, -0.3)) == [
         "That over refusal was kept within 0.05: by what was scored it is; set all 30 unscored answers against dpo, "
         "the difference would be +0.25."]
     assert limits(worst=(0.04, -0.3), better="higher") == []

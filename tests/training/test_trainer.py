@@ -616,3 +616,14 @@ def test_ccai_told_to_end_lets_the_training_save_its_step(run, number):
     assert process.returncode == 1 and "run the same command again to go on" in said.splitlines()[-1], said
     saved = latest_checkpoint(run.path("dpo", "checkpoints"))
     assert saved is not None and run.manifest["steps"]["train"]["status"] == "interrupted"
+
+
+@pytest.mark.long
+def test_a_program_counts_its_own_memory_and_not_that_of_who_started_it():
+    "A process begun by a large one is told by the system to have held as much."
+    ballast = b"x" * 600_000_000
+    ask = ("from contemplative_cai.training.trainer import _own_peak_mb as peak; "
+           "before = peak(); more = b'x' * 10**8; print(before, peak())")
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    before, after = map(float, told)
+    assert before < len(ballast) / 1e6 - 200 and after - before == pytest.approx(100, abs=10)
