@@ -201,7 +201,7 @@ def test_what_was_kept_only_by_what_was_scored_is_a_limit():
         "That over refusal was kept within 0.05: by what was scored it is; set all 30 unscored answers against dpo, "
         "the difference would be +0.25."]
     assert lost(worst=(0.04, -0.3), better="higher") == []
-    assert "would be −0.25" in limits(worst=(-0.25, 0.5), better="higher")[0]
+    assert "would be −0.25" in lost(worst=(-0.25, 0.5), better="higher")[0]
 
 
 # the whole page
