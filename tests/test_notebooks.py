@@ -44,12 +44,16 @@ def begin_kernel(folder):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def folder(tmp_path_factory): return tmp_path_factory.mktemp("notebooks") / "runs"
+
+
+@pytest.fixture(scope="module")
+def executed(folder):
     "By step: its notebook as it was executed."
     from nbclient import NotebookClient
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
-    manager, notebooks = begin_kernel(tmp_path_factory.mktemp("notebooks") / "runs"), {}
+    manager, notebooks = begin_kernel(folder), {}
     try:
         for step, parameters in LINE:
             name = "smoke-test" if step == "smoke-test" else "line"
@@ -74,6 +78,9 @@ def test_nothing_is_said_on_stderr_and_no_figure_is_empty(executed, step):
     notebook = executed[step]
     assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
+
+
+def test_the_smoke_test_ends_with_a_report(executed, folder): assert (folder / "smoke-test" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -41,15 +41,6 @@ def outputs(path):
 
 
 @pytest.mark.long
-def test_smoke_test_notebook(runs):
-    done = ccai("run", "smoke-test")
-    assert done.returncode == 0, done.stderr
-    assert (runs / "smoke-test" / "report.html").exists() and not any(
-        o.output_type == "error" for o in outputs(runs / "smoke-test" / "notebooks" / "01_smoke_test.ipynb")
-    )
-
-
-@pytest.mark.long
 def test_setup_generate_review_train_evaluate_by_the_command(runs):
     "The five steps on the random model; the recipe is given once and remembered."
     assert ccai("run", "setup", "--run", "line").returncode == 0

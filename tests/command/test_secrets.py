@@ -388,7 +388,8 @@ def elsewhere(tmp_path):
         "n_helpful": 5,
         "n_robustness": 0,
         "n_games": 0,
-        "eval_judged": "violation, helpfulness",
+        "judge": "none",
+        "eval_judged": "helpfulness",
         "eval_arms": "base, dpo",
         "resamples": 100,
         "primary_outcome": "words",
@@ -500,9 +501,20 @@ def leaks(folder: Path, secrets: dict[str, str]) -> list[tuple[str, str]]:
             for content in [unpacked(path)] for name, forms in parts.items() if any(form in content for form in forms)]
 
 
+IN_TURN = """
+import json, sys
+from contemplative_cai.command.commands import main
+for words, expected in json.loads(sys.argv[1]):
+    print("$ ccai", *words[:2])
+    try: status = main(words) or 0
+    except SystemExit as ended: status = ended.code or 0
+    if status != expected: sys.exit(f"status {status} of {words}, expected {expected}")
+"""
+
+
 @pytest.mark.long
 def test_no_secret_of_the_environment_is_written_printed_or_sent(elsewhere, runs, tmp_path):
-    "Real commands, in a process each, with a secret in every variable and a server that repeats whatever it gets."
+    "Real commands, in processes of their own, with a secret in every variable and a server that repeats what it gets."
     secrets, outputs = planted(), []
     with Parrot() as server, Trap() as trap:
         away = f"http://127.0.0.1:{trap.server_port}"
@@ -511,31 +523,31 @@ def test_no_secret_of_the_environment_is_written_printed_or_sent(elsewhere, runs
             "OPENAI_BASE_URL": f"{away}/v1", "OPENAI_API_BASE": f"{away}/v1", "AWS_ENDPOINT_URL": away,
             "WANDB_BASE_URL": away, "MLFLOW_TRACKING_URI": away, "XDG_CACHE_HOME": str(Path.home() / ".cache")}
 
-        def ccai(*words, status=0):
-            done = subprocess.run([str(Path(sys.executable).with_name("ccai")), *words], cwd=elsewhere,
+        def ccai(*commands):
+            "Command lines one after the other in a process of their own, as (words, status)."
+            done = subprocess.run([sys.executable, "-c", IN_TURN, json.dumps(commands)], cwd=elsewhere,
                                   env=surroundings, capture_output=True, text=True, timeout=600)
-            outputs.append((words, done.stdout + done.stderr))
-            assert done.returncode == status, (words, done.stderr[-3000:])
+            outputs.append((commands, done.stdout + done.stderr))
+            assert done.returncode == 0, (commands, done.stderr[-3000:])
 
         at_server = ["--recipe", "r.yaml", "-p", f"base_url={server.url}", "-p", "n_prompts=6", "-p", "helpful=null"]
-        for words in (["--dry-run"], []): ccai("run", "generate", "--run", "a", *at_server, *words)
-        ccai("run", "generate", "--run", "a")
-        ccai("run", "review", "--run", "a")
-        ccai("run", "generate", "--recipe", "r.yaml", "--run", "b")
-        for words in (["--dry-run"], []): ccai("run", "train", "--run", "b", *words)
-        ccai("run", "evaluate", "--run", "b", "-p", f"judge_url={server.url}", "-p", "eval_judges=reasoned=m", "-p",
-             "api_key_env=CCAI_JUDGE_API_KEY")
-        for run in ("a", "b"):
-            for words in (["report", run], ["status", run], ["push", run, "--repo", "lab/pairs", "--dry-run"]):
-                ccai(*words)
-        for words in (["runs"], ["diff", "a", "b", "--show", "3", "--show-text"], ["recipes"]): ccai(*words)
-        ccai("compare", "a", "b", status=2)  # one of them was not evaluated
-        ccai("run", "generate", "--recipe", "smoke", "--on", "sagemaker")
+        train, evaluate = ["run", "train", "--run", "b"], ["run", "evaluate", "--run", "b", "-p", "api_key_env="
+                                                           "CCAI_JUDGE_API_KEY", "-p", "eval_judges=reasoned=m"]
+        ccai((["run", "generate", "--run", "a", *at_server, "--dry-run"], 0))
+        ccai((["run", "generate", "--run", "a", *at_server], 0))
+        ccai((["run", "generate", "--run", "a"], 0), (["run", "review", "--run", "a"], 0))
+        ccai((["run", "generate", "--recipe", "r.yaml", "--run", "b"], 0), ([*train, "--dry-run"], 0), (train, 0))
+        ccai(([*evaluate, "-p", f"judge_url={server.url}"], 0))
+        shown = (["report"], ["status"], ["push", "--repo", "lab/pairs", "--dry-run"])
+        ccai(*(([words[0], run, *words[1:]], 0) for run in ("a", "b") for words in shown))
+        ccai((["runs"], 0), (["diff", "a", "b", "--show", "3", "--show-text"], 0), (["recipes"], 0),
+             (["compare", "a", "b"], 2),  # one of them was not evaluated
+             (["run", "generate", "--recipe", "smoke", "--on", "sagemaker"], 0))
         sent = json.dumps(server.headers)
         assert {name for name, secret in secrets.items() if secret in sent} == {"CCAI_API_KEY", "CCAI_JUDGE_API_KEY"}
         assert trap.requests == [] and len(server.headers) > 20
     assert leaks(runs, secrets) == []
-    told_names = [(words, name) for words, text in outputs for name, secret in secrets.items()
+    told_names = [(commands, name) for commands, text in outputs for name, secret in secrets.items()
                   if secret_in(text, secret[:20]) or secret in text]
     assert told_names == []
     assert [path.relative_to(runs).as_posix() for run in ("a", "b") for path in given_away(runs / run)

@@ -77,15 +77,16 @@ NURSERY = """
 
 
 @pytest.mark.long
-def test_twenty_kills_change_nothing(runs, tmp_path):
-    """SIGKILL at twenty random moments of one generation with the embedded model:
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_change_nothing(runs, tmp_path, kills):
+    """SIGKILL at random moments of one generation with the embedded model:
     the same files byte for byte, and only calls in flight made again."""
-    kills, batch = 20, 4
+    batch = 4
     nursery = python(NURSERY, str(tmp_path / "log"), str(kills))
     out, err = nursery.communicate(timeout=1500)
     assert nursery.returncode == 0, err[-2000:]
     told = json.loads(out.splitlines()[-1])
-    assert told["last"] == 0 and told["codes"].count(-9) >= 5, "most lives were to end by a kill"
+    assert told["last"] == 0 and told["codes"].count(-9) >= kills // 4, "most lives were to end by a kill"
     for name in ("pairs.jsonl", "dropped.jsonl", "split.json"):
         assert (runs / "killed" / name).read_bytes() == (runs / "whole" / name).read_bytes(), name
     assert (runs / "whole" / "pairs.jsonl").stat().st_size > 1000

@@ -592,9 +592,10 @@ def test_declared_run_and_changed_from_the_command_line(runs):
                               env=os.environ | {"CCAI_RUNS": str(runs)})
         assert done.returncode == status, done.stderr
         return done.stdout
-    ccai("declare", "study", "--recipe", "smoke")
+    few = [word for key in ("n_games", "n_robustness", "n_helpful") for word in ("-p", f"{key}=0")]
+    ccai("declare", "study", "--recipe", "smoke", *few)
     run, page = Run("study", runs / "study"), runs / "study" / "report.md"
-    ccai("run", "all", "--run", "study")
+    ccai("run", "all", "--run", "study", *few)
     assert read_declarations(run).changes == () and "Changes of the declaration" not in page.read_text()
     ccai("run", "evaluate", "--run", "study", "-p", "margin=0.3")
     (change,) = read_declarations(run).changes
