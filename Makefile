@@ -43,7 +43,7 @@ quick: check  ## the checks and the fast tests, a few minutes
 test: check  ## everything CI runs
 	PATH=$(CURDIR)/$(BIN):$$PATH OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" tests
-	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "long and not slow" tests
+	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "long and not slow" tests
 
 coverage: install-dev  ## what share of each module's lines the fast tests reach
 	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests

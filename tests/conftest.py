@@ -17,6 +17,17 @@ settings.load_profile("repeatable")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# files whose long tests take minutes: begun first, so that two workers end together
+LONGEST = ("test_pipeline", "test_trainer", "test_journal", "test_damage", "test_notebooks", "test_secrets",
+           "test_evaluate", "test_cluster", "test_declarations", "test_alone", "test_docs", "test_search")
+
+
+def pytest_collection_modifyitems(items):
+    "The longest files first; within a file the order is kept, and so it is where files are not given out whole."
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):
     "Every test has its own runs folder and works from the project's root."

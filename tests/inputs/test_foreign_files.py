@@ -2,9 +2,9 @@
 read, or refused with file, line and remedy; never endless."""
 import csv
 import io
+import itertools
 import json
 import time
-from itertools import product
 
 import pytest
 
@@ -15,6 +15,10 @@ from contemplative_cai.inputs.dialects import LONGEST_CONSTITUTION, MOST_PRINCIP
 from contemplative_cai.inputs.sources import as_sources, describe_pool, pool_prompts
 from contemplative_cai.inputs.tables import LONGEST_PROMPT, ignored_parts, read_prompts
 from contemplative_cai.revision.templates import TEMPLATES, Template, load_template
+
+
+def product(*ways) -> list: return list(itertools.product(*ways))
+
 
 HEAD = ("## {name} Principle\n{description}\n\n### Critique Template\nWhere is it hasty?\n\n"
         "### Revision Guideline\n{guide}\n")
