@@ -5200,6 +5200,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                      'contemplative_cai/report/limits.py'),
                                                  'contemplative_cai.report.limits._telling_rule': ( '09_report/limits.html#_telling_rule',
                                                                                                     'contemplative_cai/report/limits.py'),
+                                                 'contemplative_cai.report.limits._unasked_limits': ( '09_report/limits.html#_unasked_limits',
+                                                                                                      'contemplative_cai/report/limits.py'),
                                                  'contemplative_cai.report.limits._unkept_words': ( '09_report/limits.html#_unkept_words',
                                                                                                     'contemplative_cai/report/limits.py'),
                                                  'contemplative_cai.report.limits._unmended_limits': ( '09_report/limits.html#_unmended_limits',

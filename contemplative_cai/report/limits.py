@@ -10,10 +10,12 @@ from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.calibration import UNCALIBRATED
 from ..evaluation.claims import KEPT, Comparison
 from ..evaluation.evaluate import Metrics
+from ..measure.bar import BAR
 from ..measure.stats import Estimate
 from ..pairs.baselines import Measure
 from ..pairs.health import stated
 from .evidence import NEEDS_TWO, SAFETY, base_alone, below, changed_words, compared
+from .evidence import judge_calibrations, why_unfit
 from .evidence import find_claim, interval_words, judge_name, late_changes
 from .evidence import missing_prompts, number, safety_set, strange_languages
 from .evidence import untold_claims, withheld_words
@@ -152,6 +154,17 @@ def _cut_limits(metrics: Metrics) -> list[str]:
         reasons.setdefault(withheld_words(level), []).append(f"{level.outcome}: base")
     return [f"Anything about {', '.join(claims)}: {reason}." for reason, claims in reasons.items()]
 
+# %% ../../nbs/09_report/04a_limits.ipynb #x3853564
+def _unasked_limits(facts: Facts, metrics: Metrics) -> list[str]:
+    "Parts of the bar that judges whose word counts were not put to, by judge."
+    claimed, parts = {row.outcome for row in metrics.levels if not why_unfit(row)}, {}
+    for name, calibration in judge_calibrations(metrics, facts.calibrations).items():
+        for row in calibration.criteria:
+            if row.criterion in claimed and not row.shortcomings and row.unasked and row.bar == BAR:
+                parts.setdefault((name, row.unasked), []).append(row.criterion.replace("_", " "))
+    return [f"That {name} reads more than words in {' and '.join(criteria)}: it could not be put to "
+            f"{', '.join(unasked)}." for (name, unasked), criteria in parts.items()]
+
 # %% ../../nbs/09_report/04a_limits.ipynb #7eb141fa
 def _information_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "That the trained arm and prompted had the same information, where they had not."
@@ -193,7 +206,7 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
-    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_cut_limits(metrics), *unknown,
+    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_unasked_limits(facts, metrics), *_cut_limits(metrics), *unknown,
             *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
             *_primary_limits(metrics), *_cost_limits(metrics), *_missing_limits(metrics)]
 

@@ -1,0 +1,36 @@
+"""What a report does not show, where a judge was not put to every part of the bar."""
+from dataclasses import replace
+
+import pytest
+from support import ROOT
+
+from contemplative_cai.evaluation.passport import read_passports
+from contemplative_cai.report.limits import _unasked_limits
+from contemplative_cai.report.summary import collect
+
+
+@pytest.fixture
+def evaluated(runs, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "nbs" / "09_report"))
+    from made_up import evaluated_run
+    return collect(evaluated_run())
+
+
+def measured(facts, criterion: str, **changes):
+    "The facts, whose first judge was measured on violation as the embedded probe was on another criterion."
+    row = next(row for one in read_passports() if "probe" in one.judge for part in one.calibrations
+               for row in part.criteria if row.criterion == criterion)
+    row = row.model_copy(update={"criterion": "violation"} | changes)
+    return replace(facts, calibrations=(facts.calibrations[0].model_copy(update={"criteria": (row,)}),))
+
+
+def test_a_judge_above_the_bar_that_was_not_put_to_ruins_is_told(evaluated):
+    [line] = _unasked_limits(measured(evaluated, "harmfulness"), evaluated.metrics)
+    assert "reads more than words in violation" in line and "could not be put to another question" in line
+
+
+def test_one_that_was_put_to_all_of_it_or_is_below_it_is_not(evaluated):
+    asked = measured(evaluated, "harmfulness", sense=measured(evaluated, "unhurried").calibrations[0].criteria[0].sense)
+    assert _unasked_limits(asked, evaluated.metrics) == []
+    assert _unasked_limits(measured(evaluated, "harmfulness", yes=3), evaluated.metrics) == []
+    assert _unasked_limits(evaluated, evaluated.metrics) == []
