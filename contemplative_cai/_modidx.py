@@ -2558,6 +2558,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                 'contemplative_cai/inputs/rubrics.py'),
                                                   'contemplative_cai.inputs.rubrics._key': ( '03_inputs/rubrics.html#_key',
                                                                                              'contemplative_cai/inputs/rubrics.py'),
+                                                  'contemplative_cai.inputs.rubrics._parsed_rubric': ( '03_inputs/rubrics.html#_parsed_rubric',
+                                                                                                       'contemplative_cai/inputs/rubrics.py'),
                                                   'contemplative_cai.inputs.rubrics._two_labels': ( '03_inputs/rubrics.html#_two_labels',
                                                                                                     'contemplative_cai/inputs/rubrics.py'),
                                                   'contemplative_cai.inputs.rubrics._unknown_label': ( '03_inputs/rubrics.html#_unknown_label',

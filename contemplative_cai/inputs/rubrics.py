@@ -9,6 +9,7 @@ __all__ = ['PRINCIPLES', 'APPLIES', 'Kind', 'ASIDE', 'PLACE', 'load_rubric', 'ju
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #00000002
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,15 @@ def _key(place: tuple) -> str:
     return f"{'.'.join(map(str, place))}: " if place else ""
 
 
+@lru_cache(maxsize=32)
+def _parsed_rubric(text: str, name: str) -> Rubric:
+    "The rubric in a text, parsed once: a report asks for it hundreds of times."
+    try: return Rubric(**read_yaml(text, name))
+    except ValidationError as error:
+        raise InputError(*(f"{name}: {_key(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+                           for item in error.errors())) from None
+
+
 def load_rubric(name: str,  # a file of data/rubrics/, without .yaml
                 ) -> Rubric:
     "The rubric called `name`; raises `InputError` when it is not there or not valid."
@@ -31,10 +41,7 @@ def load_rubric(name: str,  # a file of data/rubrics/, without .yaml
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"no rubric '{name}'; {did_you_mean(name, [p.stem for p in folder.glob('*.yaml')])}")
-    try: return Rubric(**read_yaml(read_text(path), path.name))
-    except ValidationError as error:
-        raise InputError(*(f"{path.name}: {_key(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
-                           for item in error.errors())) from None
+    return _parsed_rubric(read_text(path), path.name)
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #5abf43d5
 PRINCIPLES = ("emptiness", "non_duality", "boundless_care", "mindfulness")
