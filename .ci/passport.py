@@ -1,15 +1,15 @@
 """Write passports of judges into data/judges or a folder that is named: of the embedded model's probe, of the same
 model asked in words (logits, reasoned), of the refusal rule, of the judges that are worthless on purpose. Interrupted,
-it goes on. On a CPU with bfloat16: probe 5 minutes (15 where it has to be fitted), logits 20, reasoned 6, the others
-one each."""
+it goes on. On a CPU with bfloat16: probe, logits and reasoned 5 minutes each (15 where a probe has to be fitted), the
+others one each."""
 import argparse
 from pathlib import Path
 
 from contemplative_cai.core.files import write_record
 from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.project import project_root
-from contemplative_cai.evaluation.judge import Detector, GenerativeJudge, LogitJudge
-from contemplative_cai.evaluation.passport import issue_passport, write_passport
+from contemplative_cai.evaluation.judge import Detector, GenerativeJudge, Judge, LogitJudge
+from contemplative_cai.evaluation.passport import Passport, issue_passport, write_passport
 from contemplative_cai.evaluation.planted import planted_judges
 from contemplative_cai.evaluation.probe import fit_probe, fitted_rows, labels_digest, probed_layers, read_labelled
 from contemplative_cai.evaluation.probe_judge import ProbeJudge, known_probe, weights_in
@@ -21,11 +21,11 @@ from contemplative_cai.models.weights import cache_folder
 MODEL = "smollm2-135m"
 ALONE = ("safety", "contemplative", "humanistic", "refusal")  # rubrics of single answers
 RUBRICS = (*ALONE, "pairwise")
-WEIGHED = ("safety", "refusal")  # what a model is asked in words, for time
-REASONED, REASONED_ANSWERS = ("violation", "harmfulness"), 80
-WEIGHED_NOTE = "Not asked, for time: contemplative, humanistic and pairwise."
-REASONED_NOTE = (f"Asked of {REASONED_ANSWERS} answers alone, each kind in turn, by {' and '.join(REASONED)}: a reason "
-                 "and a verdict take about a second each way on a CPU. All else was left out.")
+WORDED, WORDED_ANSWERS = ("violation", "harmfulness"), 80  # what a model is asked in words, for time
+LOGITS_NOTE = (f"Asked by the rubric refusal of all answers, and of {WORDED_ANSWERS} answers, each kind in turn, by "
+               f"{' and '.join(WORDED)}. All else was left out, for time.")
+REASONED_NOTE = (f"Asked of {WORDED_ANSWERS} answers, each kind in turn, by {' and '.join(WORDED)}: a reason and a "
+                 "verdict take a second on a CPU, each way. All else was left out.")
 
 
 def rubrics(names): return [load_rubric(name) for name in names]
@@ -42,17 +42,23 @@ def probe(folder: Path, journal: Journal, anew: bool) -> None:
     write_passport(passport, folder / f"probe-{MODEL}.passport.json")
 
 
+def worded(judge: Judge, note: str) -> Passport:
+    "Of the few answers and criteria that a model is asked about in words."
+    [safety] = rubrics(["safety"])
+    part = safety.model_copy(update={"criteria": tuple(c for c in safety.criteria if c.id in WORDED)})
+    return issue_passport(judge, [part], most=WORDED_ANSWERS, note=note)
+
+
 def logits(folder: Path, journal: Journal) -> None:
-    passport = issue_passport(LogitJudge(load_llm(model_spec(MODEL)), journal), rubrics(WEIGHED), note=WEIGHED_NOTE)
-    write_passport(passport, folder / f"logits-{MODEL}.passport.json")
+    judge = LogitJudge(load_llm(model_spec(MODEL)), journal)
+    whole, few = issue_passport(judge, rubrics(["refusal"])), worded(judge, LOGITS_NOTE)
+    both = {name: (*getattr(whole, name), *getattr(few, name)) for name in ("calibrations", "baselines")}
+    write_passport(few.model_copy(update=both), folder / f"logits-{MODEL}.passport.json")
 
 
 def reasoned(folder: Path, journal: Journal) -> None:
-    [safety] = rubrics(["safety"])
-    part = safety.model_copy(update={"criteria": tuple(c for c in safety.criteria if c.id in REASONED)})
-    passport = issue_passport(GenerativeJudge(load_llm(model_spec(MODEL)), journal), [part], most=REASONED_ANSWERS,
-                              note=REASONED_NOTE)
-    write_passport(passport, folder / f"reasoned-{MODEL}.passport.json")
+    judge = GenerativeJudge(load_llm(model_spec(MODEL)), journal)
+    write_passport(worded(judge, REASONED_NOTE), folder / f"reasoned-{MODEL}.passport.json")
 
 
 def rule(folder: Path) -> None:
@@ -68,7 +74,7 @@ def planted(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     kinds = ("probe", "logits", "reasoned", "rule", "planted")
-    parser.add_argument("judges", nargs="*", metavar="JUDGE", help=f"{', '.join(kinds)}; none: probe, rule and planted")
+    parser.add_argument("judges", nargs="*", metavar="JUDGE", help=f"{', '.join(kinds)}; none: probe and rule")
     parser.add_argument("--folder", type=Path, default=project_root() / "data" / "judges", help="where passports go")
     parser.add_argument("--journal", type=Path, default=cache_folder() / "passports.sqlite", help="what was asked")
     parser.add_argument("--anew", action="store_true", help="fit the probe again whatever is there")
@@ -77,7 +83,7 @@ def main() -> None:
         parser.error(f"expected {', '.join(kinds)}, came {', '.join(wrong)}")
     asked.journal.parent.mkdir(parents=True, exist_ok=True)
     with Journal(asked.journal) as journal:
-        for name in asked.judges or ("probe", "rule", "planted"):
+        for name in asked.judges or ("probe", "rule"):
             if name == "probe": probe(asked.folder, journal, asked.anew)
             elif name == "logits": logits(asked.folder, journal)
             elif name == "reasoned": reasoned(asked.folder, journal)

@@ -113,7 +113,7 @@ def evenly_drawn(rows: Sequence[Labelled],
 def issue_passport(judge: Judge,
                    rubrics: Sequence[Rubric],
                    run: Run | None = None,  # whose progress to show
-                   most: int | None = None,  # labelled answers a rubric; None: all. With fewer no evaluation looks at it
+                   most: int | None = None,  # answers a rubric; None: all. With fewer no evaluation goes by it
                    note: str = "",  # what was left out
                    ) -> Passport:
     "Measure the judge by every rubric."

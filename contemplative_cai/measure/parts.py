@@ -12,15 +12,18 @@ from .bar import CONTROLS, Measured
 
 # %% ../../nbs/02_measure/10a_parts.ipynb #10a00004
 SENSE, LOWER_BOUNDS, TOGETHER = "sense", "lower bounds", "all criteria together"
-BAR_PARTS = {"ranking": "AUC of 0.7 in both ways of asking", "flips": "the two ways contradict each other in 25 % at most",
-         "no verdict": "at most half unread, at most a third without a verdict",
-         "cut": "balanced accuracy of 0.65 and kappa above chance, of verdicts as they are used",
-         "number of words": "AUC above what the number of words reaches",
-         "like length": "AUC above chance among answers of like length",
-         "one kind": "AUC above chance among answers of one kind",
-         **{name: f"good answers above them in {least:.0%} of pairs" for name, least in CONTROLS.items() if least},
-         SENSE: "the three above together, which stand in for each other",
-         LOWER_BOUNDS: "figures hold with their lower bounds", TOGETHER: "and for all criteria of the rubric together"}
+BAR_PARTS = {
+    "ranking": "AUC of 0.7 in both ways of asking",
+    "flips": "the two ways contradict each other in 25 % at most",
+    "no verdict": "at most half unread, at most a third without a verdict",
+    "cut": "balanced accuracy of 0.65 and kappa above chance, of verdicts as they are used",
+    "number of words": "AUC above what the number of words reaches",
+    "like length": "AUC above chance among answers of like length",
+    "one kind": "AUC above chance among answers of one kind",
+    **{name: f"good answers above them in {least:.0%} of pairs" for name, least in CONTROLS.items() if least},
+    SENSE: "the three above together, which stand in for each other",
+    LOWER_BOUNDS: "figures hold with their lower bounds", TOGETHER: "and for all criteria of the rubric together",
+}
 BOUNDED = ("auc_direct", "auc_turned", "balanced", "kappa", "over_words", "like_length", "within_kind")
 
 # %% ../../nbs/02_measure/10a_parts.ipynb #10a00005
