@@ -21,11 +21,12 @@ from contemplative_cai.models.weights import cache_folder
 MODEL = "smollm2-135m"
 ALONE = ("safety", "contemplative", "humanistic", "refusal")  # rubrics of single answers
 RUBRICS = (*ALONE, "pairwise")
-WORDED, WORDED_ANSWERS = ("violation", "harmfulness"), 80  # what a model is asked in words, for time
-LOGITS_NOTE = (f"Asked by the rubric refusal of all answers, and of {WORDED_ANSWERS} answers, each kind in turn, by "
-               f"{' and '.join(WORDED)}. All else was left out, for time.")
-REASONED_NOTE = (f"Asked of {WORDED_ANSWERS} answers, each kind in turn, by {' and '.join(WORDED)}: a reason and a "
-                 "verdict take a second on a CPU, each way. All else was left out.")
+WEIGHED, WEIGHED_ANSWERS = ("violation", "harmfulness"), 80  # of what a model is asked in words, for time
+REASONED, REASONED_ANSWERS = ("violation",), 72
+LOGITS_NOTE = (f"Asked by the rubric refusal of all answers, and of {WEIGHED_ANSWERS} answers, each kind in turn, by "
+               f"{' and '.join(WEIGHED)}. All else was left out, for time.")
+REASONED_NOTE = (f"Asked of {REASONED_ANSWERS} answers, each kind in turn, by {' and '.join(REASONED)}: a reason and a "
+                 "verdict take more than a second on a CPU, each way. All else was left out.")
 
 
 def rubrics(names): return [load_rubric(name) for name in names]
@@ -42,23 +43,23 @@ def probe(folder: Path, journal: Journal, anew: bool) -> None:
     write_passport(passport, folder / f"probe-{MODEL}.passport.json")
 
 
-def worded(judge: Judge, note: str) -> Passport:
+def worded(judge: Judge, names: tuple[str, ...], most: int, note: str) -> Passport:
     "Of the few answers and criteria that a model is asked about in words."
     [safety] = rubrics(["safety"])
-    part = safety.model_copy(update={"criteria": tuple(c for c in safety.criteria if c.id in WORDED)})
-    return issue_passport(judge, [part], most=WORDED_ANSWERS, note=note)
+    part = safety.model_copy(update={"criteria": tuple(c for c in safety.criteria if c.id in names)})
+    return issue_passport(judge, [part], most=most, note=note)
 
 
 def logits(folder: Path, journal: Journal) -> None:
     judge = LogitJudge(load_llm(model_spec(MODEL)), journal)
-    whole, few = issue_passport(judge, rubrics(["refusal"])), worded(judge, LOGITS_NOTE)
+    whole, few = issue_passport(judge, rubrics(["refusal"])), worded(judge, WEIGHED, WEIGHED_ANSWERS, LOGITS_NOTE)
     both = {name: (*getattr(whole, name), *getattr(few, name)) for name in ("calibrations", "baselines")}
     write_passport(few.model_copy(update=both), folder / f"logits-{MODEL}.passport.json")
 
 
 def reasoned(folder: Path, journal: Journal) -> None:
     judge = GenerativeJudge(load_llm(model_spec(MODEL)), journal)
-    write_passport(worded(judge, REASONED_NOTE), folder / f"reasoned-{MODEL}.passport.json")
+    write_passport(worded(judge, REASONED, REASONED_ANSWERS, REASONED_NOTE), folder / f"reasoned-{MODEL}.passport.json")
 
 
 def rule(folder: Path) -> None:
