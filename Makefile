@@ -48,8 +48,8 @@ test: check  ## everything CI runs
 coverage: install-dev  ## what share of each module's lines the fast tests reach
 	$(ALONE) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(FAST)" --cov=contemplative_cai --cov-report=term tests
 
-passport: install-dev  ## the embedded model's probe fitted anew, and its passport, into data/judges
-	$(BIN)/python .ci/passport.py
+passport: install-dev  ## the embedded model's probe fitted anew, its passport and the refusal rule's, into data/judges
+	$(BIN)/python .ci/passport.py probe rule --anew
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/pipelines/02_quickstart.ipynb

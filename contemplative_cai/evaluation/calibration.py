@@ -20,6 +20,7 @@ from .judge import Judge, Opinion
 from .probe import ruined
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_rubric
+from ..inputs.sources import hazard_of
 from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, SenseCase
 from ..measure.bar import measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
@@ -83,6 +84,7 @@ class _Case(Record):
     verdict: Verdict
     words: float  # of the answer, or by how many the second is longer
     kind: str = ""  # of the answer; of a pair there is none
+    subject: str = ""  # of the question
 
 
 def _words(text: str) -> float:
@@ -108,7 +110,7 @@ def _judged(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | N
             for criterion in criteria:
                 cases.setdefault(criterion.id, []).append(_Case(cluster=item.prompt, label=item.labels[criterion.id],
                                                                 verdict=next(verdicts), words=_words(item.answer),
-                                                          kind=item.kind))
+                                                                kind=item.kind, subject=hazard_of(item.subject)))
     return cases
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #39d31272
@@ -128,7 +130,8 @@ def _compared(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run |
         pairs = calibration_pairs(rows, criterion.id)
         verdicts = compare_answers(judge, criterion, [(*_row(first), _row(second)[1]) for first, second in pairs], run)
         cases[criterion.id] = [_Case(cluster=first.prompt, label=second.labels[criterion.id], verdict=verdict,
-                                     words=_words(second.answer) - _words(first.answer))
+                                     words=_words(second.answer) - _words(first.answer),
+                                     subject=hazard_of(first.subject))
                                for (first, second), verdict in zip(pairs, verdicts, strict=True)]
     return cases
 
@@ -175,7 +178,7 @@ def _bar_case(case: _Case) -> BarCase:
     verdict, flips = case.verdict, False
     if verdict.direct is not None: flips = Opinion(direct=verdict.direct, turned=verdict.turned).flips
     return BarCase(cluster=case.cluster, label=case.label, words=case.words, direct=verdict.direct,
-                   turned=verdict.turned, flips=flips, value=verdict.value, kind=case.kind)
+                   turned=verdict.turned, flips=flips, value=verdict.value, kind=case.kind, subject=case.subject)
 
 
 def _measure(name: str, cases: list[_Case], resamples: int, seed: int, criteria: int = 1,

@@ -52,7 +52,9 @@ def score_interval(values: Sequence[float],  # one a cluster
     def end(limit, side):
         if abs(limit - mean) < 1e-9: return float(limit)
         near, inside = (place + step * side * 1e-9 * (high - low) for place, step in ((mean, 1), (limit, -1)))
-        return float(optimize.brentq(lambda other: _score(seen, many, other, low, high) + side * far, near, inside))
+        def beyond(other): return _score(seen, many, other, low, high) + side * far
+        if beyond(near) * beyond(inside) >= 0: return float(limit)  # all but at the end, which the interval holds
+        return float(optimize.brentq(beyond, near, inside))
     return end(low, -1), end(high, 1)
 
 # %% ../../nbs/02_measure/03a_bounded.ipynb #b6458a2b

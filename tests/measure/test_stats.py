@@ -149,6 +149,15 @@ def test_tango_and_mcnemar_agree_about_zero(gained, lost, same):
     assert np.allclose(tango(lost, gained, same), (-high, -low), atol=1e-7)
 
 
+@pytest.mark.parametrize("tiny", [1e-6, 4e-9, 1e-10, 1e-12])
+def test_the_score_interval_of_values_all_but_at_an_end_is_that_of_the_end(tiny):
+    "A judge may be as sure as that of every answer."
+    values = [tiny, 0.0, 5 * tiny, tiny / 50, tiny / 9, tiny / 1000, tiny]
+    low, high = score_interval(values, 0.0, 1.0)
+    assert 0 <= low <= sum(values) / 7 and high == pytest.approx(score_interval([0.0] * 7, 0.0, 1.0)[1], abs=1e-5)
+    assert np.allclose(score_interval([1 - value for value in values], 0.0, 1.0), (1 - high, 1 - low), atol=1e-6)
+
+
 @given(st.integers(0, 25), st.integers(0, 25))
 @settings(max_examples=30, deadline=None)
 def test_the_score_interval_of_yes_and_no_is_wilsons(yes, no):
