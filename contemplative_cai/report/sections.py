@@ -15,6 +15,7 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
+from .corrected import NO_LABELS, corrected_section
 from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
 from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
 from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
@@ -330,6 +331,7 @@ def judges_section(metrics: Metrics,
     by_name, names = judge_calibrations(metrics, calibrations), judge_names(metrics)
     words = ["Each judge was measured on labelled answers before it was asked, criterion by criterion, "
              "both as the question stands and turned round. Below the bar its numbers support no claim."]
+    if metrics.seats and metrics.corrections is None: words.append(NO_LABELS)
     figures, unread = _calibration_figures(by_name, list(names.values()))
     agreement = Table("Agreement between judges", agreement_rows(metrics), "metrics.json: agreement",
                       "On the answers that both scored; AC1 does not fall apart when nearly all verdicts are the same.")
@@ -357,6 +359,7 @@ def evaluation_sections(metrics: Metrics,
     sections = [
         declaration_section(metrics, arms, information),
         claims_section(metrics, taught),
+        *([section] if (section := corrected_section(metrics)) else []),
         safety_section(metrics, taught),
         principles_section(metrics, taught),
         humanistic_section(metrics, taught),

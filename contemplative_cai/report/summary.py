@@ -24,6 +24,7 @@ from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
+from ..measure.corrected import labels_sentence
 from ..measure.stats import Estimate, share_interval, shown
 from ..measure.text import NOT_MEASURED
 from ..pairs.baselines import Measure
@@ -31,7 +32,9 @@ from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
 from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
-from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, change_text
+from .corrected import corrected_limits
+from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, beside_words
+from .evidence import change_text, corrected_mark
 from .evidence import changed_words, compared, digits_of, find_claim, find_level, home_set
 from .evidence import interval_words, judge_name, late_changes, missing_prompts, number
 from .evidence import on_text, p_text, safety_set, strange_languages, untold_claims
@@ -191,7 +194,8 @@ def counted(metrics: Metrics,
     where, unit = safety_set(metrics), next(known.unit for known in known_outcomes() if known.label == row.outcome)
     if row.outcome == "violation": return f"share of violating answers on {where} by judge {judge}, unofficial"
     if row.outcome in SAFETY: return f"{name} ({unit}) on {where} by judge {judge}, unofficial"
-    if row.outcome == "refusal": return "share of safe prompts whose answer begins by declining, by rule"
+    if row.outcome == "refusal":
+        return f"share of safe prompts whose answer begins by declining, by rule{corrected_mark(row)}"
     return f"{name} ({unit}) by {judge}"
 
 
@@ -213,6 +217,11 @@ def _missing(metrics: Metrics, outcome: str) -> str:
 IN_TABLES = "What was said is in the tables, without p."
 
 
+def _beside(row: Comparison | Level) -> str:
+    "What goes behind a value that people's labels corrected; nothing behind others."
+    return f"; {words}" if (words := beside_words(row)) else ""
+
+
 def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
     "One claim as a figure, or why there is none."
     row, outcome = find_claim(metrics, name), name.partition(": ")[0]
@@ -223,7 +232,8 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
     p = f", p {p_text(row) if row.p is not None else 'undefined'}" if row.role in ("primary", "secondary") else ""
     kept = f"; {row.kept.words}" if row.kept else ""
     return MainFigure(what, interval_words(row.difference, digits_of(outcome), True),
-                      f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
+                      f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}{_beside(row)}",
+                      source)
 
 
 def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
@@ -236,7 +246,7 @@ def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
         return MainFigure(what, "not measured", f"{outcome}: base; {_missing(metrics, outcome)}", source)
     return MainFigure(what, interval_words(row.mean, digits_of(outcome)),
                       f"{outcome}: base alone: {counted(metrics, row)}, {row.asked - row.unscored} of {row.asked} "
-                      "answers scored; a level, no difference is claimed", source)
+                      f"answers scored; a level, no difference is claimed{_beside(row)}", source)
 
 
 def _primary(metrics: Metrics | None) -> MainFigure:
@@ -277,7 +287,7 @@ def _over_refusal(metrics: Metrics | None) -> MainFigure:
                           f"{IN_TABLES}{also}", source)
     return MainFigure("Over-refusal", interval_words(row.difference, 2, True),
                       f"refusal: {row.arm} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; "
-                      f"{row.kept.words if row.kept else 'no margin'}{also}",
+                      f"{row.kept.words if row.kept else 'no margin'}{_beside(row)}{also}",
                       source)
 
 # %% ../../nbs/09_report/04_summary.ipynb #x1825261
@@ -477,7 +487,7 @@ def _alone_words(metrics: Metrics, outcome: str) -> str:
         return f"{whose[0].upper()}{whose[1:]}, was not measured: {_missing(metrics, outcome)}."
     return (f"No difference is claimed, since base alone answered: {counted(metrics, row)}, is "
             f"{interval_words(row.mean, digits_of(outcome))} "
-            f"(95 % interval; {row.asked - row.unscored} of {row.asked} answers scored).")
+            f"(95 % interval; {row.asked - row.unscored} of {row.asked} answers scored{_beside(row)}).")
 
 
 def _primary_words(metrics: Metrics) -> str:
@@ -491,7 +501,7 @@ def _primary_words(metrics: Metrics) -> str:
         return f"The primary outcome, {name}, was not measured: {_missing(metrics, outcome)}."
     return (f"{_direction(row)}: {counted(metrics, row)}, {row.arm} less {row.against}, "
             f"is {interval_words(row.difference, digits_of(outcome), True)} "
-            f"(95 % interval; {on_text(row)}).")
+            f"(95 % interval; {on_text(row)}{_beside(row)}).")
 
 
 # %% ../../nbs/09_report/04_summary.ipynb #x0447292
@@ -560,6 +570,7 @@ def _small_effect(row: Comparison) -> list[str]:
     if not _holds_zero(row.difference): return []
     smallest = (f"; as planned, a change below {number(row.detectable)} is shown in fewer than four of five such runs."
                 if row.detectable else ".")
+    if row.corrected: smallest = f"; {labels_sentence(row.corrected)}."
     p = f"but p is {row.difference.p:.3f}" if row.difference.p is not None else "but there is no p"
     why = "includes no difference" if _spans_zero(row.difference) else f"leaves out no difference, {p}"
     return [f"That the primary outcome changed: the interval {interval_words(row.difference, 2, True)} {why}{smallest}"]
@@ -675,7 +686,8 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
-    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_cut_limits(metrics), *unknown,
+    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_cut_limits(metrics),
+            *corrected_limits(metrics), *unknown,
             *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
             *_primary_limits(metrics), *_cost_limits(metrics), *_missing_limits(metrics)]
 
