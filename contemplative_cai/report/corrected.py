@@ -91,8 +91,9 @@ def audit_rows(metrics: Metrics,  # with corrections
         lacking = f"; {one.audit.undefined}" if one.audit.undefined else ""
         if one.withheld: return f"it does not: {one.withheld}{lacking}"
         return one.audit.undefined if one.audit.p is None else f"no difference was found{lacking}"
+    def p(one): return "< 0.001" if one.audit.p is not None and one.audit.p < 0.001 else number(one.audit.p, 3)
     return [{"claim": claim(one.outcome, one.arm, one.against), "judge": judge_names(metrics).get(one.judge, "rule"),
-             "p that it errs alike": number(one.audit.p, 3), "does it err alike?": told(one)}
+             "p that it errs alike": p(one), "does it err alike?": told(one)}
             for one in (metrics.corrections.comparisons if metrics.corrections else ())]
 
 
@@ -204,11 +205,12 @@ def corrected_limits(metrics: Metrics,
 # %% ../../nbs/09_report/02b_corrected.ipynb #rd000019
 def corrected_lines(metrics: Metrics,
                     ) -> list[str]:
-    "A line a declared claim that people's labels reach, and one for each judge's comparison that is withheld."
+    "A line a claim that people's labels reach, the declared ones first, and one for each comparison that is withheld."
     known = metrics.corrections
     if known is None: return []
     declared = (metrics.declared.primary, *metrics.declared.family)
     told = {claim(one.outcome, one.arm, one.against): one for one in reversed(known.comparisons)}
+    others = [name for name, one in told.items() if (one.arm, one.against) == metrics.contrast and name not in declared]
     withheld = [one for one in known.comparisons if one.withheld]
-    return [*(f"{name}: {corrected_sentence(told[name].difference)}" for name in declared if name in told),
+    return [*(f"{name}: {corrected_sentence(told[name].difference)}" for name in (*declared, *others) if name in told),
             *(f"{claim(one.outcome, one.arm, one.against)}: {one.withheld}" for one in withheld)]

@@ -279,7 +279,8 @@ def beside_words(row: Level | Comparison,
     signed, digits = isinstance(row, Comparison), digits_of(row.outcome)
     own = (f"the judge alone says {interval_words(row.alone, digits, signed)}" if row.alone
            else "what the judge alone says is withheld, for it errs differently on the two arms")
-    return f"{own}; {labels_sentence(row.corrected)}" if isinstance(row, Comparison) else own
+    if not isinstance(row, Comparison) or row.corrected.labels_needed == 0: return own
+    return f"{own}; {labels_sentence(row.corrected)}"
 
 # %% ../../nbs/09_report/02_evidence.ipynb #00000014
 def _planned_rows(metrics: Metrics) -> list[tuple[str, str]]:
@@ -330,13 +331,20 @@ def change_rows(metrics: Metrics,
             for change in metrics.changes]
 
 
+def _labels_row(metrics: Metrics) -> list[tuple[str, str]]:
+    "When answers were drawn for people to label, which was after the fact; nothing where none were."
+    known = metrics.corrections
+    drawn = [f"{one.drawn}, {one.verdicts:,} verdicts known" for one in known.rounds] if known else []
+    return [("not declared: answers drawn for people to label", "; ".join(drawn))] if drawn else []
+
+
 def _alone_declared(metrics: Metrics) -> list[dict]:
     "What was written down before base answered alone."
     levels = [name.partition(": ")[0] for name in (metrics.declared.primary, *metrics.declared.family)]
     rows = [("levels of base, none of them tested", ", ".join(levels)),
             ("answers to each prompt", str(metrics.samples)),
             ("judges, the first one's word counts", ", ".join(metrics.judges) or "rules alone"),
-            ("written", metrics.written)]
+            *_labels_row(metrics), ("written", metrics.written)]
     return [{"declared": name, "as": value} for name, value in rows]
 
 
@@ -356,6 +364,7 @@ def declared_rows(metrics: Metrics,
         ("answers an arm and prompt", str(metrics.samples)),
         ("judges, the first one's word counts", ", ".join(metrics.judges) or "rules alone"),
         *_planned_rows(metrics),
+        *_labels_row(metrics),
         ("written", metrics.written),
         *([("digest of the declaration", metrics.declaration)] if metrics.declaration else []),
     ]

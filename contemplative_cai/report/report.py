@@ -211,8 +211,9 @@ def _claim_picture(facts: Facts) -> list[Plot]:
     "Every arm less base in the primary outcome, or in the first that can be drawn."
     if facts.metrics is None: return []
     outcome, spots = claim_spots(facts.metrics)
+    source = "metrics.json: comparisons" + (f"; {CORRECTED}" if facts.metrics.corrections else "")
     return _spots_plot("small-claim", f"{outcome.replace('_', ' ')}: every arm less base",
-                       "metrics.json: comparisons", spots, 0.0, "difference (line: 95 % interval)", shares=False)
+                       source, spots, 0.0, "difference (line: 95 % interval)", shares=False)
 
 
 def _unseen_picture(facts: Facts) -> list[Plot]:

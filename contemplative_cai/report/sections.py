@@ -15,7 +15,7 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
-from .corrected import NO_LABELS, corrected_section
+from .corrected import CORRECTED, NO_LABELS, corrected_section
 from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
 from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
 from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
@@ -349,6 +349,14 @@ def judges_section(metrics: Metrics,
 ALWAYS_SHOWN = ("Declared", "Claims", "Levels", "Safety and over-refusal")
 
 
+def _with_corrected_file(section: PageSection) -> PageSection:
+    "The section, its parts naming the file too in which corrected values are written."
+    def named(part):
+        known = isinstance(part, (Table, Plot)) and part.source.startswith((COMPARISONS, LEVELS))
+        return part._replace(source=f"{part.source}; {CORRECTED}") if known else part
+    return section._replace(parts=[named(part) for part in section.parts])
+
+
 def evaluation_sections(metrics: Metrics,
                         calibrations: Sequence[Calibration],  # calibration.json
                         arms: Sequence[Arm],  # arms.json
@@ -369,5 +377,6 @@ def evaluation_sections(metrics: Metrics,
         style_section(metrics),
         judges_section(metrics, calibrations),
     ]
+    sections = [_with_corrected_file(section) for section in sections] if metrics.corrections else sections
     return [section for section in sections
             if section.title in ALWAYS_SHOWN or any(not isinstance(part, Table) or part.rows for part in section.parts)]

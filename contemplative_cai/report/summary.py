@@ -32,7 +32,7 @@ from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
 from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
-from .corrected import corrected_limits
+from .corrected import CORRECTED, corrected_limits
 from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, beside_words
 from .evidence import change_text, corrected_mark
 from .evidence import changed_words, compared, digits_of, find_claim, find_level, home_set
@@ -217,6 +217,11 @@ def _missing(metrics: Metrics, outcome: str) -> str:
 IN_TABLES = "What was said is in the tables, without p."
 
 
+def _source(row: Comparison | Level, source: str) -> str:
+    "Where a value is written: what people's labels corrected is in a file of its own."
+    return f"{source}; {CORRECTED}" if row.corrected else source
+
+
 def _beside(row: Comparison | Level) -> str:
     "What goes behind a value that people's labels corrected; nothing behind others."
     return f"; {words}" if (words := beside_words(row)) else ""
@@ -233,7 +238,7 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
     kept = f"; {row.kept.words}" if row.kept else ""
     return MainFigure(what, interval_words(row.difference, digits_of(outcome), True),
                       f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}{_beside(row)}",
-                      source)
+                      _source(row, source))
 
 
 def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
@@ -246,7 +251,7 @@ def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
         return MainFigure(what, "not measured", f"{outcome}: base; {_missing(metrics, outcome)}", source)
     return MainFigure(what, interval_words(row.mean, digits_of(outcome)),
                       f"{outcome}: base alone: {counted(metrics, row)}, {row.asked - row.unscored} of {row.asked} "
-                      f"answers scored; a level, no difference is claimed{_beside(row)}", source)
+                      f"answers scored; a level, no difference is claimed{_beside(row)}", _source(row, source))
 
 
 def _primary(metrics: Metrics | None) -> MainFigure:
@@ -288,7 +293,7 @@ def _over_refusal(metrics: Metrics | None) -> MainFigure:
     return MainFigure("Over-refusal", interval_words(row.difference, 2, True),
                       f"refusal: {row.arm} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; "
                       f"{row.kept.words if row.kept else 'no margin'}{_beside(row)}{also}",
-                      source)
+                      _source(row, source))
 
 # %% ../../nbs/09_report/04_summary.ipynb #x1825261
 CUT_FIGURE = "Answers cut at the token limit"
