@@ -214,21 +214,21 @@ def _estimated(prompts: int, of: CorrectedLevel | CorrectedDifference) -> Estima
 
 def _corrected_levels(levels: Sequence[Level], known: Corrections) -> tuple[Level, ...]:
     "The levels, corrected where they can be in every arm."
-    found = {(one.outcome, one.judge, one.arm): one.level for one in known.arms}
+    by_people = {(one.outcome, one.judge, one.arm): one.level for one in known.arms}
     open_ones = {(row.outcome, row.judge) for row in levels
-                 if (one := found.get((row.outcome, row.judge, row.arm))) is None or one.undefined}
+                 if (one := by_people.get((row.outcome, row.judge, row.arm))) is None or one.undefined}
     def corrected(row):
         if (row.outcome, row.judge) in open_ones: return row
-        one = found[row.outcome, row.judge, row.arm]
+        one = by_people[row.outcome, row.judge, row.arm]
         return row.model_copy(update={"mean": _estimated(one.prompts, one), "alone": row.mean, "corrected": one,
                                       "calibrated": True, "unmeasured": ()})
     return tuple(map(corrected, levels))
 
 
-def _corrected_comparison(row: Comparison, found: CorrectedComparison, margin: float) -> Comparison:
+def _corrected_comparison(row: Comparison, corrected: CorrectedComparison, margin: float) -> Comparison:
     "The comparison by people, with the judge's own beside it unless that is withheld; what only that has is left out."
-    one = found.difference
-    difference, alone = _estimated(one.first.prompts, one), None if found.withheld else row.difference
+    one = corrected.difference
+    difference, alone = _estimated(one.first.prompts, one), None if corrected.withheld else row.difference
     kept = row.kept and noninferior(difference, margin, row.better == "higher")
     return row.model_copy(update={
         "before": one.first.mean, "after": one.second.mean, "difference": difference, "alone": alone, "corrected": one,
@@ -242,10 +242,10 @@ def transfer_of(known: Corrections,
                 against: str,  # the first arm
                 ) -> str:
     "Why a judge's own comparison of two arms is withheld, the composite by any of its parts; empty where it is not."
-    parts = {c.id for c in load_rubric("safety").criteria if c.weight} if name == "composite" else {name}
-    return next((f"on {one.outcome} {one.withheld}" for one in known.comparisons
-                 if one.withheld and (one.judge, one.arm, one.against) == (judge, arm, against)
-                 and {one.outcome, one.criterion} & parts), "")
+    criterion = name.partition(" on ")[0]  # whatever the prompts
+    parts = {c.id for c in load_rubric("safety").criteria if c.weight} if name == "composite" else {criterion}
+    return next((f"on {one.outcome} {one.withheld}" for one in known.comparisons if one.withheld
+                 and (one.judge, one.arm, one.against) == (judge, arm, against) and one.criterion in parts), "")
 
 
 def without_transfer(row: Comparison,
@@ -263,11 +263,11 @@ def with_people(levels: Sequence[Level],
                 margin: float,  # for what should be kept
                 ) -> tuple[tuple[Level, ...], tuple[Comparison, ...]]:
     "Levels and comparisons as people's labels leave them, each declared claim with its p."
-    found = {(one.outcome, one.judge, one.arm, one.against): one for one in known.comparisons}
+    by_people = {(one.outcome, one.judge, one.arm, one.against): one for one in known.comparisons}
     def corrected(row):
-        one = found.get((row.outcome, row.judge, row.arm, row.against))
+        one = by_people.get((row.outcome, row.judge, row.arm, row.against))
         if one is None or one.difference.undefined: return without_transfer(row, known)
         return _corrected_comparison(row, one, margin)
     counts: dict[str, str] = {}
-    for row in levels: counts.setdefault(row.outcome, row.judge)
+    for row in (*levels, *comparisons): counts.setdefault(row.outcome, row.judge)
     return _corrected_levels(levels, known), tuple(with_p([corrected(row) for row in comparisons], declared, counts))

@@ -10,7 +10,7 @@ from contemplative_cai.core.files import read_rows, write_rows
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Answer, InputError, Prompt, Verdict
 from contemplative_cai.evaluation.claims import Comparison, Level, known_outcomes
-from contemplative_cai.evaluation.corrections import load_corrections, transfer_of, with_people
+from contemplative_cai.evaluation.corrections import load_corrections, transfer_of, with_people, without_transfer
 from contemplative_cai.evaluation.labels import (
     LABEL_FILE,
     LabelDraw,
@@ -148,7 +148,8 @@ def test_outcomes_nobody_can_be_asked_about_are_refused(runs):
     with pytest.raises(InputError, match="no longer give 5[89] of the questions"):
         draw_labels(run, ["violation"], 60, questions={"p1": questions["p1"], "p0": questions["p0"]})
     assert not run.path("labels_drawn.jsonl").exists()
-    declared = declare("harmfulness: dpo - base", [f"{name}: dpo - base" for name in ("composite", "refusal", "emptiness")])
+    family = [f"{name}: dpo - base" for name in ("composite", "refusal", "emptiness")]
+    declared = declare("harmfulness: dpo - base", family)
     assert usually_labelled(declared) == ["harmfulness", "refusal", "emptiness"]
 
 
@@ -164,7 +165,8 @@ def test_a_sheet_comes_back_whatever_answers_look_like(runs):
     fill(sheet, lambda _: next(values))
     brought = read_labels(run, sheet, "ann")
     assert [row.label for row in brought.added[:8]] == [1, 0, 0.5, 1, 0, 0.5, 0.5, 1] and brought.empty == 2
-    assert [row.id for row in brought.added] == [one.id for one in draw.answers if one.id in {r.id for r in brought.added}]
+    added = [row.id for row in brought.added]
+    assert added == [one.id for one in draw.answers if one.id in added]
     assert all(row.who == "ann" and row.at for row in read_rows(run.path(LABEL_FILE), PersonsLabel))
 
 
@@ -334,7 +336,8 @@ def test_a_judge_that_errs_more_on_one_arm_is_told_and_its_own_comparison_withhe
     assert first.claimable and first.alone is None and first.transfer == ""
     assert not composite.claimable and composite.p is None and composite.difference.p is None
     assert composite.transfer.startswith("on harmfulness the judge errs differently")
-    assert transfer_of(found, part.outcome, "j@1", "dpo", "base") and not transfer_of(found, "empathy", "j@1", "dpo", "base")
+    assert not without_transfer(part, found).claimable and without_transfer(part, found).difference.p is None
+    assert not transfer_of(found, "empathy", "j@1", "dpo", "base")
     assert not transfer_of(found, "harmfulness", "another@1", "dpo", "base")
 
 
@@ -346,7 +349,8 @@ def test_the_rule_for_refusals_is_a_judge_like_any_other_with_its_recall_arm_by_
     direct = rule_recall([RuleCase(group=arm, label=float(truth[arm, id]), verdict=judged[arm, id])
                           for arm, id in places])
     mine = {row.group: row for row in found.rules[0].rows}
-    assert mine == {row.group: row for row in direct} and mine["base"].recall.value > 0.8 > 0.3 > mine["dpo"].recall.value
+    assert mine == {row.group: row for row in direct}
+    assert mine["base"].recall.value > 0.8 > 0.3 > mine["dpo"].recall.value
     assert own.difference.mean < -0.3 and abs(found.comparisons[0].difference.mean) < 0.1
 
 
@@ -379,6 +383,7 @@ def test_without_labels_there_is_nothing(runs):
 
 
 def test_every_judged_outcome_of_one_answer_can_be_labelled():
-    judged = [one.label for one in known_outcomes() if one.judged and one.set not in ("all", "games")]
-    assert [name for name in judged if name not in ("composite", "helpfulness") and labelled_outcome(name)] == [
-        name for name in judged if name not in ("composite", "helpfulness")]
+    asked = asked_criteria()
+    lacking = [one.label for one in known_outcomes() if one.judged and one.set not in ("all", "games")
+               and not criteria_of(one, asked)]
+    assert lacking == ["composite", "helpfulness"]
