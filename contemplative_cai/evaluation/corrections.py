@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..core.files import FileRecord, read_rows
 from ..core.run import Run
-from ..core.schema import Answer, Record, Verdict
+from ..core.schema import Answer, InputError, Record, Verdict
 from .claims import Comparison, Level, Outcome, claimed_p, known_outcomes
 from .claims import with_p
 from .labels import DRAW_FILE, LabelDraw, PersonsLabel, current_labels, label_verdicts
@@ -113,6 +113,10 @@ class _Known:
         judged, labels = self.values.get((outcome.name, judge), {}), self.people.get(outcome.name, {})
         members = self.clusters.get(outcome.set, {})
         mine = [place for place in self.places if place[0] == name and place[1] in members and place in judged]
+        strange = [value for place in mine if (value := judged[place]) is not None and not 0 <= value <= 1]
+        if strange:
+            raise InputError(f"verdicts.jsonl: expected values of {outcome.label} by {judge} between 0 and 1, came "
+                             f"{strange[0]:g}; restore the file, or evaluate again")
         return JudgedArm(name=name, values=tuple(judged[place] for place in mine),
                          labels=tuple(labels.get(place) for place in mine),
                          clusters=tuple(members[place[1]] for place in mine))

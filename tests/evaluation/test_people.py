@@ -375,6 +375,21 @@ def test_labels_of_several_people_count_as_their_mean_and_lines_passed_over_are_
     assert (alone.questions, alone.labelled, alone.passed_over) == (20, 18, 1), "the last was not reached"
 
 
+def test_verdicts_that_nobody_gives_are_named(runs):
+    run, levels, own, *_ = simulated(20, (0.5, 0.5), ALIKE, 10)
+    path = run.path("verdicts.jsonl")
+    path.write_text(path.read_text().replace('"value":1.0', '"value":7.0'))
+    with pytest.raises(InputError, match="verdicts.jsonl: expected values of violation by j@1 between 0 and 1, came 7"):
+        load_corrections(run, levels, [own])
+
+
+def test_lines_that_cannot_be_read_are_told_and_cost_themselves(runs):
+    run, levels, own, *_ = simulated(20, (0.5, 0.5), ALIKE, 10)
+    with open(run.path(LABEL_FILE), "a") as file: file.write('{"id": "x", "label": 3}\n')
+    found = load_corrections(run, levels, [own])
+    assert found.people == {"ann": 20} and len(found.damage) == 1 and "labels.jsonl, line 21" in found.damage[0]
+
+
 def test_without_labels_there_is_nothing(runs):
     run, questions = made(8)
     assert load_corrections(run, [], []) is None

@@ -15,7 +15,7 @@ from contemplative_cai.core.run import Run, open_run
 from contemplative_cai.evaluation import labels
 from contemplative_cai.evaluation.evaluate import load_metrics
 from contemplative_cai.measure.corrected import labels_sentence
-from contemplative_cai.report import page, report
+from contemplative_cai.report import page
 from contemplative_cai.report.card import card_results
 from contemplative_cai.report.compare import read_evaluated, scaling_rows
 from contemplative_cai.report.corrected import NO_LABELS
@@ -44,9 +44,15 @@ def folders() -> dict[str, Path]:
     before = Path.cwd()
     os.chdir(ROOT)
     try:
-        return {"plain": made_up().evaluated_run().folder, "labelled": made_up().labelled_run(per_arm=15).folder,
-                "apart": made_up().labelled_run(per_arm=40, apart={"base": 0.0, "dpo": 0.7}).folder}
+        plain, both = made_up().evaluated_run().folder, ("violation", "refusal")
+        places = {name: Path(shutil.copytree(plain, plain.parent / name)) for name in ("labelled", "apart")}
+        made_up().add_labels(Run("labelled", places["labelled"]), both, 15, questions=questions())
+        made_up().add_labels(Run("apart", places["apart"]), both, 40, {"base": 0.0, "dpo": 0.7}, questions=questions())
+        return {"plain": plain} | places
     finally: os.chdir(before)
+
+
+def questions(): return {prompt.id: prompt for prompt in made_up().evaluation().suites.prompts}
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def test_the_corrected_value_stands_first_and_the_judges_own_beside_it(copied):
 
 def test_open_differences_say_how_many_more_labels_would_decide(copied):
     facts = collect(copied("labelled"))
-    row = next(one for one in facts.metrics.comparisons if one.claim == "refusal: dpo - base" and one.role == "secondary")
+    row = next(one for one in facts.metrics.comparisons if one.claim == "refusal: dpo - base")
     assert row.corrected.low < 0 < row.corrected.high
     words = labels_sentence(row.corrected)
     assert words in next(one for one in headline(facts) if one.what == "Over-refusal").basis
@@ -100,45 +106,31 @@ def test_a_judge_that_errs_differently_on_two_arms_is_told_and_what_rests_on_it_
     assert all(row.claimable for row in facts.metrics.breakdowns if row.outcome == "refusal"), "no label says so"
 
 
-def test_without_labels_one_sentence_says_how_to_get_there(copied, capsys):
-    run = copied("plain")
-    before = run.path("metrics.json").read_bytes()
-    text = report.write_report(run).with_suffix(".md").read_text()
-    assert text.count(NO_LABELS) == 1 and "corrected by people" not in text.lower()
-    assert load_metrics(run).corrections is None and not run.path("corrected.json").exists()
-    assert run.path("metrics.json").read_bytes() == before
-
-
 def test_labels_that_arrive_after_the_report_make_it_stale_and_change_no_metrics(copied):
     run = copied("plain")
     rebuild(run)
-    assert stale_files(run) == {}
     before, rests = run.path("metrics.json").read_bytes(), rests_on(run, "report")
-    questions = {prompt.id: prompt for prompt in made_up().evaluation().suites.prompts}
-    made_up().add_labels(run, ("violation",), 15, questions=questions)
-    assert "labels.jsonl" in stale_files(run)["report"] and "verdicts.jsonl" not in rests
-    rebuild(run)
     text = run.path("report.md").read_text()
+    assert stale_files(run) == {} and load_metrics(run).corrections is None
+    assert text.count(NO_LABELS) == 1 and "corrected by people" not in text.lower(), "without labels, one sentence"
+    assert not run.path("corrected.json").exists() and "verdicts.jsonl" not in rests
+    made_up().add_labels(run, ("violation",), 15, questions=questions())
+    assert "labels.jsonl" in stale_files(run)["report"]
+    rebuild(run)
+    text, metrics = run.path("report.md").read_text(), load_metrics(run)
     assert stale_files(run) == {} and "## Corrected by people" in text and NO_LABELS not in text
     assert run.path("metrics.json").read_bytes() == before
     assert read_json(run.path("corrected.json"))["people"] == {"ann": 45}
-    run.path("labels.jsonl").unlink()
-    rebuild(run)
-    assert "## Corrected by people" not in run.path("report.md").read_text() and not run.path("corrected.json").exists()
-
-
-def test_that_labels_came_after_the_verdicts_is_told(copied):
-    run = copied("labelled")
-    metrics, text = load_metrics(run), report.write_report(run).with_suffix(".md").read_text()
     row = next(row for row in declared_rows(metrics) if row["declared"].startswith("not declared: answers drawn"))
     assert f"{metrics.corrections.rounds[0].verdicts:,} verdicts known" in row["as"]
-    assert "none of it was declared" in text and "Labels are of one person (ann 90)" in text
+    assert "none of it was declared" in text and "Labels are of one person (ann 45)" in text
+    run.path("labels.jsonl").unlink()
+    assert "labels.jsonl" in stale_files(run)["report"] and load_metrics(run).corrections is None
 
 
 def test_a_second_draw_is_told_as_made_when_corrected_numbers_were_known(copied):
     run = copied("labelled")
-    questions = {prompt.id: prompt for prompt in made_up().evaluation().suites.prompts}
-    made_up().add_labels(run, ("violation",), 5, questions=questions)
+    made_up().add_labels(run, ("violation",), 5, questions=questions())
     facts = collect(run)
     assert facts.metrics.corrections.arms[0].level.labels == 20
     told = "That nobody chose what was labelled. Draw 2 was made when 90 labels"
@@ -156,20 +148,19 @@ def test_card_and_comparison_of_runs_tell_it_too(copied):
 
 
 def test_the_command_draws_and_reads_and_writes_the_report(copied, monkeypatch, capsys):
-    run = copied("plain")
-    questions = {prompt.id: prompt for prompt in made_up().evaluation().suites.prompts}
-    monkeypatch.setattr(labels, "asked_prompts", lambda run: questions)
+    run, rebuilt = copied("plain"), []
+    monkeypatch.setattr("contemplative_cai.report.rebuild.rebuild",
+                        lambda run: rebuilt.append(run.name) or {"report": run.path("report.html")})
+    monkeypatch.setattr(labels, "asked_prompts", lambda run: questions())
     assert main(["labels", "draw", "plain", "--per-arm", "6", "--outcomes", "violation, refusal"]) == 0
     shown, sheet = capsys.readouterr().out, run.path("labels-1.csv")
     assert "36 questions about 36 answers, drawn by lot (independent prompts: violation 40, refusal 30)" in shown
-    assert main(["labels", "read", "plain", str(sheet), "--who", "ann"]) == 0
-    assert "0 labels kept (0 in place of others), 0 were known, 36 lines have none" in capsys.readouterr().out
     sheet.write_text("\n".join(f"{line[:-1]}1," if line.endswith(",,") else line
                                for line in sheet.read_text("utf-8-sig").split("\n")))
     assert main(["labels", "read", "plain", str(sheet), "--who", "ann"]) == 0
     shown = capsys.readouterr().out
     assert "36 labels kept" in shown and "violation: dpo - base: corrected by 6 labels per arm" in shown
-    assert "## Corrected by people" in run.path("report.md").read_text()
+    assert rebuilt == ["plain"]
 
 
 @pytest.mark.parametrize("words, message", [
