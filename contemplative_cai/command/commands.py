@@ -481,6 +481,55 @@ def _search(arguments) -> int:
         if run.path("search", "best.yaml").exists() else "\nno trial was finished, so there is no best recipe")
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #x9187036
+def _evaluated(name: str):
+    "A run and its metrics; raises `InputError` where it has none."
+    from contemplative_cai.core.run import open_run
+    from contemplative_cai.evaluation.evaluate import load_metrics
+    run = open_run(name, create=False)
+    metrics = load_metrics(run)
+    if metrics is None:
+        raise InputError(f"run '{name}' has not been evaluated; do it with: ccai run evaluate --run {name}")
+    return run, metrics
+
+
+def _labels(arguments) -> int:
+    "`ccai labels`."
+    return _draw_labels(arguments) if arguments.what == "draw" else _read_labels(arguments)
+
+
+def _draw_labels(arguments) -> int:
+    "`ccai labels draw RUN`."
+    from contemplative_cai.core.run import hold
+    from contemplative_cai.evaluation.labels import draw_labels, usually_labelled
+    run, metrics = _evaluated(arguments.run)
+    names = [part.strip() for part in (arguments.outcomes or "").split(",") if part.strip()]
+    if arguments.outcomes is not None and not names:
+        raise InputError("--outcomes: expected names separated by commas, such as violation,refusal, came none")
+    with hold(run): draw, sheet = draw_labels(run, names or usually_labelled(metrics.declared), arguments.per_arm)
+    pools = ", ".join(f"{name} {size}" for name, size in draw.pools.items())
+    answers = {(one.arm, one.prompt_id, one.sample) for one in draw.answers}
+    say(f"{len(draw.answers):,} questions about {len(answers):,} answers, drawn by lot (independent prompts: {pools})")
+    say(f"sheet: {sheet}\nfill its column 'label', then: ccai labels read {run.name} {sheet} --who NAME")
+    return 0
+
+
+def _read_labels(arguments) -> int:
+    "`ccai labels read RUN FILE --who NAME`."
+    from contemplative_cai.core.run import hold
+    from contemplative_cai.evaluation.labels import read_labels
+    from contemplative_cai.report.corrected import corrected_lines
+    from contemplative_cai.report.rebuild import rebuild
+    run, _ = _evaluated(arguments.run)
+    with hold(run):
+        brought = read_labels(run, arguments.file, arguments.who)
+        place = rebuild(run)["report"]
+    say(f"{len(brought.added):,} labels kept ({brought.changed:,} in place of others), {brought.same:,} were known, "
+        f"{brought.empty:,} lines have none")
+    for line in corrected_lines(_evaluated(arguments.run)[1]): say(line)
+    say(f"report: {place}")
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #00000031
 def _push(arguments) -> int:
     "`ccai push RUN --repo OWNER/NAME`."
@@ -540,7 +589,8 @@ def _completion(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #x3299538
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
-             "compare": _compare, "plan": _plan, "declare": _declare, "search": _search, "completion": _completion}
+             "compare": _compare, "plan": _plan, "declare": _declare, "search": _search, "labels": _labels,
+             "completion": _completion}
 
 
 @contextmanager

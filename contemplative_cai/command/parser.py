@@ -318,6 +318,36 @@ def _search_parser(commands) -> None:
                         help="finished trials there are to be (default: 20)")
     _add_overrides(search, "change a key of the recipe")
 
+# %% ../../nbs/10_command/04_parser.ipynb #x2919257
+_LABELS_ENDING = """examples:
+  ccai labels draw mine                          50 answers of each arm, for each declared outcome
+  ccai labels draw mine --per-arm 20             20 more
+  ccai labels draw mine --outcomes refusal       what the rule for refusals finds, and misses, in each arm
+  ccai labels read mine runs/mine/labels-1.csv --who ann
+
+A sheet is filled in any spreadsheet: 0 (no), 0.5 (in part) or 1 (yes) in the column 'label'; an empty field is no
+label. It does not say which arm answered. It shows questions and answers of every source, also those that were
+written to elicit harm.
+
+exit status: 0 drawn, or read · 2 the input is wrong, and nothing was kept"""
+_LABELS_ABOUT = "Draw an evaluation's answers by lot for people to label, and read their labels, which correct judges."
+
+
+def _labels_parser(commands) -> None:
+    "`ccai labels draw|read`."
+    labels = _add(commands, "labels", "answers that people label, by which judges are corrected", _LABELS_ABOUT,
+                  _LABELS_ENDING)
+    what = labels.add_subparsers(dest="what", required=True, metavar="WHAT")
+    draw = _add(what, "draw", "draw answers of every arm by lot, and write the sheet that people fill")
+    read = _add(what, "read", "read a filled sheet, and write the report again; faults are said by line and field")
+    for parser in (draw, read): parser.add_argument("run", metavar="RUN", help="a folder in runs/, evaluated")
+    draw.add_argument("--per-arm", type=int, default=50, metavar="N",
+                      help="answers of each arm, for each outcome, besides those that were drawn before (default: 50)")
+    draw.add_argument("--outcomes", metavar="NAMES",
+                      help="what is asked about, separated by commas (default: the declared ones)")
+    read.add_argument("file", type=Path, metavar="FILE", help="the sheet, as .csv, .jsonl, .json or .parquet")
+    read.add_argument("--who", required=True, metavar="NAME", help="a short name of the person who filled it")
+
 # %% ../../nbs/10_command/04_parser.ipynb #00000023
 _PUSH_ABOUT = """Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub.
 Only --yes sends it. The token is the hub's own: hf auth login, or HF_TOKEN."""
@@ -355,7 +385,8 @@ def _completion_parser(commands) -> None:
 
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
-           _compare_parser, _plan_parser, _declare_parser, _search_parser, _completion_parser)
+           _compare_parser, _plan_parser, _declare_parser, _search_parser, _labels_parser,
+           _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

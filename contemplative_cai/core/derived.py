@@ -40,6 +40,9 @@ class Derived(NamedTuple):
 _ROWS = ("split.json", "pairs.jsonl", "dropped.jsonl")
 _OF_TRAINING = ("training.json", "metrics.jsonl", "findings.jsonl", "preference.json", "stage.json")
 _OF_EVALUATION = ("metrics.json", "calibration.json", "arms.json", "answers.jsonl", "items.jsonl")
+# people's labels, and what they are held against where there are any
+_OF_LABELS = ("labels.jsonl", "labels_drawn.jsonl")
+_LABELLED = ("verdicts.jsonl", "items.jsonl", "answers.jsonl")
 # what was taught beside what is asked, and what those who judge it were measured on
 _OF_TEACHING = ("constitution", "data/constitutions", "data/rubrics", "data/calibration")
 
@@ -62,15 +65,16 @@ def derived_files(run: Run,  # any run
     stage = trained_stage(run)
     training = tuple(f"{stage}/{name}" for name in _OF_TRAINING)
     reviews = sorted(f"reviews/{path.name}" for path in run.path("reviews").glob("*.jsonl"))
+    labels = (*_OF_LABELS, *(_LABELLED if run.path("labels.jsonl").is_file() else ()))
     known = {
         "data_set": Derived(run.path("dataset", "README.md"), _ROWS, (*PASSING, "trained", "pushed"),
                             ("configs/models.yaml", "constitution", "data/prompts", "data/rubrics",
                              "data/calibration")),
         "model_card": Derived(trained_place(run.path(stage)) / "README.md",
-                              (*_ROWS, *training, "metrics.json", "arms.json", *reviews),
+                              (*_ROWS, *training, "metrics.json", "arms.json", *labels, *reviews),
                               texts=("configs/models.yaml", *_OF_TEACHING)),
         "report": Derived(run.path("report.html"), (*_ROWS, *training, *_OF_EVALUATION, "ledger.json", "clock.jsonl",
-                                                    "leakage.json", *reviews),
+                                                    "leakage.json", *labels, *reviews),
                           texts=("configs/models.yaml", "data/prompts", *_OF_TEACHING)),
     }
     absent = {"data_set": not _has_rows(run.path("pairs.jsonl")), "model_card": not _is_trained(run, stage)}

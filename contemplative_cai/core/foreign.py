@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['visible', 'shortened', 'one_line', 'without_secrets', 'quote', 'storable', 'html_text', 'html_block', 'markdown_text',
-           'ShownStream', 'shown_streams', 'json_text']
+           'csv_text', 'ShownStream', 'shown_streams', 'json_text']
 
 # %% ../../nbs/01_core/00_foreign.ipynb #f0000002
 import html
@@ -155,6 +155,13 @@ def markdown_text(text: str,  # whoever wrote it
     line = html.escape(visible(" ".join(text.split())), quote=False)
     line = _MARKS.sub(lambda match: f"&#{ord(match.group())};", line)
     return re.sub(r"^([#+-]|\d+[.)])", lambda match: f"&#{ord(match.group()[0])};{match.group()[1:]}", line)
+
+# %% ../../nbs/01_core/00_foreign.ipynb #x3642122
+def csv_text(text: str,  # whoever wrote it
+             ) -> str:
+    "The text as a cell of a table that people open: shown as it is, and computed by no spreadsheet."
+    cell = visible(text)
+    return f"'{cell}" if cell.lstrip()[:1] in ("=", "+", "-", "@") else cell
 
 # %% ../../nbs/01_core/00_foreign.ipynb #x0708556
 _INKED = re.compile("(\x1b\\[(?:0|3[1236])m)")  # the colours of `screen`, and their end

@@ -6,14 +6,16 @@
 __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'MOST_CUT', 'CUT_APART', 'BY', 'Outcome', 'known_outcomes', 'declaration', 'claim',
            'Column', 'below_bar', 'measured_languages', 'columns', 'Level', 'CutAnswers', 'cut_column', 'count_cut',
            'cut_often', 'too_many_cut', 'Comparison', 'level', 'smallest_change', 'compare_arms', 'with_cut',
-           'level_with_cut', 'contrasts', 'all_comparisons', 'with_p', 'level_parts', 'breakdowns', 'Weighing',
-           'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
+           'level_with_cut', 'contrasts', 'all_comparisons', 'claimed_p', 'with_p', 'level_parts', 'breakdowns',
+           'Weighing', 'weighings', 'weights_table', 'JudgeAgreement', 'judges_agree']
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from pydantic import Field
 
 from ..core.project import did_you_mean
 from ..core.recipe import Recipe
@@ -25,6 +27,7 @@ from .verdicts import composite
 from ..inputs.rubrics import PRINCIPLES, load_rubric
 from ..inputs.sources import hazard_of
 from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighted_kappa
+from ..measure.corrected import CorrectedDifference, CorrectedLevel
 from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
 from ..measure.outcomes import noninferior, risk_difference, role, worst_case
 from ..measure.power import detectable_change, detectable_wins
@@ -244,6 +247,9 @@ class Level(Record):
     part: str | None = None  # of a breakdown: hazard, persona = value
     unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
     withheld: str = ""  # why nothing is claimed from it: too many of the judged answers were cut
+    # people's labels: what stands in `mean` then, and the judge's own mean; in no file but corrected.json
+    corrected: CorrectedLevel | None = Field(None, exclude=True)
+    alone: Estimate | None = Field(None, exclude=True)
 
     @property
     def claimable(self) -> bool:
@@ -333,6 +339,10 @@ class Comparison(Record):
     withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
     part: str | None = None  # of a breakdown: hazard, persona, ... = value
     unmeasured: tuple[str, ...] = ()  # languages of its prompts that the judge was not measured in
+    # people's labels: what stands in `difference` then, and the judge's own; in no file but corrected.json
+    corrected: CorrectedDifference | None = Field(None, exclude=True)
+    alone: Estimate | None = Field(None, exclude=True)
+    transfer: str = Field("", exclude=True)  # why no claim rests on it: the judge errs differently on the two arms
 
     @property
     def claim(self) -> str:
@@ -341,8 +351,8 @@ class Comparison(Record):
 
     @property
     def claimable(self) -> bool:
-        "Whether anything may be claimed from it: the judge is above the bar, and read whole answers."
-        return self.calibrated and not self.withheld
+        "Whether anything may be claimed from it: the judge is above the bar, read whole answers, and errs alike."
+        return self.calibrated and not self.withheld and not self.transfer
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000016
 def level(column: Column,  # one outcome, one judge
@@ -534,7 +544,8 @@ def all_comparisons(seen: Sequence[Column],  # from `columns`
     return with_p(without_p, declared, first)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000001d
-def _claimed_p(comparison: Comparison) -> Comparison:
+def claimed_p(comparison: Comparison,
+              ) -> Comparison:
     "The comparison, without the p of its difference where nothing may be claimed from it."
     if comparison.claimable: return comparison
     return comparison.model_copy(update={"difference": comparison.difference.model_copy(update={"p": None})})
@@ -550,7 +561,7 @@ def with_p(comparisons: Sequence[Comparison],  # without p
     def settled(c):
         return ({"role": role(declared, c.claim), "p": shown.get(c.claim)} if counts[c.outcome] == c.judge
                 else {"role": "second judge"})
-    return [_claimed_p(c).model_copy(update=settled(c)) for c in comparisons]
+    return [claimed_p(c).model_copy(update=settled(c)) for c in comparisons]
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000020
 # outcome to what it is broken down by
@@ -591,7 +602,7 @@ def _part(column: Column, contrast: tuple[str, str], clusters: Mapping[str, str]
           cut: Column | None, ids: set[str]) -> Comparison:
     "The comparison on some prompts, withheld by the cut answers to them."
     compared = compare_arms(column, *contrast, clusters, None, None, resamples, seed, ids)
-    return _claimed_p(with_cut(compared, column, cut, ids))
+    return claimed_p(with_cut(compared, column, cut, ids))
 
 
 def breakdowns(seen: Sequence[Column],  # from `columns`
@@ -626,6 +637,7 @@ class Weighing(Record):
     means: dict[str, float | None]  # arm to mean
     difference: Estimate | None  # trained - its opponent; None: one arm alone
     withheld: str = ""  # why nothing is claimed from it: too many of the judged answers were cut
+    transfer: str = Field("", exclude=True)  # why no claim rests on it: the judge errs differently on the two arms
 
 
 def weighings(rubric: Rubric,  # with weights
@@ -648,7 +660,7 @@ def _put_whole(rows: Sequence[Verdict], rubric: Rubric) -> set[str]:
 def _weighing(name: str, weights: dict[str, float], column: Column, contrast: tuple[str, str] | None,
               clusters: Mapping[str, str], resamples: int, seed: int, cut: Column | None) -> Weighing:
     "One row: each arm's mean and the difference, withheld by the cut answers of those it is about."
-    compared = (_claimed_p(with_cut(compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed),
+    compared = (claimed_p(with_cut(compare_arms(column, *contrast, clusters, resamples=resamples, seed=seed),
                                     column, cut)) if contrast else None)
     levels = [level_with_cut(level(column, arm, clusters, 100), column, cut) for arm in column.values]
     withheld = compared.withheld if compared else next((row.withheld for row in levels if row.withheld), "")

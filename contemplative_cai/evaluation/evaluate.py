@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['UNDER_PRESSURE', 'put_to', 'attempted', 'needed_rubrics', 'judge_sets', 'AskedSet', 'Planned', 'Declaration',
            'declare_evaluation', 'Answered', 'answer_all', 'NamedJudge', 'PeopleAgreement', 'Judged', 'judge_all',
-           'PressureRow', 'PressureTable', 'Metrics', 'load_metrics', 'compute_metrics', 'check_evaluation', 'evaluate',
-           'refuse_trained']
+           'PressureRow', 'PressureTable', 'Metrics', 'load_metrics', 'corrected_metrics', 'compute_metrics',
+           'check_evaluation', 'evaluate', 'refuse_trained']
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000002
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from pydantic import Field
 
 from ..core.files import FileRecord, read_json, read_record, write_record, write_rows
 from ..core.journal import Journal, on_the_clock, write_ledger
@@ -29,6 +31,8 @@ from .claims import weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
 from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
+from .corrections import Corrections, load_corrections, transfer_of
+from .corrections import without_transfer, with_people
 from .games import Game, Played, cooperation_table, game_verdicts, move_sampling
 from .games import play_games
 from .guards import open_seat
@@ -305,11 +309,12 @@ class PressureTable(Record):
     # how much further the evaluated arm moves than base, no p by a judge below the bar; None: base is alone
     shift: Estimate | None
     withheld: str = ""  # why no claim rests on it: too many of the judged answers were cut
+    transfer: str = Field("", exclude=True)  # why no claim rests on it: the judge errs differently on the two arms
 
     @property
     def claimable(self) -> bool:
-        "Whether anything may be claimed from it: the judge is above the bar, and read whole answers."
-        return self.calibrated and not self.withheld
+        "Whether anything may be claimed from it: the judge is above the bar, read whole answers, and errs alike."
+        return self.calibrated and not self.withheld and not self.transfer
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001c
 class Metrics(Declaration):
@@ -331,6 +336,12 @@ class Metrics(Declaration):
     cooperation: tuple[Played, ...]
     openings: tuple[Opening, ...]
     cut: tuple[CutAnswers, ...] = ()  # arm by arm, wrapped prompts left out; empty: an older version did not count
+    corrections: Corrections | None = Field(None, exclude=True)  # by people's labels; None: there are none
+
+    @property
+    def contrast(self) -> tuple[str, str] | None:
+        "The trained arm and its opponent in the primary claim; None where base is alone."
+        return None if self.trained == "base" else (self.trained, self.declared.primary.rpartition(" - ")[2])
 
 
 def load_metrics(run: Run,  # any run
@@ -339,9 +350,34 @@ def load_metrics(run: Run,  # any run
     None where there is none, or where one of before there were declarations wrote it."""
     path = run.path("metrics.json")
     if not path.is_file() or "declared" not in read_json(path): return None
-    metrics = read_record(path, Metrics)
+    metrics = corrected_metrics(run, read_record(path, Metrics))
     if not (metrics.declaration or run.path(DECLARATIONS).exists()): return metrics
     return metrics.model_copy(update=_told_now(metrics, read_declarations(run)))
+
+
+def corrected_metrics(run: Run,  # that may have people's labels
+                      metrics: Metrics,  # as the judges alone give them
+                      ) -> Metrics:
+    """The metrics with people's labels: their levels and differences first, and nothing claimed from a judge that errs
+    differently on two arms; as they are where nobody has labelled."""
+    known = load_corrections(run, metrics.levels, metrics.comparisons)
+    if known is None: return metrics
+    levels, comparisons = with_people(metrics.levels, metrics.comparisons, known, metrics.declared, metrics.margin)
+    parts = tuple(without_transfer(row, known) for row in metrics.breakdowns)
+    weights, pressed = (tuple(_without_transfer(row, name, known, metrics.contrast) for row, name in rows)
+                        for rows in ([(row, "composite") for row in metrics.weights],
+                                     [(table, table.criterion) for table in metrics.robustness]))
+    return metrics.model_copy(update={"corrections": known, "levels": levels, "comparisons": comparisons,
+                                      "breakdowns": parts, "weights": weights, "robustness": pressed})
+
+
+def _without_transfer(row: Any, name: str, known: Corrections, contrast: tuple[str, str] | None) -> Any:
+    "A weighing, or a table of the wrapped prompts, from which nothing is claimed where its judge errs differently."
+    why = transfer_of(known, name, row.judge, *contrast) if contrast else ""
+    if not why: return row
+    part = "difference" if isinstance(row, Weighing) else "shift"
+    estimate = getattr(row, part)
+    return row.model_copy(update={"transfer": why, part: estimate and estimate.model_copy(update={"p": None})})
 
 
 def _told_now(metrics: Metrics, declared: Declarations) -> dict[str, Any]:
@@ -448,7 +484,7 @@ def evaluate(run: Run,  # any run: nothing need have been generated or trained
     write_record(run.path("metrics.json"), metrics)
     remember_verdicts(run)
     write_ledger(run)
-    return read_record(run.path("metrics.json"), Metrics)
+    return corrected_metrics(run, read_record(run.path("metrics.json"), Metrics))
 
 
 def refuse_trained(run: Run,  # a trained run

@@ -26,7 +26,7 @@ from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
 from ..models.catalog import model_specs
 from .between import Seen, between_rows, between_tests, read_seen
-from .evidence import NARROW, changed_words, compared, interval_words
+from .evidence import NARROW, changed_words, compared, corrected_mark, interval_words
 from .evidence import judge_name, judge_names, late_changes, main_outcomes, number, p_text
 from .evidence import unfit_marks, untold_claims, why_unfit, withheld_words
 from .figures import forest, legend_handles
@@ -138,7 +138,8 @@ def _difference(run: Evaluated, outcome: str, p: bool = False) -> str:
     row = run.differences.get(outcome)
     if row is None or row.difference.mean is None: return "not measured"
     shown_p = f", p {p_text(row)}".replace("p ", f"p{NARROW}").replace("< ", f"<{NARROW}")
-    return interval_words(row.difference, 2, True) + unfit_marks(row) + (shown_p if p and row.p is not None else "")
+    marks = corrected_mark(row) + unfit_marks(row)
+    return interval_words(row.difference, 2, True) + marks + (shown_p if p and row.p is not None else "")
 
 
 def _billions(value: float | None) -> str:

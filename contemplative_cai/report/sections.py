@@ -15,6 +15,7 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
+from .corrected import CORRECTED, NO_LABELS, corrected_section
 from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
 from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
 from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
@@ -330,6 +331,7 @@ def judges_section(metrics: Metrics,
     by_name, names = judge_calibrations(metrics, calibrations), judge_names(metrics)
     words = ["Each judge was measured on labelled answers before it was asked, criterion by criterion, "
              "both as the question stands and turned round. Below the bar its numbers support no claim."]
+    if metrics.seats and metrics.corrections is None: words.append(NO_LABELS)
     figures, unread = _calibration_figures(by_name, list(names.values()))
     agreement = Table("Agreement between judges", agreement_rows(metrics), "metrics.json: agreement",
                       "On the answers that both scored; AC1 does not fall apart when nearly all verdicts are the same.")
@@ -347,6 +349,14 @@ def judges_section(metrics: Metrics,
 ALWAYS_SHOWN = ("Declared", "Claims", "Levels", "Safety and over-refusal")
 
 
+def _with_corrected_file(section: PageSection) -> PageSection:
+    "The section, its parts naming the file too in which corrected values are written."
+    def named(part):
+        known = isinstance(part, (Table, Plot)) and part.source.startswith((COMPARISONS, LEVELS))
+        return part._replace(source=f"{part.source}; {CORRECTED}") if known else part
+    return section._replace(parts=[named(part) for part in section.parts])
+
+
 def evaluation_sections(metrics: Metrics,
                         calibrations: Sequence[Calibration],  # calibration.json
                         arms: Sequence[Arm],  # arms.json
@@ -357,6 +367,7 @@ def evaluation_sections(metrics: Metrics,
     sections = [
         declaration_section(metrics, arms, information),
         claims_section(metrics, taught),
+        *([section] if (section := corrected_section(metrics)) else []),
         safety_section(metrics, taught),
         principles_section(metrics, taught),
         humanistic_section(metrics, taught),
@@ -366,5 +377,6 @@ def evaluation_sections(metrics: Metrics,
         style_section(metrics),
         judges_section(metrics, calibrations),
     ]
+    sections = [_with_corrected_file(section) for section in sections] if metrics.corrections else sections
     return [section for section in sections
             if section.title in ALWAYS_SHOWN or any(not isinstance(part, Table) or part.rows for part in section.parts)]

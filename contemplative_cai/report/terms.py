@@ -42,6 +42,7 @@ EVALUATION_TERMS = {
     "unscored": "without a grade that could be read; counted neither as good nor as bad",
     "near duplicate": "a text that says nearly the same as another",
     "judge": "a model that grades answers, after it was tried on answers whose quality is known",
+    "corrected by people": "set right by what people say of some answers, which were drawn by lot",
     "below the bar": "wrong too often on answers whose quality is known",
     "composite": "a weighted mean of four safety criteria",
     "AUC": "how often a judge puts a good answer before a bad one: 1 is always, 0.5 is chance",

@@ -28,6 +28,7 @@ from contemplative_cai.evaluation.evaluate import (
     compute_metrics,
 )
 from contemplative_cai.evaluation.games import OPPONENTS, ROUNDS, Game, Round, game_verdicts, other_move
+from contemplative_cai.evaluation.labels import draw_labels, read_labels
 from contemplative_cai.evaluation.pressure import attempts
 from contemplative_cai.evaluation.questions import PromptSet, Suites
 from contemplative_cai.evaluation.verdicts import rule_verdicts
@@ -110,9 +111,14 @@ def verdicts(suites: Suites) -> list[Verdict]:
             and (judge == JUDGES[0] or criterion in ("violation", WEAK))]
 
 
-def _verdict(judge: str, arm: str, criterion: str, id: str) -> Verdict:
+def at_fault(arm: str, criterion: str, id: str) -> bool:
     "A fault or none, by lot; what is hard is hard for every arm."
-    fault = 0.7 * lot(criterion, id) + 0.3 * lot(criterion, id, arm) < FAULTY[arm]
+    return 0.7 * lot(criterion, id) + 0.3 * lot(criterion, id, arm) < FAULTY[arm]
+
+
+def _verdict(judge: str, arm: str, criterion: str, id: str) -> Verdict:
+    "What a judge finds of it."
+    fault = at_fault(arm, criterion, id)
     if judge == JUDGES[1].judge and lot("apart", criterion, id, arm) < 0.1: fault = not fault
     bad_is_one = criterion in ("violation", "harmfulness", "over_refusal")
     unscored = lot("unscored", judge, criterion, id, arm) < 1 / 12
@@ -272,3 +278,25 @@ def _write_training(run: Run, seconds: float) -> None:
     })
     write_record(run.path("dpo", "preference.json"), unseen())
     write_ledger(run, train={"seconds": seconds})
+
+
+def labelled_run(name: str = "demo", outcomes: tuple[str, ...] = ("violation", "refusal"), per_arm: int = 25,
+                 apart: dict[str, float] | None = None, who: str = "ann") -> Run:
+    "The evaluated run, and a person who labelled some of its answers: not as the judge does in a share of each arm's."
+    run, suites = evaluated_run(name), evaluation().suites
+    add_labels(run, outcomes, per_arm, apart, who, {prompt.id: prompt for prompt in suites.prompts})
+    return run
+
+
+def add_labels(run: Run, outcomes: tuple[str, ...], per_arm: int, apart: dict[str, float] | None = None,
+               who: str = "ann", questions: dict[str, Prompt] | None = None) -> None:
+    "One more draw, filled by a person and read back."
+    draw, sheet = draw_labels(run, outcomes, per_arm, questions=questions)
+    texts = {(one.arm, one.prompt_id): one.text or "" for one in evaluation().answers}
+    def label(one):
+        fault = (at_fault(one.arm, one.criterion, one.prompt_id) if one.criterion != "refusal"
+                 else texts[one.arm, one.prompt_id].startswith("I'm sorry"))
+        return int(fault != (lot("person", one.arm, one.criterion, one.prompt_id) < (apart or {}).get(one.arm, 0.1)))
+    rows = [json.dumps({"id": one.id, "label": label(one)}) for one in draw.answers]
+    write_text(sheet.with_suffix(".jsonl"), "\n".join(rows))
+    read_labels(run, sheet.with_suffix(".jsonl"), who)
