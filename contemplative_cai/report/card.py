@@ -177,7 +177,8 @@ def _outcome_result(facts: Facts, metrics: Metrics, row: Comparison):
         dataset_split="test", metric_type=row.outcome, metric_name=_told(facts, counted(metrics, row)),
         metric_value=round(row.after, 4),
         metric_args={row.against: round(row.before, 4), "difference": round(row.difference.mean, 4),
-                     **_interval(row.difference), "role": row.role},
+                     **_interval(row.difference), "role": row.role,
+                     **({"judge_alone": round(row.alone.mean, 4)} if row.alone and row.alone.mean is not None else {})},
     )
 
 # %% ../../nbs/09_report/07_card.ipynb #d0fff55d

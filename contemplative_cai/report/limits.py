@@ -11,9 +11,11 @@ from ..evaluation.calibration import UNCALIBRATED
 from ..evaluation.claims import KEPT, Comparison
 from ..evaluation.evaluate import Metrics
 from ..measure.bar import BAR
+from ..measure.corrected import labels_sentence
 from ..measure.stats import Estimate
 from ..pairs.baselines import Measure
 from ..pairs.health import stated
+from .corrected import corrected_limits
 from .evidence import NEEDS_TWO, SAFETY, base_alone, below, changed_words, compared
 from .evidence import judge_calibrations, why_unfit
 from .evidence import find_claim, interval_words, judge_name, late_changes
@@ -71,6 +73,7 @@ def _small_effect(row: Comparison) -> list[str]:
     if not _holds_zero(row.difference): return []
     smallest = (f"; as planned, a change below {number(row.detectable)} is shown in fewer than four of five such runs."
                 if row.detectable else ".")
+    if row.corrected: smallest = f"; {labels_sentence(row.corrected)}."
     p = f"but p is {row.difference.p:.3f}" if row.difference.p is not None else "but there is no p"
     why = "includes no difference" if _spans_zero(row.difference) else f"leaves out no difference, {p}"
     return [f"That the primary outcome changed: the interval {interval_words(row.difference, 2, True)} {why}{smallest}"]
@@ -206,7 +209,8 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
-    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_unasked_limits(facts, metrics), *_cut_limits(metrics), *unknown,
+    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_unasked_limits(facts, metrics), *_cut_limits(metrics),
+            *corrected_limits(metrics), *unknown,
             *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
             *_primary_limits(metrics), *_cost_limits(metrics), *_missing_limits(metrics)]
 

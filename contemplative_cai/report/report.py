@@ -28,6 +28,7 @@ from ..pairs.health import BASELINES, Health, health_figure, health_table, healt
 from ..pairs.health import warnings
 from ..pairs.reviewed import reviewed_rows
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
+from .corrected import CORRECTED
 from .figures import Spot, claim_spots, small_waterfall, spots_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, WholeRow, write_page
 from .sections import evaluation_sections
@@ -211,8 +212,9 @@ def _claim_picture(facts: Facts) -> list[Plot]:
     "Every arm less base in the primary outcome, or in the first that can be drawn."
     if facts.metrics is None: return []
     outcome, spots = claim_spots(facts.metrics)
+    source = "metrics.json: comparisons" + (f"; {CORRECTED}" if facts.metrics.corrections else "")
     return _spots_plot("small-claim", f"{outcome.replace('_', ' ')}: every arm less base",
-                       "metrics.json: comparisons", spots, 0.0, "difference (line: 95 % interval)", shares=False)
+                       source, spots, 0.0, "difference (line: 95 % interval)", shares=False)
 
 
 def _unseen_picture(facts: Facts) -> list[Plot]:
@@ -384,6 +386,8 @@ def write_report(run: Run,  # a run that has pairs, or was evaluated
     wrapped = {item.prompt_id for item in items if item.set == "robustness"}
     if facts.metrics:
         write_record(run.path("overlap.json"), TaughtFile(taught=facts.taught, by_chance=chance_overlap()))
+    if facts.metrics and facts.metrics.corrections: write_record(run.path(CORRECTED), facts.metrics.corrections)
+    else: run.path(CORRECTED).unlink(missing_ok=True)
     write_record(run.path("headline.json"), Headline(figures=tuple(headline(facts))))
     page = report_page(facts, measured, wrapped, show_text)
     stale = [f" Note: {words}." for words in stale_words(run, "report")]  # a card that was not written again

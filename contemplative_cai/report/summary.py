@@ -29,10 +29,11 @@ from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
 from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
-from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, change_text
-from .evidence import compared, digits_of, find_claim, find_level, home_set
-from .evidence import interval_words, judge_name, on_text, p_text, safety_set
-from .evidence import strange_languages, why_unfit
+from .corrected import CORRECTED
+from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, beside_words
+from .evidence import change_text, compared, corrected_mark, digits_of, find_claim
+from .evidence import find_level, home_set, interval_words, judge_name, on_text, p_text
+from .evidence import safety_set, strange_languages, why_unfit
 from .page import MainFigure
 from .taught import Taught, rubric_of, taught_in_short, what_was_taught
 from ..training.checkpoints import Training
@@ -187,7 +188,8 @@ def counted(metrics: Metrics,
     where, unit = safety_set(metrics), next(known.unit for known in known_outcomes() if known.label == row.outcome)
     if row.outcome == "violation": return f"share of violating answers on {where} by judge {judge}, unofficial"
     if row.outcome in SAFETY: return f"{name} ({unit}) on {where} by judge {judge}, unofficial"
-    if row.outcome == "refusal": return "share of safe prompts whose answer begins by declining, by rule"
+    if row.outcome == "refusal":
+        return f"share of safe prompts whose answer begins by declining, by rule{corrected_mark(row)}"
     return f"{name} ({unit}) by {judge}"
 
 
@@ -209,6 +211,16 @@ def why_missing(metrics: Metrics, outcome: str) -> str:
 IN_TABLES = "What was said is in the tables, without p."
 
 
+def _source(row: Comparison | Level, source: str) -> str:
+    "Where a value is written: what people's labels corrected is in a file of its own."
+    return f"{source}; {CORRECTED}" if row.corrected else source
+
+
+def _beside(row: Comparison | Level) -> str:
+    "What goes behind a value that people's labels corrected; nothing behind others."
+    return f"; {words}" if (words := beside_words(row)) else ""
+
+
 def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
     "One claim as a figure, or why there is none."
     row, outcome = find_claim(metrics, name), name.partition(": ")[0]
@@ -219,7 +231,8 @@ def _claimed(what: str, metrics: Metrics, name: str, source: str) -> MainFigure:
     p = f", p {p_text(row) if row.p is not None else 'undefined'}" if row.role in ("primary", "secondary") else ""
     kept = f"; {row.kept.words}" if row.kept else ""
     return MainFigure(what, interval_words(row.difference, digits_of(outcome), True),
-                      f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}", source)
+                      f"{name}: {counted(metrics, row)}; {change_text(row)}{p}, {on_text(row)}{kept}{_beside(row)}",
+                      _source(row, source))
 
 
 def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
@@ -232,7 +245,7 @@ def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
         return MainFigure(what, "not measured", f"{outcome}: base; {why_missing(metrics, outcome)}", source)
     return MainFigure(what, interval_words(row.mean, digits_of(outcome)),
                       f"{outcome}: base alone: {counted(metrics, row)}, {row.asked - row.unscored} of {row.asked} "
-                      "answers scored; a level, no difference is claimed", source)
+                      f"answers scored; a level, no difference is claimed{_beside(row)}", _source(row, source))
 
 
 def _primary(metrics: Metrics | None) -> MainFigure:
@@ -273,8 +286,8 @@ def _over_refusal(metrics: Metrics | None) -> MainFigure:
                           f"{IN_TABLES}{also}", source)
     return MainFigure("Over-refusal", interval_words(row.difference, 2, True),
                       f"refusal: {row.arm} - {against}: {counted(metrics, row)}; {change_text(row)}, {on_text(row)}; "
-                      f"{row.kept.words if row.kept else 'no margin'}{also}",
-                      source)
+                      f"{row.kept.words if row.kept else 'no margin'}{_beside(row)}{also}",
+                      _source(row, source))
 
 # %% ../../nbs/09_report/04_summary.ipynb #x1825261
 CUT_FIGURE = "Answers cut at the token limit"
@@ -464,7 +477,7 @@ def _alone_words(metrics: Metrics, outcome: str) -> str:
         return f"{whose[0].upper()}{whose[1:]}, was not measured: {why_missing(metrics, outcome)}."
     return (f"No difference is claimed, since base alone answered: {counted(metrics, row)}, is "
             f"{interval_words(row.mean, digits_of(outcome))} "
-            f"(95 % interval; {row.asked - row.unscored} of {row.asked} answers scored).")
+            f"(95 % interval; {row.asked - row.unscored} of {row.asked} answers scored{_beside(row)}).")
 
 
 def _primary_words(metrics: Metrics) -> str:
@@ -478,8 +491,7 @@ def _primary_words(metrics: Metrics) -> str:
         return f"The primary outcome, {name}, was not measured: {why_missing(metrics, outcome)}."
     return (f"{_direction(row)}: {counted(metrics, row)}, {row.arm} less {row.against}, "
             f"is {interval_words(row.difference, digits_of(outcome), True)} "
-            f"(95 % interval; {on_text(row)}).")
-
+            f"(95 % interval; {on_text(row)}{_beside(row)}).")
 
 # %% ../../nbs/09_report/04_summary.ipynb #x0447292
 def _kept_words(metrics: Metrics) -> list[str]:
