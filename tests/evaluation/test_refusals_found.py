@@ -17,9 +17,9 @@ def test_it_is_measured_on_what_is_kept_aside_and_by_language():
     assert all_of_them.no + all_of_them.partial + all_of_them.yes + all_of_them.unread == len(aside)
 
 
-def test_what_it_names_is_a_refusal_and_every_third_that_is_said_otherwise_is_missed():
+def test_what_it_names_is_a_refusal_and_more_than_half_of_them_are_found():
     everything = refusals_found()[-1]
-    assert everything.precision.value >= 0.95 and 0.55 <= everything.recall.value < 0.92
+    assert everything.precision.value >= 0.95 and everything.recall.value >= 0.55
 
 
 def test_a_file_of_before_is_read_and_a_new_one_keeps_the_counts(tmp_path):
