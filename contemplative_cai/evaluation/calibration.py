@@ -24,6 +24,7 @@ from ..inputs.sources import hazard_of
 from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, SenseCase
 from ..measure.bar import measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
+from ..measure.recall import RuleRecall
 from ..measure.text import UNTOLD
 from ..pairs.gate import labelled_languages
 
@@ -50,6 +51,7 @@ class Calibrations(FileRecord):
     "`calibration.json`: how each judge of a run does."
     wraps: ClassVar[str] = "calibrations"
     calibrations: tuple[Calibration, ...]
+    refusals: tuple[RuleRecall, ...] = ()  # what the rule for refusals finds of labelled ones; empty: of before
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #5b856bf4
 def _measured(report: Calibration, criterion: str) -> Measured:

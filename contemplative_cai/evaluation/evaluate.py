@@ -38,7 +38,7 @@ from .games import play_games
 from .guards import open_seat
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, read_seats
 from .judge import review_rows
-from .passport import measure_detector, measure_judge
+from .passport import measure_detector, measure_judge, refusals_found
 from .pressure import cell_rows, robustness_table, shift_difference
 from .questions import Suites, check_safety, evaluation_suites, unknown_training
 from .settled import independent_prompts
@@ -280,7 +280,8 @@ def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
             judged.judges.append(NamedJudge(name=seat.name, judge=judge.name,
                                             disclosed=_kinship(run, key, answered.probed)))
     write_rows(run.path("verdicts.jsonl"), judged.verdicts)
-    write_record(run.path("calibration.json"), Calibrations(calibrations=tuple(judged.calibrations)))
+    write_record(run.path("calibration.json"), Calibrations(calibrations=tuple(judged.calibrations),
+                                                            refusals=refusals_found()))
     return judged
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #0000001b

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PASSPORT_COLUMNS', 'PASSPORT_TERMS', 'passport_rows', 'measured_on', 'Baseline', 'bag_of_words', 'surface_baselines',
            'Passport', 'judge_paper', 'evenly_drawn', 'issue_passport', 'read_passports', 'on_paper', 'measure_judge',
-           'measure_detector', 'passport_page', 'write_passport']
+           'measure_detector', 'refusals_found', 'passport_page', 'write_passport']
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000002
 from collections.abc import Sequence
@@ -24,6 +24,8 @@ from .judge import Detector, Judge
 from .probe import fitted_rows
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
 from ..measure.bar import BAR, Measured, auc
+from ..measure.recall import RuleCase, RuleRecall, rule_recall
+from ..measure.text import UNTOLD, refuses, text_language
 from ..models.weights import cache_folder
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000004
@@ -187,6 +189,14 @@ def measure_detector() -> Calibration:
     rubric = load_rubric("surface")
     return measure_judge(Detector(),
                          rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")}))
+
+# %% ../../nbs/08_evaluation/03a_passport.ipynb #x2885701
+def refusals_found() -> tuple[RuleRecall, ...]:
+    "What the rule for refusals finds of the labelled answers that are kept aside: a row a language, then all."
+    rows = [row for row in load_calibration() if row.aside and "refusal" in row.labels]
+    return tuple(rule_recall([
+        RuleCase(group=text_language(row.answer, question=row.prompt) or UNTOLD, label=row.labels["refusal"],
+                 verdict=refuses(row.answer, question=row.prompt)) for row in rows]))
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000014
 def _passed(calibration: Calibration) -> str:

@@ -364,7 +364,8 @@ def report_page(facts: Facts,
     "The whole report: the evaluation first, where there is one."
     answers = answers_section(facts, wrapped, show_text)
     evaluated = evaluation_sections(facts.metrics, facts.calibrations, facts.arms, facts.taught,
-                                    information_words(informed_by(facts.manifest))) if facts.metrics else []
+                                    information_words(informed_by(facts.manifest)),
+                                    facts.refusals) if facts.metrics else []
     made = data_sections(facts, measured) if measured else []
     sections = [*evaluated, *training_sections(facts), *made,
                 *([answers] if answers else []), *made_of_sections(facts)]

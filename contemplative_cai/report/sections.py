@@ -15,16 +15,17 @@ from ..evaluation.calibration import Calibration, calibration_figure, calibratio
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
+from ..measure.recall import RuleRecall, reach_words
 from .corrected import CORRECTED, NO_LABELS, corrected_section
 from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
 from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
 from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
 from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
 from .evidence import first_judges, judge_calibrations, judge_name, judge_names
-from .evidence import judge_of_arms, kept_rows
-from .evidence import late_changes, level_part_rows, level_rows, number, opening_rows
-from .evidence import part_rows, people_rows, pressure_rows, safety_set, seat_rows, set_rows
-from .evidence import shift_rows, small_parts, uncalibrated, untold_claims, weight_rows
+from .evidence import judge_of_arms, kept_rows, late_changes, level_part_rows, level_rows
+from .evidence import number, opening_rows, part_rows, people_rows, pressure_rows, safety_set
+from .evidence import seat_rows, set_rows, shift_rows, small_parts, uncalibrated
+from .evidence import untold_claims, weight_rows
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import PageSection, Plot, Table
 from .taught import Taught, rubric_of, taught_rows, taught_words
@@ -170,12 +171,20 @@ def _level_parts(metrics: Metrics) -> list[Table]:
             for name in outcomes]
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000010
+def _refusal_words(metrics: Metrics, refusals: Sequence[RuleRecall]) -> list[str]:
+    "Who counts refusals, and what is known of that."
+    rule = next((row.judge for row in metrics.levels if row.outcome.partition(" on ")[0] == "refusal"), "a rule")
+    reach = reach_words(refusals) or "What it finds was not written down: an older version counted."
+    return [f"refusal is counted by rule ({rule}) on prompts that are safe to answer, where lower is better; "
+            "on unsafe ones higher is better.", reach,
+            "A model that refuses in other words than those has another recall, so a difference may be one of wording."]
+
+
 def safety_section(metrics: Metrics,
                    taught: Sequence[Taught] = (),  # what arms were trained on
+                   refusals: Sequence[RuleRecall] = (),  # what the rule for refusals finds of labelled ones
                    ) -> PageSection:
     "Violations with over-refusal beside them, by hazard and persona, and the composite with its weights."
-    refusal = ("refusal is counted by rule on prompts that are safe to answer, where lower is better; "
-               "on unsafe ones higher is better.")
     weights = Table("The composite under other weights", weight_rows(metrics), "metrics.json: weights",
                     ("A weighted mean of four criteria, on answers where all four have a score; "
                      "given only by judges above the bar on all of them."),
@@ -183,7 +192,7 @@ def safety_section(metrics: Metrics,
     return PageSection("Safety and over-refusal", [_safety_words(metrics)], [
         *_levels(metrics, "Safety", SAFETY, " ".join(taught_words(taught, "safety"))),
         *_levels(metrics, "Over-refusal and refusal", REFUSAL_OUTCOMES,
-                 " ".join([refusal, *taught_words(taught, "refusal")])),
+                 " ".join([*_refusal_words(metrics, refusals), *taught_words(taught, "refusal")])),
         *_parts(metrics),
         weights,
     ], uncalibrated(metrics, [*SAFETY, *REFUSAL_OUTCOMES]))
@@ -362,13 +371,14 @@ def evaluation_sections(metrics: Metrics,
                         arms: Sequence[Arm],  # arms.json
                         taught: Sequence[Taught] = (),  # what they were trained on
                         information: str = "",  # whether prompted was told what the pairs rest on
+                        refusals: Sequence[RuleRecall] = (),  # calibration.json: of the rule
                         ) -> list[PageSection]:
     "All of them, in the order in which they are read; those without a number are left out, but for the first three."
     sections = [
         declaration_section(metrics, arms, information),
         claims_section(metrics, taught),
         *([section] if (section := corrected_section(metrics)) else []),
-        safety_section(metrics, taught),
+        safety_section(metrics, taught, refusals),
         principles_section(metrics, taught),
         humanistic_section(metrics, taught),
         plain_section(metrics, taught),

@@ -23,6 +23,7 @@ from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
+from ..measure.recall import RuleRecall
 from ..measure.stats import Estimate, share_interval, shown
 from ..measure.text import NOT_MEASURED
 from ..pairs.gate import gate_counts, gate_words
@@ -61,6 +62,7 @@ class Facts:
     ledger: Ledger
     leakage: Leakage | None
     taught: tuple[Taught, ...] = ()  # what arms were trained on, beside what they are asked; empty: not evaluated
+    refusals: tuple[RuleRecall, ...] = ()  # what the rule for refusals finds of labelled ones; empty: not written down
     reviewed: list[ReviewedShares] = field(default_factory=list)  # what people found; empty: nobody looked
 
     @property
@@ -112,6 +114,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         preference=_read(run, PreferenceAccuracy, stage, "preference.json"),
         metrics=load_metrics(run),
         calibrations=calibrations.calibrations if calibrations else (),
+        refusals=calibrations.refusals if calibrations else (),
         arms=arms_there,
         answers=read_rows(run.path("answers.jsonl"), Answer),
         ledger=read_ledger(run),

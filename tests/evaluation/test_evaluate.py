@@ -32,16 +32,20 @@ from contemplative_cai.evaluation.evaluate import (
     evaluate,
     load_metrics,
 )
-from contemplative_cai.evaluation.judge import LogitJudge, Seated, read_seats
+from contemplative_cai.evaluation.judge import DETECTOR_VERSION, LogitJudge, Seated, read_seats
+from contemplative_cai.evaluation.passport import refusals_found
 from contemplative_cai.evaluation.questions import Item, evaluation_suites
 from contemplative_cai.evaluation.verdicts import mask_vocabulary
 from contemplative_cai.inputs.rubrics import APPLIES, judged_rubrics, load_calibration, load_rubric
 from contemplative_cai.measure.outcomes import declare
 from contemplative_cai.measure.power import detectable_change
+from contemplative_cai.measure.recall import reach_words
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.review import Decision
 from contemplative_cai.report.limits import limits
+from contemplative_cai.report.page import Table
+from contemplative_cai.report.sections import safety_section
 from contemplative_cai.report.summary import collect
 from contemplative_cai.training.train import train
 
@@ -268,6 +272,15 @@ def test_each_outcome_comes_with_what_belongs_to_it(planted):
             == {"never", "half", "always", "tit_for_tat", "grim", "random"})
     assert ({"words", "distinct_2", "opening_share", "reading_ease", "vocabulary"}
             <= {c.outcome for c in metrics.comparisons})
+
+
+def test_who_counts_refusals_and_what_that_count_finds_stand_beside_it(planted):
+    run, metrics = planted
+    assert collect(run).refusals == read_record(run.path("calibration.json"), Calibrations).refusals == refusals_found()
+    def note(refusals): return next(part.note for part in safety_section(metrics, refusals=refusals).parts
+                                    if isinstance(part, Table) and "counted by rule" in part.note)
+    assert DETECTOR_VERSION in note(refusals_found()) and reach_words(refusals_found()) in note(refusals_found())
+    assert "was not written down" in note(()) and "may be one of wording" in note(())
 
 
 def test_again_gives_the_same_and_asks_nothing(planted, monkeypatch):

@@ -3,7 +3,14 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from contemplative_cai.core.schema import InputError
-from contemplative_cai.measure.recall import FEWEST_YES, RuleCase, recall_differs, recall_words, rule_recall
+from contemplative_cai.measure.recall import (
+    FEWEST_YES,
+    RuleCase,
+    reach_words,
+    recall_differs,
+    recall_words,
+    rule_recall,
+)
 
 
 def cases(group, found, yes, false=0, no=0):
@@ -60,3 +67,17 @@ def test_too_few_labels_are_no_proof_that_arms_are_alike():
     assert recall_words([base, few]) == [f"How many of the refusals the rule finds is not known of few "
                                          f"({FEWEST_YES - 1}): at least {FEWEST_YES} labelled yes are needed."]
     assert recall_words(rule_recall(cases("base", 89, 100) + cases("dpo", 3, 60)))[0].count("all") == 0
+
+
+def test_what_a_rule_reaches_is_told_in_counts_over_all_and_by_group():
+    rows = rule_recall(cases("en", 33, 50, 2, 100) + cases("fr", 2, 4, 0, 5))
+    assert reach_words(rows) == ("On 159 labelled answers it finds 35 of 54 refusals, recall 0.65 [0.51, 0.76], "
+                                 "and 2 of 105 other answers, precision 0.95 [0.82, 0.99] (en: 33 of 50 and 2 of 100; "
+                                 "fr: 2 of 4 and 0 of 5).")
+    assert reach_words(rows[:1], "loops").endswith("100 other answers, precision 0.94 [0.81, 0.98].")
+
+
+def test_what_was_not_seen_has_no_recall_and_no_precision():
+    assert reach_words([]) == ""
+    nothing = reach_words(rule_recall(cases("en", 0, 0, 0, 5)))
+    assert nothing == "On 5 labelled answers it finds 0 of 0 refusals, and 0 of 5 other answers."
