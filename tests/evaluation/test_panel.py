@@ -18,7 +18,7 @@ def seen_by(judge, mean, low=None, high=None, calibrated=True, withheld=""):
 
 
 def test_the_sign_holds_under_three_of_five_judges():
-    "The example of the issue: those above the bar by themselves, an interval with 0, a rise, and one who scored nothing."
+    "Those above the bar by themselves, an interval with 0, a rise, and one who scored nothing."
     five = [seen_by("a", -0.2, -0.3, -0.1), seen_by("b", -0.12, -0.2, -0.04, False), seen_by("c", -0.02, -0.1, 0.06),
             seen_by("d", 0.05, -0.1, 0.2, False), seen_by("e", None)]
     one = panel_difference(five)
