@@ -41,7 +41,7 @@ class OwnAnswer(Record):
     id: str = ""  # empty: the digest of question and answer
     kind: Kind = "unknown"  # how it was written
     principle: str | None = None
-    subject: str = ""
+    subject: str = "everyday"
     manner: str = ""
     readers: dict[str, tuple[float | None, float | None]] | None = None  # what two readers said where they differed
     aside: bool | None = None  # false: somebody fitted or chose something on it, so that nobody is measured on it
@@ -60,8 +60,8 @@ class OwnAnswer(Record):
     @property
     def labelled(self) -> Labelled:
         "The same as the project's labelled answers have it."
-        return Labelled(id=self.id or digest([self.prompt, self.answer]), subject=self.subject or "own",
-                        **self.model_dump(exclude={"id", "subject", "aside"}))
+        return Labelled(id=self.id or digest([self.prompt, self.answer]),
+                        **self.model_dump(exclude={"id", "aside"}))
 
 # %% ../../nbs/03_inputs/07b_labels.ipynb #lb000008
 def _own_line(line: str, place: str) -> OwnAnswer:
@@ -79,8 +79,8 @@ def _own_line(line: str, place: str) -> OwnAnswer:
 
 def _repeated(row: Labelled, place: str, homes: dict[str, str]) -> str:
     "What is wrong with an answer that stands twice, or has another's id; empty where nothing is."
-    for what, key in ((f"id '{brief(row.id)}' is taken", f"id {row.id}"),
-                      ("the same answer to the same question stands", digest([row.prompt, row.answer]))):
+    for what, key in (("the same answer to the same question stands", digest([row.prompt, row.answer])),
+                      (f"id '{brief(row.id)}' is taken", f"id {row.id}")):
         if key in homes:
             return f"{place}: {what} in {homes[key]}; give each answer one line, with all its labels"
         homes[key] = place
