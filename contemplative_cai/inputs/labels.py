@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 
 from ..core.project import brief, did_you_mean, is_there, read_text
 from ..core.schema import Criterion, InputError, Record, Rubric, Text, digest
@@ -48,8 +48,8 @@ class OwnAnswer(Record):
 
     @field_validator("labels")
     @classmethod
-    def _labels_are_known(cls, labels):
-        known = label_names()
+    def _labels_are_known(cls, labels, info: ValidationInfo):
+        known = (info.context or {}).get("names") or label_names()  # of a file, read once
         for name, value in labels.items():
             if name not in known:
                 raise ValueError(f"'{brief(name)}' is no criterion and no group; {did_you_mean(name, known)}")
@@ -64,7 +64,7 @@ class OwnAnswer(Record):
                         **self.model_dump(exclude={"id", "aside"}))
 
 # %% ../../nbs/03_inputs/07b_labels.ipynb #lb000008
-def _own_line(line: str, place: str) -> OwnAnswer:
+def _own_line(line: str, place: str, names: list[str]) -> OwnAnswer:
     "A line; raises `InputError` naming file, line and field."
     try: value = json.loads(line, object_pairs_hook=no_repeats)
     except (ValueError, RecursionError) as error:
@@ -72,7 +72,7 @@ def _own_line(line: str, place: str) -> OwnAnswer:
                          "write the line again, or take it out") from None
     if not isinstance(value, dict):
         raise InputError(f"{place}: expected an object with prompt, answer and labels, found a {type(value).__name__}")
-    try: return OwnAnswer.model_validate(value)
+    try: return OwnAnswer.model_validate(value, context={"names": names})
     except ValidationError as error:
         raise InputError(*problems_of(error, place, list(OwnAnswer.model_fields))) from None
 
@@ -91,12 +91,12 @@ def read_own_answers(path: Path,  # JSONL: an answer a line
                      ) -> list[tuple[OwnAnswer, Labelled]]:
     "The lines, and each as a labelled answer; raises `InputError` with what is wrong, by file, line and field."
     if not is_there(path): raise InputError(f"calibration: no file {path}; expected labelled answers there, as JSONL")
-    rows, problems, homes = [], [], {}
+    rows, problems, homes, names = [], [], {}, label_names()
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip(): continue
         place = f"{path.name}, line {number}"
         try:
-            own = _own_line(line, place)
+            own = _own_line(line, place, names)
             rows.append((own, own.labelled))
             if fault := _repeated(rows[-1][1], place, homes): problems.append(fault)
         except InputError as error: problems += error.problems

@@ -6,7 +6,7 @@
 __all__ = ['panel_of', 'range_words', 'panel_sentence', 'panel_rows', 'primary_by_judge', 'panel_agreement_rows']
 
 # %% ../../nbs/09_report/02b_panel.ipynb #pr000003
-from ..evaluation.claims import Comparison
+from ..evaluation.claims import Comparison, claim
 from ..evaluation.evaluate import Metrics
 from ..evaluation.panel import PanelDifference, PanelOutcome
 from ..measure.agreement import Agreement
@@ -36,15 +36,16 @@ def panel_sentence(one: PanelDifference,
     return f"{one.words}; their differences: {range_words(one)}{silent}"
 
 # %% ../../nbs/09_report/02b_panel.ipynb #pr000008
-def _declared_first(metrics: Metrics) -> list[PanelDifference]:
-    "Every difference that several judges looked at, the declared ones first, in their order."
-    order = {name: place for place, name in enumerate((metrics.declared.primary, *metrics.declared.family))}
-    every = [one for outcome in metrics.panel for one in outcome.differences]
-    def place(one): return order.get(f"{one.outcome}: {one.arm} - {one.against}", len(order))
-    return sorted(every, key=place)
+def _differences(metrics: Metrics, declared: bool) -> list[PanelDifference]:
+    "Differences that several judges looked at: the declared ones in their order, or the others."
+    every = {claim(one.outcome, one.arm, one.against): one for outcome in metrics.panel for one in outcome.differences}
+    names = (metrics.declared.primary, *metrics.declared.family)
+    if declared: return [every[name] for name in names if name in every]
+    return [one for name, one in every.items() if name not in names]
 
 
 def panel_rows(metrics: Metrics,
+               declared: bool = True,  # the declared differences, or the others
                ) -> list[dict]:
     "A row a difference: the range over judges, and under how many the first one's sign holds."
     weak = {(row.outcome, row.judge) for row in metrics.levels if not showable(row)}
@@ -57,7 +58,7 @@ def panel_rows(metrics: Metrics,
                                   else f"{one.above_hold} of {one.above}",
         "interval without 0": "-" if one.sign is None else f"{one.clear} of {one.judges}",
         "scored too little": str(one.silent),
-    } for one in _declared_first(metrics) if (one.outcome, one.first) not in weak]
+    } for one in _differences(metrics, declared) if (one.outcome, one.first) not in weak]
 
 
 def primary_by_judge(metrics: Metrics,
@@ -81,9 +82,10 @@ def _alpha_words(one: Agreement | None) -> str:
 
 def panel_agreement_rows(metrics: Metrics,
                          ) -> list[dict]:
-    "A row an outcome that several judges looked at: how far all agree, and those above the bar."
+    "A row an outcome that three judges or more looked at: how far all agree, and those above the bar; two are a pair."
     def together(one: PanelOutcome):
         if one.alpha_above is not None: return _alpha_words(one.alpha_above)
         return _alpha_words(one.alpha) if one.above == one.judges else "-"
     return [{"outcome": one.outcome, "judges": str(len(one.judges)), "alpha of all": _alpha_words(one.alpha),
-             "above the bar": str(len(one.above)), "alpha of those above": together(one)} for one in metrics.panel]
+             "above the bar": str(len(one.above)), "alpha of those above": together(one)}
+            for one in metrics.panel if len(one.judges) > 2]

@@ -74,7 +74,9 @@ def _panel_tables(metrics: Metrics) -> list[Table]:
     how = ("The first judge's word counts, as declared; its sign is held against each of the others'. A judge who "
            "scored nothing is one under whom it does not hold. Nothing is averaged over judges.")
     return [Table("The primary difference under each judge", primary_by_judge(metrics), COMPARISONS),
-            Table("The range over judges", panel_rows(metrics), "metrics.json: panel", how)]
+            Table("The range over judges", panel_rows(metrics), "metrics.json: panel", how),
+            Table("The range over judges, what was not declared", panel_rows(metrics, False), "metrics.json: panel",
+                  folded=True)]
 
 
 def _claim_tables(metrics: Metrics, taught: Sequence[Taught] = ()) -> list[Table]:

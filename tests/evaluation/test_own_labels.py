@@ -19,7 +19,7 @@ from contemplative_cai.evaluation.claims import columns
 from contemplative_cai.evaluation.declarations import append_declaration
 from contemplative_cai.evaluation.evaluate import check_evaluation, evaluate
 from contemplative_cai.evaluation.judge import LogitJudge, Opinion, Seated
-from contemplative_cai.evaluation.passport import measure_parts, passport_rows
+from contemplative_cai.evaluation.passport import measure_parts
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.inputs.labels import OwnLabels, file_labels, read_own_answers, shared_out
@@ -110,12 +110,13 @@ def test_labels_stand_in_the_place_of_the_projects_by_criterion_and_never_beside
     monkeypatch.setenv("CCAI_CACHE", str(tmp_path / "cache"))
     few = [{**one, "labels": {**one["labels"], "harmfulness": 1}} for one in violations()[:9]]
     own = file_labels(lines(tmp_path / "mine.jsonl", *few, *violations()[9:]))
-    rubric = load_rubric("safety")
+    some, rubric = load_calibration()[:60], load_rubric("safety")
+    monkeypatch.setattr("contemplative_cai.evaluation.passport.passport_rows", lambda rubric: some)
     two = rubric.model_copy(update={"criteria": rubric.criteria[:2]})
     mine, projects = measure_parts(Knows(), two, own)
     assert mine.source == "mine.jsonl" and [(one.criterion, one.n) for one in mine.criteria] == [("violation", 24)]
     assert projects.source == PROJECTS_LABELS and [one.criterion for one in projects.criteria] == ["harmfulness"]
-    assert projects.criteria[0].n == sum("harmfulness" in one.labels for one in passport_rows(two))
+    assert projects.criteria[0].n == sum("harmfulness" in one.labels for one in some)
     assert mine.answers == own.digest != projects.answers and not mine.criteria[0].shortcomings
     assert "answers of one kind" in mine.criteria[0].unasked, "nobody said how they were written"
     assert measure_parts(Knows(), two, own) == [mine, projects], "remembered"

@@ -42,10 +42,15 @@ def test_the_panel_stands_beside_the_primary_claim(generated):  # noqa: F811
     first = panel_rows(metrics)[0]
     assert (first["outcome"], first["the sign holds under"]) == ("violation", "1 of 2 judges")
     assert " to +" in first["lowest to highest"] and first["of those above the bar"] == "1 of 2"
-    assert panel_agreement_rows(metrics)[0]["alpha of all"].endswith("answers")
+    assert {row["outcome"] for row in panel_rows(metrics, False)} >= {"harmfulness", "over_refusal"}
+    assert panel_agreement_rows(metrics) == [], "two are a pair, which has a table"
+    three = metrics.panel[0].model_copy(update={"judges": ("a", "b", "c")})
+    [agreed] = panel_agreement_rows(metrics.model_copy(update={"panel": (three,)}))
+    assert agreed["judges"] == "3" and agreed["alpha of all"].endswith(" answers") and agreed["above the bar"] == "2"
+    assert agreed["alpha of those above"] == "-"
     page = visible(write_report(run).read_text())
-    for words in ("The primary difference under each judge", "The range over judges", "Agreement of all judges",
-                  "1 of 2 judges"): assert words in page
+    for words in ("The primary difference under each judge", "The range over judges", "1 of 2 judges"):
+        assert words in page
     assert read_json(run.path("metrics.json"))["panel"][0]["differences"][0]["hold"] == 1
 
 
@@ -58,7 +63,7 @@ def test_judges_below_the_bar_are_no_claim_and_one_judge_is_no_panel(generated):
     assert rows[0]["of those above the bar"] == "none is" and rows[0]["the sign holds under"] == "1 of 2 judges"
     assert not [row for row in panel_rows(metrics) if row["outcome"] == "composite"], "of nobody below the bar"
     alone = metrics.model_copy(update={"panel": ()})
-    assert panel_rows(alone) == [] == panel_agreement_rows(alone)
+    assert panel_rows(alone) == [] == panel_agreement_rows(alone) and panel_rows(alone, False) == []
 
 
 @pytest.mark.parametrize("means, words", [((-0.2, -0.2), "their differences: −0.20"),
