@@ -303,12 +303,14 @@ def test_a_run_that_people_reviewed_measures_the_judges_of_an_evaluation(scripte
     own = review_labels(run)
     assert {name for row in own.rows for name in row.labels} == set(PRINCIPLES) and not own.left_out
 
+    negated = [c.negated for c in load_rubric("contemplative").criteria]
+
     @contextmanager
     def opened(recipe, seat, journal, run=None):
         def likes(conversation, reply):
             text = conversation[-1].content
             keeps = 0.1 if "plain and simple" in text else 0.9
-            turned = any(f"\n\n{c.negated}\n" in text for c in load_rubric("contemplative").criteria)
+            turned = any(f"\n\n{question}\n" in text for question in negated)
             yes = 1 - keeps if turned else keeps
             return math.log(0.9 * (yes if reply == "Yes" else 1 - yes))
         key = f"planted-{seat.name}@1"
