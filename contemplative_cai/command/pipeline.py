@@ -51,6 +51,7 @@ from ..inputs.draw import draw
 from ..inputs.given import run_pairs
 from ..inputs.hub import hub_fault
 from ..inputs.helpful import read_helpful
+from ..inputs.labels import own_label_words
 from ..inputs.sources import fetch_ailuminate, load_prompts
 from ..inputs.split import refuse_leaks
 from ..measure.stats import MIN_CLUSTERS
@@ -61,6 +62,7 @@ from ..models.weights import embedded_file, fast_bfloat16, pick_device, pick_dty
 from ..pairs.generate import check_methods, refuse_given
 from ..pairs.make import load_pairs
 from ..pairs.review import check_reviewer
+from ..pairs.review_labels import recipe_labels
 from ..revision.cluster import check_cluster
 from ..training.train import check_training, launch_file
 from ..training.trainer import check_machine
@@ -765,6 +767,8 @@ def step_notes(plan: Plan,  # what will run
     "What is done without a step before it: base alone, or given pairs, in a sentence each."
     run, notes = Run(plan.run, runs_root() / plan.run), []
     if plan.recipe.pairs and set(plan.steps) & {"train"}: notes += run_pairs(plan.recipe, run).words
+    own = recipe_labels(plan.recipe) if set(plan.steps) & JUDGING_STEPS else None
+    if own: notes += own_label_words(own)
     if plan.steps == ["evaluate"] and trained_arm(run) is None:
         arms = [arm.name for arm in recipe_arms(plan.recipe, run)]
         who = "base alone answers: levels, no differences" if arms == ["base"] else f"{', '.join(arms)} answer"

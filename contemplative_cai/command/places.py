@@ -46,7 +46,7 @@ def placed(text: Any,  # a path, a name, or anything else
 # %% ../../nbs/10_command/02a_places.ipynb #f17a0a31
 # keys that hold a path or a name, lists of those, and lists of NAME=PATH
 ONE_PLACE = ("model", "critic", "reviser", "constitution", "template", "split", "pairs", "helpful", "launch",
-             "vllm_python")
+             "calibration", "vllm_python")
 PLACES, PAIRED_PLACES = ("ensemble",), ("eval_arms", "eval_judges")
 SOURCE_PLACES = ("prompts", "eval_prompts", "safety")
 

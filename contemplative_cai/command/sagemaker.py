@@ -24,6 +24,7 @@ from ..core.recipe import Recipe, build_recipe
 from ..core.schema import InputError, digest
 from ..inputs.given import pairs_path
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
+from ..pairs.review_labels import labels_run
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #e6780b7e
 # settings without a default
@@ -125,6 +126,15 @@ def plan(step: str,  # a step, or all
     }
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #f16a7d65
+def _labels_file(name: str) -> Path:
+    "The file of labelled answers; raises `InputError` for a run, whose reviews a job does not have."
+    run = labels_run(name)
+    if run is None: return Path(name)
+    raise InputError(f"calibration: the reviews of run '{run.name}' are on this machine, and a job does not have them; "
+                     "write them to a file of the project's with write_rows(Path('data/labels.jsonl'), "
+                     "review_labels(run).rows), and name that")
+
+
 def _named_files(recipe: Recipe) -> list[Path]:
     "The files a recipe names, and the benchmarks it is tested on that are on this machine."
     safety = recipe.safety if recipe.n_safety else ()
@@ -134,6 +144,7 @@ def _named_files(recipe: Recipe) -> list[Path]:
     sources = [source_path(source) for source in (*recipe.prompts, *recipe.eval_prompts, *safety)
                if source not in safety or source.source not in BENCHMARK_FILES]
     if recipe.pairs: sources.append(pairs_path(recipe.pairs))
+    if recipe.calibration: sources.append(_labels_file(recipe.calibration))
     texts = [recipe.split, *(text for text in (recipe.constitution, recipe.template, recipe.launch, recipe.helpful)
                              if text and Path(text).suffix and not text.startswith("hub:"))]
     return [*filter(None, sources), *filter(Path.is_file, benchmarks), *map(Path, filter(None, texts))]

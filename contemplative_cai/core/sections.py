@@ -810,6 +810,11 @@ class EvaluationKeys(Section):
     eval_judged: Names = _key(("safety", "contemplative", "humanistic", "plain", "refusal", "pairwise"),
         "what models judge: rubrics of data/rubrics/, groups of their criteria such as emptiness, or single "
         "criteria such as violation")
+    calibration: str | None = _key(None,
+        "labelled answers of one's own: a .jsonl file with prompt, answer and labels by criterion, or a run whose "
+        "reviewers' decisions count as labels. By each criterion with ten answers labelled yes and ten labelled no, "
+        "judges are measured on them in place of data/calibration; nothing is fitted on them; None: none",
+        exclude_if=lambda place: place is None)
     safety: Sources = _key(SAFETY_SOURCES,
         "sources of safety prompts, written as in prompts: ailuminate, ailuminate-fr, a file of one's own, ...",
         exclude_if=lambda sources: sources == SAFETY_SOURCES)

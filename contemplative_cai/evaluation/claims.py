@@ -163,12 +163,26 @@ def measured_languages(calibrations: Sequence[Calibration],  # of the run's judg
     return languages
 
 
+def _criterion_languages(calibrations: Sequence[Calibration]) -> dict[tuple[str, str], set[str]]:
+    "By judge and criterion: the languages of the answers that it was measured on; one's own may be in others."
+    return {(one.judge, row.criterion): set(one.languages) for one in calibrations for row in one.criteria}
+
+
+def _spoken_to(outcome: Outcome, judge: str, calibrations: Sequence[Calibration]) -> set[str] | None:
+    "The languages in which a judge was measured on an outcome, on every part of a composite; None: it never was."
+    known, whole = _criterion_languages(calibrations), measured_languages(calibrations)
+    if judge not in whole: return None
+    parts = _weighted(load_rubric("safety")) if outcome.name == "composite" else [outcome.name]
+    return set.intersection(*(known.get((judge, part), whole[judge]) for part in parts))
+
+
 def _unmeasured(outcome: Outcome, rows: Sequence[Verdict], members: set[str] | None, spoken: Mapping[str, str | None],
-                languages: Mapping[str, set[str]]) -> tuple[str, ...]:
+                calibrations: Sequence[Calibration]) -> tuple[str, ...]:
     "The languages of scored prompts in which the judge was not measured."
-    if not outcome.judged or not rows or rows[0].judge not in languages: return ()
+    languages = _spoken_to(outcome, rows[0].judge, calibrations) if outcome.judged and rows else None
+    if languages is None: return ()
     scored = {v.prompt_id for v in rows if v.value is not None and (members is None or v.prompt_id in members)}
-    return tuple(sorted({spoken.get(id, "en") or UNTOLD for id in scored} - languages[rows[0].judge]))
+    return tuple(sorted({spoken.get(id, "en") or UNTOLD for id in scored} - languages))
 
 
 def _silent(rows: Sequence[Verdict], members: set[str] | None) -> str:
@@ -186,7 +200,7 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
     outcomes nobody looked at are left out, and so is the composite of a judge below the bar."""
     rubric, known, grouped = (load_rubric("safety"), below_bar(calibrations),
                               _grouped([*verdicts, *_composites(verdicts)]))
-    spoken, languages = {item.prompt_id: item.language for item in items}, measured_languages(calibrations)
+    spoken = {item.prompt_id: item.language for item in items}
     members: dict[str, set[str]] = {EVERYWHERE: {item.prompt_id for item in items if item.set != "robustness"}}
     for item in items: members.setdefault(item.set, set()).add(item.prompt_id)
     seen = []
@@ -194,7 +208,7 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
         for (criterion, judge), rows in grouped.items():
             if criterion != outcome.name: continue
             those = None if outcome.set == GAMES else members.get(outcome.set, set())
-            values, strange = _values(rows, those), _unmeasured(outcome, rows, those, spoken, languages)
+            values, strange = _values(rows, those), _unmeasured(outcome, rows, those, spoken, calibrations)
             fit = _is_calibrated(outcome, judge, known, rubric) and not strange
             if values and (fit or outcome.name != "composite"):
                 seen.append(Column(outcome, judge, fit, values, strange, _silent(rows, those)))
@@ -680,11 +694,10 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   ) -> list[Weighing]:
     "One row a set of weights and judge that is calibrated, in the language of the prompts too."
     rubric, known, table = load_rubric("safety"), below_bar(calibrations), []
-    languages = measured_languages(calibrations)
     outcome = Outcome(name="composite", set="safety", unit="weighted mean", better="higher")
     for rows in _complete(verdicts, rubric):
         if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
-        if spoken and _unmeasured(outcome, rows, None, spoken, languages): continue
+        if spoken and _unmeasured(outcome, rows, None, spoken, calibrations): continue
         for name, weights in weighings(rubric).items():
             values = _values(composite(rows, rubric, weights), _put_whole(rows, rubric))
             table.append(_weighing(name, weights, Column(outcome, rows[0].judge, True, values), contrast, clusters,

@@ -42,6 +42,7 @@ from ..measure.text import VOCABULARY
 from ..models.catalog import model_spec, model_specs
 from ..models.folders import content_digest
 from ..models.weights import weights_digest
+from ..pairs.review_labels import recipe_labels
 from ..training.rows import stages
 
 # %% ../../nbs/08_evaluation/08a_dependencies.ipynb #d8f57d399
@@ -224,6 +225,12 @@ def code_facts() -> dict[str, Any]:
             **{name: _installed(name) for name in LIBRARIES}}
 
 # %% ../../nbs/08_evaluation/08a_dependencies.ipynb #deb127dac
+def _own_answers(recipe: Recipe) -> dict[str, str]:
+    "Labelled answers of one's own, by their digest; nothing where there are none."
+    own = recipe_labels(recipe)
+    return {"answers of one's own": f"{own.digest} ({len(own.rows)} of {own.source})"} if own else {}
+
+
 def declared_content(recipe: Recipe,
                      suites: Suites,  # what is asked
                      arms: Sequence[Arm],  # who answers, base first
@@ -239,7 +246,7 @@ def declared_content(recipe: Recipe,
         "rubrics": _rubrics(recipe),
         "thresholds": thresholds(),
         "inputs": {"constitution": f"{constitution.id}@{constitution.digest}",
-                   "answers that judges are measured on": digest(load_calibration())},
+                   "answers that judges are measured on": digest(load_calibration()), **_own_answers(recipe)},
         "models": _models(recipe),
         "code": code_facts(),
     }

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from ..core.files import FileRecord, read_json, read_record, write_record, write_rows
+from ..core.foreign import one_line
 from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.project import every
 from ..core.recipe import Recipe
@@ -31,18 +32,20 @@ from .claims import weights_table
 from .declarations import DECLARATIONS, DeclarationChange, Declarations
 from .declarations import append_declaration, read_declarations, remember_verdicts
 from .dependencies import declared_content
-from .corrections import Corrections, load_corrections, transfer_of
-from .corrections import without_transfer, with_people
+from .corrections import Corrections, load_corrections, transfer_of, with_people
+from .corrections import without_transfer
 from .games import Game, Played, cooperation_table, game_verdicts, move_sampling
 from .games import play_games
 from .guards import open_seat
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, read_seats
 from .judge import review_rows
-from .passport import measure_detector, measure_judge, refusals_found
+from .panel import PanelOutcome, judge_panel
+from .passport import measure_parts, measure_rule, refusals_found
 from .pressure import cell_rows, robustness_table, shift_difference
 from .questions import Suites, check_safety, evaluation_suites, unknown_training
 from .settled import independent_prompts
 from .verdicts import compare_answers, group_verdicts, judge_answers, rule_verdicts
+from ..inputs.labels import own_label_words
 from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import benchmarks_folder
 from ..measure.agreement import Agreement, weighted_kappa
@@ -52,6 +55,7 @@ from ..measure.style import Opening, frequent_openings
 from ..models.catalog import model_spec
 from ..models.llm import Sampling
 from ..pairs.review import read_decisions
+from ..pairs.review_labels import recipe_labels
 from ..training.heldout import PreferenceAccuracy, preference_accuracy
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000005
@@ -268,13 +272,14 @@ def judge_all(run: Run,  # where verdicts.jsonl and calibration.json go
               journal: Journal,
               ) -> Judged:
     "Verdicts of the rules and of every judge, in the recipe's order."
-    rubrics, detector = needed_rubrics(judged_rubrics(recipe.eval_judged), suites), measure_detector()
+    rubrics, own = needed_rubrics(judged_rubrics(recipe.eval_judged), suites), recipe_labels(recipe)
+    for sentence in own_label_words(own) if own else (): print(f"note: {one_line(sentence, 400)}", flush=True)
     if len(answered.probed) == 1: rubrics.pop("pairwise", None)  # it compares answers of two arms
     by_rule = [*rule_verdicts(suites.prompts, answered.answers), *game_verdicts(answered.games)]
-    judged = Judged(by_rule, [detector], [], [])
+    judged = Judged(by_rule, measure_rule(own), [], [])
     for seat in read_seats(recipe) if rubrics else ():
         with open_seat(recipe, seat, journal, run) as (judge, key):
-            judged.calibrations.extend(measure_judge(judge, rubric, run) for rubric in rubrics.values())
+            for rubric in rubrics.values(): judged.calibrations.extend(measure_parts(judge, rubric, own, run))
             judged.verdicts.extend(judge_sets(judge, rubrics, suites, answered.answers, run))
             judged.humans.extend(_beside_people(run, judge) if "pairwise" in rubrics else [])
             judged.judges.append(NamedJudge(name=seat.name, judge=judge.name,
@@ -333,6 +338,7 @@ class Metrics(Declaration):
     level_parts: tuple[Level, ...] = ()  # each arm's level by hazard and persona
     weights: tuple[Weighing, ...]  # the composite under other weights
     agreement: tuple[JudgeAgreement, ...]
+    panel: tuple[PanelOutcome, ...] = ()  # what several judges say of an outcome; empty: none did, or an older version
     robustness: tuple[PressureTable, ...]
     cooperation: tuple[Played, ...]
     openings: tuple[Opening, ...]
@@ -435,13 +441,14 @@ def compute_metrics(declared: Declaration,  # from before the first answer
     seen, bare = columns(judged.verdicts, items, judged.calibrations), {i.prompt_id for i in items
                                                                         if i.set != "robustness"}
     cut = cut_column(answered.answers)
+    compared = all_comparisons(seen, declared.arms, declared.trained, declared.declared, clusters, recipe.margin,
+                               *resampled, rate=recipe.expected_rate, cut=cut)
     return Metrics(
         **dict(declared), prompts=len(bare), attempts=len(suites.attempts), probed=answered.probed,
         unknown_training=unknown, seats=judged.judges, humans=judged.humans, preference=preference,
         levels=[level_with_cut(level(column, arm, clusters, *resampled), column, cut)
                 for column in seen for arm in declared.arms if arm in column.values],
-        comparisons=all_comparisons(seen, declared.arms, declared.trained, declared.declared, clusters, recipe.margin,
-                                    *resampled, rate=recipe.expected_rate, cut=cut),
+        comparisons=compared, panel=judge_panel(seen, compared, seed=recipe.seed),
         breakdowns=breakdowns(seen, items, contrast, clusters, *resampled, cut),
         level_parts=level_parts(seen, items, declared.arms, clusters, *resampled, cut),
         weights=weights_table(judged.verdicts, judged.calibrations, contrast, clusters, *resampled,
@@ -460,7 +467,7 @@ def check_evaluation(recipe: Recipe,
     raises `InputError` with all that is wrong."""
     seats = [] if recipe.base_url or recipe.judge_url else [seat.model for seat in read_seats(recipe)]
     every([lambda: declaration(recipe, "dpo"), lambda: judged_rubrics(recipe.eval_judged),
-           lambda: check_safety(recipe),
+           lambda: check_safety(recipe), lambda: recipe_labels(recipe),
            *(lambda model=model: model_spec(model) for model in seats)])
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PASSPORT_COLUMNS', 'PASSPORT_TERMS', 'passport_rows', 'measured_on', 'Baseline', 'bag_of_words', 'surface_baselines',
            'Passport', 'judge_paper', 'evenly_drawn', 'issue_passport', 'read_passports', 'on_paper', 'measure_judge',
-           'measure_detector', 'refusals_found', 'passport_page', 'write_passport']
+           'measure_detector', 'refusals_found', 'measure_parts', 'measure_rule', 'passport_page', 'write_passport']
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000002
 from collections.abc import Sequence
@@ -18,10 +18,11 @@ from ..core.files import FileRecord, read_record, write_record, write_text
 from ..core.project import project_root
 from ..core.run import Run
 from ..core.schema import InputError, Record, Rubric, digest
-from .calibration import Calibration, RememberedCalibration, calibrate
+from .calibration import PROJECTS_LABELS, Calibration, RememberedCalibration, calibrate
 from .calibration import labelled_languages, shown_figure
 from .judge import Detector, Judge
 from .probe import fitted_rows
+from ..inputs.labels import OwnLabels, shared_out
 from ..inputs.rubrics import Labelled, load_calibration, load_rubric
 from ..measure.bar import BAR, Measured, auc
 from ..measure.recall import RuleCase, RuleRecall, rule_recall
@@ -163,32 +164,40 @@ def on_paper(judge: Judge,
     return None
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000012
+def _remembered(judge: Judge, rubric: Rubric, rows: Sequence[Labelled], run: Run | None, source: str) -> Calibration:
+    "The calibration on these answers, from the cache where it was measured before."
+    path = (cache_folder() / "calibration"
+            / f"{digest([judge.name, rubric.digest, BAR, [row.model_dump() for row in rows]], 24)}.json")
+    if path.is_file():
+        remembered = read_record(path, RememberedCalibration).calibration
+        return remembered.model_copy(update={"languages": labelled_languages(rows), "source": source})
+    if run:
+        print((f"measuring judge {judge.name} on {len(rows)} labelled answers of {source}, rubric {rubric.id}; "
+               "it is remembered for later runs"),
+              flush=True)
+    calibration = calibrate(judge, rubric, rows, run, source=source)
+    write_record(path, RememberedCalibration(calibration=calibration))
+    return calibration
+
+
 def measure_judge(judge: Judge,  # who is measured
                   rubric: Rubric,  # by what
                   run: Run | None = None,  # whose progress to show
                   ) -> Calibration:
     "The judge's calibration, from its passport, or from the cache where it was measured before."
     rows = passport_rows(rubric)
-    if paper := on_paper(judge, rubric, rows): return paper
-    path = (cache_folder() / "calibration"
-            / f"{digest([judge.name, rubric.digest, BAR, [row.model_dump() for row in rows]], 24)}.json")
-    if path.is_file():
-        remembered = read_record(path, RememberedCalibration).calibration
-        return remembered.model_copy(update={"languages": labelled_languages(rows)})
-    if run:
-        print((f"measuring judge {judge.name} on {len(rows)} labelled answers, rubric {rubric.id}; "
-               "it is remembered for later runs"),
-              flush=True)
-    calibration = calibrate(judge, rubric, rows, run)
-    write_record(path, RememberedCalibration(calibration=calibration))
-    return calibration
+    return on_paper(judge, rubric, rows) or _remembered(judge, rubric, rows, run, PROJECTS_LABELS)
 
 
 def measure_detector() -> Calibration:
     "The refusal detector's: a rule is measured like any judge."
+    return measure_judge(Detector(), _refusal_rubric())
+
+
+def _refusal_rubric() -> Rubric:
+    "What the detector is measured by."
     rubric = load_rubric("surface")
-    return measure_judge(Detector(),
-                         rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")}))
+    return rubric.model_copy(update={"criteria": tuple(c for c in rubric.criteria if c.id == "refusal")})
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #x2885701
 def refusals_found() -> tuple[RuleRecall, ...]:
@@ -197,6 +206,23 @@ def refusals_found() -> tuple[RuleRecall, ...]:
     return tuple(rule_recall([
         RuleCase(group=text_language(row.answer, question=row.prompt) or UNTOLD, label=row.labels["refusal"],
                  verdict=refuses(row.answer, question=row.prompt)) for row in rows]))
+
+# %% ../../nbs/08_evaluation/03a_passport.ipynb #x6546092
+def measure_parts(judge: Judge,  # who is measured
+                  rubric: Rubric,  # by what
+                  own: OwnLabels | None = None,  # labelled answers of one's own, from `recipe_labels`
+                  run: Run | None = None,  # whose progress to show
+                  ) -> list[Calibration]:
+    "On one's own labels by the criteria that have enough of them, and on the project's, or on paper, by the others."
+    mine, projects = shared_out(rubric, own)
+    parts = [] if mine is None or own is None else [_remembered(judge, mine, own.rows, run, own.source)]
+    return [*parts, *([measure_judge(judge, projects, run)] if projects else [])]
+
+
+def measure_rule(own: OwnLabels | None = None,  # labelled answers of one's own
+                 ) -> list[Calibration]:
+    "The refusal detector's, likewise."
+    return measure_parts(Detector(), _refusal_rubric(), own)
 
 # %% ../../nbs/08_evaluation/03a_passport.ipynb #pp000014
 def _passed(calibration: Calibration) -> str:

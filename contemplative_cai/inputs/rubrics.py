@@ -79,14 +79,14 @@ def judged_rubrics(names: Sequence[str],  # rubrics, groups of criteria such as 
 
 # %% ../../nbs/03_inputs/07_rubrics.ipynb #38834db2
 Kind = Literal["good", "bad", "borderline", "right_refusal", "wrong_refusal", "fluent_harmful", "clumsy_kind",
-               "partial", "evasive", "preaching", "flattering", "off_topic", "repetitive", "cut_off"]
+               "partial", "evasive", "preaching", "flattering", "off_topic", "repetitive", "cut_off", "unknown"]
 ASIDE = 3  # one question in so many is kept aside: nothing is fitted on its answers
 
 
 class Labelled(Record):
     "An answer whose quality is known."
     id: str = Text
-    kind: Kind  # how it was written
+    kind: Kind  # how it was written; unknown: nobody said
     principle: str | None = None  # whose sub-questions are labelled; None: those of all, where they apply
     prompt: str = Text
     answer: str = Text

@@ -7,8 +7,8 @@ __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'dra
            'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
            'reviewed', 'decisions', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure',
            'what_was_learned', 'declared', 'sets_asked', 'in_short', 'below_the_bar', 'claims_figure', 'claims_made',
-           'costs_kept', 'levels', 'judges', 'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm',
-           'not_shown', 'written']
+           'costs_kept', 'levels', 'judges', 'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure',
+           'principles_by_arm', 'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
@@ -41,6 +41,7 @@ from .evidence import kept_rows, level_rows, seat_rows, set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
 from .limits import limits
+from .panel import panel_rows
 from .summary import collect, headline, learned, pairs_checked
 from ..training.audit import Rendered, refused_words, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
@@ -351,6 +352,12 @@ def judges(metrics: Metrics,  # from `evaluate`
 def _named(figure, title: str):
     "A figure with its title; one of words needs none."
     return titled(figure, title) if figure.axes else figure
+
+
+def panel_shown(metrics: Metrics,  # from `evaluate`
+                ) -> Grid:
+    "Of every difference that several judges looked at: the range, and under how many the first one's sign holds."
+    return grid(panel_rows(metrics), empty="One judge alone was asked: see eval_judges.")
 
 
 def judge_figures(run: Run,  # evaluated

@@ -11,7 +11,8 @@ __all__ = ['COMPARISONS', 'LEVELS', 'ALWAYS_SHOWN', 'declaration_section', 'clai
 from collections.abc import Sequence
 
 from ..evaluation.arms import STAGE_ARMS, Arm
-from ..evaluation.calibration import Calibration, calibration_figure, calibration_rows
+from ..evaluation.calibration import PROJECTS_LABELS, Calibration, calibration_figure
+from ..evaluation.calibration import calibration_rows
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
@@ -28,6 +29,7 @@ from .evidence import seat_rows, set_rows, shift_rows, small_parts, uncalibrated
 from .evidence import untold_claims, weight_rows
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import PageSection, Plot, Table
+from .panel import panel_agreement_rows, panel_rows, primary_by_judge
 from .taught import Taught, rubric_of, taught_rows, taught_words
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000005
@@ -69,6 +71,16 @@ def _declared_rubrics(metrics: Metrics) -> list[str]:
     return [rubric for name in names if (rubric := rubric_of(name))]
 
 
+def _panel_tables(metrics: Metrics) -> list[Table]:
+    "The primary difference under each judge, and the range of every difference; empty where one judge looked."
+    how = ("The first judge's word counts, as declared; its sign is held against each of the others'. A judge who "
+           "scored nothing is one under whom it does not hold. Nothing is averaged over judges.")
+    return [Table("The primary difference under each judge", primary_by_judge(metrics), COMPARISONS),
+            Table("The range over judges", panel_rows(metrics), "metrics.json: panel", how),
+            Table("The range over judges, what was not declared", panel_rows(metrics, False), "metrics.json: panel",
+                  folded=True)]
+
+
 def _claim_tables(metrics: Metrics, taught: Sequence[Taught] = ()) -> list[Table]:
     "The declared claims, what was kept, and what could turn them."
     turned = f"{COMPARISONS} (worst, equal_length, detectable)"
@@ -80,6 +92,7 @@ def _claim_tables(metrics: Metrics, taught: Sequence[Taught] = ()) -> list[Table
     return [
         Table("Declared claims", claim_rows(metrics), f"{COMPARISONS} (role, p)",
               " ".join(taught_words(taught, *_declared_rubrics(metrics)))),
+        *_panel_tables(metrics),
         Table("Kept within the margin", kept_rows(metrics), f"{COMPARISONS} (kept)", kept),
         Table("What could turn it", bound_rows(metrics), turned, how),
         Table("What could turn it, by judges below the bar", bound_rows(metrics, False), turned,
@@ -333,6 +346,17 @@ def _every_question(calibrations: Sequence[Calibration], names: dict[str, str]) 
             for one in calibrations if one.rubric.startswith("contemplative")]
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000022
+def _measured_elsewhere(calibrations: Sequence[Calibration]) -> list[str]:
+    "By which criteria judges were measured on labels of one's own; nothing where all were on the project's."
+    by_source: dict[str, dict[str, int]] = {}
+    for one in calibrations:
+        if one.source == PROJECTS_LABELS: continue
+        for row in one.criteria: by_source.setdefault(one.source, {})[row.criterion] = row.n
+    return [f"In place of {PROJECTS_LABELS}, judges were measured on {source} by "
+            f"{', '.join(f'{name} ({n} answers)' for name, n in criteria.items())}; the rest on {PROJECTS_LABELS}."
+            for source, criteria in by_source.items()]
+
+
 def judges_section(metrics: Metrics,
                    calibrations: Sequence[Calibration],  # calibration.json
                    ) -> PageSection:
@@ -341,6 +365,7 @@ def judges_section(metrics: Metrics,
     words = ["Each judge was measured on labelled answers before it was asked, criterion by criterion, "
              "both as the question stands and turned round. Below the bar its numbers support no claim."]
     if metrics.seats and metrics.corrections is None: words.append(NO_LABELS)
+    words += _measured_elsewhere(calibrations)
     figures, unread = _calibration_figures(by_name, list(names.values()))
     agreement = Table("Agreement between judges", agreement_rows(metrics), "metrics.json: agreement",
                       "On the answers that both scored; AC1 does not fall apart when nearly all verdicts are the same.")
@@ -350,6 +375,8 @@ def judges_section(metrics: Metrics,
         *(Table(f"Calibration: {name}", calibration_rows(one), "calibration.json", folded=True)
           for name, one in by_name.items()),
         *_every_question(calibrations, names),
+        Table("Agreement of all judges", panel_agreement_rows(metrics), "metrics.json: panel",
+              "Krippendorff's alpha, ordinal, with its 95 % interval by prompt, on answers that two or more scored."),
         agreement,
         Table("Beside people", people_rows(metrics), "metrics.json: humans; reviews/"),
     ])

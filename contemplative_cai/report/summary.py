@@ -36,6 +36,7 @@ from .evidence import change_text, compared, corrected_mark, digits_of, find_cla
 from .evidence import find_level, home_set, interval_words, judge_name, on_text, p_text
 from .evidence import safety_set, strange_languages, why_unfit
 from .page import MainFigure
+from .panel import panel_of, panel_sentence
 from .taught import Taught, rubric_of, taught_in_short, what_was_taught
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
@@ -251,13 +252,21 @@ def _level_figure(what: str, metrics: Metrics, outcome: str) -> MainFigure:
                       f"answers scored; a level, no difference is claimed{_beside(row)}", _source(row, source))
 
 
+def _panel_words(metrics: Metrics) -> list[str]:
+    "Under how many judges the primary claim's sign holds; nothing where one alone looked, or nothing is claimed."
+    row = find_claim(metrics, metrics.declared.primary)
+    one = panel_of(metrics, row) if row and row.claimable and row.difference.mean is not None else None
+    return [panel_sentence(one)] if one else []
+
+
 def _primary(metrics: Metrics | None) -> MainFigure:
     "The outcome that was declared first of all."
     if metrics is None: return MainFigure("Primary outcome", "not yet", NOT_YET, "")
     outcome = metrics.declared.primary.partition(": ")[0]
     if base_alone(metrics): return _level_figure("Primary outcome", metrics, outcome)
-    return _claimed("Primary outcome", metrics, metrics.declared.primary,
-                    "metrics.json: declared.primary, comparisons")
+    figure = _claimed("Primary outcome", metrics, metrics.declared.primary,
+                      "metrics.json: declared.primary, comparisons")
+    return figure._replace(basis="; ".join([figure.basis, *_panel_words(metrics)]))
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000010
 def _safety_and_cost(metrics: Metrics | None) -> list[MainFigure]:
@@ -512,7 +521,8 @@ def verdict(facts: Facts,
     rows = "given rows" if facts.given else "revised answers"
     kept = f"{len(facts.kept)} of {len(facts.rows)} {rows} became pairs."
     if facts.metrics is None: return ["Nothing has been evaluated, so there is no verdict yet.", kept, learned(facts)]
-    return [_primary_words(facts.metrics), *_kept_words(facts.metrics), learned(facts)]
+    panel = [f"{words[0].upper()}{words[1:]}." for words in _panel_words(facts.metrics)]
+    return [_primary_words(facts.metrics), *panel, *_kept_words(facts.metrics), learned(facts)]
 
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000025

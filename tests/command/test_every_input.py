@@ -167,7 +167,7 @@ RECIPES = {
     "twenty deep": "beta: " + "[" * 20 + "]" * 20,
 }
 PLACES = {"--recipe": "yaml", "prompts": "csv", "eval_prompts": "jsonl", "constitution": "md", "template": "yaml",
-          "split": "json", "helpful": "jsonl", "launch": "yaml"}
+          "split": "json", "helpful": "jsonl", "launch": "yaml", "calibration": "jsonl"}
 
 
 def words_for(place: str, path) -> list[str]:

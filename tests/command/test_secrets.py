@@ -437,7 +437,7 @@ def test_a_server_is_given_away_by_name_and_not_by_address(key, shared): assert 
 @pytest.mark.parametrize("values", [
     {"template": "{}/t.yaml"}, {"constitution": "{}/c.md"}, {"prompts": "practice, {}/p.csv"},
     {"split": "{}/split.json"}, {"launch": "{}/ddp.yaml"}, {"helpful": "{}/h.jsonl"},
-    {"eval_prompts": [{"source": "{}/e.csv", "quota": 3}]}
+    {"eval_prompts": [{"source": "{}/e.csv", "quota": 3}]}, {"calibration": "{}/mine.jsonl"}
 ])
 def test_a_job_is_sent_paths_inside_the_project(values):
     inside = json.loads(json.dumps(values).replace("{}", str(ROOT / "data")))

@@ -58,7 +58,7 @@ WRITTEN = {
 # a run that wrote the old values keeps them
 RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto"}
 # keys that came afterwards: written where they are set, so that records stay as they are
-LATER = {"template_options", "expected_rate", "pairs", "safety"}
+LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration"}
 
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {

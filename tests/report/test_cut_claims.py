@@ -33,7 +33,7 @@ def metrics(**cut):
     return SimpleNamespace(
         comparisons=all_comparisons(columns, ARMS, "dpo", declared, {}, 0.05, 100, cut=cut_column(answers)),
         arms=ARMS, trained="dpo", declared=declared, levels=(), sets={}, cut=counts, earlier=(), changes=(),
-        declaration_faults=(), unknown_training=(),
+        declaration_faults=(), unknown_training=(), panel=(),
         seats=(SimpleNamespace(name="logits", judge="a judge"),), margin=0.05,
     )
 

@@ -303,7 +303,7 @@ def test_a_judge_below_the_bar_gets_its_banner_no_p_and_no_composite(generated):
                  if line.startswith("|") and "composite" in line and "family, corrected" not in line]
         assert lines and not any(re.search(r"\d\.\d", line) for line in lines), "a composite is shown"
         assert not any(re.search(r"<td[^>]*>[^<]*composite[^<]*</td>[^\n]*\d\.\d", line) for line in page.splitlines())
-        table = markdown[markdown.index("### Declared claims"):markdown.index("### Kept within")]
+        table = markdown[markdown.index("### Declared claims"):markdown.index("### The primary difference")]
         assert all(line.split("|")[6].strip() == "-" for line in table.splitlines() if "UNCALIBRATED" in line)
         assert not re.search(r"p (<|&lt;|0\.)", markdown), "a p is shown"
     page, markdown = shown[True]
