@@ -337,10 +337,12 @@ def why_unchecked(facts: Facts,
     if facts.split is None: return "this run has no pairs"
     if facts.given: return "they were given, and no judge here looked at them"
     gate = facts.manifest.gate or {"asked": facts.manifest.recipe.get("judge")}
+    left = ", ".join(f"{count} pairs ({what})" for what, count in gate.get("unweighed", {}).items())
+    left = f"; not weighed: {left}" if left else ""
     if gate["asked"] == "logits":
         return ("judge: logits kept what the critic prefers, a judge that nobody measured, "
-                "and whether first answers fall short was not asked")
-    if gate["asked"] == "none": return "judge: none"
+                f"and whether first answers fall short was not asked{left}")
+    if gate["asked"] == "none": return f"judge: none{left}"
     if "principles" not in gate: return "the pairs were made before there was a gate"
     reasons: dict[str, list[str]] = {}
     for id, standing in gate["principles"].items():

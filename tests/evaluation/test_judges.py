@@ -177,11 +177,11 @@ def test_option_mass_is_recorded_and_below_the_threshold_unscored(journal):
         return likely
     rubric = Rubric(id="r", title="r", judge="model",
                     criteria=[c for c in load_rubric("humanistic").criteria if c.id == "empathy"])
-    for scale, value in [(1.0, pytest.approx(2 / 3, abs=1e-3)), (0.005, None)]:
+    for scale, value in [(1.0, pytest.approx(2 / 3, abs=1e-3)), (0.49, None)]:
         verdict, = judge_answers(LogitJudge(ScriptedLLM(lambda c: "", likes(scale), key=f"s{scale}"), journal), rubric,
                                  [(PROMPT, answer("Ask her."))])
         assert verdict.value == value and verdict.mass == pytest.approx(0.9 * scale)
-    assert "0.0045 of the probability together, at least 0.01 is needed" in verdict.reason and verdict.direct is None
+    assert "0.44 of the probability together, at least 0.5 is needed" in verdict.reason and verdict.direct is None
 
 
 def test_vanishing_probabilities_are_no_opinion(journal):

@@ -144,7 +144,7 @@ def gated(contemplative, tmp_path):
     rows = [(one, (one.prompt[0].content, one.chosen[0].content, one.rejected[0].content, contemplative.principles[0]))
             for one in pairs]
     with Journal(tmp_path / "journal.sqlite") as journal:
-        return gate_pairs(rows, {"emptiness"}, judge, journal), asked
+        return gate_pairs(rows, {"emptiness": ("en",)}, judge, journal), asked
 
 
 def test_the_gate_trusts_a_judge_only_in_the_languages_it_was_measured_in(gated):
