@@ -54,9 +54,10 @@ WRITTEN = {
     "margin": 0.05,
 }
 
-# two budgets that could never have an interval were raised, and pairs are gated where a judge may be believed;
-# a run that wrote the old values keeps them
-RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto"}
+# budgets that could never have an interval were raised, limits at which most texts were cut too, and pairs are gated
+# where a judge may be believed; a run that wrote the old values keeps them
+RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto", "n_prompts": 16, "answer_tokens": 384,
+          "critique_tokens": 320, "revision_tokens": 384}
 # keys that came afterwards: written where they are set, so that records stay as they are
 LATER = {"template_options", "expected_rate", "pairs", "safety"}
 

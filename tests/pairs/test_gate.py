@@ -527,7 +527,7 @@ def test_the_key_has_three_values():
 # in its own language, and where the replies are what the judge would say
 
 def test_the_bar_rests_on_the_answers_in_the_pairs_own_language(contemplative, journal, monkeypatch):
-    "A judge that knows English faults and is wrong about French ones passes in English alone, and is not asked in French."
+    "A judge that knows English faults and is wrong about French ones passes in English, and is not asked in French."
     import contemplative_cai.pairs.gate as gate
     rows_of = labelled_answers(contemplative.principles[:1])["emptiness"]
     twice = {two.one.row.prompt for two in labelled_pairs(rows_of)}
