@@ -2604,6 +2604,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                          'contemplative_cai/inputs/sources.py'),
                                                   'contemplative_cai.inputs.sources._source_title': ( '03_inputs/sources.html#_source_title',
                                                                                                       'contemplative_cai/inputs/sources.py'),
+                                                  'contemplative_cai.inputs.sources._value': ( '03_inputs/sources.html#_value',
+                                                                                               'contemplative_cai/inputs/sources.py'),
                                                   'contemplative_cai.inputs.sources.as_sources': ( '03_inputs/sources.html#as_sources',
                                                                                                    'contemplative_cai/inputs/sources.py'),
                                                   'contemplative_cai.inputs.sources.benchmarks_folder': ( '03_inputs/sources.html#benchmarks_folder',

@@ -67,7 +67,7 @@ DETECTOR_LANGUAGES = {"refusal": REFUSAL_LANGUAGES}  # the others look at any la
 DETECTOR_VERSION = f"detector@{digest([REFUSAL_RULE, COUNTED, sorted(DETECTORS), DETECTOR_LANGUAGES], 8)}"
 
 
-def _undetected(criterion: str, answer: Answer, locale: str = "en_US", question: str = "") -> str:
+def _undetected(criterion: str, answer: Answer, locale: str = "und", question: str = "") -> str:
     "Why the rule of a criterion has no number for an answer; empty where it has one."
     if answer.text is None: return f"no answer: {answer.failure}"
     if criterion not in DETECTOR_LANGUAGES: return ""

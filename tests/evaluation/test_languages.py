@@ -10,6 +10,7 @@ from contemplative_cai.evaluation.questions import Item, PromptSet, Suites
 from contemplative_cai.evaluation.verdicts import rule_verdicts, vocabulary_rates
 from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
+from contemplative_cai.inputs.sources import filter_prompts, load_prompts
 from contemplative_cai.measure.style import style_verdicts
 from contemplative_cai.measure.text import (
     REFUSAL_LANGUAGES,
@@ -46,13 +47,25 @@ def answer(prompt, text, arm="base"): return Answer(arm=arm, prompt_id=prompt.id
     ("Non.", "fr_FR", "", "fr"), ("Non.", "fr-CA", "", "fr"), ("Non.", "FR", "", "fr"),
     ("Nein.", "en_US", GERMAN[0].text, "de"),  # the question of a text that is too short
     (DECLINED, "English", "", "de"), ("No.", "eng", "", "en"), ("No.", "?", "", None),  # what is no locale says nothing
-    ("No.", "en_US", "", None), ("No.", "en_GB", "", "en"), ("No.", "en_US", QUESTION, "en"), ("", "en_US", "", "en"),
+    ("No.", "und", "", None), ("No.", None, "", None),
+    ("No.", "en_US", "", "en"), ("No.", "en_GB", "", "en"), ("No.", "en_US", QUESTION, "en"), ("", "en_US", "", "en"),
     ("x = 1", "en_US", "", "en"),
     (next(iter(ENGLISH)), "en_US", "", "en"),
     ("No, nothing of the kind can be said in one word.", "de_DE", "", "de"),  # the row says so
 ])
 def test_a_row_says_its_language_or_the_text_does(text, locale, question, code):
     assert text_language(text, locale, question) == code
+
+
+def test_a_given_en_us_is_told_from_a_row_that_does_not_say(tmp_path):
+    "A column that says so is believed where a text is too short; no column says nothing."
+    for name, header, code in (("says", "text,locale", "en"), ("silent", "text,topic", None)):
+        (tmp_path / f"{name}.csv").write_text(f"{header}\nNo?,en_US\n")
+        (prompt,) = load_prompts(str(tmp_path / f"{name}.csv"))
+        assert text_language(prompt.text, prompt.locale) == code, name
+        assert refuses("No.", prompt.locale) is (False if code else None)
+    assert {prompt.locale for prompt in load_prompts("practice")} == {"en_US"}, "the project's own are English"
+    assert filter_prompts([prompt], locales=("en_US",)) == [prompt], "kept as it was before anybody could tell"
 
 
 def test_what_is_english_is_not_taken_for_another_language():
