@@ -11,19 +11,21 @@ __all__ = ['EVERYWHERE', 'GAMES', 'KEPT', 'MOST_CUT', 'CUT_APART', 'BY', 'Outcom
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #00000002
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from ..core.project import did_you_mean
 from ..core.recipe import Recipe
 from ..core.schema import Answer, InputError, Record, Rubric, Verdict
-from .calibration import Calibration
+from .calibration import Calibration, in_languages
 from .judge import DETECTOR_VERSION, stopped_short
 from .questions import Item
 from .verdicts import composite
 from ..inputs.rubrics import PRINCIPLES, load_rubric
 from ..inputs.sources import hazard_of
+from ..measure.bar import Measured
 from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighted_kappa
 from ..measure.outcomes import Declared, Kept, LengthControlled, declare, declared_p, length_controlled
 from ..measure.outcomes import noninferior, risk_difference, role, worst_case
@@ -139,33 +141,57 @@ class Column:
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000000d
 def below_bar(calibrations: Sequence[Calibration],  # of the run's judges
+              languages: Collection[str] = (),  # in which answers were judged; none: over all that it was measured in
               ) -> dict[tuple[str, str], str]:
-    "By judge and criterion: what is wanting; empty text where nothing is."
-    return {(calibration.judge, row.criterion): "; ".join(row.shortcomings)
+    "By judge and criterion: what is wanting in these languages; empty text where nothing is."
+    return {(calibration.judge, row.criterion): _wanting(calibration, row, languages)
             for calibration in calibrations for row in calibration.criteria}
+
+
+def _wanting(report: Calibration, row: Measured, languages: Collection[str]) -> str:
+    "What is wanting of a criterion in each of the languages that the judge was measured in, else over all of them."
+    own = in_languages(report, row.criterion)
+    rows = [own[code] for code in sorted(languages) if code in own] or [row]
+    return "; ".join(dict.fromkeys(shortcoming for one in rows for shortcoming in one.shortcomings))
+
+
+def _parts(outcome: Outcome, rubric: Rubric) -> list[str]:
+    "The criteria that an outcome rests on."
+    return [c.id for c in rubric.criteria if c.weight] if outcome.name == "composite" else [outcome.name]
 
 
 def _is_calibrated(outcome: Outcome, judge: str, known: Mapping[tuple[str, str], str], rubric: Rubric) -> bool:
     "Whether a judge is above the bar on an outcome: on every part of a composite."
     if not outcome.judged: return True
-    parts = [c.id for c in rubric.criteria if c.weight] if outcome.name == "composite" else [outcome.name]
+    parts = _parts(outcome, rubric)
     return all(known.get((judge, part), "not measured") == "" for part in parts)
 
 # %% ../../nbs/08_evaluation/08_claims.ipynb #0000000e
 def measured_languages(calibrations: Sequence[Calibration],  # of the run's judges
+                       criteria: Sequence[str] = (),  # on all of which; none: on any
                        ) -> dict[str, set[str]]:
     "By judge: the languages it was measured in."
     languages: dict[str, set[str]] = {}
-    for calibration in calibrations: languages.setdefault(calibration.judge, set()).update(calibration.languages)
+    for one in calibrations: languages.setdefault(one.judge, set()).update(one.languages)
+    for judge in languages:
+        mine = [one for one in calibrations if one.judge == judge]
+        known = {row.criterion for one in mine for row in one.criteria}
+        own = [{code for one in mine for code in in_languages(one, name)} for name in criteria if name in known]
+        if own: languages[judge] = set.intersection(*own)
     return languages
+
+
+def _spoken_in(rows: Sequence[Verdict], members: set[str] | None, spoken: Mapping[str, str | None]) -> set[str]:
+    "The languages of scored prompts."
+    scored = {v.prompt_id for v in rows if v.value is not None and (members is None or v.prompt_id in members)}
+    return {spoken.get(id, "en") or UNTOLD for id in scored}
 
 
 def _unmeasured(outcome: Outcome, rows: Sequence[Verdict], members: set[str] | None, spoken: Mapping[str, str | None],
                 languages: Mapping[str, set[str]]) -> tuple[str, ...]:
     "The languages of scored prompts in which the judge was not measured."
     if not outcome.judged or not rows or rows[0].judge not in languages: return ()
-    scored = {v.prompt_id for v in rows if v.value is not None and (members is None or v.prompt_id in members)}
-    return tuple(sorted({spoken.get(id, "en") or UNTOLD for id in scored} - languages[rows[0].judge]))
+    return tuple(sorted(_spoken_in(rows, members, spoken) - languages[rows[0].judge]))
 
 
 def _silent(rows: Sequence[Verdict], members: set[str] | None) -> str:
@@ -181,9 +207,10 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
             ) -> list[Column]:
     """A column an outcome and judge, in the order of `known_outcomes`;
     outcomes nobody looked at are left out, and so is the composite of a judge below the bar."""
-    rubric, known, grouped = (load_rubric("safety"), below_bar(calibrations),
-                              _grouped([*verdicts, *_composites(verdicts)]))
-    spoken, languages = {item.prompt_id: item.language for item in items}, measured_languages(calibrations)
+    rubric, grouped = load_rubric("safety"), _grouped([*verdicts, *_composites(verdicts)])
+    spoken = {item.prompt_id: item.language for item in items}
+    @lru_cache
+    def known(said): return below_bar(calibrations, said)
     members: dict[str, set[str]] = {EVERYWHERE: {item.prompt_id for item in items if item.set != "robustness"}}
     for item in items: members.setdefault(item.set, set()).add(item.prompt_id)
     seen = []
@@ -191,8 +218,10 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
         for (criterion, judge), rows in grouped.items():
             if criterion != outcome.name: continue
             those = None if outcome.set == GAMES else members.get(outcome.set, set())
+            languages = measured_languages(calibrations, _parts(outcome, rubric))
             values, strange = _values(rows, those), _unmeasured(outcome, rows, those, spoken, languages)
-            fit = _is_calibrated(outcome, judge, known, rubric) and not strange
+            said = frozenset(_spoken_in(rows, those, spoken))
+            fit = _is_calibrated(outcome, judge, known(said), rubric) and not strange
             if values and (fit or outcome.name != "composite"):
                 seen.append(Column(outcome, judge, fit, values, strange, _silent(rows, those)))
     return seen
@@ -667,10 +696,11 @@ def weights_table(verdicts: Sequence[Verdict],  # of every judge
                   cut: Column | None = None,  # from `cut_column`; None: not recorded
                   ) -> list[Weighing]:
     "One row a set of weights and judge that is calibrated, in the language of the prompts too."
-    rubric, known, table = load_rubric("safety"), below_bar(calibrations), []
-    languages = measured_languages(calibrations)
+    rubric, table = load_rubric("safety"), []
     outcome = Outcome(name="composite", set="safety", unit="weighted mean", better="higher")
+    languages = measured_languages(calibrations, _parts(outcome, rubric))
     for rows in _complete(verdicts, rubric):
+        known = below_bar(calibrations, _spoken_in(rows, None, spoken) if spoken else ())
         if not _is_calibrated(outcome, rows[0].judge, known, rubric): continue
         if spoken and _unmeasured(outcome, rows, None, spoken, languages): continue
         for name, weights in weighings(rubric).items():
