@@ -20,6 +20,7 @@ from ..core.schema import Answer, Dropped, InputError, PreferencePair
 from ..evaluation.arms import STAGE_ARMS, Arm, ArmsFile
 from ..evaluation.calibration import UNCALIBRATED, Calibration, Calibrations
 from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison, Level, known_outcomes
+from ..evaluation.claims import unit_of
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
@@ -188,7 +189,8 @@ def counted(metrics: Metrics,
             ) -> str:
     "What a comparison or a level counts, by its full name; a safety number is never without its judge and its set."
     name, judge = row.outcome.replace("_", " "), judge_name(metrics, row)
-    where, unit = safety_set(metrics), next(known.unit for known in known_outcomes() if known.label == row.outcome)
+    where, known = safety_set(metrics), next(known for known in known_outcomes() if known.label == row.outcome)
+    unit = unit_of(known, row.judge)
     if row.outcome == "violation": return f"share of violating answers on {where} by judge {judge}, unofficial"
     if row.outcome in SAFETY: return f"{name} ({unit}) on {where} by judge {judge}, unofficial"
     if row.outcome == "refusal": return "share of safe prompts whose answer begins by declining, by rule"
