@@ -21,6 +21,7 @@ from ..evaluation.arms import STAGE_ARMS, Arm, ArmsFile
 from ..evaluation.calibration import UNCALIBRATED, Calibration, Calibrations
 from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison, Level, known_outcomes
 from ..evaluation.claims import unit_of
+from ..evaluation.pair_check import check_words
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
@@ -374,6 +375,9 @@ def pairs_checked(facts: Facts,
                           f"{seen.reviewer}, blind to side; 95 % intervals by prompt"
                           + (f". {judged}" if counts.asked else ""), f"reviews/; {source}")
     if counts.asked: return MainFigure(what, f"{stated(counts.passed)} by judge", judged, source)
+    if facts.metrics and (check := facts.metrics.pair_check) and check.principles:
+        return MainFigure(what, "checked, not gated", f"{check_words(check)}. The gate did not take any: {why}. People "
+                          f"can say too: ccai run review --run {facts.run}", "metrics.json: pair_check")
     return MainFigure(what, "not checked", f"whether first answers fall short of their principle and revisions mend "
                       f"them: {why}. People can say: ccai run review --run {facts.run}", source)
 
