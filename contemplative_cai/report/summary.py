@@ -355,8 +355,8 @@ def why_unchecked(facts: Facts,
     if not below and (strange := gate.get("unmeasured")):
         return ", ".join(f"{count} pairs are in {code}, in which {gate['judge']} was not measured"
                          for code, count in strange.items())
-    return (f"no judge above the bar ({gate['judge']}; {below})" if below
-            else "" if gate["principles"] else "no pair was left to check")
+    return (f"no judge above the bar ({gate['judge']}; {below}){left}" if below
+            else left.removeprefix("; ") if gate["principles"] else "no pair was left to check")
 
 
 def pairs_checked(facts: Facts,
