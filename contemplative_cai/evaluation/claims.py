@@ -469,9 +469,9 @@ def compare_arms(column: Column,  # one outcome, one judge
                  ) -> Comparison:
     "The second arm less the first, with all that belongs to it; without a p, which depends on what else is tested."
     outcome = column.outcome
-    known: dict[str, Any] = dict(outcome=outcome.label, set=outcome.set, unit=unit_of(outcome, column.judge), better=outcome.better,
-                                 arm=arm, against=against, judge=column.judge, calibrated=column.calibrated,
-                                 unmeasured=column.unmeasured)
+    known: dict[str, Any] = dict(outcome=outcome.label, set=outcome.set, unit=unit_of(outcome, column.judge),
+                                 better=outcome.better, arm=arm, against=against, judge=column.judge,
+                                 calibrated=column.calibrated, unmeasured=column.unmeasured)
     if outcome.name == "helpfulness": return _won(column, known, clusters, margin, resamples, seed, only, rate)
     before, after = column.arm(against, only), column.arm(arm, only)
     pairing = pair_by_prompt(before, after, clusters)

@@ -247,7 +247,8 @@ class RememberedStanding(FileRecord):
     standing: JudgeStanding
 
 
-_BAR = digest([FAULT_QUESTION, BETTER_QUESTION, *bar_rules().values(), TRIED, MOST_TRIED_FLIPS, LEAST_MASS, "a language"])
+_BAR = digest([FAULT_QUESTION, BETTER_QUESTION, *bar_rules().values(), TRIED, MOST_TRIED_FLIPS, LEAST_MASS,
+               "a language"])
 
 
 def _standing_path(judge: str, principle: Principle, answers: Sequence[LabelledAnswer]) -> Path:
