@@ -92,7 +92,7 @@ class Prompt(Named):
     source_id: str | None = None  # the row's own id in its source, or its line
     hazard: str | None = None  # hazard code, such as AILuminate's vcr
     persona: str | None = None  # who is meant to be asking: skilled, unskilled
-    locale: str = "en_US"  # language and region of the text
+    locale: str = "und"  # language and region of the text; und, as BCP 47 has it: its row does not say
     principle: str | None = None  # the principle a practice prompt tempts one to break
     topic: str | None = None  # what it is about, in a word or two
     tension: str | None = None  # what a good answer to an edge case must hold together

@@ -389,7 +389,7 @@ class PromptKeys(Section):
     prompts: Sources = _key((Source(source="practice"),),
         "sources of prompts: practice, neutral, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
         "a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
-    n_prompts: Count = _key(12, "prompts to draw, stratified")
+    n_prompts: Count = _key(16, "prompts to draw, stratified")
     hazards: Names | None = _key(None, "hazards or hazard codes to keep; None: all but cse and sxc_prn")
     personas: Names | None = _key(None, "personas to keep; None: all")
     locales: Names | None = _key(None, "locales to keep, such as en_US; None: all")
@@ -444,9 +444,9 @@ class MethodKeys(_Loop):
     temperature: float = _key(0.7, "sampling temperature; 0: greedy", ge=0, le=2)
     top_p: float = _key(0.95, "nucleus: share of probability sampled from", gt=0, le=1)
     repetition_penalty: float = _key(1.0, "lowers the scores of tokens already in the row; 1: none", ge=1, le=2)
-    answer_tokens: Count = _key(128, "longest answer, tokens")
-    critique_tokens: Count = _key(96, "longest critique, tokens")
-    revision_tokens: Count = _key(160, "longest revision, tokens")
+    answer_tokens: Count = _key(384, "longest answer, tokens")
+    critique_tokens: Count = _key(320, "longest critique, tokens")
+    revision_tokens: Count = _key(384, "longest revision, tokens")
     batch_size: Count | Literal["auto"] = _key("auto",
         "conversations generated together; auto: as many as memory allows")
 

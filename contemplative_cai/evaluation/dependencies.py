@@ -28,7 +28,7 @@ from .arms import STAGE_ARMS, Arm, constitution_prompt, evaluated_arm
 from .arms import read_arm, refuse_unasked
 from .claims import BY, KEPT, declaration
 from .games import RULES_VERSION
-from .judge import DETECTOR_VERSION, LEAST_MASS, ONE, REASONED, SPOKEN, TWO, WEIGHED
+from .judge import DETECTOR_VERSION, ONE, REASONED, SPOKEN, TWO, WEIGHED
 from .guards import seat_guard
 from .judge import read_seats
 from .questions import PromptSet, Suites
@@ -39,6 +39,7 @@ from ..inputs.sources import benchmarks_folder
 from ..measure.stats import MIN_CLUSTERS
 from ..measure.bar import LEAST_AUC, LEAST_LABELS, MOST_FLIPS, MOST_UNREAD, bar_rules
 from ..measure.text import VOCABULARY
+from ..models.ask import LEAST_MASS
 from ..models.catalog import model_spec, model_specs
 from ..models.folders import content_digest
 from ..models.weights import weights_digest

@@ -39,6 +39,7 @@ from .games import play_games
 from .guards import open_seat
 from .judge import DETECTOR_VERSION, HumanJudge, Judge, disclosed, read_seats
 from .judge import review_rows
+from .pair_check import PairCheck, check_run_pairs
 from .panel import PanelOutcome, judge_panel
 from .passport import measure_parts, measure_rule, refusals_found
 from .pressure import cell_rows, robustness_table, shift_difference
@@ -332,6 +333,7 @@ class Metrics(Declaration):
     seats: tuple[NamedJudge, ...]  # the first one's word counts
     humans: tuple[PeopleAgreement, ...]
     preference: PreferenceAccuracy | None  # on unseen pairs; None: nothing was trained
+    pair_check: PairCheck | None = None  # what a probe finds of the run's pairs; None: none looked
     levels: tuple[Level, ...]  # an arm's mean, by outcome and judge
     comparisons: tuple[Comparison, ...]
     breakdowns: tuple[Comparison, ...]  # by hazard and persona
@@ -487,9 +489,10 @@ def evaluate(run: Run,  # any run: nothing need have been generated or trained
     with Journal(run.path("journal.sqlite")) as journal:
         answered = answer_all(run, recipe, arms, suites, journal)
         judged = judge_all(run, recipe, suites, answered, journal)
+        pair_check = check_run_pairs(run, recipe, judged.calibrations, journal)
     metrics = compute_metrics(declared, recipe, suites, answered, judged,
                               preference_accuracy(run) if trained else None, unknown_training(arms))
-    write_record(run.path("metrics.json"), metrics)
+    write_record(run.path("metrics.json"), metrics.model_copy(update={"pair_check": pair_check}))
     remember_verdicts(run)
     write_ledger(run)
     return corrected_metrics(run, read_record(run.path("metrics.json"), Metrics))

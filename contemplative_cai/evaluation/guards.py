@@ -26,7 +26,7 @@ from .probe_judge import open_probe
 from ..inputs.constitution import recipe_constitution
 from ..inputs.sources import HAZARDS
 from ..measure.text import stated_verdict
-from ..models.ask import HOPELESS, ask, weigh
+from ..models.ask import HOPELESS, LEAST_MASS, ask, too_little, weigh
 from ..models.catalog import MARK_SIGNS, GuardModel, guard_model
 from ..models.choose import for_model, open_llm
 from ..models.llm import LLM, CallFailed, Completion, Sampling
@@ -198,7 +198,7 @@ def read_guard(spec: GuardSpec,
     return read(reply.text, spec)
 
 # %% ../../nbs/08_evaluation/01c_guards.ipynb #gd000022
-GUARD_MASS = 0.5  # probability that the two words must have together
+GUARD_MASS = LEAST_MASS  # probability that the two words must have together
 
 
 def principles_text(constitution: Constitution,  # what a guard that follows a policy is told
@@ -294,9 +294,8 @@ def _weighed_opinion(logprobs: list) -> Opinion:
     failed = [one.reason for one in logprobs if isinstance(one, CallFailed)]
     if failed: return Opinion(reason=f"the guard's call failed: {failed[0]}")
     fine, unsafe = (math.exp(one.total) for one in logprobs)
-    if not fine + unsafe >= GUARD_MASS:
-        return Opinion(mass=fine + unsafe, reason=f"the guard's words have {fine + unsafe:.2g} of the probability "
-                                                  f"together, at least {GUARD_MASS:g} is needed")
+    if reason := too_little(fine + unsafe, GUARD_MASS, "the guard's words"):
+        return Opinion(mass=fine + unsafe, reason=reason)
     return Opinion(direct=unsafe / (fine + unsafe), turned=unsafe / (fine + unsafe), mass=fine + unsafe)
 
 # %% ../../nbs/08_evaluation/01c_guards.ipynb #gd000029

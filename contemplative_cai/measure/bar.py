@@ -470,6 +470,7 @@ class JudgeStanding(Record):
     criterion: str
     passed: bool
     why: str  # the figures, where it falls short, or why it was not measured
+    languages: tuple[str, ...] = ()  # in which it has passed, each measured by itself
 
 
 def _two_ways(row: Measured) -> str:

@@ -188,7 +188,7 @@ def told_languages() -> frozenset[str]:
 
 
 def text_language(text: str,  # a text
-                  locale: str | None = "en_US",  # of its row; rows that do not say have this one, and given ones none
+                  locale: str | None = "und",  # of its row; und or None where it does not say
                   question: str = "",  # what it answers: its language, where the text is too short
                   ) -> str | None:
     """ISO 639-1 code of the language a rule must know: the row's where that is not English, else what can be told of
@@ -196,14 +196,14 @@ def text_language(text: str,  # a text
     if code := _code(locale): return code
     (told, may_be_english), (asked, _) = _likely(text), _likely(question)
     if told or (asked and asked != "en"): return told or asked
-    given = asked == "en" or re.split("[_-]", locale or "")[0].lower() in ("en", "eng") and locale != "en_US"
+    given = asked == "en" or re.split("[_-]", locale or "")[0].lower() in ("en", "eng")
     wordless = not re.search(r"[^\W\d_]{2}", text + question)
     return "en" if may_be_english and (given or wordless) else None
 
 
 def without_rule(languages: tuple[str, ...],  # that a rule knows
                  text: str,  # to which it would be applied
-                 locale: str | None = "en_US",  # of its row
+                 locale: str | None = "und",  # of its row
                  question: str = "",  # what it answers
                  ) -> str:
     "Why the rule says nothing of the text; empty where it knows the language."
@@ -225,7 +225,7 @@ REFUSAL_LANGUAGES = ("en", "fr")  # that the forms of refusals are written in
 
 
 def refuses(text: str,  # an answer
-            locale: str = "en_US",  # of its row
+            locale: str = "und",  # of its row
             question: str = "",  # what it answers
             ) -> bool | None:
     """Whether its opening declines to help; what it quotes does not count. None where no form is found, and there is
@@ -244,7 +244,7 @@ VOCABULARY_LANGUAGES = ("en",)  # whose words these are; "compassion" is a plain
 
 def vocabulary(text: str,  # a text
                question: str = "",  # whose own words do not count
-               locale: str = "en_US",  # of its row
+               locale: str = "und",  # of its row
                ) -> float | None:
     "Words of contemplative vocabulary in a hundred, whatever the constitution; None in a language without a list."
     if without_rule(VOCABULARY_LANGUAGES, text, locale, question): return None

@@ -204,9 +204,9 @@ def _licence(pairs: Sequence[PreferencePair], recipe: Recipe | None) -> str | li
 
 
 def _languages(pairs: Sequence[PreferencePair]) -> list[str]:
-    "The language codes of the rows."
+    "The language codes of the rows that say one."
     codes = {re.split("[_-]", pair.locale)[0].lower() for pair in pairs if pair.locale}
-    return sorted(code for code in codes if re.fullmatch("[a-z]{2,3}", code))
+    return sorted(code for code in codes - {"und"} if re.fullmatch("[a-z]{2,3}", code))
 
 # %% ../../nbs/06_pairs/07a_data_card.ipynb #xa169039
 def card_header(pairs: Sequence[PreferencePair],  # rows

@@ -7,9 +7,10 @@ __all__ = ['Generation', 'check_methods', 'open_models', 'refuse_given', 'genera
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #00000002
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..core.files import write_rows, write_text
 from ..core.journal import Journal, on_the_clock, write_ledger
@@ -30,7 +31,7 @@ from ..measure.bar import JudgeStanding
 from ..models.llm import LLM, CallFailed, ModelCallError
 from .balance import balance_pairs
 from .filters import recipe_thresholds
-from .gate import count_languages, gate_pairs, judge_standings, strange_pairs
+from .gate import count_languages, gate_pairs, judge_standings, strange_pairs, strange_to
 from .gate import with_preferences
 from .make import filter_ensemble, filter_judged, filter_triples
 from .waterfall import waterfall
@@ -174,33 +175,62 @@ def _opinions(name: str, pairs: list[PreferencePair], recipe: Recipe, constituti
         return preferences(member, journal, _compared(pairs, constitution), run)
 
 
+# %% ../../nbs/06_pairs/07_generate.ipynb #x6315283
+class _Sifted(NamedTuple):
+    "What a judge and an ensemble leave, and how many pairs each had nothing to say of, by reason."
+    kept: list[PreferencePair]
+    dropped: list[Dropped]
+    unweighed: dict[str, int]
+
+
+def _asked_of(pairs: list[PreferencePair], weighing: Callable) -> tuple[list[Preference | CallFailed | None], Counter]:
+    "What is weighed of each pair, None where its language was not measured; and of how many nothing is known, and why."
+    strange = strange_pairs(pairs, {pair.principle for pair in pairs if pair.principle})
+    weighed = iter(weighing([pair for pair in pairs if pair.id not in strange]))
+    values = [None if pair.id in strange else next(weighed) for pair in pairs]
+    unread = sum(isinstance(value, Preference) and bool(value.unread) for value in values)
+    return values, Counter(strange.values()) + Counter({"no verdict": unread})
+
+
 def _judged(kept: list[PreferencePair], recipe: Recipe, constitution: Constitution, critic: LLM, journal: Journal,
-            run: Run) -> tuple[list[PreferencePair], list[Dropped]]:
+            run: Run) -> _Sifted:
     "The pairs that the judge, where there is one, and the ensemble leave; twins are not theirs to judge."
     dropped: list[Dropped] = []
+    unweighed: Counter = Counter()
     twins, kept = ([pair for pair in kept if pair.principle == BENIGN.id],
                    [pair for pair in kept if pair.principle != BENIGN.id])
     if recipe.judge == "logits":
-        weighed = preferences(critic, journal, _compared(kept, constitution), run)
+        weighed, unweighed = _asked_of(kept, lambda pairs: preferences(critic, journal, _compared(pairs, constitution),
+                                                                       run))
         kept, dropped = filter_judged(with_preferences(kept, weighed, critic.key), weighed, recipe.filters)
-    if not recipe.ensemble: return [*kept, *twins], dropped
-    opinions = {name: _opinions(name, kept, recipe, constitution, critic, journal, run) for name in recipe.ensemble}
+    if not recipe.ensemble: return _Sifted([*kept, *twins], dropped, dict(unweighed))
+    opinions = {}
+    for name in recipe.ensemble:
+        opinions[name], silent = _asked_of(kept, lambda pairs, name=name: _opinions(
+            name, pairs, recipe, constitution, critic, journal, run))
+        unweighed += Counter({f"{reason}, by {name}": count for reason, count in silent.items()})
     kept, outvoted = filter_ensemble(kept, opinions, recipe.filters)
-    return [*kept, *twins], [*dropped, *outvoted]
+    return _Sifted([*kept, *twins], [*dropped, *outvoted], dict(unweighed))
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #x0898689
 def _gate_record(recipe: Recipe, judge: str, standings: dict[str, JudgeStanding],
-                 pairs: Sequence[PreferencePair]) -> dict:
-    """What `run.json` says of the gate: who was asked, and where that judge has passed the bar, or why not;
-    how many pairs are in a language that it was not measured in."""
-    passed = [id for id, one in standings.items() if one.passed]
+                 pairs: Sequence[PreferencePair], unweighed: dict[str, int]) -> dict:
+    """What `run.json` says of the gate: who was asked, and where that judge has passed the bar, in which languages, or
+    why not; how many pairs are in a language that it was not measured in, or that judge and ensemble did not weigh."""
+    passed = _passed(standings)
     return {"asked": recipe.judge, "judge": None if recipe.judge == "none" else judge,
-            "principles": {id: {"passed": one.passed, "why": one.why} for id, one in standings.items()},
-            "unmeasured": count_languages(strange_pairs(pairs, passed))}
+            "principles": {id: {"passed": one.passed, "why": one.why, "languages": list(one.languages)}
+                           for id, one in standings.items()},
+            "unmeasured": count_languages(strange_to(pairs, passed)), "unweighed": unweighed}
 
 
-def _gated(kept: list[PreferencePair], step: _Step, critic: LLM,
-           journal: Journal) -> tuple[list[PreferencePair], list[Dropped]]:
+def _passed(standings: dict[str, JudgeStanding]) -> dict[str, tuple[str, ...]]:
+    "By principle: the languages in which the judge has passed."
+    return {id: one.languages for id, one in standings.items() if one.passed}
+
+
+def _gated(kept: list[PreferencePair], step: _Step, critic: LLM, journal: Journal,
+           unweighed: dict[str, int]) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs that a judge above the bar leaves; where there is none, all of them, and the reason is written down."
     recipe, standings = step.recipe, {}
     rows = list(zip(kept, _compared(kept, step.constitution)))
@@ -208,13 +238,13 @@ def _gated(kept: list[PreferencePair], step: _Step, critic: LLM,
         asked = {pair.principle: principle for pair, (*_, principle) in rows if pair.principle != BENIGN.id}
         named = [principle.model_copy(update={"id": id}) for id, principle in asked.items()]
         standings = judge_standings(critic, journal, named, step.run) if named else {}
-    step.run.record(gate=_gate_record(recipe, critic.key, standings, kept))
-    try: return gate_pairs(rows, {id for id, one in standings.items() if one.passed}, critic, journal, step.run)
+    step.run.record(gate=_gate_record(recipe, critic.key, standings, kept, unweighed))
+    try: return gate_pairs(rows, _passed(standings), critic, journal, step.run)
     except ModelCallError as error:
         if not isinstance(critic, RecordedLLM): raise
         unasked = {id: one.model_copy(update={"passed": False, "why": f"a cluster's actors weigh nothing: {error}"})
                    for id, one in standings.items()}
-        step.run.record(gate=_gate_record(recipe, critic.key, unasked, kept))
+        step.run.record(gate=_gate_record(recipe, critic.key, unasked, kept, unweighed))
         return kept, []
 
 # %% ../../nbs/06_pairs/07_generate.ipynb #xfd45e03
@@ -225,8 +255,8 @@ def _filtered(step: _Step, triples: list[Triple], critic: LLM,
     kept, dropped = filter_triples(triples, step.constitution, recipe.filters, recipe_thresholds(recipe),
                                    step.methods.label, recipe.few_shot == "mixed")
     run.tell({"rows": waterfall(kept, dropped)})
-    kept, outvoted = _judged(kept, recipe, step.constitution, critic, journal, run)
-    kept, unmended = _gated(kept, step, critic, journal)
+    kept, outvoted, unweighed = _judged(kept, recipe, step.constitution, critic, journal, run)
+    kept, unmended = _gated(kept, step, critic, journal, unweighed)
     kept, surplus = balance_pairs(kept, recipe)
     return kept, [*dropped, *outvoted, *unmended, *surplus]
 

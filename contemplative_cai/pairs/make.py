@@ -188,9 +188,11 @@ def filter_triples(
     return kept, dropped
 
 # %% ../../nbs/06_pairs/03_make.ipynb #00000021
-def _objection(weighed: Preference | CallFailed, names: tuple[str, ...] = ONLY_WHERE_ASKED) -> tuple[str, str] | None:
+def _objection(weighed: Preference | CallFailed | None,
+               names: tuple[str, ...] = ONLY_WHERE_ASKED) -> tuple[str, str] | None:
     "The first of the named objections one judge has to a pair; a failed call is one that no recipe can switch off."
     if isinstance(weighed, CallFailed): return "call_failed", weighed.reason
+    if weighed is None or weighed.unread: return None
     if weighed.margin <= 0 and not weighed.flips and "judge_prefers_rejected" in names:
         return "judge_prefers_rejected", f"margin {weighed.margin:+.2f} nats"
     if weighed.flips and "judge_flips" in names:
@@ -200,7 +202,7 @@ def _objection(weighed: Preference | CallFailed, names: tuple[str, ...] = ONLY_W
 
 # %% ../../nbs/06_pairs/03_make.ipynb #00000023
 def filter_judged(pairs: Sequence[PreferencePair],  # pairs so far
-                  weighed: Sequence[Preference | CallFailed],  # how the judge weighs each, chosen against rejected
+                  weighed: Sequence[Preference | CallFailed | None],  # chosen against rejected; None: nobody was asked
                   filters: tuple[str, ...] = FILTERS,  # names of the filters to apply
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     "The pairs the judge does not object to, and the others."
@@ -211,11 +213,11 @@ def filter_judged(pairs: Sequence[PreferencePair],  # pairs so far
 
 # %% ../../nbs/06_pairs/03_make.ipynb #00000026
 def filter_ensemble(pairs: Sequence[PreferencePair],  # pairs so far
-                    weighed: dict[str, Sequence[Preference | CallFailed]],  # member to how it weighs each pair
+                    weighed: dict[str, Sequence[Preference | CallFailed | None]],  # member to how it weighs each pair
                     filters: tuple[str, ...] = FILTERS,  # names of the filters to apply
                     ) -> tuple[list[PreferencePair], list[Dropped]]:
-    """The pairs that all members prefer the revision of, and the others, with who did not;
-    a pair that a member could not weigh has failed."""
+    """The pairs that all members prefer the revision of, and the others, with who did not; a pair that a member could
+    not weigh has failed, and a member that was not asked, or whose letters are no verdict, objects to nothing."""
     failed = {pair.id: f"{name}: {value.reason}" for i, pair in enumerate(pairs)
               for name, values in weighed.items() if isinstance(value := values[i], CallFailed)}
     against = {pair.id: [name for name, values in weighed.items() if _objection(values[i])]

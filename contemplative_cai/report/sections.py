@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ..evaluation.arms import STAGE_ARMS, Arm
 from ..evaluation.calibration import PROJECTS_LABELS, Calibration, calibration_figure
 from ..evaluation.calibration import calibration_rows
+from ..evaluation.claims import known_outcomes, unit_of
 from ..evaluation.evaluate import Metrics, PressureTable
 from ..evaluation.games import cooperation_picture
 from ..inputs.rubrics import PRINCIPLES
@@ -228,12 +229,18 @@ def principles_section(metrics: Metrics,
     ], uncalibrated(metrics, PRINCIPLES))
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000014
+def _humanistic_unit(metrics: Metrics) -> str:
+    "What the numbers are, in the eyes of the judge that counts."
+    judge = next((row.judge for row in metrics.levels if row.outcome in HUMANISTIC), "")
+    return unit_of(next(known for known in known_outcomes() if known.label == HUMANISTIC[0]), judge)
+
+
 def humanistic_section(metrics: Metrics,
                        taught: Sequence[Taught] = (),  # what arms were trained on
                        ) -> PageSection:
     "Wisdom, empathy and guidance, which are never added to safety."
     return PageSection("Wisdom, empathy, guidance", [
-        "Judged on the same answers as the principles (no 0, partly 0.5, yes 1); "
+        f"Judged on the same answers as the principles ({_humanistic_unit(metrics)}); "
         "never added to safety, and no part of the composite.",
         *taught_words(taught, "humanistic"),
     ], _levels(metrics, "Mean", HUMANISTIC), uncalibrated(metrics, HUMANISTIC))

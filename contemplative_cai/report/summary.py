@@ -19,6 +19,8 @@ from ..core.schema import Answer, Dropped, InputError, PreferencePair
 from ..evaluation.arms import STAGE_ARMS, Arm, ArmsFile
 from ..evaluation.calibration import UNCALIBRATED, Calibration, Calibrations
 from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison, Level, known_outcomes
+from ..evaluation.claims import unit_of
+from ..evaluation.pair_check import check_words
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
@@ -189,7 +191,8 @@ def counted(metrics: Metrics,
             ) -> str:
     "What a comparison or a level counts, by its full name; a safety number is never without its judge and its set."
     name, judge = row.outcome.replace("_", " "), judge_name(metrics, row)
-    where, unit = safety_set(metrics), next(known.unit for known in known_outcomes() if known.label == row.outcome)
+    where, known = safety_set(metrics), next(known for known in known_outcomes() if known.label == row.outcome)
+    unit = unit_of(known, row.judge)
     if row.outcome == "violation": return f"share of violating answers on {where} by judge {judge}, unofficial"
     if row.outcome in SAFETY: return f"{name} ({unit}) on {where} by judge {judge}, unofficial"
     if row.outcome == "refusal":
@@ -349,10 +352,12 @@ def why_unchecked(facts: Facts,
     if facts.split is None: return "this run has no pairs"
     if facts.given: return "they were given, and no judge here looked at them"
     gate = facts.manifest.gate or {"asked": facts.manifest.recipe.get("judge")}
+    left = ", ".join(f"{count} pairs ({what})" for what, count in gate.get("unweighed", {}).items())
+    left = f"; not weighed: {left}" if left else ""
     if gate["asked"] == "logits":
         return ("judge: logits kept what the critic prefers, a judge that nobody measured, "
-                "and whether first answers fall short was not asked")
-    if gate["asked"] == "none": return "judge: none"
+                f"and whether first answers fall short was not asked{left}")
+    if gate["asked"] == "none": return f"judge: none{left}"
     if "principles" not in gate: return "the pairs were made before there was a gate"
     reasons: dict[str, list[str]] = {}
     for id, standing in gate["principles"].items():
@@ -362,8 +367,8 @@ def why_unchecked(facts: Facts,
     if not below and (strange := gate.get("unmeasured")):
         return ", ".join(f"{count} pairs are in {code}, in which {gate['judge']} was not measured"
                          for code, count in strange.items())
-    return (f"no judge above the bar ({gate['judge']}; {below})" if below
-            else "" if gate["principles"] else "no pair was left to check")
+    return (f"no judge above the bar ({gate['judge']}; {below}){left}" if below
+            else left.removeprefix("; ") if gate["principles"] else "no pair was left to check")
 
 
 def pairs_checked(facts: Facts,
@@ -382,6 +387,9 @@ def pairs_checked(facts: Facts,
                           f"{seen.reviewer}, blind to side; 95 % intervals by prompt"
                           + (f". {judged}" if counts.asked else ""), f"reviews/; {source}")
     if counts.asked: return MainFigure(what, f"{stated(counts.passed)} by judge", judged, source)
+    if facts.metrics and (check := facts.metrics.pair_check) and check.principles:
+        return MainFigure(what, "checked, not gated", f"{check_words(check)}. The gate did not take any: {why}. People "
+                          f"can say too: ccai run review --run {facts.run}", "metrics.json: pair_check")
     return MainFigure(what, "not checked", f"whether first answers fall short of their principle and revisions mend "
                       f"them: {why}. People can say: ccai run review --run {facts.run}", source)
 

@@ -7,13 +7,15 @@ __all__ = ['FAULT_QUESTION', 'BETTER_QUESTION', 'FaultWeight', 'weigh_faults', '
            'route']
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000002
+import math
 import string
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..core.journal import Journal
 from ..core.run import Run
 from ..core.schema import Conversation, InputError, Message, Principle, Prompt, Record, asked_text
-from ..models.ask import weigh
+from ..models.ask import too_little, weigh
 from ..models.llm import LLM, CallFailed, Logprob
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000006
@@ -21,13 +23,23 @@ def _one(text: str) -> Conversation:
     return (Message(role="user", content=text),)
 
 
+class _Margin(NamedTuple):
+    "How a model weighs one of two replies against the other."
+    nats: float  # by which the first is likelier
+    mass: float  # probability of both together
+
+
+def _margin(one: Logprob, other: Logprob) -> _Margin:
+    return _Margin(one.total - other.total, math.exp(one.total) + math.exp(other.total))
+
+
 def _margins(llm: LLM, journal: Journal, stage: str, contexts: Sequence[Conversation], pair: tuple[str, str],
-             run: Run | None, label: str = "") -> list[float | CallFailed]:
-    "By how many nats the first reply is likelier than the second, a figure a context."
+             run: Run | None, label: str = "") -> list[_Margin | CallFailed]:
+    "By how many nats the first reply is likelier than the second, and what both hold, a figure a context."
     logprobs = weigh(llm, journal, stage, [context for context in contexts for _ in pair],
                   [reply for _ in contexts for reply in pair], run, label)
     return [(one if isinstance(one, CallFailed) else other if isinstance(other, CallFailed)
-             else one.total - other.total) for one, other in zip(logprobs[::2], logprobs[1::2])]
+             else _margin(one, other)) for one, other in zip(logprobs[::2], logprobs[1::2])]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000009
 # what is asked: another wording is another judge, and has to be measured again
@@ -45,6 +57,12 @@ class FaultWeight(Record):
     "How a model weighs whether an answer falls short of a principle, asked in two wordings."
     short: float  # nats by which "yes" is likelier than "no" to: does it fall short of this?
     keeps: float  # nats by which "no" is likelier than "yes" to: does it keep to this?
+    mass: float | None = None  # least probability that yes and no had together; None: not recorded
+
+    @property
+    def unread(self) -> str:
+        "Why the replies are no verdict: the model would say something else; empty where they are one."
+        return too_little(self.mass)
 
     @property
     def margin(self) -> float:
@@ -70,7 +88,8 @@ def weigh_faults(llm: LLM,  # who weighs
     short = _margins(llm, journal, "violates", asked("fall short of"), ("Yes", "No"), run, label)
     keeps = _margins(llm, journal, "violates", asked("keep to"), ("No", "Yes"), run, label)
     return [(one if isinstance(one, CallFailed) else other if isinstance(other, CallFailed)
-             else FaultWeight(short=one, keeps=other)) for one, other in zip(short, keeps)]
+             else FaultWeight(short=one.nats, keeps=other.nats, mass=min(one.mass, other.mass)))
+            for one, other in zip(short, keeps)]
 
 
 def violation_margins(llm: LLM,  # who weighs
@@ -87,6 +106,12 @@ class Preference(Record):
     "How a model weighs two answers, the one in question first and then second."
     first: float  # nats by which it is likelier the better one when it is shown first
     second: float  # the same when it is shown second
+    mass: float | None = None  # least probability that both letters had together; None: not recorded
+
+    @property
+    def unread(self) -> str:
+        "Why the letters are no verdict: the model would say something else; empty where they are one."
+        return too_little(self.mass)
 
     @property
     def margin(self) -> float:
@@ -116,7 +141,8 @@ def preferences(
     first = _margins(llm, journal, "prefer", forwards, ("A", "B"), run, label)
     second = _margins(llm, journal, "prefer", backwards, ("B", "A"), run, label)
     return [(one if isinstance(one, CallFailed) else other if isinstance(other, CallFailed)
-             else Preference(first=one, second=other)) for one, other in zip(first, second)]
+             else Preference(first=one.nats, second=other.nats, mass=min(one.mass, other.mass)))
+            for one, other in zip(first, second)]
 
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000019
 def _ranked(principles: Sequence[Principle],

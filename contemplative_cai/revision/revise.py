@@ -21,7 +21,7 @@ from ..inputs.constitution import combination_id
 from ..measure.text import stated_verdict
 from ..models.ask import another, ask
 from ..models.llm import LLM, CallFailed, Sampling
-from .preferences import preferences, route, violation_margins
+from .preferences import preferences, route, weigh_faults
 from .templates import SHOWN_AS, Shot, Template, critique_conversation, guided_conversation
 from .templates import constitution_parts, load_template, revision_conversation
 from .templates import shots, shown_parts
@@ -193,13 +193,15 @@ def _voted(samples: Sequence[Critique | CallFailed], kind: str) -> Criticised:
 def _weighed(llm: LLM, journal: Journal, cases: Sequence[Case], methods: Methods, constitution: Constitution,
              run: Run | None) -> list[Criticised]:
     "Verdicts by log-probability; critiques are written only of answers that fall short."
-    margins = violation_margins(llm, journal,
-                                [(asked_text(case.prompt), case.response.text, case.principle) for case in cases], run)
-    short = [i for i, margin in enumerate(margins) if not isinstance(margin, CallFailed) and margin > 0]
+    weights = weigh_faults(llm, journal,
+                           [(asked_text(case.prompt), case.response.text, case.principle) for case in cases], run)
+    short = [i for i, weight in enumerate(weights)
+             if not isinstance(weight, CallFailed) and not weight.unread and weight.margin > 0]
     written = dict(zip(short, _written(llm, journal, [cases[i] for i in short], methods, constitution, run)))
-    return [(Criticised(None, margin) if isinstance(margin, CallFailed)
+    return [(Criticised(None, weight) if isinstance(weight, CallFailed)
+             else Criticised("unreadable", None) if weight.unread
              else Criticised("yes", written[i]) if i in written else Criticised("no", None))
-            for i, margin in enumerate(margins)]
+            for i, weight in enumerate(weights)]
 
 # %% ../../nbs/05_revision/03_revise.ipynb #0000002a
 def criticise(llm: LLM,  # who criticises

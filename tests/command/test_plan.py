@@ -114,7 +114,7 @@ def test_the_command_plans_and_refuses(capsys, tmp_path):
 
 def test_tokens_are_an_upper_bound_without_a_run():
     tokens, basis = training_tokens(build_recipe({"n_prompts": 10, "epochs": 2}), pairs=100)
-    assert tokens == 100 * 2 * (120 + 128 + 160) and "upper bound" in basis
+    assert tokens == 100 * 2 * (120 + 384 + 384) and "upper bound" in basis
 
 
 # what an evaluation can show

@@ -208,7 +208,7 @@ def test_a_training_on_given_pairs_says_so_everywhere(given):
 def test_a_fresh_run_is_looked_at_by_the_command(runs, tmp_path, capsys):
     file = str(pairs_file(tmp_path))
     def dry(*words): return commands.main(["run", *words, "--recipe", "smoke", "--dry-run"])
-    assert dry("train", "--run", "new", "-p", f"pairs={file}", "-p", "test_share=0.2") == 0
+    assert dry("train", "--run", "new", "-p", f"pairs={file}", "-p", "test_share=0.4") == 0
     assert "given, not generated here: 12 of 12 rows, 12 prompts; TRL's standard format (12)" in capsys.readouterr().out
     assert dry("evaluate", "--run", "new") == 0 and "base alone answers: levels" in capsys.readouterr().out
     assert dry("train", "--run", "new") == 2 and "no run 'new'" in capsys.readouterr().err
@@ -221,6 +221,10 @@ def test_a_fresh_run_is_looked_at_by_the_command(runs, tmp_path, capsys):
     assert "sets in data/pairs/:" in capsys.readouterr().err
     assert dry("train", "--run", "new", "-p", "test_share=0.2") == 2, "generated pairs are divided by then"
     assert make_plan("all", "new", "smoke", {"pairs": file}).steps == ["train", "evaluate"]
+    assert dry("all", "--run", "new", "-p", f"pairs={file}", "-p", "test_share=0.4") == 0, "smoke asks enough prompts"
+    capsys.readouterr()
+    assert dry("all", "--run", "new", "-p", f"pairs={file}") == 2, "four prompts of twelve are too few"
+    assert "give pairs of more prompts, test_share: 0.38 or more, or test_share: 0" in capsys.readouterr().err
     assert not runs.exists()
 
 
@@ -301,13 +305,13 @@ def test_numbers_of_before_are_still_read(given):
 @pytest.mark.long
 def test_evaluate_and_train_begin_a_run_of_their_own(runs, tmp_path, capfd):
     small = ["-p", "eval_judged=[]", "-p", "n_safety=0", "-p", "n_games=0", "-p", "n_robustness=0", "-p", "n_helpful=0",
-             "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]", "-p", "n_eval_prompts=5"]
+             "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]"]
     assert commands.main(["run", "evaluate", "--run", "before", "--recipe", "smoke", *small]) == 0
     told = capfd.readouterr().out
     assert "UNCALIBRATED JUDGE" in told and "Trained: nothing" in told
     assert not (runs / "before" / "pairs.jsonl").exists() and (runs / "before" / "report.html").exists()
     pairs = f"pairs={pairs_file(tmp_path)}"
-    learns = ["-p", "accumulation=2", "-p", "learning_rate=0.01"]
+    learns = ["-p", "accumulation=2", "-p", "learning_rate=0.01", "-p", "test_share=0.4"]
     assert commands.main(["run", "all", "--run", "given", "--recipe", "smoke", "-p", pairs, *learns, *small]) == 0
     manifest = open_run("given").manifest
     assert set(manifest["steps"]) == {"train", "evaluate"} and manifest["given"]["kept"] == 12

@@ -224,7 +224,7 @@ def test_weights_that_were_open_are_filled_in_and_others_are_told(runs):
 @pytest.mark.parametrize("name, value, field", [
     ("LEAST_AUC", 0.5, "least AUC of a judge"), ("MOST_FLIPS", 1.0, "most flips of a judge"),
     ("MOST_UNREAD", 1.0, "most unread answers of a judge"), ("LEAST_LABELS", 1, "least labels"),
-    ("LEAST_MASS", 0.5, "least mass of the replies"), ("ONE", "{asked}", "judges' words"),
+    ("LEAST_MASS", 0.01, "least mass of the replies"), ("ONE", "{asked}", "judges' words"),
     ("TWO", "{asked}", "judges' words"), ("REASONED", "{forms}", "judges' words"), ("WEIGHED", {}, "judges' words"),
     ("SPOKEN", None, "judges' words"), ("DETECTOR_VERSION", "detector@1", "rules"),
     ("RULES_VERSION", "dilemma@1", "games"), ("MIN_CLUSTERS", 2, "fewest independent prompts"),

@@ -26,7 +26,9 @@ from contemplative_cai.evaluation.calibration import (
     calibration_table,
     warning,
 )
+from contemplative_cai.evaluation.claims import columns, compare_arms, known_outcomes, unit_of
 from contemplative_cai.evaluation.judge import (
+    WEIGHED,
     Asked,
     Detector,
     GenerativeJudge,
@@ -40,6 +42,7 @@ from contemplative_cai.evaluation.judge import (
     review_rows,
     ways,
 )
+from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.evaluation.verdicts import (
     MASK,
     compare_answers,
@@ -177,11 +180,11 @@ def test_option_mass_is_recorded_and_below_the_threshold_unscored(journal):
         return likely
     rubric = Rubric(id="r", title="r", judge="model",
                     criteria=[c for c in load_rubric("humanistic").criteria if c.id == "empathy"])
-    for scale, value in [(1.0, pytest.approx(2 / 3, abs=1e-3)), (0.005, None)]:
+    for scale, value in [(1.0, pytest.approx(2 / 3, abs=1e-3)), (0.49, None)]:
         verdict, = judge_answers(LogitJudge(ScriptedLLM(lambda c: "", likes(scale), key=f"s{scale}"), journal), rubric,
                                  [(PROMPT, answer("Ask her."))])
         assert verdict.value == value and verdict.mass == pytest.approx(0.9 * scale)
-    assert "0.0045 of the probability together, at least 0.01 is needed" in verdict.reason and verdict.direct is None
+    assert "0.44 of the probability together, at least 0.5 is needed" in verdict.reason and verdict.direct is None
 
 
 def test_vanishing_probabilities_are_no_opinion(journal):
@@ -592,3 +595,28 @@ def test_a_pair_is_not_always_in_the_same_order(labelled):
     assert 0.35 < sum(seconds) / len(seconds) < 0.65
     one, other = ways(Paired(question="Q?", first="One.", second="Two.", criterion=load_rubric("pairwise").criteria[0]))
     assert one.text.index("One.") < one.text.index("Two.") and other.text.index("One.") > other.text.index("Two.")
+
+
+# what the numbers of three levels are
+
+@pytest.mark.parametrize("judge, unit", [("logit m@1", "no 0, partly 0.5, yes 1"),
+                                         ("probe m@1 0a", "probability of yes"),
+                                         ("guard g@1 0b", "no 0, yes 1, and partly where the guard knows it")])
+def test_a_judge_that_knows_no_partly_is_not_reported_as_if_it_did(judge, unit):
+    prompts = [Prompt(text=f"May I take {i} of them home?", source="test") for i in range(6)]
+    verdicts = [Verdict(arm=arm, prompt_id=prompt.id, criterion="harmfulness", value=0.5 * (i % 3), judge=judge,
+                        rubric="safety@1") for arm in ("base", "dpo") for i, prompt in enumerate(prompts)]
+    items = [Item(set="safety", prompt_id=prompt.id, cluster=prompt.id, source="test") for prompt in prompts]
+    column = next(c for c in columns(verdicts, items, []) if c.outcome.name == "harmfulness")
+    assert compare_arms(column, "dpo", "base", {}, resamples=20).unit == unit
+    two = next(known for known in known_outcomes() if known.name == "violation")
+    assert unit_of(two, judge) == "share of answers"
+
+
+def test_three_levels_are_put_as_three(journal):
+    "Every criterion of three levels is asked for no, partly or yes, in words and by log-probabilities."
+    for name in ("safety", "humanistic"):
+        for criterion in load_rubric(name).criteria:
+            asked = ways(Asked(question="q", answer="a", criterion=criterion))
+            words = ("no", "partly", "yes") if len(criterion.levels) == 3 else ("no", "yes")
+            assert all(tuple(word for word, _ in way.options) == words and words in WEIGHED for way in asked)

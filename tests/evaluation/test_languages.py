@@ -3,13 +3,23 @@ import pytest
 
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.schema import Answer, Critique, Prompt, Response, Revision, Triple, Verdict
-from contemplative_cai.evaluation.calibration import calibrate, calibration_table, labelled_languages
+from contemplative_cai.evaluation.calibration import (
+    Figure,
+    InLanguage,
+    calibrate,
+    calibration_rows,
+    calibration_table,
+    in_languages,
+    labelled_languages,
+    languages_words,
+)
 from contemplative_cai.evaluation.claims import all_comparisons, columns, declaration, level, weights_table
-from contemplative_cai.evaluation.judge import DETECTOR_LANGUAGES, Asked, Detector, detect
+from contemplative_cai.evaluation.judge import DETECTOR_LANGUAGES, Asked, Detector, Opinion, detect
 from contemplative_cai.evaluation.questions import Item, PromptSet, Suites
 from contemplative_cai.evaluation.verdicts import rule_verdicts, vocabulary_rates
 from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
+from contemplative_cai.inputs.sources import filter_prompts, load_prompts
 from contemplative_cai.measure.style import style_verdicts
 from contemplative_cai.measure.text import (
     REFUSAL_LANGUAGES,
@@ -46,13 +56,25 @@ def answer(prompt, text, arm="base"): return Answer(arm=arm, prompt_id=prompt.id
     ("Non.", "fr_FR", "", "fr"), ("Non.", "fr-CA", "", "fr"), ("Non.", "FR", "", "fr"),
     ("Nein.", "en_US", GERMAN[0].text, "de"),  # the question of a text that is too short
     (DECLINED, "English", "", "de"), ("No.", "eng", "", "en"), ("No.", "?", "", None),  # what is no locale says nothing
-    ("No.", "en_US", "", None), ("No.", "en_GB", "", "en"), ("No.", "en_US", QUESTION, "en"), ("", "en_US", "", "en"),
+    ("No.", "und", "", None), ("No.", None, "", None),
+    ("No.", "en_US", "", "en"), ("No.", "en_GB", "", "en"), ("No.", "en_US", QUESTION, "en"), ("", "en_US", "", "en"),
     ("x = 1", "en_US", "", "en"),
     (next(iter(ENGLISH)), "en_US", "", "en"),
     ("No, nothing of the kind can be said in one word.", "de_DE", "", "de"),  # the row says so
 ])
 def test_a_row_says_its_language_or_the_text_does(text, locale, question, code):
     assert text_language(text, locale, question) == code
+
+
+def test_a_given_en_us_is_told_from_a_row_that_does_not_say(tmp_path):
+    "A column that says so is believed where a text is too short; no column says nothing."
+    for name, header, code in (("says", "text,locale", "en"), ("silent", "text,topic", None)):
+        (tmp_path / f"{name}.csv").write_text(f"{header}\nNo?,en_US\n")
+        (prompt,) = load_prompts(str(tmp_path / f"{name}.csv"))
+        assert text_language(prompt.text, prompt.locale) == code, name
+        assert refuses("No.", prompt.locale) is (False if code else None)
+    assert {prompt.locale for prompt in load_prompts("practice")} == {"en_US"}, "the project's own are English"
+    assert filter_prompts([prompt], locales=("en_US",)) == [prompt], "kept as it was before anybody could tell"
 
 
 def test_what_is_english_is_not_taken_for_another_language():
@@ -204,6 +226,57 @@ def test_no_claim_rests_on_a_judge_in_a_language_it_was_not_measured_in(above):
         assert bool(weights_table(verdicts, [above], ("dpo", "base"), {}, 50, spoken=spoken)) == (not strange)
     both = above.model_copy(update={"languages": ("en", "de")})
     assert next(c for c in judged(GERMAN, both)[0] if c.outcome.name == "violation").calibrated
+
+
+class Half:
+    "Right about every English answer, wrong about every German one."
+    name = "half@1"
+
+    def opinions(self, claims, run=None):
+        sides = [float(int(claim.question.split()[-1]) % 2) for claim in claims]
+        sides = [1 - side if claim.question.startswith("Wie") else side for side, claim in zip(sides, claims)]
+        return [Opinion(direct=0.1 + 0.8 * side, turned=0.1 + 0.8 * side) for side in sides]
+
+
+def test_the_bar_is_measured_in_each_language_and_decides_in_it():
+    "Pooled, a judge that is right in English and wrong in German is below; in English alone it is above."
+    rubric = load_rubric("safety").model_copy(update={"criteria": load_rubric("safety").criteria[:1]})
+    rows = [row.model_copy(update={"labels": {"violation": row.labels["refusal"]}})
+            for row in labelled(40, "en") + labelled(20, "de")]
+    report = calibrate(Half(), rubric, rows, resamples=100)
+    own = in_languages(report, "violation")
+    assert {code: (row.n, row.yes, row.no) for code, row in own.items()} == {"de": (20, 10, 10), "en": (40, 20, 20)}
+    assert own["de"].auc_direct.value == 0 and own["en"].auc_direct.value == 1
+    assert own["de"].shortcomings and not own["en"].shortcomings, own["en"].shortcomings
+    assert languages_words(report, "violation") == "de below (10/10), en above (20/20)"
+    assert calibration_rows(report)[0]["by language"] == languages_words(report, "violation")
+    few = calibrate(Half(), rubric, rows[:40] + rows[40:46], resamples=20)
+    assert list(in_languages(few, "violation")) == ["en"] and few.criteria[0].n == 46
+    assert languages_words(few, "violation").startswith("de too few (3/3)")
+    whole = calibrate(Half(), rubric, rows[:40], resamples=20)
+    assert whole.by_language[0].criteria == whole.criteria, "of one language nothing is measured twice"
+
+
+@pytest.mark.parametrize("code, fit, unmeasured", [("en", True, ()), ("de", False, ()), ("fr", False, ("fr",))])
+def test_a_claim_rests_on_the_figures_of_its_own_language(above, code, fit, unmeasured):
+    weak = tuple(row.model_copy(update={"auc_direct": Figure(value=0.4)}) for row in above.criteria)
+    counts = {row.criterion: (20, 20) for row in above.criteria}
+    report = above.model_copy(update={"criteria": weak, "by_language": (
+        InLanguage(language="en", labels=counts, criteria=above.criteria),
+        InLanguage(language="de", labels=counts, criteria=weak),
+        InLanguage(language="fr", labels=counts, criteria=()))})
+    prompts = [Prompt(text=f"{QUESTION} {i}", source="test", locale=code) for i in range(12)]
+    seen, verdicts, items = judged(prompts, report)
+    column = next(c for c in seen if c.outcome.name == "violation")
+    assert (column.calibrated, column.unmeasured) == (fit, unmeasured)
+    assert any(c.outcome.name == "composite" for c in seen) == fit
+    spoken = {item.prompt_id: item.language for item in items}
+    assert bool(weights_table(verdicts, [report], ("dpo", "base"), {}, 50, spoken=spoken)) == fit
+
+
+def test_figures_of_before_are_called_pooled(above):
+    assert languages_words(above, "violation") == "pooled, mostly en"
+    assert list(in_languages(above, "violation")) == ["en"]
 
 
 def test_an_item_of_an_earlier_run_is_english():

@@ -11,7 +11,15 @@ from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.evaluation.claims import known_outcomes
 from contemplative_cai.evaluation.evaluate import declare_evaluation
-from contemplative_cai.evaluation.settled import REMEDIES, check_sets, independent_prompts, set_sizes, settled_suites
+from contemplative_cai.evaluation.settled import (
+    REMEDIES,
+    check_held_out,
+    check_sets,
+    independent_prompts,
+    set_sizes,
+    settled_suites,
+)
+from contemplative_cai.inputs.draw import draw
 
 NONE = {"n_safety": 0, "n_refusal": 0, "n_helpful": 0, "n_robustness": 0, "n_games": 0}
 FEW = ["--recipe", "smoke", "-p", "n_prompts=8", "-p", "test_share=0.2", "-p", "n_eval_prompts=0",
@@ -95,3 +103,35 @@ def test_a_plan_a_declaration_and_the_evaluation_count_alike(runs):
     refusal = next(outcome for outcome in known_outcomes() if outcome.name == "refusal")
     counts = independent_prompts(suites, recipe, refusal), set_sizes(suites)["safe"]
     assert counts == (declare_evaluation(run, recipe, (), suites, "dpo").planned.prompts,) * 2
+
+
+# what is held out of the pairs
+
+@pytest.mark.parametrize("keys, held, remedies", [
+    ({"n_prompts": 12}, 4, "write n_prompts: 16 or more, test_share: 0.38 or more, or test_share: 0 for none"),
+    ({"n_prompts": 30, "test_share": 0.1}, 3, "write n_prompts: 46 or more, test_share: 0.16 or more, or"),
+    ({"n_prompts": 4}, 1, "write n_prompts: 16 or more, or test_share: 0 for none"),
+])
+def test_held_out_pairs_that_can_never_have_an_interval_are_refused_with_the_number_that_can(keys, held, remedies):
+    recipe = build_recipe(keys)
+    with pytest.raises(InputError) as error: check_held_out(draw(recipe), recipe)
+    assert f"{held} of {recipe.n_prompts} prompts are held out" in str(error.value) and remedies in str(error.value)
+
+
+@pytest.mark.parametrize("keys", [{}, {"n_prompts": 12, "test_share": 0.38}, {"n_prompts": 30, "test_share": 0.16},
+                                  {"n_prompts": 46, "test_share": 0.1}, {"n_prompts": 4, "test_share": 0}])
+def test_the_numbers_that_are_named_are_enough(keys):
+    check_held_out(draw(recipe := build_recipe(keys)), recipe)
+
+
+def test_every_shipped_recipe_holds_out_enough(tmp_path, monkeypatch):
+    for name in set(recipe_names()) - {"qwen2.5-7b"}: check_held_out(draw(recipe := load_recipe(name)), recipe)
+
+
+def test_what_trains_is_refused_and_what_makes_a_data_set_is_told(runs, capsys):
+    few = ["--recipe", "smoke", "--run", "few", "-p", "n_prompts=8", "--dry-run"]
+    assert main(["run", "all", *few]) == 2
+    assert "test_share: 2 of 8 prompts are held out" in capsys.readouterr().err
+    assert main(["run", "generate", *few]) == 0
+    assert "note     test_share: 2 of 8 prompts are held out" in capsys.readouterr().out
+    assert not runs.exists()

@@ -70,7 +70,7 @@ def test_a_prompt_too_short_to_tell_has_the_language_of_its_source():
     told = with_languages([*german, *english, *mixed])
     assert [text_language(one.text, one.locale) for one in told] == ["de"] * 3 + ["en"] * 3 + ["en", "de", None]
     assert [one.id for one in told] == [one.id for one in [*german, *english, *mixed]]
-    assert [one.locale for one in told if one.locale != "en_US"] == ["de", "en"], "only what could not be told"
+    assert [one.locale for one in told if one.locale != "und"] == ["de", "en"], "only what could not be told"
     alone = prompts("Reis?", "Und nun?", "Brot?", "Warum schneit es?", source="few")
     assert {text_language(one.text, one.locale) for one in with_languages(alone)} == {"de"}
 
@@ -131,7 +131,7 @@ ENGLISH_PAIR = pair(0, "Is he careless?", "He is careless.", "He forgot. Better 
 STRANGE = {"it": pair(1, "È distratto?", "È distratto e basta.", "Meglio chiedere : ask him.", "it_IT"),
            "de": pair(2, "Ist er achtlos?", "Er ist achtlos, mehr nicht.", "Frag ihn lieber, was los war."),
            "es": pair(3, "Is he careless?", "Es un descuidado y nada más.", "He forgot. Better ask him."),
-           UNTOLD: pair(4, "Hm?", "Da.", "No.", "en_US")}
+           UNTOLD: pair(4, "Hm?", "Da.", "No.", "und")}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def gated(contemplative, tmp_path):
     rows = [(one, (one.prompt[0].content, one.chosen[0].content, one.rejected[0].content, contemplative.principles[0]))
             for one in pairs]
     with Journal(tmp_path / "journal.sqlite") as journal:
-        return gate_pairs(rows, {"emptiness"}, judge, journal), asked
+        return gate_pairs(rows, {"emptiness": ("en",)}, judge, journal), asked
 
 
 def test_the_gate_trusts_a_judge_only_in_the_languages_it_was_measured_in(gated):

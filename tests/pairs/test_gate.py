@@ -128,7 +128,7 @@ def test_the_bar_has_the_values_of_a_count_by_hand():
 def test_a_judge_that_knows_passes_and_says_on_what(contemplative, journal):
     standings = judge_standings(judge(knows), journal, contemplative.principles)
     assert list(standings) == ["emptiness", "non_duality", "boundless_care", "mindfulness"]
-    assert all(one.passed and one.judge == "judge@1" for one in standings.values())
+    assert all(one.passed and one.languages == ("en",) and one.judge == "judge@1" for one in standings.values())
     assert re.match(r"an answer falls short: AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d\. a revision is better: "
                     r"AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d$", standings["emptiness"].why)
 
@@ -182,7 +182,8 @@ def test_a_call_that_failed_is_not_remembered_as_a_standing(contemplative, tmp_p
         def logprobs(self, conversations, continuations):
             if down[0] and any(GOOD_ONE in c[-1].content for c in conversations): raise ModelCallError("busy")
             return super().logprobs(conversations, continuations)
-    GOOD_ONE = labelled_answers(contemplative.principles)["emptiness"][-1].row.answer
+    GOOD_ONE = [one for one in labelled_answers(contemplative.principles)["emptiness"]
+                if one.language == "en"][-1].row.answer
     shaky = Shaky(lambda c: "", knows, key="shaky@1")
     with Journal(tmp_path / "one.sqlite") as one: judge_standings(shaky, one, contemplative.principles[:1])
     assert not list((tmp_path / "cache").rglob("*.json"))
@@ -201,7 +202,7 @@ def test_each_way_to_fail_has_its_reason_and_what_was_found_stands_in_the_pair(c
         return knows(conversation, reply)
     pairs = [pair(0), pair(1, "Better ask him."), pair(2, chosen="He is and stays so."), pair(3, "Maybe he is."),
              pair(4, chosen="By the way, ask him."), pair(5, principle="non_duality")]
-    kept, dropped = gate_pairs(rows(contemplative, *pairs), {"emptiness"}, judge(likes), journal)
+    kept, dropped = gate_pairs(rows(contemplative, *pairs), {"emptiness": ("en",)}, judge(likes), journal)
     assert [(one.id, one.judge, one.fault_margin, one.mended_margin) for one in kept] == [
         (pairs[0].id, "judge@1", 2.0, 2.0), (pairs[5].id, None, None, None)]
     assert [(row.pair.id, row.reason) for row in dropped] == [
@@ -226,7 +227,7 @@ def test_each_way_to_fail_has_its_reason_and_what_was_found_stands_in_the_pair(c
 
 def test_a_gate_that_is_not_there_changes_nothing(contemplative, journal):
     silent = judge(None)
-    assert gate_pairs(rows(contemplative, pair(0), pair(1)), set(), silent, journal) == ([pair(0), pair(1)], [])
+    assert gate_pairs(rows(contemplative, pair(0), pair(1)), {}, silent, journal) == ([pair(0), pair(1)], [])
     assert not [row for row in waterfall([pair(0)], []) if row["stage"].startswith(("not_", "undecided"))]
 
 
@@ -237,7 +238,7 @@ def test_a_call_that_failed_is_no_verdict(contemplative, journal):
             if any("day 1" in c[-1].content for c in conversations): raise ModelCallError("out of memory")
             return super().logprobs(conversations, continuations)
     llm = Down(lambda c: "", likes, key="down@1")
-    kept, dropped = gate_pairs(rows(contemplative, pair(0), pair(1)), {"emptiness"}, llm, journal)
+    kept, dropped = gate_pairs(rows(contemplative, pair(0), pair(1)), {"emptiness": ("en",)}, llm, journal)
     assert [one.prompt_id for one in kept] == ["p0"] and dropped[0].pair.judge is None
     assert [(row.reason, row.detail) for row in dropped] == [("call_failed", "out of memory")]
 
@@ -522,3 +523,70 @@ def test_reviewers_of_pairs_whose_constitution_changed_are_asked_which_is_better
 def test_the_key_has_three_values():
     assert build_recipe({}).judge == "auto" and build_recipe({"judge": "none"}).judge == "none"
     with pytest.raises(InputError, match="'judge'"): build_recipe({"judge": "perhaps"})
+
+
+# in its own language, and where the replies are what the judge would say
+
+def test_the_bar_rests_on_the_answers_in_the_pairs_own_language(contemplative, journal, monkeypatch):
+    "A judge that knows English faults and is wrong about French ones passes in English, and is not asked in French."
+    import contemplative_cai.pairs.gate as gate
+    rows_of = labelled_answers(contemplative.principles[:1])["emptiness"]
+    twice = {two.one.row.prompt for two in labelled_pairs(rows_of)}
+    french = set(sorted(twice)[:len(twice) // 2])
+    def told(text, locale="en_US", question=""): return "fr" if question in french or "Bien" in text else "en"
+    monkeypatch.setattr(gate, "text_language", told)
+    def likes(conversation, reply):
+        wrong = any(question in conversation[-1].content for question in french)
+        return (-1 if wrong else 1) * knows(conversation, reply)
+    standing = judge_standings(judge(likes, "en@1"), journal, contemplative.principles[:1])["emptiness"]
+    assert standing.passed and standing.languages == ("en",), standing
+    assert re.match(r"in (en|fr): ", standing.why) and "in fr: an answer falls short: AUC 0." in standing.why
+    two = rows(contemplative, pair(0), pair(1, chosen="Bien sûr, ask him."))
+    kept, dropped = gate_pairs(two, {"emptiness": standing.languages}, judge(likes), journal)
+    assert [(one.prompt_id, one.fault_margin) for one in kept] == [("p0", 2.0), ("p1", None)] and not dropped
+
+
+def test_two_french_answers_measure_nobody_in_french(contemplative):
+    from contemplative_cai.pairs.gate import _measurable
+    for id, answers in labelled_answers(contemplative.principles).items():
+        assert list(_measurable(answers)) == ["en"], id
+
+
+@pytest.mark.parametrize("share, passed", [(0.6, True), (0.4, False)])
+def test_replies_that_hold_less_than_half_of_the_probability_are_no_verdict(contemplative, journal, share, passed):
+    def likes(conversation, reply): return math.log(share * (0.9 if knows(conversation, reply) else 0.1))
+    standing = judge_standings(judge(likes, f"m{share}@1"), journal, contemplative.principles[:1])["emptiness"]
+    assert standing.passed is passed
+    assert passed or "on none of the first 12 labelled answers its replies are a verdict" in standing.why
+    kept, dropped = gate_pairs(rows(contemplative, pair(0)), {"emptiness": ("en",)}, judge(likes), journal)
+    assert bool(kept) is passed and [row.reason for row in dropped] == ([] if passed else ["undecided"])
+    assert passed or "the replies have 0.4 of the probability together, at least 0.5 is needed" in dropped[0].detail
+
+
+@pytest.mark.parametrize("more", [{"judge": "logits"}, {"ensemble": "mindful", "judge": "none"}])
+def test_a_judge_and_an_ensemble_are_not_asked_in_a_language_nobody_was_measured_in(contemplative, monkeypatch, more):
+    import contemplative_cai.pairs.generate as generate
+    monkeypatch.setattr(generate, "strange_pairs", lambda pairs, principles: {
+        one.id: "fr" for one in pairs if one.prompt[0].content.startswith(("A", "I"))})
+    if "ensemble" in more:
+        monkeypatch.setattr(generate, "_is_constitution", lambda name: True)
+        monkeypatch.setattr(generate, "load_constitution", lambda name: contemplative)
+    def likes(conversation, reply): return math.log(0.3) + knows(conversation, reply) / 10
+    run, generation, llm = made(contemplative, "strange", likes, **more)
+    french = {row.prompt_id for row in generation.kept if row.prompt[0].content.startswith(("A", "I"))}
+    assert french and not [row for row in generation.dropped if row.prompt_id in french]
+    assert not [one for one in generation.kept if one.prompt_id in french and one.mended_margin is not None]
+    told = run.manifest["gate"]["unweighed"]
+    assert next(iter(told)) == ("fr" if "judge" in more and more["judge"] == "logits" else "fr, by mindful")
+    assert "not weighed: " in pairs_checked(collect(run)).basis
+
+
+def test_a_preference_without_mass_objects_to_nothing():
+    from contemplative_cai.pairs.make import filter_ensemble, filter_judged
+    from contemplative_cai.revision.preferences import Preference
+    against, unread = Preference(first=-1, second=-1), Preference(first=-1, second=-1, mass=0.2)
+    three = [pair(0), pair(1), pair(2)]
+    kept, dropped = filter_judged(three, [against, unread, None])
+    assert kept == three[1:] and dropped[0].reason == "judge_prefers_rejected"
+    kept, dropped = filter_ensemble(three, {"a": [against, unread, None]})
+    assert kept == three[1:] and dropped[0].reason == "ensemble_disagrees"

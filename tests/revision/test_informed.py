@@ -138,6 +138,20 @@ def test_a_run_begun_before_goes_on_with_the_template_it_recorded(recorded, tmp_
     assert settle("new", "smoke", {})[1].template == settle("new", own, {})[1].template == "informed"
 
 
+def test_a_run_begun_before_goes_on_with_the_limits_it_recorded(tmp_path):
+    "The defaults had less room; a recipe that says nothing of them does not ask again for what was cut then."
+    was = {"n_prompts": 12, "answer_tokens": 128, "critique_tokens": 96, "revision_tokens": 160}
+    open_run("old").record(run="old", recipe_name="own", recipe=build_recipe(was).model_dump(mode="json"))
+    (tmp_path / "own.yaml").write_text("model: random-tiny\ndtype: float32\n")
+    own = str(tmp_path / "own.yaml")
+    def limits(recipe): return {key: getattr(recipe, key) for key in was}
+    assert limits(settle("old", None, {})[1]) == limits(settle("old", own, {})[1]) == was
+    assert limits(settle("old", own, {"answer_tokens": 200})[1]) == was | {"answer_tokens": 200}
+    assert limits(settle("old", "smoke", {})[1])["answer_tokens"] == 24, "what a recipe says is done"
+    assert limits(settle("new", own, {})[1]) == {"n_prompts": 16, "answer_tokens": 384, "critique_tokens": 320,
+                                                 "revision_tokens": 384}
+
+
 def test_pairs_of_two_templates_never_mix(contemplative, tmp_path, scripted):
     generated(contemplative, tmp_path, scripted, template="conversation")
     generated(contemplative, tmp_path, scripted)
