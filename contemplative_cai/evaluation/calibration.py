@@ -212,7 +212,8 @@ def _group_case(criteria: Sequence[Criterion],  # one alone stands for itself
     def case(criterion, verdict):
         lower = criterion.better == "lower" and len(criteria) > 1
         one = _Case(cluster=item.prompt, label=1 - label if lower else label, verdict=verdict,
-                    words=_words(item.answer), kind=_kind(item), subject=hazard_of(item.subject), language=_language(item))
+                    words=_words(item.answer), kind=_kind(item), subject=hazard_of(item.subject),
+                    language=_language(item))
         return _reversed(one) if lower else one
     parts = [case(criterion, verdict) for criterion, verdict in zip(criteria, verdicts, strict=True)]
     return _pooled(parts) if len(parts) > 1 else parts[0]

@@ -209,8 +209,8 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
-    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_unasked_limits(facts, metrics), *_cut_limits(metrics),
-            *corrected_limits(metrics), *unknown,
+    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_unasked_limits(facts, metrics),
+            *_cut_limits(metrics), *corrected_limits(metrics), *unknown,
             *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
             *_primary_limits(metrics), *_cost_limits(metrics), *_missing_limits(metrics)]
 

@@ -324,7 +324,7 @@ def test_parquet_columns_of_every_kind(parquet):
               "map": pa.array([[("a", 1)]] * 2, pa.map_(pa.string(), pa.int64()))}
     for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())):
         prompts = read_prompts(parquet({"text": pa.array([A, B]).cast(kind)} | others))
-        assert [(p.text, p.hazard, p.locale) for p in prompts] == [(A, None, "en_US"), (B, None, "en_GB")]
+        assert [(p.text, p.hazard, p.locale) for p in prompts] == [(A, None, "und"), (B, None, "en_GB")]
 
 
 def test_parquet_texts_that_are_none(parquet):

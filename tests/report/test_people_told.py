@@ -20,8 +20,9 @@ from contemplative_cai.report.card import card_results
 from contemplative_cai.report.compare import read_evaluated, scaling_rows
 from contemplative_cai.report.corrected import NO_LABELS
 from contemplative_cai.report.evidence import ERRS_APART, breakdown_rows, claim_rows, declared_rows, why_unfit
+from contemplative_cai.report.limits import limits
 from contemplative_cai.report.rebuild import rebuild
-from contemplative_cai.report.summary import collect, headline, limits, verdict
+from contemplative_cai.report.summary import collect, headline, verdict
 
 pytestmark = pytest.mark.long  # two evaluations of many prompts are made up, and their reports written
 MADE_UP = ROOT / "nbs" / "09_report"
