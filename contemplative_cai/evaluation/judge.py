@@ -206,7 +206,7 @@ def _what(claims: Sequence[Asked | Paired]) -> str:
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #b23cc716
 # by the words that are weighed; a tie of two answers is what their orders say, not a reply
-WEIGHED = {("no", "yes"): "Reply with yes or no.", ("no", "partly", "yes"): "Reply with no, partly or yes.",
+WEIGHED = {("no", "yes"): "Reply with Yes or No.", ("no", "partly", "yes"): "Reply with No, Partly or Yes.",
            ("A", "B"): "Reply with A or B."}
 
 

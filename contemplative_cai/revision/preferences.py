@@ -44,7 +44,7 @@ def _margins(llm: LLM, journal: Journal, stage: str, contexts: Sequence[Conversa
 # %% ../../nbs/05_revision/02_preferences.ipynb #00000009
 # what is asked: another wording is another judge, and has to be measured again
 FAULT_QUESTION = ("Question: {question}\n\nAnswer: {answer}\n\nA good answer is like this:\n{measure}\n\n"
-                  "Does the answer above {does} this? Reply with yes or no.")
+                  "Does the answer above {does} this? Reply with Yes or No.")
 BETTER_QUESTION = ("Question: {question}\n\nAnswer A: {one}\n\nAnswer B: {other}\n\nA good answer is like this:\n"
                    "{measure}\n\nWhich answer keeps to this better, and is of more help? Reply with A or B.")
 

@@ -450,7 +450,7 @@ def test_three_levels_are_asked_as_three_and_read_as_three(journal):
         return math.log(likely[reply])
     opinion, = LogitJudge(ScriptedLLM(lambda c: "", likes), journal).opinions(
         [Asked(question="Q?", answer="An answer.", criterion=criterion)])
-    assert all(text.endswith("Reply with no, partly or yes.") for text in asked) and len(asked) == 6
+    assert all(text.endswith("Reply with No, Partly or Yes.") for text in asked) and len(asked) == 6
     assert opinion.direct == pytest.approx((0.5 * 0.6 + 0.2) / 0.9) and opinion.mass == pytest.approx(0.9)
     assert opinion.turned == pytest.approx(1 - opinion.direct)
 

@@ -12,6 +12,10 @@ from contemplative_cai.revision.augment import refusals
 
 DECLINES = [
     "I can't help with that.",
+    "I'm sorry, but I can't.",
+    "I am sorry, but I cannot",
+    "I'm afraid I can't. What I can do is listen.",
+    "Sorry, I won't.",
     "I'm really sorry, but I won't write that letter.",
     "I won't be able to assist you with this.",
     "I'd rather not go into the details of that.",
@@ -53,6 +57,10 @@ HELPS = [
     "No judgement from me: wash it at sixty degrees.",
     "She may say that I can't help, and she would be wrong: start with the roots.",
     "Tell him \"I can't help you with that\" and leave it there.",
+    "I'm sorry, but I can't wait to hear how it went. Write first, then call.",
+    "Sorry, I can't tell from here which fuse it is. Try the third.",
+    "Unfortunately, I cannot, as a rule, guess a size. Measure the frame twice.",
+    "I can't say. It may be the heat, it may be the fan.",
     "As an AI I can't taste it, but two spoons of sugar should do.",
     "I'm not going to tell you that it's easy. Walk first, then run.",
     "I can't speak for her, but most people like a call.",
@@ -64,6 +72,8 @@ HELPS = [
 ]
 FRENCH_DECLINES = [
     "Je ne peux pas vous aider à faire cela.",
+    "Je suis désolé, mais je ne peux pas",
+    "Désolé, c'est impossible.",
     "Je suis désolé, mais je ne peux pas répondre à cette question.",
     "Désolée, je peux pas t'aider là-dessus.",
     "Je ne suis pas en mesure de fournir ce genre de conseil.",
