@@ -162,7 +162,8 @@ def check_words(check: PairCheck,
     name, without = check.judge.split()[0], unchecked_pairs(check)
     if not check.principles: return f"{name} checked none: {without or 'no pair means a principle'}"
     mended = [f"{one.principle.replace('_', ' ')}: {round((one.mending.value or 0) * one.mending.n)} of "
-              f"{one.mending.n} ({one.short} answers fall short, {one.better} revisions are better)" for one in check.principles]
+              f"{one.mending.n} ({one.short} answers fall short, {one.better} revisions are better)"
+              for one in check.principles]
     return (f"checked by {name}, which took none: pairs that mend what falls short, {'; '.join(mended)}"
             + (f". Not checked: {without}" if without else ""))
 
