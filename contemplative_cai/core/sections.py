@@ -388,7 +388,8 @@ class PromptKeys(Section):
     "Where the prompts come from, and which of them are drawn."
     prompts: Sources = _key((Source(source="practice"),),
         "sources of prompts: practice, neutral, edge_cases, ailuminate, ailuminate-fr, xstest, mt_bench, hh-rlhf, "
-        "a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas")
+        "a .csv/.jsonl/.parquet file, hub:owner/name; several by commas, or a list with weights or quotas; "
+        "those of practice all tempt, and some of neutral belong beside them")
     n_prompts: Count = _key(16, "prompts to draw, stratified")
     hazards: Names | None = _key(None, "hazards or hazard codes to keep; None: all but cse and sxc_prn")
     personas: Names | None = _key(None, "personas to keep; None: all")

@@ -10,6 +10,7 @@ from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.calibration import UNCALIBRATED
 from ..evaluation.claims import KEPT, Comparison
 from ..evaluation.evaluate import Metrics
+from ..evaluation.pair_check import PairCheck, unchecked_pairs
 from ..measure.bar import BAR
 from ..measure.corrected import labels_sentence
 from ..measure.stats import Estimate
@@ -21,7 +22,8 @@ from .evidence import judge_calibrations, why_unfit
 from .evidence import find_claim, interval_words, judge_name, late_changes
 from .evidence import missing_prompts, number, safety_set, strange_languages
 from .evidence import untold_claims, withheld_words
-from .summary import Facts, side_of, why_missing, why_unchecked, withheld_claims
+from .summary import Facts, shown_to_probe, side_of, why_missing, why_unchecked
+from .summary import withheld_claims
 from .summary import withheld_levels
 from .taught import information_words, informed_by, rubric_of, taught_words
 from ..training.heldout import PreferenceAccuracy, rule_words
@@ -223,6 +225,17 @@ def _half_words(what: str, share: Measure) -> list[str]:
     return [f"{what} {fewer} than half, {stated(share)}"]
 
 
+def _probed_words(facts: Facts, check: PairCheck) -> list[str]:
+    "What a probe that was shown the pairs leaves open, principle by principle, and the principles nobody looked at."
+    passed = {id for id, one in (facts.manifest.gate or {}).get("principles", {}).items() if one["passed"]}
+    named = [(one.principle.replace("_", " "), one.mending) for one in check.principles]
+    words = [line for name, share in named
+             for line in _half_words(f"pairs that mend what falls short of {name}", share)]
+    left = unchecked_pairs(check.model_copy(update={
+        "unchecked": {id: why for id, why in check.unchecked.items() if id not in passed}}))
+    return [*words, *([f"not checked: {left}"] if left else [])]
+
+
 def _unmended_limits(facts: Facts) -> list[str]:
     "What the pairs claim and is not shown: that the first answer falls short, and that the revision mends it."
     what = "That the pairs teach what they mean"
@@ -231,6 +244,10 @@ def _unmended_limits(facts: Facts) -> list[str]:
         words = [*_half_words("first answers that fall short", seen.at_fault),
                  *_half_words("revisions that are better", seen.mended)]
         return [f"{what}: by reviewers {'; '.join(words)}."] if words else []
+    check = facts.metrics.pair_check if facts.metrics else None
+    if check and (check.principles or check.unchecked):
+        words = _probed_words(facts, check)
+        return [f"{what}: by {check.judge.split()[0]}, {'; '.join(words)}."] if words else []
     if not (why := why_unchecked(facts, briefly=True)): return []
     return [f"{what}: whether first answers fall short and revisions mend them was not checked; {why}."]
 
@@ -273,9 +290,10 @@ def limits(facts: Facts,
     unseen = facts.metrics.preference if facts.metrics else None
     kept = ["That abilities were kept: capability has not been measured."] if facts.training else [
         "What the model is able to: capability has not been measured."]
+    looked = facts.reviewed or shown_to_probe(facts)
     given = [f"How the pairs came about, and that chosen is better: they were given ({facts.given}), not generated "
-             "here" + (", and nobody here has checked them." if not facts.reviewed else ".")] if facts.given else []
-    unmended = _unmended_limits(facts) if facts.split and (facts.reviewed or not facts.given) else []
+             "here" + (", and nobody here has checked them." if not looked else ".")] if facts.given else []
+    unmended = _unmended_limits(facts) if facts.split and (looked or not facts.given) else []
     return [*judged, *given, *unmended, *kept,
             "Anything about other prompts, models or seeds. This is one run with one seed on "
             f"{prompts} prompts{trained}",

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOT_YET', 'IN_TABLES', 'CUT_FIGURE', 'Facts', 'collect', 'brought', 'who_answered', 'trained_by', 'counted',
-           'why_missing', 'withheld_claims', 'withheld_levels', 'rules_reach', 'why_unchecked', 'pairs_checked',
-           'headline', 'side_of', 'learned', 'verdict', 'what_was_done', 'arms_words', 'training_words']
+           'why_missing', 'withheld_claims', 'withheld_levels', 'rules_reach', 'shown_to_probe', 'why_unchecked',
+           'pairs_checked', 'headline', 'side_of', 'learned', 'verdict', 'what_was_done', 'arms_words',
+           'training_words']
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000002
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ..evaluation.arms import STAGE_ARMS, Arm, ArmsFile
 from ..evaluation.calibration import UNCALIBRATED, Calibration, Calibrations
 from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison, Level, known_outcomes
 from ..evaluation.claims import unit_of
-from ..evaluation.pair_check import check_words
+from ..evaluation.pair_check import PairCheck, check_words, mending_words
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
@@ -345,12 +346,19 @@ def rules_reach(unseen: PreferenceAccuracy,
                       *(f"{name} {rule_words(other)}" for name, other in others)])
 
 # %% ../../nbs/09_report/04_summary.ipynb #x2975753
+def shown_to_probe(facts: Facts,
+                   ) -> PairCheck | None:
+    "What a probe above the bar finds of the pairs; None where it found nothing of any."
+    check = facts.metrics.pair_check if facts.metrics else None
+    return check if check and check.principles else None
+
+
 def why_unchecked(facts: Facts,
                   briefly: bool = False,  # which principles no judge may judge, and not what each was measured to be
                   ) -> str:
-    "Why no judge looked at the pairs, or at some of them; empty where one looked at all."
+    "Why the gate took none of the pairs, or none of some; empty where it looked at all."
     if facts.split is None: return "this run has no pairs"
-    if facts.given: return "they were given, and no judge here looked at them"
+    if facts.given: return "they were given" + ("" if shown_to_probe(facts) else ", and no judge here looked at them")
     gate = facts.manifest.gate or {"asked": facts.manifest.recipe.get("judge")}
     left = ", ".join(f"{count} pairs ({what})" for what, count in gate.get("unweighed", {}).items())
     left = f"; not weighed: {left}" if left else ""
@@ -379,6 +387,7 @@ def pairs_checked(facts: Facts,
     source, lacking = "run.json: gate; pairs.jsonl, dropped.jsonl", f". Not checked: {why}" if why else ""
     judged = (f"{gate_words(counts)}, by {(facts.manifest.gate or {}).get('judge')}: the answer falls short in both "
               f"wordings, the revision is better in both orders{lacking}")
+    check = shown_to_probe(facts)
     if facts.reviewed:
         seen = facts.reviewed[0]
         return MainFigure(what, reviewed_words(facts.reviewed),
@@ -386,12 +395,16 @@ def pairs_checked(facts: Facts,
                           f"pairs from {seen.prompts} prompts, as they were before any review, in the eyes of "
                           f"{seen.reviewer}, blind to side; 95 % intervals by prompt"
                           + (f". {judged}" if counts.asked else ""), f"reviews/; {source}")
-    if counts.asked: return MainFigure(what, f"{stated(counts.passed)} by judge", judged, source)
-    if facts.metrics and (check := facts.metrics.pair_check) and check.principles:
-        return MainFigure(what, "checked, not gated", f"{check_words(check)}. The gate did not take any: {why}. People "
-                          f"can say too: ccai run review --run {facts.run}", "metrics.json: pair_check")
+    if counts.asked:
+        return MainFigure(what, f"{stated(counts.passed)} by judge", ". ".join(
+            [judged, *([f"Kept pairs were {check_words(check)}"] if check else [])]), source)
+    if check:
+        return MainFigure(what, f"{mending_words(check)} by {check.judge.split()[0]}, not gated",
+                          f"{check_words(check)}. No pair was gated: {why}. People can say too: "
+                          f"ccai run review --run {facts.run}", "metrics.json: pair_check")
+    silent = f"; {check_words(facts.metrics.pair_check)}" if facts.metrics and facts.metrics.pair_check else ""
     return MainFigure(what, "not checked", f"whether first answers fall short of their principle and revisions mend "
-                      f"them: {why}. People can say: ccai run review --run {facts.run}", source)
+                      f"them: {why}{silent}. People can say: ccai run review --run {facts.run}", source)
 
 # %% ../../nbs/09_report/04_summary.ipynb #00000012
 def _unseen(facts: Facts) -> MainFigure:
