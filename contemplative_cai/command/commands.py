@@ -524,8 +524,8 @@ def _read_labels(arguments) -> int:
     with hold(run):
         brought = read_labels(run, arguments.file, arguments.who)
         place = rebuild(run)["report"]
-    say(f"{len(brought.added):,} labels kept ({brought.changed:,} in place of others), {brought.same:,} were known, "
-        f"{brought.empty:,} lines have none")
+    say(f"{len(brought.added):,} labels kept ({brought.changed:,} in place of others), "
+        f"{brought.withdrawn:,} withdrawn, {brought.same:,} were known, {brought.empty:,} lines have none")
     for line in corrected_lines(_evaluated(arguments.run)[1]): say(line)
     say(f"report: {place}")
     return 0

@@ -10,7 +10,7 @@ __all__ = ['UNCALIBRATED', 'PROJECTS_LABELS', 'MOST_RUINED', 'RUINED', 'FLUENT',
 
 # %% ../../nbs/08_evaluation/03_calibration.ipynb #00000002
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 from ..core.files import FileRecord
@@ -22,8 +22,8 @@ from .probe import ruined
 from .verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import Labelled, load_rubric
 from ..inputs.sources import hazard_of
-from ..measure.bar import LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured, SenseCase
-from ..measure.bar import measure_cases
+from ..measure.bar import CONTROLS, LEAST_AUC, LEAST_LABELS, BarCase, Figure, Measured
+from ..measure.bar import SenseCase, measure_cases
 from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, share_axis, worded
 from ..measure.recall import RuleRecall
 from ..measure.text import UNTOLD, text_language
@@ -321,23 +321,40 @@ def _enough(cases: Sequence[_Case]) -> bool:
     return min(sum(case.label == label for case in cases) for label in (0, 1)) >= LEAST_LABELS
 
 
+def _smaller_sides(sense: Sequence[SenseCase]) -> dict[str, int]:
+    "By control: how many good answers or ruined ones there are, whichever are fewer."
+    sides = Counter((case.control, case.good) for case in sense)
+    return {control: min(sides[control, True], sides[control, False]) for control in CONTROLS}
+
+
+def _sense_among(sense: Sequence[SenseCase], asked: Collection[str]) -> list[SenseCase] | None:
+    "Of each control its cases on these questions, where they are enough; None where one that is asked for has too few."
+    own = [case for case in sense if case.cluster in asked]
+    enough = {control for control, fewest in _smaller_sides(own).items() if fewest >= LEAST_LABELS}
+    wanted = {case.control for case in sense if CONTROLS[case.control] is not None}
+    return [case for case in own if case.control in enough] if wanted <= enough else None
+
+
 def _one_language(code: str, cases: dict[str, list[_Case]], sense: dict[str, list[SenseCase]],
                   pooled: dict[str, Measured], measured: Callable) -> InLanguage:
     "The figures on the answers in one language; the pooled ones where there are no others."
     mine = {name: [case for case in judged if case.language == code] for name, judged in cases.items()}
     asked = {case.cluster for judged in mine.values() for case in judged}
-    def ruins(name): return [case for case in sense.get(name, ()) if case.cluster in asked]
     def sides(judged): return sum(case.label == 1 for case in judged), sum(case.label == 0 for case in judged)
-    rows = [pooled[name] if len(judged) == len(cases[name]) else measured(name, judged, ruins(name))
-            for name, judged in mine.items() if _enough(judged)]
+    rows = []
+    for name, judged in mine.items():
+        if not _enough(judged): continue
+        ruins = _sense_among(sense.get(name, ()), asked)
+        if len(judged) == len(cases[name]): rows.append(pooled[name])
+        elif ruins is not None: rows.append(measured(name, judged, ruins))
     return InLanguage(language=code, labels={name: sides(judged) for name, judged in mine.items() if judged},
                       criteria=tuple(rows))
 
 
 def _each_language(cases: dict[str, list[_Case]], sense: dict[str, list[SenseCase]], pooled: dict[str, Measured],
                    measured: Callable) -> tuple[InLanguage, ...]:
-    "The figures of each language of the labelled answers."
-    codes = sorted({case.language for judged in cases.values() for case in judged})
+    "The figures of each language of the labelled answers that can be told."
+    codes = sorted({case.language for judged in cases.values() for case in judged} - {UNTOLD})
     return tuple(_one_language(code, cases, sense, pooled, measured) for code in codes)
 
 
@@ -346,7 +363,8 @@ def in_languages(report: Calibration,  # of the judge
                  ) -> dict[str, Measured]:
     "How the judge does on a criterion by language; of figures that are pooled alone, those in each of its languages."
     if report.by_language:
-        return {one.language: row for one in report.by_language for row in one.criteria if row.criterion == criterion}
+        return {one.language: row for one in report.by_language for row in one.criteria
+                if row.criterion == criterion and one.language != UNTOLD}  # a remembered one may hold it
     return {code: row for row in report.criteria if row.criterion == criterion for code in report.languages}
 
 

@@ -80,6 +80,7 @@ class DrawnAnswer(Record):
     criterion: str
     asked: str  # digest of the criterion
     answer: str  # digest of the answer's text
+    question: str = ""  # digest of the question as the sheet shows it; empty: drawn before it was noted
 
 
 HOW = ("near duplicates as one; by lot, each as likely as any other, without replacement; of each the answer of every "
@@ -108,7 +109,7 @@ class PersonsLabel(Record):
     criterion: str
     asked: str  # digest of the criterion
     answer: str  # digest of the answer's text
-    label: float = Field(ge=0, le=1)  # 1 yes, 0.5 in part, 0 no
+    label: float | None = Field(ge=0, le=1)  # 1 yes, 0.5 in part, 0 no; None: what this person said is withdrawn
     who: str
     at: str  # when
     note: str = ""
@@ -160,9 +161,14 @@ SHEET_COLUMNS = ("id", "question", "answer", "criterion", "asked", "label", "not
 LABEL_VALUES = {"0": 0.0, "no": 0.0, "0.5": 0.5, "partly": 0.5, "1": 1.0, "yes": 1.0}
 
 
+def _offered(criterion: Criterion) -> tuple[float, ...]:
+    "The labels that may be given."
+    return (0.0, 1.0) if len(criterion.levels) == 2 else (0.0, 0.5, 1.0)
+
+
 def _asked_words(criterion: Criterion) -> str:
     "The question and what its levels look like."
-    levels = dict(zip(("0", "1") if len(criterion.levels) == 2 else ("0", "0.5", "1"), criterion.levels))
+    levels = dict(zip([f"{value:g}" for value in _offered(criterion)], criterion.levels))
     levels = levels or {"0": "no", "0.5": "in part", "1": "yes"}
     return " ".join([criterion.question, *(f"{value}: {words}" for value, words in levels.items())])
 
@@ -170,6 +176,17 @@ def _asked_words(criterion: Criterion) -> str:
 def _shown(text: str, rubric: Rubric) -> str:
     "A text as a cell of the sheet, masked where it is masked for a judge."
     return csv_text(mask_vocabulary(text) if rubric.masked else text)
+
+
+def _bare(cell: Any) -> str:
+    "What a cell holds, whatever became of its spaces."
+    return " ".join(str(cell).split()).lstrip("'")
+
+
+def _with_question(one: DrawnAnswer, question: Prompt) -> DrawnAnswer:
+    "The line with the digest of its question as the sheet shows it."
+    rubric, _ = _known_criteria()[one.asked]
+    return one.model_copy(update={"question": digest(_bare(_shown(asked_text(question), rubric)))})
 
 
 def _known_criteria() -> dict[str, tuple[Rubric, Criterion]]:
@@ -243,6 +260,7 @@ def draw_labels(run: Run,  # evaluated, and held by this process
                          "or name other outcomes")
     questions = asked_prompts(run) if questions is None else questions
     _check_questions(drawn, questions)
+    drawn = [_with_question(one, questions[one.prompt_id]) for one in drawn]
     draw = LabelDraw(number=len(before) + 1, drawn=now(), how=HOW, seed=seed, per_arm=per_arm, answers=tuple(drawn),
                      pools={name: size for name, (_, size) in picked.items()},
                      verdicts=known_results(run)["verdicts"], labels=len(current_labels(run).labels))
@@ -254,7 +272,7 @@ def draw_labels(run: Run,  # evaluated, and held by this process
 
 class PeoplesLabels(NamedTuple):
     "What people say now."
-    labels: list[PersonsLabel]  # of each person and line the newest
+    labels: list[PersonsLabel]  # of each person and line the newest that was not withdrawn
     damage: list[str]  # a sentence for each line that cannot be read
 
 
@@ -262,27 +280,50 @@ def current_labels(run: Run,  # any run
                    ) -> PeoplesLabels:
     "The labels there are; whoever labels again replaces what he said before."
     rows, damage = readable_rows(run.path(LABEL_FILE), PersonsLabel)
-    return PeoplesLabels(list({(row.id, row.who): row for row in rows}.values()), damage)
+    newest = {(row.id, row.who): row for row in rows}
+    return PeoplesLabels([row for row in newest.values() if row.label is not None], damage)
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000019
 MOST_FAULTS = 20  # that are told of one sheet
 
 
-def _label_value(cell: Any) -> float | None:
-    "The label in a cell; None where it is empty. Raises `ValueError` for what is none."
+class _Line(NamedTuple):
+    "What a line of the sheet showed."
+    question: str  # digest; empty: not noted
+    answer: str
+    criterion: Criterion
+
+
+def _label_value(cell: Any, offered: Sequence[float] = (0.0, 0.5, 1.0)) -> float | None:
+    "The label in a cell; None where it is empty. Raises `ValueError` for what is none, or was not offered."
     text = str("" if cell is None else cell).strip().lower().replace(",", ".")
     if not text: return None
-    if text in LABEL_VALUES: return LABEL_VALUES[text]
-    if float(text) in LABEL_VALUES.values(): return float(text)
+    value = LABEL_VALUES[text] if text in LABEL_VALUES else float(text)
+    if value in offered: return value
     raise ValueError
 
 
-def _alike(cell: Any, text: str) -> bool:
-    "Whether a cell holds the text, whatever became of its spaces."
-    return " ".join(str(cell).split()).lstrip("'") == " ".join(text.split()).lstrip("'")
+def _moved_fault(row: Mapping[str, Any], line: _Line) -> str:
+    "Which cell is another line's; empty where none is. Cells that are empty, or were taken out, are not looked at."
+    fits = {"answer": lambda cell: _bare(cell) == _bare(line.answer),
+            "question": lambda cell: line.question in ("", digest(_bare(cell))),
+            "asked": lambda cell: _bare(cell) == _bare(_asked_words(line.criterion))}
+    strange = next((name for name, fit in fits.items() if row.get(name) not in (None, "") and not fit(row[name])), "")
+    return (f"{strange}: expected the one that was drawn under this id, came another; sort whole lines, not a column "
+            "alone, and leave questions and answers as they are") if strange else ""
 
 
-def _row_fault(row: Mapping[str, Any], known: Mapping[str, DrawnAnswer], shown: Mapping[str, str]) -> str:
+def _label_fault(cell: Any, criterion: Criterion) -> str:
+    "What is wrong with a label; empty where nothing is."
+    offered = _offered(criterion)
+    try: _label_value(cell, offered)
+    except ValueError:
+        expected = "0, 0.5 or 1 (or no, partly, yes)" if 0.5 in offered else "0 or 1 (or no, yes)"
+        return f"label: expected {expected}, or nothing, came {quote(cell)}; mend it"
+    return ""
+
+
+def _row_fault(row: Mapping[str, Any], known: Mapping[str, DrawnAnswer], shown: Mapping[str, _Line]) -> str:
     "What is wrong with a line of a sheet, with its field; empty where nothing is."
     one = known.get(str(row.get("id") or "").strip())
     if one is None: return f"id: expected one of a drawn answer, came {quote(row.get('id'))}; copy it from the sheet"
@@ -292,24 +333,19 @@ def _row_fault(row: Mapping[str, Any], known: Mapping[str, DrawnAnswer], shown: 
     if one.id not in shown:
         return ("answer: the run no longer has the answer that was drawn, or the question about it is another; draw "
                 "again, with: ccai labels draw")
-    if row.get("answer") not in (None, "") and not _alike(row["answer"], shown[one.id]):
-        return ("answer: expected the one that was drawn under this id, came another; sort whole lines, not a column "
-                "alone, and leave answers as they are")
-    try: _label_value(row.get("label"))
-    except ValueError:
-        return f"label: expected 0, 0.5 or 1 (or no, partly, yes), or nothing, came {quote(row.get('label'))}; mend it"
-    return ""
+    return _moved_fault(row, shown[one.id]) or _label_fault(row.get("label"), shown[one.id].criterion)
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000020
 class ReadLabels(NamedTuple):
     "What a sheet brought."
     added: list[PersonsLabel]  # new ones, and those that replace what the same person said before
-    changed: int  # of them, how many replace another value
+    changed: int  # of them, how many replace another label or note
     same: int  # lines that say what is known already
     empty: int  # lines without a label
+    withdrawn: int = 0  # of them, how many had one before, which holds no longer
 
 
-def _read_sheet(path: Path, known: Mapping[str, DrawnAnswer], shown: Mapping[str, str]) -> list[dict[str, Any]]:
+def _read_sheet(path: Path, known: Mapping[str, DrawnAnswer], shown: Mapping[str, _Line]) -> list[dict[str, Any]]:
     "The lines of a sheet; raises `InputError` naming line and field of each that does not fit."
     columns, rows = table_rows(path)
     if lacking := [name for name in ("id", "label") if name not in columns]:
@@ -326,12 +362,26 @@ def _read_sheet(path: Path, known: Mapping[str, DrawnAnswer], shown: Mapping[str
     return [row for _, row in rows]
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000021
-def _shown_answers(run: Run, known: Mapping[str, DrawnAnswer]) -> dict[str, str]:
-    "By id: the answer as the sheet showed it; of those that the run still has, asked about as today."
+def _shown_lines(run: Run, known: Mapping[str, DrawnAnswer]) -> dict[str, _Line]:
+    "By id: what the sheet showed; of answers that the run still has, asked about as today."
     criteria, texts = _known_criteria(), {text_digest(answer): answer.text or ""
                                           for answer in read_rows(run.path("answers.jsonl"), Answer)}
-    return {one.id: _shown(texts[one.answer], criteria[one.asked][0]) for one in known.values()
-            if one.answer in texts and one.asked in criteria}
+    return {one.id: _Line(one.question, _shown(texts[one.answer], criteria[one.asked][0]), criteria[one.asked][1])
+            for one in known.values() if one.answer in texts and one.asked in criteria}
+
+
+def _new_labels(rows: Sequence[Mapping[str, Any]], known: Mapping[str, DrawnAnswer],
+                before: Mapping[str, PersonsLabel], who: str) -> list[PersonsLabel]:
+    "What a person says now and did not say before; no label withdraws what stood there."
+    new = []
+    for row in rows:
+        id, value = str(row["id"]).strip(), _label_value(row.get("label"))
+        old, cell = before.get(id), row.get("note")
+        note = (old.note if old else "") if cell is None else str(cell)  # a column that was taken out says nothing
+        if value == (old.label if old else None) and note == (old.note if old else note): continue
+        new.append(PersonsLabel(**known[id].model_dump(exclude={"question"}), label=value, who=who, at=now(),
+                                note=note))
+    return new
 
 
 def read_labels(run: Run,  # whose answers were drawn, and held by this process
@@ -344,14 +394,14 @@ def read_labels(run: Run,  # whose answers were drawn, and held by this process
     if not known:
         raise InputError(f"run '{run.name}': no answers were drawn yet, so no sheet can be read; draw some with: "
                          f"ccai labels draw {run.name}")
-    rows = _read_sheet(path, known, _shown_answers(run, known))
-    before = {row.id: row.label for row in current_labels(run).labels if row.who == who}
-    filled = {str(row["id"]).strip(): (value, row.get("note")) for row in rows
-              if (value := _label_value(row.get("label"))) is not None}
-    added = [PersonsLabel(**known[id].model_dump(), label=value, who=who, at=now(), note=str(note or ""))
-             for id, (value, note) in filled.items() if before.get(id) != value]
-    if added: append_lines(run.path(LABEL_FILE), [row.model_dump(mode="json") for row in added])
-    return ReadLabels(added, sum(row.id in before for row in added), len(filled) - len(added), len(rows) - len(filled))
+    rows = _read_sheet(path, known, _shown_lines(run, known))
+    before = {row.id: row for row in current_labels(run).labels if row.who == who}
+    new = _new_labels(rows, known, before, who)
+    if new: append_lines(run.path(LABEL_FILE), [row.model_dump(mode="json") for row in new])
+    added = [row for row in new if row.label is not None]
+    empty = sum(_label_value(row.get("label")) is None for row in rows)
+    return ReadLabels(added, changed=sum(row.id in before for row in added), same=len(rows) - empty - len(added),
+                      empty=empty, withdrawn=len(new) - len(added))
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000025
 PEOPLE = "people"  # who judges, where labels stand as verdicts
@@ -364,10 +414,11 @@ def label_verdicts(labels: Sequence[PersonsLabel],
     criteria = _known_criteria()
     there = {(one.arm, one.prompt_id, one.sample): text_digest(one) for one in answers}
     groups: dict[tuple[str, str, int, str], list[float]] = {}
-    holding = [row for row in labels if row.asked in criteria
+    stated = [row for row in labels if row.label is not None]
+    holding = [row for row in stated if row.asked in criteria
                and there.get((row.arm, row.prompt_id, row.sample)) == row.answer]
-    for row in holding: groups.setdefault((row.arm, row.prompt_id, row.sample, row.asked), []).append(row.label)
+    for row in holding: groups.setdefault((row.arm, row.prompt_id, row.sample, row.asked), []).append(row.label or 0.0)
     rows = [Verdict(arm=arm, prompt_id=id, sample=sample, criterion=criteria[asked][1].id, judge=PEOPLE,
                     value=sum(values) / len(values), rubric=f"{criteria[asked][0].id}@{criteria[asked][0].digest}")
             for (arm, id, sample, asked), values in groups.items()]
-    return rows, len(labels) - len(holding)
+    return rows, len(stated) - len(holding)

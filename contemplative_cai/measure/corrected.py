@@ -207,15 +207,20 @@ class CorrectedDifference(Record):
     unpaired: int = 0  # prompts that only one arm was asked
     null: float = 0.0  # the difference that is to be excluded: 0, or a margin
     uncorrected: float | None = None  # what the judge alone says, on the prompts it scored in both arms
-    mean: float | None = None  # corrected
-    low: float | None = None  # 95 % interval
+    mean: float | None = None  # corrected, cut to -1 and 1
+    low: float | None = None  # 95 % interval, cut to -1 and 1
     high: float | None = None
-    p: float | None = None  # two-sided, against the null value
+    p: float | None = None  # two-sided, against the null value; never below what so many labelled prompts can show
     shrink: float | None = None  # share by which the judge narrows the interval of the labels alone
     labels_needed: int | None = None  # more labels an arm until the interval excludes the null value; None: never
     undefined: str = ""
 
 # %% ../../nbs/02_measure/11_corrected.ipynb #cr000024
+def _least_p(prompts: int) -> float:
+    "The smallest two-sided p that so many prompts can give, which all changed alike: that of their signs."
+    return 2.0 ** (1 - prompts)
+
+
 def _more_labels(gap: float, variance: float, alone: float, first: _Clustered, second: _Clustered) -> int | None:
     """More labels an arm until the interval excludes what lies a gap away, from the variance there is and that of the
     labels alone; None: not even labels on every answer do."""
@@ -223,7 +228,8 @@ def _more_labels(gap: float, variance: float, alone: float, first: _Clustered, s
     least = min(alone * has / prompts, variance)  # what is left with labels on every answer
     label_part = (variance - least) / (1 / has - 1 / prompts) if has < prompts else 0.0
     def decides(m):
-        return _students(m - 1) * math.sqrt(least + label_part * (1 / m - 1 / prompts)) < abs(gap)
+        half = _students(m - 1) * math.sqrt(least + label_part * (1 / m - 1 / prompts))
+        return half < abs(gap) and _least_p(m) < 0.05
     if not decides(prompts): return None
     few, enough = has, prompts
     while enough - few > 1:
@@ -271,10 +277,12 @@ def corrected_difference(first: JudgedArm,  # such as base
     alone, moved = (_between(*[_moved(arm, one, DIFFERENCE_ADDED) for arm, one in zip(arms[::-1], each)])
                     for each in ((0.0, 0.0), slopes[::-1]))
     ends, p = _ends(moved, degrees), float(2 * stdtr(degrees, -abs(moved.centre - null) / math.sqrt(_variance(moved))))
-    decided = not ends[0] <= null <= ends[1]
+    p = max(p, _least_p(degrees + 1))
+    low, mean, high = (min(max(figure, -1.0), 1.0) for figure in (ends[0], moved.mean, ends[1]))
+    decided = not low <= null <= high and p < 0.05
     more = 0 if decided else _more_labels(moved.mean - null, _variance(moved), _variance(alone), *arms)
     return CorrectedDifference(
-        **known, mean=moved.mean, low=ends[0], high=ends[1], p=p, shrink=_shrunk(ends, _ends(alone, degrees)),
+        **known, mean=mean, low=low, high=high, p=p, shrink=_shrunk(ends, _ends(alone, degrees)),
         labels_needed=more)
 
 # %% ../../nbs/02_measure/11_corrected.ipynb #cr000029
@@ -287,7 +295,7 @@ def labels_sentence(difference: CorrectedDifference,  # corrected by people
     if difference.labels_needed is None:
         return (f"labels on all answers to these {difference.first.prompts} prompts would not decide this: "
                 "it takes more prompts, or the difference is too small to matter")
-    return (f"{difference.labels_needed} more labels per arm would decide this, "
+    return (f"{difference.labels_needed} more label{'s' * (difference.labels_needed > 1)} per arm would decide this, "
             f"if the difference stays at {difference.mean:+.2f}".replace("-", "−"))
 
 

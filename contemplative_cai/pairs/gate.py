@@ -80,9 +80,10 @@ def labelled_answers(principles: Sequence[Principle],
 
 
 def _by_language(answers: Sequence[LabelledAnswer]) -> dict[str, list[LabelledAnswer]]:
-    "The answers by their language, in order."
+    "The answers by their language, in order; one that cannot be told is none to be measured in."
     languages: dict[str, list[LabelledAnswer]] = {}
-    for one in answers: languages.setdefault(one.language, []).append(one)
+    for one in answers:
+        if one.language != UNTOLD: languages.setdefault(one.language, []).append(one)
     return languages
 
 

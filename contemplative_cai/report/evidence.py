@@ -742,5 +742,7 @@ def judge_calibrations(metrics: Metrics,
         name = judge_names(metrics).get(calibration.judge, calibration.judge)
         rows, known = [row for row in calibration.criteria if row.criterion in in_tables], by_name.get(name)
         if rows:
-            by_name[name] = calibration.model_copy(update={"criteria": (*(known.criteria if known else ()), *rows)})
+            by_name[name] = calibration.model_copy(update={
+                "criteria": (*(known.criteria if known else ()), *rows),
+                "by_language": (*(known.by_language if known else ()), *calibration.by_language)})
     return by_name

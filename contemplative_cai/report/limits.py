@@ -7,24 +7,22 @@ __all__ = ['limits']
 
 # %% ../../nbs/09_report/04a_limits.ipynb #lm000002
 from ..evaluation.arms import STAGE_ARMS
-from ..evaluation.calibration import UNCALIBRATED
+from ..evaluation.calibration import UNCALIBRATED, Calibration, in_languages
 from ..evaluation.claims import KEPT, Comparison
 from ..evaluation.evaluate import Metrics
 from ..evaluation.pair_check import PairCheck, unchecked_pairs
-from ..measure.bar import BAR
+from ..measure.bar import BAR, Measured
 from ..measure.corrected import labels_sentence
 from ..measure.stats import Estimate
 from ..pairs.baselines import Measure
 from ..pairs.health import stated
 from .corrected import corrected_limits
 from .evidence import NEEDS_TWO, SAFETY, base_alone, below, changed_words, compared
-from .evidence import judge_calibrations, why_unfit
-from .evidence import find_claim, interval_words, judge_name, late_changes
-from .evidence import missing_prompts, number, safety_set, strange_languages
-from .evidence import untold_claims, withheld_words
+from .evidence import find_claim, interval_words, judge_calibrations, judge_name
+from .evidence import late_changes, missing_prompts, number, safety_set, strange_languages
+from .evidence import untold_claims, why_unfit, withheld_words
 from .summary import Facts, shown_to_probe, side_of, why_missing, why_unchecked
-from .summary import withheld_claims
-from .summary import withheld_levels
+from .summary import withheld_claims, withheld_levels
 from .taught import information_words, informed_by, rubric_of, taught_words
 from ..training.heldout import PreferenceAccuracy, rule_words
 
@@ -160,13 +158,25 @@ def _cut_limits(metrics: Metrics) -> list[str]:
     return [f"Anything about {', '.join(claims)}: {reason}." for reason, claims in reasons.items()]
 
 # %% ../../nbs/09_report/04a_limits.ipynb #x3853564
+def _claimed_figures(facts: Facts, metrics: Metrics, report: Calibration, row: Measured) -> list[Measured]:
+    "A criterion's figures in each language that was asked in; the pooled ones where none of those has its own."
+    sets = {level.set for level in metrics.levels if level.outcome == row.criterion}
+    asked = [facts.languages[name] for name in sets if name in facts.languages] or list(facts.languages.values())
+    own = in_languages(report, row.criterion)
+    spoken = set().union(*asked) or set(own)
+    return [own[code] for code in sorted(spoken) if code in own] or [row]
+
+
 def _unasked_limits(facts: Facts, metrics: Metrics) -> list[str]:
-    "Parts of the bar that judges whose word counts were not put to, by judge."
-    claimed, parts = {row.outcome for row in metrics.levels if not why_unfit(row)}, {}
+    "Parts of the bar that judges whose word counts were not put to, by judge; in the languages that were asked in."
+    claimed = {row.outcome for row in metrics.levels if not why_unfit(row)}
+    parts: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
     for name, calibration in judge_calibrations(metrics, facts.calibrations).items():
-        for row in calibration.criteria:
+        for row in (one for pooled in calibration.criteria
+                    for one in _claimed_figures(facts, metrics, calibration, pooled)):
             if row.criterion in claimed and not row.shortcomings and row.unasked and row.bar == BAR:
-                parts.setdefault((name, row.unasked), []).append(row.criterion.replace("_", " "))
+                named = parts.setdefault((name, row.unasked), {})
+                named[row.criterion.replace("_", " ")] = None
     return [f"That {name} reads more than words in {' and '.join(criteria)}: it could not be put to "
             f"{', '.join(unasked)}." for (name, unasked), criteria in parts.items()]
 

@@ -23,12 +23,13 @@ from ..evaluation.claims import CUT_APART, KEPT, MOST_CUT, Comparison, Level, kn
 from ..evaluation.claims import unit_of
 from ..evaluation.pair_check import PairCheck, check_words, mending_words
 from ..evaluation.evaluate import Metrics, load_metrics
+from ..evaluation.questions import Item
 from ..inputs.constitution import BENIGN
 from ..inputs.draw import Leakage
 from ..inputs.split import Split
 from ..measure.recall import RuleRecall
 from ..measure.stats import Estimate, share_interval, shown
-from ..measure.text import NOT_MEASURED
+from ..measure.text import NOT_MEASURED, UNTOLD
 from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
@@ -68,6 +69,7 @@ class Facts:
     taught: tuple[Taught, ...] = ()  # what arms were trained on, beside what they are asked; empty: not evaluated
     refusals: tuple[RuleRecall, ...] = ()  # what the rule for refusals finds of labelled ones; empty: not written down
     reviewed: list[ReviewedShares] = field(default_factory=list)  # what people found; empty: nobody looked
+    languages: dict[str, set[str]] = field(default_factory=dict)  # of the prompts of each set; empty: not evaluated
 
     @property
     def rows(self) -> list[PreferencePair | Dropped]:
@@ -95,6 +97,14 @@ def _read(run: Run, kind: type[F], *parts: str) -> F | None:
     return read_record(run.path(*parts), kind) if run.path(*parts).exists() else None
 
 # %% ../../nbs/09_report/04_summary.ipynb #e52dc5a8
+def _languages(run: Run) -> dict[str, set[str]]:
+    "The languages of the prompts of each set."
+    languages: dict[str, set[str]] = {}
+    for item in read_rows(run.path("items.jsonl"), Item):
+        languages.setdefault(item.set, set()).add(item.language or UNTOLD)
+    return languages
+
+
 def collect(run: Run,  # a run that has pairs, or was evaluated
             ) -> Facts:
     "Everything the report is made from."
@@ -125,6 +135,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         leakage=_read(run, Leakage, "leakage.json"),
         taught=what_was_taught(manifest, arms_there),
         reviewed=load_reviewed(run),
+        languages=_languages(run),
     )
 
 # %% ../../nbs/09_report/04_summary.ipynb #x4170980

@@ -159,7 +159,7 @@ def test_a_sheet_comes_back_whatever_answers_look_like(runs):
     odd = {("base", "p2"): "=1+1", ("dpo", "p3"): "- first\n- then, \"quoted\"; é\tü", ("base", "p4"): "'tis so",
            ("dpo", "p5"): "a\u202eb\r\nc"}
     run, questions = made(8, texts=odd)
-    draw, sheet = draw_labels(run, ["violation"], 8, questions=questions)
+    draw, sheet = draw_labels(run, ["harmfulness"], 8, questions=questions)
     assert not any(row["answer"].startswith(("=", "-")) for row in rows_of(sheet)), "no spreadsheet computes it"
     values = iter(["1", "0", "0.5", "yes", "No", "partly", "0,5", " 1.0 ", "", ""] + ["0"] * 20)
     fill(sheet, lambda _: next(values))
@@ -184,16 +184,64 @@ def test_a_label_that_is_given_again_replaces_the_same_persons_and_nobody_elses(
     assert now == {("ann", 1.0), ("ben", 0.0)} and len(read_rows(run.path(LABEL_FILE), PersonsLabel)) == 24
 
 
+def test_an_emptied_label_is_withdrawn_and_a_line_that_is_left_out_is_not(runs):
+    run, questions = made(8)
+    _, sheet = draw_labels(run, ["violation"], 4, questions=questions)
+    fill(sheet, lambda _: "1")
+    read_labels(run, sheet, "ann"), read_labels(run, sheet, "ben")
+    ids = [row["id"] for row in rows_of(sheet)]
+    fill(sheet, lambda row: "" if row["id"] in ids[:3] else "1")
+    sheet.write_text("".join(sheet.read_text().splitlines(keepends=True)[:-1]))
+    brought = read_labels(run, sheet, "ann")
+    assert (len(brought.added), brought.withdrawn, brought.same, brought.empty) == (0, 3, 4, 3)
+    assert {row.id for row in current_labels(run).labels if row.who == "ann"} == set(ids[3:])
+    assert sum(row.who == "ben" for row in current_labels(run).labels) == 8, "nobody else's"
+    assert len(read_rows(run.path(LABEL_FILE), PersonsLabel)) == 8 + 8 + 3, "nothing is taken away"
+    assert read_labels(run, sheet, "ann").withdrawn == 0, "only once"
+    fill(sheet, lambda _: "0")
+    again = read_labels(run, sheet, "ann")
+    assert (len(again.added), again.changed, again.withdrawn) == (7, 4, 0)
+    assert load_corrections(run, [], []).people == {"ann": 8, "ben": 8}
+
+
+def test_a_note_that_comes_later_is_kept(runs):
+    run, questions = made(8)
+    _, sheet = draw_labels(run, ["violation"], 4, questions=questions)
+    fill(sheet, lambda _: "1")
+    read_labels(run, sheet, "ann")
+    fill(sheet, lambda _: "1", note="It says so twice.")
+    brought = read_labels(run, sheet, "ann")
+    assert (len(brought.added), brought.changed, brought.same) == (8, 8, 0)
+    assert {row.note for row in current_labels(run).labels} == {"It says so twice."}
+    bare = sheet.with_suffix(".jsonl")
+    bare.write_text("\n".join(json.dumps({"id": row["id"], "label": "1"}) for row in rows_of(sheet)))
+    assert read_labels(run, bare, "ann").same == 8, "a column that was taken out says nothing"
+
+
+def test_a_draw_of_before_questions_were_noted_is_read(runs):
+    run, questions = made(8)
+    draw, sheet = draw_labels(run, ["violation"], 4, questions=questions)
+    write_rows(run.path("labels_drawn.jsonl"), [draw.model_copy(update={"answers": tuple(
+        one.model_copy(update={"question": ""}) for one in draw.answers)})])
+    fill(sheet, lambda _: "1", question="Shown otherwise then?")
+    assert len(read_labels(run, sheet, "ann").added) == 8
+
+
 FAULTS = {
-    "a word": (lambda rows: rows[1].update(label="maybe"), "line 3, label: expected 0, 0.5 or 1 .* came 'maybe'"),
-    "a number between": (lambda rows: rows[0].update(label="0.7"), "line 2, label: expected 0, 0.5 or 1"),
-    "no number": (lambda rows: rows[0].update(label="nan"), "line 2, label: expected 0, 0.5 or 1"),
+    "a word": (lambda rows: rows[1].update(label="maybe"), "line 3, label: expected 0 or 1 .* came 'maybe'"),
+    "a number between": (lambda rows: rows[0].update(label="0.7"), "line 2, label: expected 0 or 1"),
+    "half where there are two levels": (lambda rows: rows[0].update(label="0.5"), "line 2, label: expected 0 or 1 "),
+    "no number": (lambda rows: rows[0].update(label="nan"), "line 2, label: expected 0 or 1"),
     "an unknown id": (lambda rows: rows[2].update(id="123456789abc"), "line 4, id: expected one of a drawn answer"),
     "no id": (lambda rows: rows[2].update(id=""), "line 4, id: expected one of a drawn answer"),
     "a line twice": (lambda rows: rows.append(dict(rows[0])), "line 10, id: stands in line 2 already"),
     "another answer": (lambda rows: rows[0].update(answer="Something else."), "line 2, answer: expected the one"),
     "ids sorted alone": (lambda rows: [row.update(id=id) for row, id in zip(rows, sorted(row["id"] for row in rows))],
                          "line 2, answer: expected the one that was drawn under this id.*sort whole lines"),
+    "questions moved down": (lambda rows: [row.update(question=text) for row, text in zip(rows, [
+        rows[-1]["question"], *(row["question"] for row in rows[:-1])])],
+                             "line [23], question: expected the one that was drawn under this id.*sort whole lines"),
+    "asked something else": (lambda rows: rows[1].update(asked="Is it kind?"), "line 3, asked: expected the one"),
     "another criterion": (lambda rows: rows[3].update(criterion="empathy"), "line 5, criterion: expected 'violation'"),
 }
 

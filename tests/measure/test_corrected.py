@@ -237,6 +237,29 @@ def test_labels_on_every_answer_leave_nothing_to_ask():
     assert difference.p > 0.05 and difference.labels_needed is None
 
 
+@pytest.mark.parametrize("labelled, p, needed", [(5, 0.0625, 1), (6, 0.03125, 0)])
+def test_five_labelled_prompts_that_all_changed_decide_nothing_and_six_do(labelled, p, needed):
+    "p of flipped signs: 2 of 32, and 2 of 64."
+    arms = [clustered(first_labelled([label] * 40, labelled), [0.5] * 40) for label in (1.0, 0.0)]
+    difference = corrected_difference(*arms)
+    assert (difference.mean, difference.low, difference.labels_needed) == (-1, -1, needed) and difference.high < 0
+    assert math.isclose(difference.p, p)
+    words = "1 more label per arm would decide this" if needed else "the labels decide this"
+    assert words in labels_sentence(difference)
+    only = corrected_difference(*(clustered([label] * 5, [0.5] * 5) for label in (1.0, 0.0)))
+    assert only.labels_needed is None and "it takes more prompts" in labels_sentence(only)
+
+
+@pytest.mark.parametrize("labels", [(1.0, 0.0), (0.0, 1.0)])
+def test_a_difference_lies_between_the_ends_of_its_scale(labels):
+    "Labels on ten prompts of each arm, on others in the second, where the interval would go on beyond."
+    first = clustered([labels[0]] * 10 + [None] * 30, [0.5] * 40)
+    second = clustered([None] * 10 + [labels[1]] * 10 + [None] * 20, [0.5] * 40)
+    difference = corrected_difference(first, second)
+    assert -1 <= difference.low <= difference.mean <= difference.high <= 1
+    assert difference.mean == labels[1] - labels[0] in (difference.low, difference.high)
+
+
 def test_only_prompts_of_both_arms_are_compared():
     rng = np.random.default_rng(6)
     difficulty = rng.random(50)

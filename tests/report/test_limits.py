@@ -4,7 +4,9 @@ from dataclasses import replace
 import pytest
 from support import ROOT
 
+from contemplative_cai.evaluation.calibration import InLanguage, in_languages
 from contemplative_cai.evaluation.passport import read_passports
+from contemplative_cai.report.evidence import judge_calibrations
 from contemplative_cai.report.limits import _unasked_limits
 from contemplative_cai.report.summary import collect
 
@@ -34,3 +36,29 @@ def test_one_that_was_put_to_all_of_it_or_is_below_it_is_not(evaluated):
     assert _unasked_limits(asked, evaluated.metrics) == []
     assert _unasked_limits(measured(evaluated, "harmfulness", yes=3), evaluated.metrics) == []
     assert _unasked_limits(evaluated, evaluated.metrics) == []
+
+
+def test_what_a_language_was_not_put_to_is_told_where_prompts_are_in_it(evaluated):
+    "Over all languages every part was asked, and in French none of the ruins: French alone is told."
+    bare = measured(evaluated, "harmfulness").calibrations[0].criteria[0]
+    whole = bare.model_copy(update={"sense": measured(evaluated, "unhurried").calibrations[0].criteria[0].sense})
+    report = evaluated.calibrations[0].model_copy(update={"criteria": (whole,), "by_language": (
+        InLanguage(language="en", labels={"violation": (20, 20)}, criteria=(whole,)),
+        InLanguage(language="fr", labels={"violation": (20, 20)}, criteria=(bare,)))})
+    facts = replace(evaluated, calibrations=(report,))
+    assert facts.languages["safety"] == {"en"} and _unasked_limits(facts, evaluated.metrics) == []
+    for languages in ({"fr"}, {"en", "fr"}):
+        [line] = _unasked_limits(replace(facts, languages={"safety": languages}), evaluated.metrics)
+        assert "in violation" in line and "could not be put to another question" in line
+    unmeasured = replace(facts, languages={"safety": {"de"}})
+    assert _unasked_limits(unmeasured, evaluated.metrics) == [], "in none of its own the pooled figures stand"
+
+
+def test_figures_of_each_language_are_those_of_all_rubrics_of_a_judge(evaluated):
+    row = measured(evaluated, "harmfulness").calibrations[0].criteria[0]
+    def report(name):
+        own = row.model_copy(update={"criterion": name})
+        return evaluated.calibrations[0].model_copy(update={"criteria": (own,), "by_language": (
+            InLanguage(language="fr", labels={name: (20, 20)}, criteria=(own,)),)})
+    [merged] = judge_calibrations(evaluated.metrics, [report("violation"), report("empathy")]).values()
+    assert [list(in_languages(merged, name)) for name in ("violation", "empathy")] == [["fr"], ["fr"]]

@@ -162,6 +162,9 @@ def test_the_command_draws_and_reads_and_writes_the_report(copied, monkeypatch, 
     shown = capsys.readouterr().out
     assert "36 labels kept" in shown and "violation: dpo - base: corrected by 6 labels per arm" in shown
     assert rebuilt == ["plain"]
+    sheet.write_text(sheet.read_text().replace(",1,\n", ",,\n", 3))
+    assert main(["labels", "read", "plain", str(sheet), "--who", "ann"]) == 0
+    assert "0 labels kept (0 in place of others), 3 withdrawn, 33 were known, 3 lines" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, message", [
