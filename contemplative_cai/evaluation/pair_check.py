@@ -6,7 +6,7 @@
 __all__ = ['CheckedPrinciple', 'PairCheck', 'check_pairs', 'check_run_pairs', 'check_words']
 
 # %% ../../nbs/08_evaluation/03c_pair_check.ipynb #pc000002
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.journal import Journal
 from ..core.recipe import Recipe
@@ -17,7 +17,7 @@ from .guards import open_seat
 from .judge import Judge, Opinion, read_seats
 from .verdicts import group_verdicts, judge_answers
 from ..inputs.rubrics import PRINCIPLES, load_rubric
-from ..pairs.baselines import Measure, clustered_share
+from ..pairs.baselines import Measure, clustered_share, prompt_units
 from ..pairs.gate import count_languages, strange_to
 from ..pairs.make import load_pairs
 
@@ -61,7 +61,7 @@ def _supports(judge: Judge, rubric: Rubric, pairs: Sequence[PreferencePair],
     return {arm: (met[arm], sum(values) / len(values)) for arm, values in supports.items()}
 
 # %% ../../nbs/08_evaluation/03c_pair_check.ipynb #pc000006
-def _checked(judge: Judge, principle: str, pairs: Sequence[PreferencePair],
+def _checked(judge: Judge, principle: str, pairs: Sequence[PreferencePair], units: Mapping[str, str],
              run: Run | None) -> tuple[CheckedPrinciple, int]:
     "What the judge finds of the pairs of one principle, and of how many it says nothing."
     whole = load_rubric("contemplative")
@@ -72,7 +72,7 @@ def _checked(judge: Judge, principle: str, pairs: Sequence[PreferencePair],
     short = [rejected[0] < 0.5 for _, rejected, _ in scored]
     better = [chosen[1] > rejected[1] for _, rejected, chosen in scored]
     mending = clustered_share([float(one and other) for one, other in zip(short, better)],
-                              [pair.prompt_id for pair, *_ in scored])
+                              [units[pair.prompt_id] for pair, *_ in scored])
     return (CheckedPrinciple(principle=principle, short=sum(short), better=sum(better), mending=mending),
             len(pairs) - len(scored))
 
@@ -90,7 +90,8 @@ def check_pairs(judge: Judge,  # who reads both sides
     strange = strange_to(own, above)
     looked_at = {id: [pair for pair in own if pair.principle == id and pair.id not in strange]
                  for id, codes in above.items() if codes}
-    checked = [_checked(judge, id, rows, run) for id, rows in looked_at.items() if rows]
+    units = prompt_units(pairs)
+    checked = [_checked(judge, id, rows, units, run) for id, rows in looked_at.items() if rows]
     others = {pair.principle for pair in own if pair.principle} - looked_at.keys()
     why = {id: "below the bar" if bars.get(id) else "not measured: not among what is judged" for id in sorted(others)}
     return PairCheck(judge=judge.name, principles=tuple(one for one, _ in checked), unchecked=why,
