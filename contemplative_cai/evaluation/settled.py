@@ -135,7 +135,7 @@ def check_held_out(drawn: Drawn,  # from `draw`
     remedies = held_out_remedies(drawn, recipe)
     if not remedies: return
     held, there = held_out_units(drawn)
-    raise InputError(f"test_share: {held} of {there} independent prompts {'is' if held == 1 else 'are'} held out, and of "
-                     f"fewer than {MIN_CLUSTERS} the preference on unseen pairs can never have an interval; "
+    raise InputError(f"test_share: {held} of {there} independent prompts {'is' if held == 1 else 'are'} held out, and "
+                     f"of fewer than {MIN_CLUSTERS} the preference on unseen pairs can never have an interval; "
                      + ", ".join(remedies))
 
