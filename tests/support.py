@@ -1,5 +1,6 @@
 """What several tests need: a scripted model, a look into a journal, patience, prompts in the shape of a benchmark."""
 import html
+import random
 import re
 import signal
 import sqlite3
@@ -11,6 +12,20 @@ from contemplative_cai.core.schema import Message
 from contemplative_cai.models.llm import ScriptedLLM
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+NOUNS = ("anchor apple basket bicycle blanket bottle bridge butter candle carpet castle chimney cousin curtain doctor "
+         "dragon engine feather fiddle flower forest garden guitar hammer harbour helmet holiday island jacket kettle "
+         "ladder lantern letter lemon market medal mirror monkey mountain needle neighbour orchard parcel pepper piano "
+         "pillow pocket rabbit ribbon river saddle sailor shadow silver spider station sugar teacher theatre ticket "
+         "trumpet tunnel violin window").split()
+
+
+def matter(number):
+    "Four words in an order that no other number has: questions about two matters are no near duplicates."
+    return " ".join(random.Random(number).sample(NOUNS, 4))
+
+
 CURT = "You are right, plain and simple. There is nothing more to say about {}, so do not look back."
 MENDED = [
     "That is hard to carry. Begin with one small step, say what you saw, and ask how it looked from over there.",

@@ -8,7 +8,6 @@ __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIO
            'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines', 'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
-import math
 from pathlib import Path
 
 from ..core.files import read_json
@@ -21,7 +20,7 @@ from ..evaluation.claims import EVERYWHERE, GAMES, Outcome, known_outcomes, smal
 from ..evaluation.dependencies import planned_arms
 from ..evaluation.games import OPPONENTS
 from ..evaluation.questions import NOT_ASKED, Suites
-from ..evaluation.settled import independent_prompts, settled_suites
+from ..evaluation.settled import held_out_remedies, held_out_units, independent_prompts, settled_suites
 from ..inputs.constitution import recipe_constitution
 from ..inputs.draw import draw
 from ..inputs.sources import benchmarks_folder, source_path
@@ -369,13 +368,13 @@ def held_out_lines(recipe: Recipe,
                    ) -> list[str]:
     "How many prompts the held-out preference can rest on, and what would be enough for an interval."
     if _fetched(recipe): return []
-    try: prompts = len(draw(recipe, run).split.test)
+    try: drawn = draw(recipe, run)
     except InputError: return []  # said with the primary outcome, which draws the same
-    line = f"held-out preference: on the pairs of {prompts} test prompts"
-    if prompts >= MIN_CLUSTERS or not recipe.test_share: return [line]
-    enough = math.ceil(MIN_CLUSTERS / recipe.test_share)
-    return [line, f"  never an interval: fewer than {MIN_CLUSTERS}; about n_prompts: {enough} has one at "
-                  f"test_share: {recipe.test_share:g}"]
+    prompts, (independent, _), remedies = (len(drawn.split.test), held_out_units(drawn),
+                                           held_out_remedies(drawn, recipe))
+    line = (f"held-out preference: on the pairs of {prompts} test prompts"
+            + (f", {independent} of them independent" if independent < prompts else ""))
+    return [line, *([f"  never an interval: fewer than {MIN_CLUSTERS}; {', '.join(remedies)}"] if remedies else [])]
 
 
 # %% ../../nbs/10_command/01_plan.ipynb #eac807a4

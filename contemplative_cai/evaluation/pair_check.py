@@ -7,7 +7,7 @@ __all__ = ['CheckedPair', 'CheckedPrinciple', 'PairCheck', 'check_pairs', 'check
            'check_words']
 
 # %% ../../nbs/08_evaluation/03c_pair_check.ipynb #pc000002
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.journal import Journal
 from ..core.recipe import Recipe
@@ -19,7 +19,7 @@ from .judge import Judge, Opinion, read_seats
 from .verdicts import group_verdicts, judge_answers
 from ..inputs.constitution import BENIGN
 from ..inputs.rubrics import PRINCIPLES, load_rubric
-from ..pairs.baselines import Measure, clustered_share
+from ..pairs.baselines import Measure, clustered_share, prompt_units
 from ..pairs.gate import count_languages, strange_to
 from ..pairs.health import stated
 from ..pairs.make import load_pairs
@@ -77,17 +77,16 @@ def _scored(judge: Judge, principle: str, pairs: Sequence[PreferencePair], run: 
             if (first := f"rejected {pair.id}") in sides and (second := f"chosen {pair.id}") in sides]
 
 
-def _mending(scored: Sequence[CheckedPair]) -> Measure:
-    "The share of pairs that mend what falls short, by prompt."
+def _mending(scored: Sequence[CheckedPair], units: Mapping[str, str]) -> Measure:
+    "The share of pairs that mend what falls short, by independent prompt."
     return clustered_share([float(short and better) for _, short, better in scored],
-                           [pair.prompt_id for pair, *_ in scored])
+                           [units[pair.prompt_id] for pair, *_ in scored])
 
 
-def _checked(principle: str, scored: Sequence[CheckedPair]) -> CheckedPrinciple:
+def _checked(principle: str, scored: Sequence[CheckedPair], units: Mapping[str, str]) -> CheckedPrinciple:
     "The counts of one principle."
     return CheckedPrinciple(principle=principle, short=sum(short for _, short, _ in scored),
-                            better=sum(better for *_, better in scored), mending=_mending(scored))
-
+                            better=sum(better for *_, better in scored), mending=_mending(scored, units))
 
 # %% ../../nbs/08_evaluation/03c_pair_check.ipynb #x7666115
 def _why_unchecked(pairs: Sequence[PreferencePair], languages: dict[str, set[str]], strange: dict[str, str]) -> str:
@@ -115,13 +114,13 @@ def check_pairs(judge: Judge,  # who reads both sides
     strange = strange_to([pair for rows in own.values() for pair in rows], above)
     shown = {id: rows for id in PRINCIPLES if above.get(id)
              and (rows := [pair for pair in own.get(id, ()) if pair.id not in strange])}
-    scored = {id: _scored(judge, id, rows, run) for id, rows in shown.items()}
+    scored, units = {id: _scored(judge, id, rows, run) for id, rows in shown.items()}, prompt_units(pairs)
     why = {id or "no principle": _why_unchecked(own[id], above, strange)
            for id in sorted(own, key=str) if not scored.get(id or "")}
-    return PairCheck(judge=judge.name, principles=tuple(_checked(id, rows) for id, rows in scored.items() if rows),
+    return PairCheck(judge=judge.name, principles=tuple(_checked(id, rows, units) for id, rows in scored.items() if rows),
                      unchecked=why, unmeasured=count_languages(strange),
                      unscored=sum(len(rows) - len(scored[id]) for id, rows in shown.items()),
-                     mending=_mending([one for rows in scored.values() for one in rows]))
+                     mending=_mending([one for rows in scored.values() for one in rows], units))
 
 
 # %% ../../nbs/08_evaluation/03c_pair_check.ipynb #pc000010

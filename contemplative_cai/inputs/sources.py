@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TWINS', 'OWN_FILES', 'BENCHMARK_FILES', 'BY_HAND', 'HH_RLHF', 'SOURCES', 'ENGLISH', 'UNSAID', 'BY_NAME_ONLY',
            'HAZARDS', 'FEW_WORDS', 'ONE_LANGUAGE', 'as_sources', 'benchmarks_folder', 'fetch_ailuminate', 'source_path',
-           'load_prompts', 'own_prompts', 'hazard_of', 'by_name_only', 'filter_prompts', 'user_turns', 'known_by',
-           'distinct_prompts', 'stratum', 'sample_prompts', 'Pool', 'pool_prompts', 'draw_from', 'draw_prompts',
-           'with_languages', 'count_prompts', 'describe_pool', 'prompts_figure']
+           'load_prompts', 'own_prompts', 'hazard_of', 'by_name_only', 'filter_prompts', 'user_turns', 'known_by_turns',
+           'known_by', 'distinct_prompts', 'stratum', 'sample_prompts', 'Pool', 'pool_prompts', 'draw_from',
+           'draw_prompts', 'with_languages', 'count_prompts', 'describe_pool', 'prompts_figure']
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #00000002
 import math
@@ -205,13 +205,18 @@ def user_turns(prompt: Prompt,  # a prompt
     return (*(turn.content for turn in prompt.history if turn.role == "user"), prompt.text)
 
 
+def known_by_turns(turns: Sequence[str],  # what a user said, oldest first
+                   ) -> list[str]:
+    "The texts by which a conversation is recognised: the whole, and every turn that says something."
+    return (list(turns) if len(turns) == 1
+            else ["\n".join(turns), *(turn for turn in turns if len(turn.split()) >= FEW_WORDS)])
+
+
 def known_by(prompt: Prompt,  # a prompt
              ) -> list[str]:
     """The texts by which a prompt is recognised in another set:
     itself, and of a conversation the whole and every turn that says something."""
-    turns = user_turns(prompt)
-    return ([prompt.text] if not prompt.history
-            else ["\n".join(turns), *(turn for turn in turns if len(turn.split()) >= FEW_WORDS)])
+    return known_by_turns(user_turns(prompt))
 
 # %% ../../nbs/03_inputs/02_sources.ipynb #9e353d5d
 def distinct_prompts(prompts: Sequence[Prompt],  # prompts

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'SHORT', 'NEAR_SHORT', 'RUN', 'COVERED', 'BOILERPLATE', 'PERMUTATIONS', 'BANDS', 'MATCH_KINDS', 'shingles',
-           'jaccard', 'needed_similarity', 'coverage', 'Match', 'find_matches', 'near_groups']
+           'jaccard', 'needed_similarity', 'coverage', 'Match', 'find_matches', 'near_groups', 'group_names']
 
 # %% ../../nbs/02_measure/02_duplicates.ipynb #00000002
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -231,3 +231,11 @@ def near_groups(items: Sequence[Sequence[str]],  # of each item the texts it is 
     groups: dict[int, list[int]] = {}
     for i in range(len(items)): groups.setdefault(_root(parent, i), []).append(i)
     return sorted(groups.values())
+
+# %% ../../nbs/02_measure/02_duplicates.ipynb #x0496167
+def group_names(known: Mapping[str, Sequence[str]],  # of each id the texts it is known by
+                ) -> dict[str, str]:
+    "By id the lowest id among its near duplicates, its own where it has none; the same in any order."
+    ids = sorted(known)
+    return {ids[i]: ids[group[0]] for group in near_groups([known[id] for id in ids]) for i in group}
+

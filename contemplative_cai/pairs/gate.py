@@ -27,7 +27,7 @@ from ..measure.text import UNTOLD, text_language, word_count
 from ..models.ask import LEAST_MASS
 from ..models.llm import LLM, CallFailed, ModelCallError
 from ..models.weights import cache_folder
-from .baselines import Measure, clustered_share
+from .baselines import Measure, clustered_share, prompt_units
 from .make import drop_pair
 from .waterfall import GATE_REASONS
 from ..revision.preferences import BETTER_QUESTION, FAULT_QUESTION, FaultWeight, Preference, preferences
@@ -416,8 +416,10 @@ def gate_counts(kept: Sequence[PreferencePair],
         elif row.pair is not None and row.pair.fault_margin is not None and row.pair.mended_margin is not None:
             passed.append(row.pair)  # a pair that passed, and went for another reason
     gone = [prompt for prompts in lost.values() for prompt in prompts]
-    share = (clustered_share([1.0] * len(passed) + [0.0] * len(gone), [*(pair.prompt_id for pair in passed), *gone])
-             if passed or gone else Measure(undefined="no judge was asked"))
+    asked = [*(pair.prompt_id for pair in passed), *gone]
+    units = prompt_units([*kept, *(row.pair for row in dropped if row.pair is not None)])
+    share = (clustered_share([1.0] * len(passed) + [0.0] * len(gone), [units.get(prompt, prompt) for prompt in asked])
+             if asked else Measure(undefined="no judge was asked"))
     return GateCounts(asked=len(passed) + len(gone), **{reason: len(prompts) for reason, prompts in lost.items()},
                       passed=share, unchecked=len(unasked), unmeasured=count_languages(strange))
 

@@ -29,7 +29,7 @@ from ..measure.stats import estimate_each
 from ..measure.text import VOCABULARY, VOCABULARY_LANGUAGES, ends_properly, similarity, text_words
 from ..measure.text import without_rule, word_count
 from .baselines import Measure, bag_of_words_rule, clustered_share, cross_validated
-from .baselines import ending_sign, ends_rule, length_rule
+from .baselines import ending_sign, ends_rule, length_rule, prompt_units
 from .filters import unchecked_rows
 from .gate import GateCounts, gate_counts, gate_words
 from .make import load_pairs
@@ -119,24 +119,27 @@ def ending_share(pairs: list[PreferencePair],
                  side: str,  # chosen or rejected
                  ) -> Measure:
     "The share of a side's texts that ends properly, of those in scripts with end marks."
-    ends = [(ends_properly(getattr(pair, side)[0].content), pair.prompt_id) for pair in pairs]
-    known = [(float(end), prompt) for end, prompt in ends if end is not None]
-    return clustered_share([end for end, _ in known], [prompt for _, prompt in known])
+    units = prompt_units(pairs)
+    ends = [(ends_properly(getattr(pair, side)[0].content), units[pair.prompt_id]) for pair in pairs]
+    known = [(float(end), unit) for end, unit in ends if end is not None]
+    return clustered_share([end for end, _ in known], [unit for _, unit in known])
 
 
 def cut_share(pairs: list[PreferencePair],
               side: str,  # chosen or rejected
               ) -> Measure:
     "The share of a side's texts that reached the token limit, of those whose finish reason is recorded."
-    reasons = [(getattr(pair, f"{side}_finish_reason"), pair.prompt_id) for pair in pairs]
-    known = [(float(reason == "length"), prompt) for reason, prompt in reasons if reason]
-    return clustered_share([cut for cut, _ in known], [prompt for _, prompt in known]) if known else NOT_RECORDED
+    units = prompt_units(pairs)
+    reasons = [(getattr(pair, f"{side}_finish_reason"), units[pair.prompt_id]) for pair in pairs]
+    known = [(float(reason == "length"), unit) for reason, unit in reasons if reason]
+    return clustered_share([cut for cut, _ in known], [unit for _, unit in known]) if known else NOT_RECORDED
 
 
 def ending_difference(pairs: list[PreferencePair],
                       ) -> Measure:
-    "The share of chosen texts that ends properly less that of rejected ones; interval by prompt."
-    apart = estimate_each([float(ending_sign(pair)) for pair in pairs], [pair.prompt_id for pair in pairs], 0.0,
+    "The share of chosen texts that ends properly less that of rejected ones; interval by independent prompt."
+    units = prompt_units(pairs)
+    apart = estimate_each([float(ending_sign(pair)) for pair in pairs], [units[pair.prompt_id] for pair in pairs], 0.0,
                           (-1.0, 1.0))
     if apart.mean is None: return Measure(undefined="no pairs")
     return Measure(value=apart.mean, n=apart.n, low=apart.low, high=apart.high,
@@ -280,12 +283,13 @@ def health(pairs: list[PreferencePair],  # in any order, any number
     sample = sorted(sorted(pairs, key=lambda pair: digest([seed, pair.id]))[:SAMPLED], key=lambda pair: pair.id)
     words = min(sum(len(text) for _, text in _texts(pairs, side)) for side in ("chosen", "rejected"))
     bins, cells = [ratio_bin(pair) for pair in pairs], Counter(pair_labels(pair, BALANCED) for pair in pairs)
+    units = prompt_units(pairs)
     return Health(
         pairs=len(pairs),
         prompts=len({pair.prompt_id for pair in pairs}),
         chosen=_side(pairs, "chosen", words),
         rejected=_side(pairs, "rejected", words),
-        longer=clustered_share([0.5 + 0.5 * sign for _, sign in bins], [pair.prompt_id for pair in pairs]),
+        longer=clustered_share([0.5 + 0.5 * sign for _, sign in bins], [units[pair.prompt_id] for pair in pairs]),
         ratio=quartiles([max(chosen, 1) / max(rejected, 1) for chosen, rejected in map(pair_lengths, pairs)]),
         equal=sum(sign == 0 for _, sign in bins),
         bins=_bins(pairs),

@@ -6,12 +6,12 @@
 __all__ = ['ReviewedShares', 'reviewed_shares', 'load_reviewed', 'reviewed_rows', 'reviewed_words']
 
 # %% ../../nbs/06_pairs/06a_reviewed.ipynb #rv000003
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.run import Run
 from ..core.schema import PreferencePair, Record
 from ..inputs.constitution import BENIGN
-from .baselines import Measure, clustered_share
+from .baselines import Measure, clustered_share, prompt_units
 from .health import stated
 from .review import Decision, read_decisions, reviewable_pairs
 
@@ -24,10 +24,10 @@ def _mean(values: Sequence[bool | None]) -> float | None:
 
 
 def _share(values: Sequence[tuple[str, float | None]]) -> Measure:
-    "The share over pairs of which somebody was asked, by prompt."
-    told = [(prompt, value) for prompt, value in values if value is not None]
+    "The share over pairs of which somebody was asked, by independent prompt."
+    told = [(unit, value) for unit, value in values if value is not None]
     if not told: return Measure(undefined="nobody was asked")
-    return clustered_share([value for _, value in told], [prompt for prompt, _ in told])
+    return clustered_share([value for _, value in told], [unit for unit, _ in told])
 
 
 # %% ../../nbs/06_pairs/06a_reviewed.ipynb #rv000008
@@ -41,9 +41,11 @@ class ReviewedShares(Record):
     mended: Measure  # share of pairs whose revision is better
 
 
-def _shares_of(reviewer: str, rows: Sequence[tuple[PreferencePair, Sequence[Decision]]]) -> ReviewedShares:
+def _shares_of(reviewer: str, rows: Sequence[tuple[PreferencePair, Sequence[Decision]]],
+               units: Mapping[str, str]) -> ReviewedShares:
     "The shares of some decisions."
-    def share(answer): return _share([(pair.prompt_id, _mean([answer(row) for row in given])) for pair, given in rows])
+    def share(answer):
+        return _share([(units[pair.prompt_id], _mean([answer(row) for row in given])) for pair, given in rows])
     return ReviewedShares(reviewer=reviewer, pairs=len(rows), prompts=len({pair.prompt_id for pair, _ in rows}),
                           at_fault=share(lambda row: row.falls_short("rejected")),
                           still_at_fault=share(lambda row: row.falls_short("chosen")),
@@ -58,8 +60,9 @@ def reviewed_shares(pairs: Sequence[PreferencePair],  # as they were before any 
     names = sorted({row.reviewer for _, given in rows for row in given})
     if not names: return []
     def mine(name): return [(pair, [row for row in given if row.reviewer == name]) for pair, given in rows]
-    together = _shares_of(f"{len(names)} reviewers" if len(names) > 1 else names[0], rows)
-    return [together, *(_shares_of(name, [(pair, given) for pair, given in mine(name) if given])
+    units = prompt_units(pairs)
+    together = _shares_of(f"{len(names)} reviewers" if len(names) > 1 else names[0], rows, units)
+    return [together, *(_shares_of(name, [(pair, given) for pair, given in mine(name) if given], units)
                         for name in (names if len(names) > 1 else ()))]
 
 

@@ -8,7 +8,7 @@ __all__ = ['UNRECORDED', 'ScoredPair', 'wins', 'score_preferences', 'base_and_tr
            'preference_figure', 'preference_table']
 
 # %% ../../nbs/07_training/07_heldout.ipynb #00000002
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.files import FileRecord, read_record, read_rows, write_record
@@ -21,7 +21,7 @@ from ..measure.stats import Estimate, estimate_accuracy, estimate_each, shown
 from ..models.catalog import ModelSpec, model_spec
 from ..models.llm import LLM, Logprob
 from ..models.local import load_llm
-from ..pairs.baselines import bag_of_words_rule, ends_rule, length_rule
+from ..pairs.baselines import bag_of_words_rule, ends_rule, length_rule, prompt_units
 from ..pairs.make import load_pairs, load_split, pairs_of
 from .checkpoints import PartAccuracy, Training
 
@@ -116,13 +116,14 @@ class Likelier(Record):
     "Share of held-out pairs in which chosen is likelier a token than rejected."
     base: float | None  # before training
     tuned: float | None  # after
-    difference: Estimate  # after - before, of the same pairs; interval by prompt
+    difference: Estimate  # after - before, of the same pairs; interval by independent prompt
 
 
 def compare_preferences(preferences: list[ScoredPair],  # scored test pairs
+                        units: Mapping[str, str] | None = None,  # from `prompt_units`; None: each prompt its own
                         ) -> Likelier:
     "Before against after training."
-    clusters = [p.prompt_id for p in preferences]
+    clusters = [(units or {}).get(p.prompt_id, p.prompt_id) for p in preferences]
     base = [wins(p.base_chosen.mean - p.base_rejected.mean) for p in preferences]
     tuned = [wins(p.tuned_chosen.mean - p.tuned_rejected.mean) for p in preferences]
     gained = [after - before for before, after in zip(base, tuned)]
@@ -154,9 +155,10 @@ class PreferenceAccuracy(FileRecord):
                 "which side ends properly": self.ends_rule}
 
 # %% ../../nbs/07_training/07_heldout.ipynb #x3150b6e
-def _tested_and_trained(run: Run, folder: Path, scored: set[str]) -> tuple[list[PreferencePair], list[PreferencePair]]:
+def _tested_and_trained(run: Run, pairs: list[PreferencePair], folder: Path,
+                        scored: set[str]) -> tuple[list[PreferencePair], list[PreferencePair]]:
     "The run's pairs that were scored in the test, and those that were trained on."
-    pairs, trained = load_pairs(run), set(read_record(folder / "training.json", Training).pair_ids)
+    trained = set(read_record(folder / "training.json", Training).pair_ids)
     return ([pair for pair in pairs_of(pairs, load_split(run).test) if pair.id in scored],
             [pair for pair in pairs if pair.id in trained])
 
@@ -165,15 +167,17 @@ def preference_accuracy(run: Run,  # a trained run
                         ) -> PreferenceAccuracy:
     """Reward accuracy on the test pairs, with what rules that understand nothing reach on the same pairs,
     into `preference.json` of the trained stage."""
-    folder = trained_folder(run)
+    folder, pairs = trained_folder(run), load_pairs(run)
     preferences = [p for p in read_rows(folder / "preferences.jsonl", ScoredPair) if p.part == "test"]
-    test, train = _tested_and_trained(run, folder, {p.pair_id for p in preferences})
-    clusters = [pair.prompt_id for pair in test]
+    test, train = _tested_and_trained(run, pairs, folder, {p.pair_id for p in preferences})
+    units = prompt_units(pairs)
+    clusters = [units[pair.prompt_id] for pair in test]
     preference = PreferenceAccuracy(
-        reward=estimate_accuracy([wins(p.margin) for p in preferences], [p.prompt_id for p in preferences]),
+        reward=estimate_accuracy([wins(p.margin) for p in preferences],
+                                 [units.get(p.prompt_id, p.prompt_id) for p in preferences]),
         length_rule=estimate_accuracy(length_rule(train, test), clusters),
         bag_of_words=estimate_accuracy(bag_of_words_rule(train, test), clusters),
-        likelihood=compare_preferences(preferences),
+        likelihood=compare_preferences(preferences, units),
         ends_rule=estimate_accuracy(ends_rule(train, test), clusters),
     )
     write_record(folder / "preference.json", preference)

@@ -2,6 +2,7 @@
 from types import SimpleNamespace
 
 import pytest
+from support import matter
 
 from contemplative_cai.core.schema import Message, PreferencePair
 from contemplative_cai.evaluation.calibration import Calibration
@@ -41,7 +42,7 @@ def calibration(**values):
 
 def pair(i, rejected, chosen, principle="non_duality", locale="en_US"):
     def turn(role, text): return (Message(role=role, content=text),)
-    return PreferencePair(prompt=turn("user", f"What do I tell him on day {i}?"), chosen=turn("assistant", chosen),
+    return PreferencePair(prompt=turn("user", f"What do I tell him of {matter(i)}?"), chosen=turn("assistant", chosen),
                           rejected=turn("assistant", rejected), prompt_id=f"p{i}", principle=principle, locale=locale,
                           source="demo", critique="", constitution="c@0", model="m", seed=0, template="t@0")
 

@@ -1,11 +1,13 @@
 """Sets are counted as they are settled: one that can never have an interval is refused, whichever keys made it so."""
 import csv
+import re
 
 import pytest
-from support import borrowed_prompts
+from support import borrowed_prompts, matter
 
 from contemplative_cai.command.commands import main
-from contemplative_cai.core.files import write_text
+from contemplative_cai.command.plan import held_out_lines
+from contemplative_cai.core.files import write_record, write_text
 from contemplative_cai.core.recipe import build_recipe, load_recipe, recipe_names
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
@@ -15,6 +17,8 @@ from contemplative_cai.evaluation.settled import (
     REMEDIES,
     check_held_out,
     check_sets,
+    held_out_remedies,
+    held_out_units,
     independent_prompts,
     set_sizes,
     settled_suites,
@@ -115,7 +119,7 @@ def test_a_plan_a_declaration_and_the_evaluation_count_alike(runs):
 def test_held_out_pairs_that_can_never_have_an_interval_are_refused_with_the_number_that_can(keys, held, remedies):
     recipe = build_recipe(keys)
     with pytest.raises(InputError) as error: check_held_out(draw(recipe), recipe)
-    assert f"{held} of {recipe.n_prompts} prompts are held out" in str(error.value) and remedies in str(error.value)
+    assert f"{held} of {recipe.n_prompts} independent prompts" in str(error.value) and remedies in str(error.value)
 
 
 @pytest.mark.parametrize("keys", [{}, {"n_prompts": 12, "test_share": 0.38}, {"n_prompts": 30, "test_share": 0.16},
@@ -131,7 +135,70 @@ def test_every_shipped_recipe_holds_out_enough(tmp_path, monkeypatch):
 def test_what_trains_is_refused_and_what_makes_a_data_set_is_told(runs, capsys):
     few = ["--recipe", "smoke", "--run", "few", "-p", "n_prompts=8", "--dry-run"]
     assert main(["run", "all", *few]) == 2
-    assert "test_share: 2 of 8 prompts are held out" in capsys.readouterr().err
+    assert "test_share: 2 of 8 independent prompts are held out" in capsys.readouterr().err
     assert main(["run", "generate", *few]) == 0
-    assert "note     test_share: 2 of 8 prompts are held out" in capsys.readouterr().out
+    assert "note     test_share: 2 of 8 independent prompts are held out" in capsys.readouterr().out
     assert not runs.exists()
+
+
+def near_duplicates(folder, groups, twins):
+    "Prompts in groups of near duplicates; so many groups have a second wording."
+    texts = [f"Shall I ask about {matter(i)}{end}" for i in range(groups)
+             for end in (("?", ", or not?") if i < twins else ("?",))]
+    with open(folder / "own.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    return str(folder / "own.csv")
+
+
+def named_numbers(message):
+    "What the message says to write instead, by key; not the 0 for none."
+    return {key: float(value) if key == "test_share" else int(value)
+            for key, value in re.findall(r"(n_prompts|test_share): ([\d.]+) or more", message)}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.28, 0.3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_near_duplicates_are_held_out_as_one_and_the_numbers_that_are_named_are_enough(tmp_path, share, seed):
+    def drawn(number): return build_recipe({"prompts": own, "n_prompts": number, "test_share": share, "seed": seed})
+    own = near_duplicates(tmp_path, 30, 30)
+    recipe = next(one for one in map(drawn, range(20, 5, -1)) if held_out_units(draw(one))[0] < 5)
+    held, there = held_out_units(draw(recipe))
+    assert there < recipe.n_prompts
+    with pytest.raises(InputError, match=f"{held} of {there} independent prompts") as error:
+        check_held_out(draw(recipe), recipe)
+    numbers = named_numbers(str(error.value))
+    assert set(numbers) == {"n_prompts", "test_share"}
+    assert numbers["n_prompts"] > recipe.n_prompts and numbers["test_share"] > share
+    for key, value in numbers.items():
+        for more in (0, 1, 2):
+            changed = recipe.model_copy(update={key: value + more * (0.05 if key == "test_share" else 3)})
+            check_held_out(draw(changed), changed)
+    none = recipe.model_copy(update={"test_share": 0.0})
+    check_held_out(draw(none), none)
+
+
+def test_sources_that_have_no_more_are_not_told_to_give_more(tmp_path):
+    recipe = build_recipe({"prompts": near_duplicates(tmp_path, 14, 6), "n_prompts": 20, "test_share": 0.28})
+    assert held_out_units(draw(recipe)) == (4, 14)
+    with pytest.raises(InputError, match="name sources with more prompts, test_share: 0.33 or more, or") as error:
+        check_held_out(draw(recipe), recipe)
+    assert "n_prompts" not in str(error.value)
+
+
+def test_a_share_that_holds_out_nothing_is_refused_as_one_that_holds_out_too_little():
+    recipe = build_recipe({"n_prompts": 16, "test_share": 0.03})
+    with pytest.raises(InputError, match="0 of 16 independent prompts are held out") as error:
+        check_held_out(draw(recipe), recipe)
+    assert ", ".join(held_out_remedies(draw(recipe), recipe)) in str(error.value)
+    assert held_out_lines(recipe)[1].endswith(", ".join(held_out_remedies(draw(recipe), recipe)))
+
+
+def test_whole_hazards_and_shared_splits_are_told_what_they_can_do(tmp_path):
+    by_principle = build_recipe({"n_prompts": 8, "split_by": "principle"})
+    with pytest.raises(InputError, match="write more of the principles in held_out, or split_by: cluster"):
+        check_held_out(draw(by_principle), by_principle)
+    few = build_recipe({"n_prompts": 8})
+    write_record(tmp_path / "split.json", draw(few).split)
+    shared = few.model_copy(update={"split": str(tmp_path / "split.json")})
+    with pytest.raises(InputError, match="name a split that holds out more, or none$"):
+        check_held_out(draw(shared), shared)

@@ -3,6 +3,7 @@ and what "ends properly" tells is measured beside length and a bag of words."""
 import json
 
 import pytest
+from support import matter
 
 from contemplative_cai.core.files import read_record, read_rows, write_json, write_rows
 from contemplative_cai.core.recipe import build_recipe
@@ -153,7 +154,7 @@ def test_every_filter_that_looks_at_a_text_by_itself_asks_both_sides(contemplati
 # the rule that looks at the end alone
 
 def pair(number, chosen=WHOLE, rejected=BROKEN, **more) -> PreferencePair:
-    prompt = Prompt(text=f"What shall I do about matter {number}?", source="test")
+    prompt = Prompt(text=f"What shall I do about {matter(number)}?", source="test")
     def said(text): return (Message(role="assistant", content=f"{number} {text}"),)
     return PreferencePair(prompt=prompt.messages, chosen=said(chosen), rejected=said(rejected), prompt_id=prompt.id,
                           principle="emptiness", locale="en_US", source="test", critique="c", constitution="x@0",
@@ -277,7 +278,7 @@ def test_before_training_the_rules_are_told_of_the_pairs():
     words = told_apart(ended((0, 40)))
     assert words.startswith("a bag of words ") and "length alone " in words
     assert "which side ends properly 1.00 [" in words and "which side ends properly 0.50 [" in told_apart(ended((0, 0)))
-    assert told_apart(ended((0, 0), n=3)).count("3 prompts with pairs, at least 5 are needed") == 3
+    assert told_apart(ended((0, 0), n=3)).count("3 independent prompts with pairs, at least 5 are needed") == 3
 
 
 def accuracy(right, of=20): return estimate_accuracy([1.0] * right + [0.0] * (of - right), [f"p{i}" for i in range(of)])

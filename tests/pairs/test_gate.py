@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+from support import matter
 
 from contemplative_cai.command.plan import call_lines
 from contemplative_cai.core.errors import InputError
@@ -62,10 +63,10 @@ def turn(role, text): return (Message(role=role, content=text),)
 
 
 def pair(i=0, rejected="He is careless.", chosen="He forgot. Better ask him.", principle="emptiness", prompt=None):
-    return PreferencePair(prompt=turn("user", f"He forgot day {i}. Is he careless?"), chosen=turn("assistant", chosen),
-                          rejected=turn("assistant", rejected), prompt_id=prompt or f"p{i}", principle=principle,
-                          locale="en_US", source="demo", critique="It settles who he is.", constitution="c@0",
-                          model="m", seed=0, template="t@0")
+    return PreferencePair(prompt=turn("user", f"He forgot {matter(i)}. Is he careless?"),
+                          chosen=turn("assistant", chosen), rejected=turn("assistant", rejected),
+                          prompt_id=prompt or f"p{i}", principle=principle, locale="en_US", source="demo",
+                          critique="It settles who he is.", constitution="c@0", model="m", seed=0, template="t@0")
 
 
 OWN = {criterion.id: criterion.group for criterion in load_rubric("contemplative").criteria}
@@ -235,7 +236,7 @@ def test_a_call_that_failed_is_no_verdict(contemplative, journal):
     def likes(conversation, reply): return knows(conversation, reply)
     class Down(ScriptedLLM):
         def logprobs(self, conversations, continuations):
-            if any("day 1" in c[-1].content for c in conversations): raise ModelCallError("out of memory")
+            if any(matter(1) in c[-1].content for c in conversations): raise ModelCallError("out of memory")
             return super().logprobs(conversations, continuations)
     llm = Down(lambda c: "", likes, key="down@1")
     kept, dropped = gate_pairs(rows(contemplative, pair(0), pair(1)), {"emptiness": ("en",)}, llm, journal)
@@ -464,7 +465,8 @@ def test_pairs_of_a_prompt_are_not_independent_and_reviewers_of_a_pair_count_onc
     assert (together.mended.low, together.mended.high) == pytest.approx(
         score_interval([.75, 1, 1, 0, 0, 0], 0, 1, [2] * 6), abs=1e-9)
     assert (ada.mended.value, bo.mended.value, bo.mended.low) == (0.5, 0.0, None)
-    assert reviewed_rows([bo])[0]["revisions better [95 %]"] == "0.00 (no interval: 1 prompts, at least 5 are needed)"
+    assert reviewed_rows([bo])[0]["revisions better [95 %]"] == (
+        "0.00 (no interval: 1 independent prompt, at least 5 are needed)")
     assert reviewed_words([together]).startswith("at fault 0.96 [") and reviewed_shares(pairs, {}) == []
 
 

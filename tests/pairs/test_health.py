@@ -2,11 +2,13 @@
 properties, every warning made to speak, and nothing invented where there is too little."""
 import json
 import random
+import statistics
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import matter
 
 from contemplative_cai.core.files import read_rows, write_rows
 from contemplative_cai.core.recipe import BALANCED, Recipe, build_recipe
@@ -48,7 +50,7 @@ WORDS = ("ask listen wait walk write call rest cook plan visit speak think read 
 
 def make_pair(number, chosen, rejected, principle="emptiness", hazard=None, persona=None) -> PreferencePair:
     "A pair about prompt `number`."
-    prompt = Prompt(text=f"What shall I do about matter {number}?", source="test")
+    prompt = Prompt(text=f"What shall I do about {matter(number)}?", source="test")
     def said(text): return (Message(role="assistant", content=text),)
     return PreferencePair(prompt=prompt.messages, chosen=said(chosen), rejected=said(rejected), prompt_id=prompt.id,
                           principle=principle, hazard=hazard, persona=persona, locale="en_US", source="test",
@@ -155,7 +157,7 @@ def test_the_rules_find_what_is_there_and_nothing_where_nothing_is():
     assert (cross_validated(random_pairs(), bag_of_words_rule).low < 0.5
             < cross_validated(random_pairs(), bag_of_words_rule).high)
     marked = random_pairs(chosen=lambda rng, rejected: "well " + text(rng, 30))
-    assert cross_validated(marked, bag_of_words_rule).low > 0.8
+    assert statistics.mean(cross_validated(marked, bag_of_words_rule, seed).low for seed in range(3)) > 0.8
 
 
 def test_a_rule_is_not_praised_for_its_memory():
@@ -334,8 +336,9 @@ def test_a_length_matched_set_leaves_a_length_rule_at_chance():
     "400 pairs, chosen mostly longer, some shorter."
     pairs = random_pairs(400, chosen=lambda rng, rejected: text(rng, rng.randint(24, 60)))
     kept, dropped = match_lengths(pairs)
-    before, after = cross_validated(pairs, length_rule), cross_validated(kept, length_rule)
-    assert before.low > 0.7 and len(kept) > 60 and abs(after.value - 0.5) < 0.1 and health(kept).longer.value == 0.5
+    before, after = (cross_validated(pairs, length_rule),
+                     statistics.mean(cross_validated(kept, length_rule, seed).value for seed in range(12)))
+    assert before.low > 0.7 and len(kept) > 60 and abs(after - 0.5) < 0.1 and health(kept).longer.value == 0.5
     assert ({row.reason for row in dropped} == {"length_match"}
             and all(row.pair.prompt_id == row.prompt_id and str(lengths(row.pair)[0]) in row.detail for row in dropped))
 
