@@ -117,7 +117,8 @@ def check_pairs(judge: Judge,  # who reads both sides
     scored, units = {id: _scored(judge, id, rows, run) for id, rows in shown.items()}, prompt_units(pairs)
     why = {id or "no principle": _why_unchecked(own[id], above, strange)
            for id in sorted(own, key=str) if not scored.get(id or "")}
-    return PairCheck(judge=judge.name, principles=tuple(_checked(id, rows, units) for id, rows in scored.items() if rows),
+    checked = tuple(_checked(id, rows, units) for id, rows in scored.items() if rows)
+    return PairCheck(judge=judge.name, principles=checked,
                      unchecked=why, unmeasured=count_languages(strange),
                      unscored=sum(len(rows) - len(scored[id]) for id, rows in shown.items()),
                      mending=_mending([one for rows in scored.values() for one in rows], units))
