@@ -125,7 +125,8 @@ def cost(variant: str,  # one of VARIANTS
         trainer.train()
         tokens = [row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row]
         return {"variant": variant, "cpu": (time.process_time() - cpu) / n, "wall": (time.monotonic() - wall) / n,
-                "before_mb": before, "peak_mb": max(before, peak_memory_mb(device)), "tokens": tokens[-1] / n if tokens else None}
+                "before_mb": before, "peak_mb": max(before, peak_memory_mb(device)),
+                "tokens": tokens[-1] / n if tokens else None}
 
 # %% ../../nbs/10_command/09_trainbench.ipynb #79c413a9
 def _elsewhere(variant: str, values: dict, n: int, seed: int, scale: float) -> dict:
