@@ -244,8 +244,8 @@ def test_a_call_that_failed_is_no_verdict(contemplative, journal):
     assert [(row.reason, row.detail) for row in dropped] == [("call_failed", "out of memory")]
 
 
-def test_both_wordings_of_the_same_calls_as_ever(contemplative, journal):
-    "The margin is the mean of what the gate sees, and the calls are those of every run since replies are named as weighed."
+def test_both_wordings_of_the_same_calls_as_before(contemplative, journal):
+    "The margin is the mean of what the gate sees; the calls are those since replies are asked for as they are weighed."
     llm, cases = judge(knows), [("q", "He is careless.", contemplative.principles[0])]
     [margin], [weight] = violation_margins(llm, journal, cases), weigh_faults(llm, journal, cases)
     assert margin == weight.margin == 2.0 and journal.totals()["violates"]["calls"] == 4
@@ -255,9 +255,9 @@ def test_both_wordings_of_the_same_calls_as_ever(contemplative, journal):
     assert keys == sorted(KEYS), keys
 
 
-KEYS = ["",
-        "",
-        ""]
+KEYS = ["0490b53e95f54b5b8d1be86a07232794", "226cb13e88cd56828b92ad55fbbfc47b", "5b096cc79d9552a6c4fcecf7aac634f1",
+        "5e73d656a4d40a1f27e0e7b6f0935660", "645146dd54395f0548201c956e8c639b", "9b427155e70221ede4c1d4074bdc059d",
+        "a2020854cccf4b6edee42e875818aa56", "ada6847bda9c1b400c982904af34ab40"]
 
 
 # a whole run
