@@ -69,7 +69,7 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
 def test_quickstart_on_the_real_model(runs):
     """The embedded model with few prompts and the recipe's limits: real texts, real DPO, a report,
     and pairs whose sides end alike, so that no model learns from them where to stop."""
-    small = dict(n_prompts=8, test_share=0.6, epochs=1, n_eval_prompts=3, n_few_shot=1, resamples=200,
+    small = dict(n_prompts=6, test_share=0, epochs=1, n_eval_prompts=0, n_few_shot=1, resamples=200,
                  eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=5, primary_outcome="refusal",
                  secondary_outcomes="[]")
     done = ccai("run", "quickstart", *(word for key, value in small.items() for word in ("-p", f"{key}={value}")))
