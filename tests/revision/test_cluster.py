@@ -82,7 +82,7 @@ def head():
 
 def test_two_actors_write_what_one_process_writes(runs, monkeypatch):
     "The random model in float32: the same bytes; a second run makes no call and starts no Ray."
-    recipe = load_recipe("smoke", {"batch_size": 2, "temperature": 0.9})
+    recipe = load_recipe("smoke", {"n_prompts": 8, "batch_size": 2, "temperature": 0.9})
     local, there = open_run("local"), open_run("ray")
     generate_pairs(local, recipe)
     generate_pairs(there, recipe, ray_llm(there, recipe, actors=2))
