@@ -18,8 +18,9 @@ from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import BLUE, COLOURS, GREY, MARKERS, picture, quiet_axes, share_axis, worded
 from ..measure.stats import Estimate
 from ..pairs.waterfall import draw_waterfall, shown_stages, waterfall
-from .evidence import NEEDS_TWO, base_alone, compared, drawable, first_judges, main_outcomes
-from .evidence import number, part_name, part_rows
+from .evidence import NEEDS_TWO, base_alone, compared, drawable, first_judges
+from .evidence import main_outcomes, number
+from .tables import part_name, part_rows
 
 # %% ../../nbs/09_report/03_figures.ipynb #00000005
 def _look(metrics: Metrics, arm: str) -> tuple[str, str]:

@@ -18,11 +18,12 @@ from ..pairs.baselines import Measure
 from ..pairs.health import stated
 from .corrected import corrected_limits
 from .evidence import NEEDS_TWO, SAFETY, base_alone, below, changed_words, compared
-from .evidence import find_claim, interval_words, judge_calibrations, judge_name
-from .evidence import late_changes, missing_prompts, number, safety_set, strange_languages
+from .evidence import find_claim, interval_words, judge_name, late_changes
+from .evidence import missing_prompts, number, safety_set, strange_languages
 from .evidence import untold_claims, why_unfit, withheld_words
 from .summary import Facts, shown_to_probe, side_of, why_missing, why_unchecked
 from .summary import withheld_claims, withheld_levels
+from .tables import judge_calibrations
 from .taught import information_words, informed_by, rubric_of, taught_words
 from ..training.heldout import PreferenceAccuracy, rule_words
 

@@ -36,13 +36,14 @@ from ..pairs.health import health, health_figure, health_table, health_words, to
 from ..pairs.review import read_decisions
 from ..pairs.reviewed import load_reviewed, reviewed_rows
 from ..pairs.waterfall import losses
-from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, judge_calibrations
-from .evidence import kept_rows, level_rows, seat_rows, set_rows, uncalibrated
+from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, kept_rows
+from .evidence import set_rows, uncalibrated
 from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
 from .limits import limits
 from .panel import panel_rows
 from .summary import collect, headline, learned, pairs_checked
+from .tables import judge_calibrations, level_rows, seat_rows
 from ..training.audit import Rendered, refused_words, render_pair
 from ..training.heldout import PreferenceAccuracy, preference_accuracy, preference_figure
 from ..training.heldout import preference_table

@@ -20,17 +20,17 @@ from ..inputs.rubrics import PRINCIPLES
 from ..measure.recall import RuleRecall, reach_words
 from .corrected import CORRECTED, NO_LABELS, corrected_section
 from .evidence import DRIFT, EXPLAINED, HUMANISTIC, NEEDS_TWO, PLAIN_QUALITIES
-from .evidence import REFUSAL_OUTCOMES, SAFETY, agreement_rows, arm_rows, base_alone
-from .evidence import bound_rows, breakdown_rows, change_rows, changed_words, claim_rows
-from .evidence import compared, cooperation_rows, declared_rows, difference_rows, drawable
-from .evidence import first_judges, judge_calibrations, judge_name, judge_names
-from .evidence import judge_of_arms, kept_rows, late_changes, level_part_rows, level_rows
-from .evidence import number, opening_rows, part_rows, people_rows, pressure_rows, safety_set
-from .evidence import seat_rows, set_rows, shift_rows, small_parts, uncalibrated
-from .evidence import untold_claims, weight_rows
+from .evidence import REFUSAL_OUTCOMES, SAFETY, arm_rows, base_alone, bound_rows
+from .evidence import change_rows, changed_words, claim_rows, compared, declared_rows
+from .evidence import difference_rows, drawable, first_judges, judge_name, judge_names
+from .evidence import judge_of_arms, kept_rows, late_changes, number, safety_set
+from .evidence import set_rows, uncalibrated, untold_claims
 from .figures import forest_figure, parts_figure, pressure_figure, principles_figure, titled
 from .page import PageSection, Plot, Table
 from .panel import panel_agreement_rows, panel_rows, primary_by_judge
+from .tables import agreement_rows, breakdown_rows, cooperation_rows, judge_calibrations
+from .tables import level_part_rows, level_rows, opening_rows, part_rows, people_rows
+from .tables import pressure_rows, seat_rows, shift_rows, small_parts, weight_rows
 from .taught import Taught, rubric_of, taught_rows, taught_words
 
 # %% ../../nbs/09_report/05_sections.ipynb #00000005

@@ -4,8 +4,9 @@ from test_report import JUDGE, drawn, evaluate_by_hand, generated, numbers, trai
 
 from contemplative_cai.evaluation.evaluate import load_metrics
 from contemplative_cai.report import limits, summary
-from contemplative_cai.report.evidence import claim_rows, level_rows, strange_languages, uncalibrated
+from contemplative_cai.report.evidence import claim_rows, strange_languages, uncalibrated
 from contemplative_cai.report.report import write_report
+from contemplative_cai.report.tables import level_rows
 
 NO_RULE = "not measured: no rule for de"
 

@@ -6,9 +6,9 @@ from support import ROOT
 
 from contemplative_cai.evaluation.calibration import InLanguage, in_languages
 from contemplative_cai.evaluation.passport import read_passports
-from contemplative_cai.report.evidence import judge_calibrations
 from contemplative_cai.report.limits import _unasked_limits
 from contemplative_cai.report.summary import collect
+from contemplative_cai.report.tables import judge_calibrations
 
 
 @pytest.fixture

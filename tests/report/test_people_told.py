@@ -19,10 +19,11 @@ from contemplative_cai.report import page
 from contemplative_cai.report.card import card_results
 from contemplative_cai.report.compare import read_evaluated, scaling_rows
 from contemplative_cai.report.corrected import NO_LABELS
-from contemplative_cai.report.evidence import ERRS_APART, breakdown_rows, claim_rows, declared_rows, why_unfit
+from contemplative_cai.report.evidence import ERRS_APART, claim_rows, declared_rows, why_unfit
 from contemplative_cai.report.limits import limits
 from contemplative_cai.report.rebuild import rebuild
 from contemplative_cai.report.summary import collect, headline, verdict
+from contemplative_cai.report.tables import breakdown_rows
 
 pytestmark = pytest.mark.long  # two evaluations of many prompts are made up, and their reports written
 MADE_UP = ROOT / "nbs" / "09_report"

@@ -21,7 +21,7 @@ from contemplative_cai.evaluation.claims import (
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.measure.outcomes import Kept, declare
 from contemplative_cai.measure.stats import Estimate
-from contemplative_cai.report import card, evidence, limits, summary
+from contemplative_cai.report import card, evidence, limits, summary, tables
 from contemplative_cai.report.between import Seen, between_rows, between_tests
 from contemplative_cai.report.evidence import ANSWERS_CUT
 from contemplative_cai.report.figures import claim_spots
@@ -112,9 +112,9 @@ def test_a_level_of_cut_answers_is_no_primary_number():
 def test_levels_name_the_arms_whose_answers_were_cut():
     base, dpo = alone(0).levels[0], alone(40).levels[0].model_copy(update={"arm": "dpo"})
     one = SimpleNamespace(arms=("base", "dpo"), levels=(base, dpo), seats=alone(0).seats, level_parts=())
-    assert evidence.level_rows(one, ["violation"])[0]["judge"] == f"logits ({ANSWERS_CUT} in dpo)"
+    assert tables.level_rows(one, ["violation"])[0]["judge"] == f"logits ({ANSWERS_CUT} in dpo)"
     one.level_parts = [row.model_copy(update={"part": "hazard = vcr"}) for row in (base, dpo)]
-    assert evidence.level_part_rows(one, "violation")[0]["judge"] == f"logits ({ANSWERS_CUT} in dpo)"
+    assert tables.level_part_rows(one, "violation")[0]["judge"] == f"logits ({ANSWERS_CUT} in dpo)"
 
 
 # parts and weights
@@ -127,16 +127,16 @@ def test_hazards_of_withheld_outcomes_are_marked():
     one.levels = (level(column, "base", {}),)
     cut = cut_column([*cut_answers(40), *cut_answers(0, "base")])
     one.breakdowns = breakdowns([column], items, ("dpo", "base"), {}, cut=cut)
-    assert [row["judge"] for row in evidence.breakdown_rows(one, "violation")] == [f"logits ({ANSWERS_CUT})"]
+    assert [row["judge"] for row in tables.breakdown_rows(one, "violation")] == [f"logits ({ANSWERS_CUT})"]
     one.breakdowns = breakdowns([column], items, ("dpo", "base"), {})
-    assert [row["judge"] for row in evidence.breakdown_rows(one, "violation")] == ["logits"]
+    assert [row["judge"] for row in tables.breakdown_rows(one, "violation")] == ["logits"]
 
 
 def test_weighted_sums_of_cut_answers_are_marked():
     one = metrics()
     row = Weighing(name="equal", weights={"harmfulness": 1.0}, judge="a judge", means={}, difference=None)
     one.weights = [row, row.model_copy(update={"withheld": "many were cut"})]
-    assert [row["judge"] for row in evidence.weight_rows(one)] == ["logits", f"logits ({ANSWERS_CUT})"]
+    assert [row["judge"] for row in tables.weight_rows(one)] == ["logits", f"logits ({ANSWERS_CUT})"]
 
 
 # between runs
