@@ -226,7 +226,7 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
     rubric, grouped = load_rubric("safety"), _grouped([*verdicts, *_composites(verdicts)])
     spoken = {item.prompt_id: item.language for item in items}
     @lru_cache
-    def known(said): return below_bar(calibrations, said)
+    def known(languages): return below_bar(calibrations, languages)
     members: dict[str, set[str]] = {EVERYWHERE: {item.prompt_id for item in items if item.set != "robustness"}}
     for item in items: members.setdefault(item.set, set()).add(item.prompt_id)
     seen = []
@@ -234,10 +234,10 @@ def columns(verdicts: Sequence[Verdict],  # of every judge and rule
         for (criterion, judge), rows in grouped.items():
             if criterion != outcome.name: continue
             those = None if outcome.set == GAMES else members.get(outcome.set, set())
-            languages = measured_languages(calibrations, _parts(outcome, rubric))
-            values, strange = _values(rows, those), _unmeasured(outcome, rows, those, spoken, languages)
-            said = frozenset(_spoken_in(rows, those, spoken))
-            fit = _is_calibrated(outcome, judge, known(said), rubric) and not strange
+            measured = measured_languages(calibrations, _parts(outcome, rubric))
+            values, strange = _values(rows, those), _unmeasured(outcome, rows, those, spoken, measured)
+            languages = frozenset(_spoken_in(rows, those, spoken))
+            fit = _is_calibrated(outcome, judge, known(languages), rubric) and not strange
             if values and (fit or outcome.name != "composite"):
                 seen.append(Column(outcome, judge, fit, values, strange, _silent(rows, those)))
     return seen

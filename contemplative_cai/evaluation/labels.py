@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LABEL_FILE', 'DRAW_FILE', 'LABEL_RUBRICS', 'HOW', 'SHEET_COLUMNS', 'LABEL_VALUES', 'MOST_FAULTS', 'PEOPLE',
-           'asked_criteria', 'criteria_of', 'labelled_outcome', 'usually_labelled', 'DrawnAnswer', 'LabelDraw',
-           'PersonsLabel', 'text_digest', 'draw_answers', 'sheet_text', 'asked_prompts', 'HandedOut', 'draw_labels',
-           'PeoplesLabels', 'current_labels', 'ReadLabels', 'read_labels', 'label_verdicts']
+           'asked_criteria', 'criteria_of', 'labelled_outcome', 'usually_labelled', 'AskedOfPeople', 'DrawnAnswer',
+           'LabelDraw', 'PersonsLabel', 'text_digest', 'draw_answers', 'sheet_text', 'asked_prompts', 'HandedOut',
+           'draw_labels', 'PeoplesLabels', 'current_labels', 'ReadLabels', 'read_labels', 'label_verdicts']
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000002
 import csv
@@ -71,8 +71,8 @@ def usually_labelled(declared: Declared,  # what the run is judged by
     return [name for name in dict.fromkeys(names) if name in known]
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000007
-class DrawnAnswer(Record):
-    "One question about one answer, as a line of a sheet has it."
+class AskedOfPeople(Record):
+    "One question about one answer."
     id: str  # what the sheet calls it: it says nothing of the arm
     arm: str
     prompt_id: str
@@ -80,6 +80,10 @@ class DrawnAnswer(Record):
     criterion: str
     asked: str  # digest of the criterion
     answer: str  # digest of the answer's text
+
+
+class DrawnAnswer(AskedOfPeople):
+    "The same as a line of a sheet has it."
     question: str = ""  # digest of the question as the sheet shows it; empty: drawn before it was noted
 
 
@@ -100,15 +104,8 @@ class LabelDraw(Record):
     answers: tuple[DrawnAnswer, ...]  # in the order of the sheet
 
 
-class PersonsLabel(Record):
+class PersonsLabel(AskedOfPeople):
     "A line of `labels.jsonl`: what a person says of one answer."
-    id: str  # of the drawn answer
-    arm: str
-    prompt_id: str
-    sample: int
-    criterion: str
-    asked: str  # digest of the criterion
-    answer: str  # digest of the answer's text
     label: float | None = Field(ge=0, le=1)  # 1 yes, 0.5 in part, 0 no; None: what this person said is withdrawn
     who: str
     at: str  # when

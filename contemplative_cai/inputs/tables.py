@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOST_HIGH_BYTE', 'FIELDS', 'SCHEMAS', 'READERS', 'ENDINGS', 'LONGEST_PROMPT', 'TURN', 'ROW_ENDINGS', 'clean_text',
-           'is_visible', 'mended', 'no_repeats', 'table_kind', 'ignored_parts', 'table_schema', 'read_transcript',
-           'chat_turns', 'read_chat', 'table_prompts', 'read_prompts', 'table_rows']
+           'is_visible', 'mended', 'no_repeats', 'json_row', 'table_kind', 'ignored_parts', 'table_schema',
+           'read_transcript', 'chat_turns', 'read_chat', 'table_prompts', 'read_prompts', 'table_rows']
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000002
 import csv
@@ -135,19 +135,23 @@ def no_repeats(pairs: list[tuple[str, Any]],  # of a JSON object
     return dict(pairs)
 
 
+def json_row(line: str,  # of a JSONL file
+             place: str,  # what messages call it
+             wanted: str = "a key 'text'",  # what an object should have
+             ) -> dict:
+    "The object in a line; raises `InputError` where there is none, or a key stands twice."
+    try: row = json.loads(line, object_pairs_hook=no_repeats)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: not valid JSON ({brief(getattr(error, 'msg', error), 200)}); "
+                         "write the line again, or take it out") from None
+    if isinstance(row, dict): return row
+    raise InputError(f"{place}: expected an object with {wanted}, found a {type(row).__name__}")
+
+
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
     "Line number and values of each row of a JSONL file, its columns first."
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip(): continue
-        try: row = json.loads(line, object_pairs_hook=no_repeats)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path.name}, line {number}: not valid JSON ({getattr(error, 'msg', error)}); "
-                             "write the line again, or take it out") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path.name}, line {number}: expected an object with a key 'text', "
-                             f"found a {type(row).__name__}")
-        rows.append((number, row))
+    rows = [(number, json_row(line, f"{path.name}, line {number}"))
+            for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
     yield 1, dict.fromkeys(key for _, row in rows for key in row)
     yield from rows
 

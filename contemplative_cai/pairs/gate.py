@@ -20,7 +20,7 @@ from ..core.project import brief
 from ..core.run import Run
 from ..core.schema import Dropped, PreferencePair, Principle, Record, digest
 from ..inputs.constitution import BENIGN
-from ..inputs.rubrics import APPLIES, Labelled, load_calibration, load_rubric
+from ..inputs.rubrics import APPLIES, Labelled, load_calibration, load_rubric, met_share
 from ..measure.bar import LEAST_LABELS, BarCase, JudgeStanding, bar_rules, measure_cases
 from ..measure.bar import standing_of
 from ..measure.text import UNTOLD, text_language, word_count
@@ -47,12 +47,6 @@ class LabelledAnswer(NamedTuple):
         return text_language(self.row.answer, question=self.row.prompt) or UNTOLD
 
 
-def _met(row: Labelled, criteria: Sequence) -> float | None:
-    "The share of sub-questions that an answer meets; None where more than one of them is not labelled."
-    met = [row.labels[c.id] if c.better != "lower" else 1 - row.labels[c.id] for c in criteria if c.id in row.labels]
-    return sum(met) / len(met) if met and len(met) >= len(criteria) - 1 else None
-
-
 # answers in a language that fall short of a principle, and as many that keep to it, on which a judge is measured
 MOST_LABELLED = 60
 
@@ -62,7 +56,8 @@ def _labelled_rows(ids: Iterable[str]) -> dict[str, list[tuple[Labelled, float]]
     criteria, rows = [c for name in APPLIES for c in load_rubric(name).criteria], load_calibration()
     own = {id: [c for c in criteria if c.group == id] for id in ids}
     rows.sort(key=lambda row: digest(["asked about", row.prompt]))  # answers to a question stay together
-    return {id: [(row, share) for row in rows if (share := _met(row, asked)) is not None] for id, asked in own.items()}
+    return {id: [(row, share) for row in rows if (share := met_share(row, asked)) is not None]
+            for id, asked in own.items()}
 
 
 def labelled_answers(principles: Sequence[Principle],

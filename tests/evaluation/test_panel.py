@@ -12,9 +12,11 @@ ARMS = ("base", "prompted", "dpo")
 
 
 def seen_by(judge, mean, low=None, high=None, calibrated=True, withheld=""):
-    found = Estimate(mean=mean, low=low, high=high, n=40, clusters=40, undefined="" if low is not None else "none")
+    difference = Estimate(mean=mean, low=low, high=high, n=40, clusters=40,
+                          undefined="" if low is not None else "none")
     return Comparison(outcome="violation", set="safety", unit="share", better="lower", arm="dpo", against="base",
-                      before=0.4, after=0.2, difference=found, judge=judge, calibrated=calibrated, withheld=withheld)
+                      before=0.4, after=0.2, difference=difference, judge=judge, calibrated=calibrated,
+                      withheld=withheld)
 
 
 def test_the_sign_holds_under_three_of_five_judges():

@@ -335,8 +335,8 @@ ALIKE = {arm: (0.355, 0.355) for arm in ARMS}  # a judge of AUC .70 whose cut er
 
 def test_a_weak_judges_difference_shrinks_and_the_corrected_one_does_not(runs):
     run, levels, own, judged, truth = simulated(2000, (0.6, 0.2), ALIKE, 400)
-    found = load_corrections(run, levels, [own])
-    one, = found.comparisons
+    corrections = load_corrections(run, levels, [own])
+    one, = corrections.comparisons
     true = (sum(v for (arm, _), v in truth.items() if arm == "dpo")
             - sum(v for (arm, _), v in truth.items() if arm == "base")) / 2000
     assert abs(own.difference.mean - 0.29 * true) < 0.05 and abs(one.difference.mean - true) < 0.06
@@ -350,63 +350,64 @@ def test_numbers_are_those_of_direct_calls(runs):
     arms = [JudgedArm(name=arm, values=tuple(float(judged[arm, id]) for id in prompts(80)),
                       labels=tuple(float(truth[arm, id]) if (arm, id) in labelled else None for id in prompts(80)),
                       clusters=tuple(TWIN.get(id, id) for id in prompts(80))) for arm in ARMS]
-    found = load_corrections(run, levels, [own])
-    assert found.comparisons[0].difference == corrected_difference(*arms)
-    assert found.comparisons[0].audit == audit_transfer(*arms)
-    for row, arm in zip(found.arms, arms):
+    corrections = load_corrections(run, levels, [own])
+    assert corrections.comparisons[0].difference == corrected_difference(*arms)
+    assert corrections.comparisons[0].audit == audit_transfer(*arms)
+    for row, arm in zip(corrections.arms, arms):
         assert row.level == corrected_levels(arm.values, arm.labels, arm.clusters) and row.level.labels == 30
 
 
 def test_corrected_values_stand_first_with_the_judges_own_beside_and_holm_over_each_claim_once(runs):
     run, levels, own, *_ = simulated(200, (0.6, 0.2), ALIKE, 100)
-    found = load_corrections(run, levels, [own])
+    corrections = load_corrections(run, levels, [own])
     other = own.model_copy(update={"outcome": "empathy", "calibrated": True, "difference": estimate(0.2)})
     declared = declare("harmfulness: dpo - base", [own.claim, other.claim])
-    by_people, (first, second) = with_people(levels, [own, other], found, declared, 0.05)
-    assert first.difference.mean == found.comparisons[0].difference.mean and first.alone == own.difference
+    by_people, (first, second) = with_people(levels, [own, other], corrections, declared, 0.05)
+    assert first.difference.mean == corrections.comparisons[0].difference.mean and first.alone == own.difference
     assert first.claimable and not own.claimable, "a judge below the bar is corrected like any other"
-    expected = holm({own.claim: found.comparisons[0].difference.p, other.claim: 0.01})
+    expected = holm({own.claim: corrections.comparisons[0].difference.p, other.claim: 0.01})
     assert (first.p, second.p) == (expected[own.claim], expected[other.claim]) and first.role == "secondary"
-    assert [row.mean.mean for row in by_people] == [row.level.mean for row in found.arms]
+    assert [row.mean.mean for row in by_people] == [row.level.mean for row in corrections.arms]
     assert [row.alone for row in by_people] == [row.mean for row in levels]
     assert "corrected" not in first.model_dump() and first.model_dump_json().count("alone") == 0
 
 
 def test_a_judge_that_errs_more_on_one_arm_is_told_and_its_own_comparison_withheld(runs):
     run, levels, own, *_ = simulated(300, (0.5, 0.5), {"base": (0.0, 0.0), "dpo": (0.0, 0.6)}, 120, "harmfulness")
-    found = load_corrections(run, levels, [own])
-    one, = found.comparisons
+    corrections = load_corrections(run, levels, [own])
+    one, = corrections.comparisons
     assert "errs differently on the two arms (false no 0.00" in one.withheld and own.difference.mean < -0.2
     assert abs(one.difference.mean) < 0.1 and one.difference.low < 0 < one.difference.high
     whole = own.model_copy(update={"outcome": "composite", "calibrated": True})
     part = own.model_copy(update={"calibrated": True, "part": "hazard = vcr"})
-    _, (first, composite) = with_people(levels, [own, whole], found, declare(own.claim, [whole.claim]), 0.05)
+    _, (first, composite) = with_people(levels, [own, whole], corrections, declare(own.claim, [whole.claim]), 0.05)
     assert first.claimable and first.alone is None and first.transfer == ""
     assert not composite.claimable and composite.p is None and composite.difference.p is None
     assert composite.transfer.startswith("on harmfulness the judge errs differently")
-    assert not without_transfer(part, found).claimable and without_transfer(part, found).difference.p is None
-    assert not transfer_of(found, "empathy", "j@1", "dpo", "base")
-    assert not transfer_of(found, "harmfulness", "another@1", "dpo", "base")
+    alone = without_transfer(part, corrections)
+    assert not alone.claimable and alone.difference.p is None
+    assert not transfer_of(corrections, "empathy", "j@1", "dpo", "base")
+    assert not transfer_of(corrections, "harmfulness", "another@1", "dpo", "base")
 
 
 def test_the_rule_for_refusals_is_a_judge_like_any_other_with_its_recall_arm_by_arm(runs):
     run, levels, own, judged, truth = simulated(200, (0.5, 0.5), {"base": (0.0, 0.1), "dpo": (0.0, 0.9)}, 80, "refusal")
-    found = load_corrections(run, levels, [own])
+    corrections = load_corrections(run, levels, [own])
     draw, = read_rows(run.path("labels_drawn.jsonl"), LabelDraw)
     places = [(one.arm, one.prompt_id) for one in draw.answers]
     direct = rule_recall([RuleCase(group=arm, label=float(truth[arm, id]), verdict=judged[arm, id])
                           for arm, id in places])
-    mine = {row.group: row for row in found.rules[0].rows}
+    mine = {row.group: row for row in corrections.rules[0].rows}
     assert mine == {row.group: row for row in direct}
     assert mine["base"].recall.value > 0.8 > 0.3 > mine["dpo"].recall.value
-    assert own.difference.mean < -0.3 and abs(found.comparisons[0].difference.mean) < 0.1
+    assert own.difference.mean < -0.3 and abs(corrections.comparisons[0].difference.mean) < 0.1
 
 
 def test_too_few_labels_change_nothing_and_say_why(runs):
     run, levels, own, *_ = simulated(40, (0.5, 0.5), ALIKE, 3)
-    found = load_corrections(run, levels, [own])
-    assert found.comparisons[0].difference.undefined.startswith("labels on 3 independent units")
-    by_people, (row,) = with_people(levels, [own], found, declare(own.claim, []), 0.05)
+    corrections = load_corrections(run, levels, [own])
+    assert corrections.comparisons[0].difference.undefined.startswith("labels on 3 independent units")
+    by_people, (row,) = with_people(levels, [own], corrections, declare(own.claim, []), 0.05)
     assert list(by_people) == levels and row.difference.mean == own.difference.mean and row.corrected is None
 
 
@@ -416,8 +417,8 @@ def test_labels_of_several_people_count_as_their_mean_and_lines_passed_over_are_
     rows = rows_of(sheet)
     fill(sheet, lambda row: "" if row["id"] in (rows[0]["id"], rows[-1]["id"]) else "1")
     read_labels(run, sheet, "ben")
-    found = load_corrections(run, levels, [own])
-    assert found.people == {"ann": 20, "ben": 18} and found.agreement.units == 18
+    corrections = load_corrections(run, levels, [own])
+    assert corrections.people == {"ann": 20, "ben": 18} and corrections.agreement.units == 18
     run.path(LABEL_FILE).write_text("".join(line for line in run.path(LABEL_FILE).open() if '"ben"' in line))
     alone = load_corrections(run, levels, [own]).rounds[0]
     assert (alone.questions, alone.labelled, alone.passed_over) == (20, 18, 1), "the last was not reached"
@@ -434,8 +435,9 @@ def test_verdicts_that_nobody_gives_are_named(runs):
 def test_lines_that_cannot_be_read_are_told_and_cost_themselves(runs):
     run, levels, own, *_ = simulated(20, (0.5, 0.5), ALIKE, 10)
     with open(run.path(LABEL_FILE), "a") as file: file.write('{"id": "x", "label": 3}\n')
-    found = load_corrections(run, levels, [own])
-    assert found.people == {"ann": 20} and len(found.damage) == 1 and "labels.jsonl, line 21" in found.damage[0]
+    corrections = load_corrections(run, levels, [own])
+    assert corrections.people == {"ann": 20} and len(corrections.damage) == 1
+    assert "labels.jsonl, line 21" in corrections.damage[0]
 
 
 def test_without_labels_there_is_nothing(runs):

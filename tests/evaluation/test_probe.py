@@ -14,7 +14,8 @@ from contemplative_cai.core.schema import Message
 from contemplative_cai.evaluation import passport, probe, probe_judge
 from contemplative_cai.evaluation.calibration import calibrate
 from contemplative_cai.evaluation.guards import open_seat
-from contemplative_cai.evaluation.judge import Asked, Opinion, read_seats
+from contemplative_cai.evaluation.judge import Asked, read_seats
+from contemplative_cai.evaluation.planted import planted_judges
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric, reader_agreement
 from contemplative_cai.measure.bar import BAR, BarCase, measure_cases
 from contemplative_cai.models.catalog import model_spec
@@ -249,17 +250,11 @@ def test_worthless_judges_fail_each_for_its_own_reason(labelled):
     assert good.shortcomings == ()
 
 
-def test_a_judge_of_manner_fails_by_its_ruins(labelled, journal):
+def test_a_judge_of_manner_fails_by_its_ruins(labelled):
     "It likes what good answers look like, whatever was asked and in whatever order their words stand."
-    class Manner:
-        name = "manner@1"
-        def __init__(self): self.liked = {frozenset(row.answer.split()): row.labels.get("constructive_guidance", 0)
-                                          for row in labelled}
-        def opinions(self, claims, run=None):
-            return [Opinion(direct=s, turned=s) for claim in claims
-                    for s in [0.1 + 0.8 * self.liked.get(frozenset(claim.answer.split()), 0)]]
     rubric = only(load_rubric("humanistic"), "constructive_guidance")
-    [row] = calibrate(Manner(), rubric, passport.passport_rows(rubric), resamples=100).criteria
+    manner = planted_judges(labelled)["manner"]
+    [row] = calibrate(manner, rubric, passport.passport_rows(rubric), resamples=100).criteria
     assert row.auc_direct.value == 1 and all(f"{ruin}: AUC 0.50" in "; ".join(row.shortcomings)
                                              for ruin in ("another question", "shuffled words"))
     assert "shuffled sentences" not in "; ".join(row.shortcomings), "shown, not asked for"
