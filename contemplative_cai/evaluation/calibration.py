@@ -363,8 +363,7 @@ def in_languages(report: Calibration,  # of the judge
                  ) -> dict[str, Measured]:
     "How the judge does on a criterion by language; of figures that are pooled alone, those in each of its languages."
     if report.by_language:
-        return {one.language: row for one in report.by_language for row in one.criteria
-                if row.criterion == criterion and one.language != UNTOLD}  # a remembered one may hold it
+        return {one.language: row for one in report.by_language for row in one.criteria if row.criterion == criterion}
     return {code: row for row in report.criteria if row.criterion == criterion for code in report.languages}
 
 
