@@ -2188,6 +2188,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                                 'contemplative_cai/evaluation/pair_check.py'),
                                                          'contemplative_cai.evaluation.pair_check._checked': ( '08_evaluation/pair_check.html#_checked',
                                                                                                                'contemplative_cai/evaluation/pair_check.py'),
+                                                         'contemplative_cai.evaluation.pair_check._many': ( '08_evaluation/pair_check.html#_many',
+                                                                                                            'contemplative_cai/evaluation/pair_check.py'),
                                                          'contemplative_cai.evaluation.pair_check._mending': ( '08_evaluation/pair_check.html#_mending',
                                                                                                                'contemplative_cai/evaluation/pair_check.py'),
                                                          'contemplative_cai.evaluation.pair_check._scored': ( '08_evaluation/pair_check.html#_scored',

@@ -137,13 +137,16 @@ def check_run_pairs(run: Run,  # whose pairs; without any there is nothing to ch
         return check_pairs(judge, calibrations, load_pairs(run), run)
 
 # %% ../../nbs/08_evaluation/03c_pair_check.ipynb #pc000011
+def _many(count: int, one: str, several: str) -> str: return f"{count} {one if count == 1 else several}"
+
+
 def unchecked_pairs(check: PairCheck,
                     ) -> str:
     "Of which pairs nothing is known, and why; empty where something is known of all."
     reasons: dict[str, list[str]] = {}
     for id, why in check.unchecked.items(): reasons.setdefault(why, []).append(id.replace("_", " "))
     parts = ["; ".join(f"{', '.join(ids)} ({why})" for why, ids in reasons.items())]
-    def pairs(count): return f"{count} pair{'' if count == 1 else 's'}"
+    def pairs(count): return _many(count, "pair", "pairs")
     parts += [f"{pairs(count)} in {code}, where it is not above the bar" for code, count in check.unmeasured.items()]
     parts += [f"{pairs(check.unscored)} without a verdict on both sides"] if check.unscored else []
     return "; ".join(part for part in parts if part)
@@ -162,7 +165,8 @@ def check_words(check: PairCheck,
     name, without = check.judge.split()[0], unchecked_pairs(check)
     if not check.principles: return f"{name} checked none: {without or 'no pair means a principle'}"
     mended = [f"{one.principle.replace('_', ' ')}: {round((one.mending.value or 0) * one.mending.n)} of "
-              f"{one.mending.n} ({one.short} answers fall short, {one.better} revisions are better)"
+              f"{one.mending.n} ({_many(one.short, 'answer falls', 'answers fall')} short, "
+              f"{_many(one.better, 'revision is', 'revisions are')} better)"
               for one in check.principles]
     return (f"checked by {name}, which took none: pairs that mend what falls short, {'; '.join(mended)}"
             + (f". Not checked: {without}" if without else ""))
