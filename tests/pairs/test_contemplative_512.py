@@ -12,9 +12,11 @@ from contemplative_cai.inputs.given import read_pairs
 from contemplative_cai.inputs.sources import load_prompts
 from contemplative_cai.inputs.split import worked_examples
 from contemplative_cai.measure.text import text_words
-from contemplative_cai.pairs.baselines import bag_of_words_rule, cross_validated
-from contemplative_cai.pairs.health import ending_difference, health, warnings
+from contemplative_cai.pairs.baselines import bag_of_words_rule, clustered_share, cross_validated
+from contemplative_cai.pairs.health import ending_difference, health, stated, warnings
 
+FOLDER = ROOT / "data" / "pairs"
+CARD = (FOLDER / "README.md").read_text()
 PAIRS = read_pairs("contemplative-512").pairs
 
 
@@ -46,6 +48,40 @@ def test_no_opening_is_a_formula_and_no_principle_is_named():
 def test_a_bag_of_words_tells_few_of_the_sides():
     found = cross_validated(PAIRS, bag_of_words_rule)
     assert found.low is not None and found.value < 0.85, "the card says what it is; nearer to 0.5 is better"
+
+
+def _stated(rows, right):
+    "As the card says a share of readings: prompts have several."
+    return stated(clustered_share([float(right(row)) for row in rows], [str(row["prompt"]) for row in rows]))
+
+
+def test_the_card_says_what_the_readings_say():
+    readings = [json.loads(line) for line in (FOLDER / "readings/contemplative-512.jsonl").read_text().splitlines()]
+    by = {reader: {row["pair"]: row for row in readings if row["reader"] == reader} for reader in (1, 2, 3)}
+    assert by[1].keys() == by[2].keys() and {len(rows) for rows in by.values()} == {80}
+    def said(what, right):
+        return f"| {what} | " + " | ".join(_stated(by[n].values(), right) for n in (1, 2)) + " |"
+    for row in (said("the revision does better", lambda row: row["better"] == "revision"),
+                said("the first answer falls short", lambda row: row["answer_short"]),
+                said("the revision falls short too", lambda row: row["revision_short"]),
+                said("the better one loses something useful", lambda row: row["lost"]),
+                said("one would be content to get it", lambda row: row["fine"])):
+        assert row in CARD
+    alike = sum(by[1][pair]["fine"] == by[2][pair]["fine"] for pair in by[1])
+    stand = {n: len(by[n].keys() & {pair.id for pair in PAIRS}) for n in (1, 3)}
+    better, content = (_stated(by[3].values(), right) for right in (lambda row: row["better"] == "revision",
+                                                                    lambda row: row["fine"]))
+    assert f"on being content in {alike}" in CARD and f"of which {stand[3]} stand" in CARD
+    assert f"the revision better in {better}, content to get it in {content}" in CARD
+    assert f"Of these 80 rows {stand[1]} stand" in CARD
+
+
+def test_the_card_says_what_rules_that_understand_nothing_make_of_the_set():
+    measured = health(PAIRS)
+    for what, figure in (("a bag of words", measured.bag_of_words),
+                         ("a bag of the first 20 words", measured.first_words),
+                         ("length alone", measured.length_rule), ("which side ends properly", measured.ends_rule)):
+        assert f"| {what} | {stated(figure)} |" in CARD
 
 
 def _shown_elsewhere():
