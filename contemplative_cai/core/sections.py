@@ -431,9 +431,10 @@ class MethodKeys(_Loop):
     critic: str | None = _key(None, "model that criticises and judges; None: the one that answers")
     reviser: str | None = _key(None, "model that revises; None: the one that answers")
     judge: Literal["auto", "none", "logits"] = _key("auto",
-        "auto: where the critic has passed the bar for a principle, a pair must have an answer that falls short of it "
-        "and a revision that does better in both orders; elsewhere nothing is checked, and the report says why; none: "
-        "nothing is checked; logits: the critic, measured or not, drops pairs whose revision it does not prefer")
+        "auto: where the critic, or else a probe among eval_judges, has passed the bar for a principle, a pair must "
+        "have an answer that falls short of it and a revision that does better, in both orders where it is asked in "
+        "words; elsewhere nothing is checked, and the report says why; none: nothing is checked; logits: the critic, "
+        "measured or not, drops pairs whose revision it does not prefer")
     paraphrases: int = _key(0,
         "paraphrases of each training prompt by the answering model; they stay in their parent's part of the split",
         ge=0, le=8)
@@ -658,6 +659,9 @@ class _Objective(Section):
         "given pairs to train on, instead of generated ones: a .json/.jsonl/.csv/.parquet file (TRL's preference "
         "formats, HH-RLHF's dialogues), another run or its folder, or a set of data/pairs/; None: this run's own",
         exclude_if=lambda pairs: pairs is None)
+    n_pairs: Count | None = _key(None,
+        "given pairs to draw, of as many prompts as there are and of each principle alike; None: all",
+        exclude_if=lambda count: count is None)
     helpful: str | None = _key(None,
         "helpful data against over-refusal: a .jsonl/.parquet file or hub:owner/name, in TRL's formats (messages; "
         "prompt + completion; prompt + chosen + rejected for DPO); None: none")
@@ -727,6 +731,13 @@ def _loss_looks_at_rejected(loss):
     if set(loss) == {"sft"}:
         yield ("loss: sft alone never looks at rejected; "
                "set training to sft, or add a preference loss such as sigmoid=1,sft=0.2")
+
+
+@check
+def _drawn_pairs_are_given(n_pairs, pairs):
+    if n_pairs and not pairs:
+        yield ("n_pairs says how many given pairs to draw, and pairs names none; set pairs to a file or a set, or take "
+               "n_pairs away")
 
 
 @check

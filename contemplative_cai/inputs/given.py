@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'EXPECTED', 'Parted', 'CARRIED', 'MOST_REFUSED', 'shipped_pairs', 'pairs_path', 'NoPair', 'parted_sides',
-           'GivenPairs', 'read_pairs', 'given_prompts', 'taken_in', 'run_pairs', 'refuse_other_pairs']
+           'GivenPairs', 'read_pairs', 'given_prompts', 'taken_in', 'run_pairs', 'refuse_other_pairs', 'some_pairs']
 
 # %% ../../nbs/03_inputs/06a_given.ipynb #g0000002
 import hashlib
@@ -12,8 +12,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +207,14 @@ class GivenPairs:
     columns: tuple[str, ...]  # of the file
     pairs: list[PreferencePair]
     dropped: list[Dropped]  # rows that make no pair
+    there: int | None = None  # how many pairs these were drawn from; None: they are all there are
 
     @property
     def facts(self) -> dict[str, Any]:
         "What a run records of them: nothing of the texts."
         return {"pairs": self.name, "digest": self.digest, "forms": self.forms, "columns": list(self.columns),
-                "rows": len(self.pairs) + len(self.dropped), "kept": len(self.pairs)}
+                "rows": (self.there or len(self.pairs)) + len(self.dropped), "kept": len(self.pairs),
+                **({"there": self.there} if self.there else {})}
 
     @cached_property
     def words(self) -> list[str]:
@@ -220,8 +223,9 @@ class GivenPairs:
         forms = ", ".join(f"{FORMS[form]} ({n:,})" for form, n in self.forms.items())
         prompts = len({pair.prompt_id for pair in self.pairs})
         refused = [f"{row.detail} ({row.reason})" for row in self.dropped]
-        return [f"pairs of {brief(self.name, 200)}, given, not generated here: {len(self.pairs):,} of "
-                f"{len(self.pairs) + len(self.dropped):,} rows, {prompts:,} prompts; {forms}; "
+        there = (f"{len(self.pairs):,} drawn of {self.there:,} pairs" if self.there else
+                 f"{len(self.pairs):,} of {len(self.pairs) + len(self.dropped):,} rows")
+        return [f"pairs of {brief(self.name, 200)}, given, not generated here: {there}, {prompts:,} prompts; {forms}; "
                 f"of their origin the columns say: {', '.join(carried) or 'nothing'}",
                 *(f"set aside: {line}" for line in refused[:MOST_REFUSED]),
                 *([f"set aside: and {len(refused) - MOST_REFUSED:,} more; dropped.jsonl has them all"]
@@ -324,11 +328,12 @@ def run_pairs(recipe: Recipe,  # with `pairs`
     "The given pairs as the run took them in, reviewed ones too; else as they lie in their file. Raises `InputError`."
     if recipe.pairs is None: raise InputError("pairs: expected a recipe that names some; set pairs to a file or a run")
     known = taken_in(run)
-    if known is None or run is None: return read_pairs(recipe.pairs, recipe.hazards or ())
+    if known is None or run is None:
+        return some_pairs(read_pairs(recipe.pairs, recipe.hazards or ()), recipe.n_pairs, recipe.seed)
     kept, dropped = read_rows(run.path("pairs.jsonl"), PreferencePair), read_rows(run.path("dropped.jsonl"), Dropped)
     out = [row.pair for row in dropped if row.pair]
     return GivenPairs(known["pairs"], known["digest"], known["forms"], tuple(known["columns"]), [*kept, *out],
-                      [row for row in dropped if row.pair is None])
+                      [row for row in dropped if row.pair is None], known.get("there"))
 
 # %% ../../nbs/03_inputs/06a_given.ipynb #g0000024
 def refuse_other_pairs(recipe: Recipe,  # with `pairs`
@@ -345,7 +350,27 @@ def refuse_other_pairs(recipe: Recipe,  # with `pairs`
     except InputError: path = None
     same = recipe.pairs == known["pairs"] if path is None else (
         hashlib.sha256(read_content(path)).hexdigest()[:16] == known["digest"])
+    total = known.get("there") or known["kept"]
+    if same and min(recipe.n_pairs or total, total) != known["kept"]:
+        raise InputError(f"run '{run.name}' has taken in {known['kept']:,} of {total:,} pairs of {named}, and n_pairs "
+                         f"is {recipe.n_pairs or 'not set'} now; take a new --run name, or the same number")
     if not same:
         raise InputError(f"run '{run.name}' has taken in pairs of {brief(known['pairs'], 200)} (digest "
                          f"{known['digest']}), and {named} holds others now; take a new --run name, or name what it "
                          "has taken in")
+
+# %% ../../nbs/03_inputs/06a_given.ipynb #x9589d1b
+def some_pairs(given: GivenPairs,
+               n: int | None,  # how many; None, or more than there are: all
+               seed: int = 0,  # another seed, another draw
+               ) -> GivenPairs:
+    "A draw of pairs: of each prompt one before any has two, and of the principles in turn."
+    if n is None or n >= len(given.pairs): return given
+    prompts: dict[str, list[PreferencePair]] = {}
+    for pair in sorted(given.pairs, key=lambda pair: (pair.principle or "", pair.id)):
+        prompts.setdefault(pair.prompt_id, []).append(pair)
+    lot = sorted(prompts, key=lambda id: digest([seed, id, "some pairs"]))
+    turned = [[*prompts[id][k % len(prompts[id]):], *prompts[id][:k % len(prompts[id])]] for k, id in enumerate(lot)]
+    rounds = chain.from_iterable(zip_longest(*turned))
+    drawn = {pair.id for pair in islice((pair for pair in rounds if pair), n)}
+    return replace(given, pairs=[pair for pair in given.pairs if pair.id in drawn], there=len(given.pairs))

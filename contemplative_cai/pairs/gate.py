@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST_LABELLED', 'TRIED', 'MOST_TRIED_FLIPS', 'On', 'Cases', 'WEIGHINGS', 'AskedPair', 'LabelledAnswer',
-           'labelled_answers', 'LabelledPair', 'labelled_pairs', 'measuring_weighings', 'RememberedStanding',
-           'judge_standings', 'labelled_languages', 'strange_pairs', 'strange_to', 'count_languages', 'gate_pairs',
-           'with_preferences', 'GateCounts', 'gate_counts', 'gate_words']
+           'labelled_answers', 'kept_aside', 'LabelledPair', 'labelled_pairs', 'measuring_weighings',
+           'RememberedStanding', 'judge_standings', 'labelled_languages', 'strange_pairs', 'strange_to',
+           'count_languages', 'gate_pairs', 'with_preferences', 'GateCounts', 'gate_counts', 'gate_words']
 
 # %% ../../nbs/06_pairs/04a_gate.ipynb #ga000003
 from collections import Counter
@@ -72,6 +72,14 @@ def labelled_answers(principles: Sequence[Principle],
         ordered = [sorted(side, key=lambda one: one.row.prompt not in both) for side in (short, keeps)]
         return [one for side in ordered for some in _by_language(side).values() for one in some[:MOST_LABELLED]]
     return {principle.id: clear(principle) for principle in principles}
+
+
+def kept_aside(principle: Principle,
+               ) -> list[LabelledAnswer]:
+    "Labelled answers that clearly keep to a principle or fall short, and that no probe was fitted on."
+    rows = _labelled_rows([principle.id])[principle.id]
+    return [LabelledAnswer(principle, row, float(share <= 0.25)) for row, share in rows
+            if (row.aside or row.readers is None) and not 0.25 < share < 0.75]
 
 
 def _by_language(answers: Sequence[LabelledAnswer]) -> dict[str, list[LabelledAnswer]]:

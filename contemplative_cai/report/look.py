@@ -6,9 +6,9 @@
 __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'drawn_words', 'drawn_figure', 'leaks',
            'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
            'reviewed', 'decisions', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure',
-           'what_was_learned', 'declared', 'sets_asked', 'in_short', 'below_the_bar', 'claims_figure', 'claims_made',
-           'costs_kept', 'levels', 'judges', 'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure',
-           'principles_by_arm', 'not_shown', 'written']
+           'what_was_learned', 'before_and_after', 'declared', 'sets_asked', 'in_short', 'below_the_bar',
+           'claims_figure', 'claims_made', 'costs_kept', 'levels', 'judges', 'panel_shown', 'judge_figures',
+           'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from ..core.files import read_record
 from ..core.recipe import SECTIONS, Recipe, load_recipe, meaning
 from ..core.run import Run, trained_stage
-from ..core.schema import Dropped, PreferencePair
+from ..core.schema import Dropped, PreferencePair, digest
 from ..evaluation.calibration import calibration_figure
 from ..evaluation.evaluate import Metrics
 from ..evaluation.games import cooperation_picture
@@ -42,6 +42,7 @@ from .figures import forest_figure, pressure_figure, principles_figure, titled
 from .sections import matrix_title, matrix_words
 from .limits import limits
 from .panel import panel_rows
+from .report import side_by_side
 from .summary import collect, headline, learned, pairs_checked
 from .tables import judge_calibrations, level_rows, seat_rows
 from ..training.audit import Rendered, refused_words, render_pair
@@ -291,6 +292,18 @@ def what_was_learned(run: Run,  # trained
                      ) -> Prose:
     "Whether training did anything."
     return prose(learned(collect(run)))
+
+# %% ../../nbs/09_report/10_look.ipynb #xefc132d
+def before_and_after(run: Run,  # evaluated
+                     n: int = 3,  # questions
+                     show_text: bool = False,  # whatever their source
+                     ) -> Grid:
+    "Questions with every arm's answer, drawn by their ids and not for what was answered."
+    facts = collect(run)
+    rows = [row for row in side_by_side(facts, show_text) if row.own or show_text]
+    drawn = sorted(rows, key=lambda row: digest([row.id, "beside each other"]))[:n]
+    return grid([{"question": row.question} | dict(row.answers) for row in drawn],
+                empty="No question may be shown; show_text shows those of other sources.")
 
 # %% ../../nbs/09_report/10_look.ipynb #ef716ce3
 def declared(metrics: Metrics,  # from `evaluate`

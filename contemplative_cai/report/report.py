@@ -282,7 +282,7 @@ def _waterfall_section(facts: Facts) -> PageSection:
 def _standing_rows(facts: Facts) -> list[dict]:
     "Whether the judge has passed the bar, a row a principle."
     gate = facts.manifest.gate or {}
-    return [{"principle": id.replace("_", " "), "judge": gate["judge"],
+    return [{"principle": id.replace("_", " "), "judge": one.get("judge") or gate["judge"],
              "above the bar": "yes" if one["passed"] else "no", "measured": one["why"]}
             for id, one in gate.get("principles", {}).items()]
 
@@ -296,7 +296,8 @@ def mending_section(facts: Facts,
              f"{figure.number[0].upper()}{figure.number[1:]}: {figure.basis}."]
     return PageSection("Do the pairs mend what falls short?", words, [
         Table("Who may judge them", _standing_rows(facts), "run.json: gate",
-              "Asked in both wordings and both orders, measured on labelled answers of each principle."),
+              "Measured on labelled answers of each principle: asked in both wordings and both orders, or, a probe, "
+              "shown one answer after the other."),
         Table("What reviewers say", reviewed_rows(facts.reviewed), "reviews/; pairs.jsonl, dropped.jsonl"),
     ])
 

@@ -384,10 +384,22 @@ def why_unchecked(facts: Facts,
     if briefly and reasons: return f"no judge above the bar for {', '.join(sum(reasons.values(), []))}"
     below = "; ".join(f"{', '.join(ids)}: {why}" for why, ids in reasons.items())
     if not below and (strange := gate.get("unmeasured")):
-        return ", ".join(f"{count} pairs are in {code}, in which {gate['judge']} was not measured"
+        who = gate.get("checker") or gate["judge"]
+        return ", ".join(f"{count} pairs are in {code}, in which {who} was not measured"
                          for code, count in strange.items())
-    return (f"no judge above the bar ({gate['judge']}; {below}){left}" if below
+    who = " and ".join(name for name in (gate["judge"], gate.get("checker")) if name)
+    return (f"no judge above the bar ({who}; {below}){left}" if below
             else left.removeprefix("; ") if gate["principles"] else "no pair was left to check")
+
+
+def _gated_by(facts: Facts) -> str:
+    "Who took pairs, and by what: in words, or by what a probe reads."
+    gate = facts.manifest.gate or {}
+    asked = {one.get("judge") or gate["judge"] for one in gate.get("principles", {}).values() if one["passed"]}
+    how = {gate.get("judge"): "the answer falls short in both wordings, the revision is better in both orders",
+           gate.get("checker"): "the answer meets less than half of its principle's questions, the revision has more "
+                                "support"}
+    return ", ".join(f"by {judge}: {what}" for judge, what in how.items() if judge in asked)
 
 
 def pairs_checked(facts: Facts,
@@ -396,8 +408,7 @@ def pairs_checked(facts: Facts,
     if facts.split is None: return MainFigure("Pairs that mend", "none", why_unchecked(facts), "")
     what, counts, why = "Pairs that mend", gate_counts(facts.kept, facts.dropped), why_unchecked(facts)
     source, lacking = "run.json: gate; pairs.jsonl, dropped.jsonl", f". Not checked: {why}" if why else ""
-    judged = (f"{gate_words(counts)}, by {(facts.manifest.gate or {}).get('judge')}: the answer falls short in both "
-              f"wordings, the revision is better in both orders{lacking}")
+    judged = f"{gate_words(counts)}. Judged {_gated_by(facts)}{lacking}"
     check = shown_to_probe(facts)
     if facts.reviewed:
         seen = facts.reviewed[0]

@@ -2,14 +2,24 @@
 import gzip
 import json
 import shutil
+from collections import Counter
 
 import pytest
+from support import matter
 
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import Run, open_run
-from contemplative_cai.core.schema import InputError, PreferencePair
+from contemplative_cai.core.schema import InputError, Message, PreferencePair
 from contemplative_cai.inputs.draw import draw, take_in_pairs
-from contemplative_cai.inputs.given import given_prompts, pairs_path, read_pairs, run_pairs, shipped_pairs
+from contemplative_cai.inputs.given import (
+    GivenPairs,
+    given_prompts,
+    pairs_path,
+    read_pairs,
+    run_pairs,
+    shipped_pairs,
+    some_pairs,
+)
 from contemplative_cai.inputs.split import refuse_leaks
 from contemplative_cai.inputs.tables import table_rows
 from contemplative_cai.pairs.generate import generate_pairs
@@ -202,6 +212,42 @@ def test_a_run_takes_pairs_in_once_and_keeps_them(write, runs):
     assert len(run_pairs(recipe, run).pairs) == 12
     with pytest.raises(InputError, match="generating would replace them"): generate_pairs(run, build_recipe({}))
     with pytest.raises(InputError, match="takes the place of generating"): generate_pairs(open_run("new"), recipe)
+
+
+@pytest.mark.parametrize("n, seed", [(7, 0), (30, 0), (30, 5), (47, 1)])
+def test_a_part_has_as_many_prompts_as_there_are_and_principles_alike(n, seed):
+    rows = [{"prompt": f"{topic} {matter(i)}?", "chosen": f"Ask them, {j}.", "rejected": f"No, {j}.", "principle": j}
+            for i, topic in enumerate(["Who wants"] * 12) for j in "abcd"]
+    pairs = [PreferencePair(prompt=[Message(role="user", content=row["prompt"])], prompt_id=row["prompt"],
+                            chosen=[Message(role="assistant", content=row["chosen"])], principle=row["principle"],
+                            rejected=[Message(role="assistant", content=row["rejected"])], source="x", seed=None,
+                            critique=None, constitution=None, model=None, template=None, locale="en") for row in rows]
+    given = GivenPairs("x", "0", {"text": 48}, ("prompt",), pairs, [])
+    some = some_pairs(given, n, seed).pairs
+    prompts, principles = Counter(pair.prompt_id for pair in some), Counter(pair.principle for pair in some)
+    assert len(some) == n == len({pair.id for pair in some}) and some == [pair for pair in pairs if pair in some]
+    assert len(prompts) == min(n, 12) and max(prompts.values()) - min(prompts.values()) <= 1
+    assert max(principles.values()) - min(principles.values()) <= 1
+    assert some_pairs(given, 48) is given and some_pairs(given, None) is given and some_pairs(given, 99) is given
+
+
+def test_a_run_that_has_taken_in_a_part_goes_on_with_it(write, runs):
+    path, run = write("mine.jsonl", lines(many(20))), open_run("own")
+    def recipe(**more): return build_recipe({"pairs": str(path), "guarded": [], **more})
+    take_in_pairs(run, draw(recipe(n_pairs=12), run))
+    assert len(load_pairs(run)) == 12 and run.manifest["given"]["there"] == 20
+    assert run_pairs(recipe(n_pairs=12), run).words == run_pairs(recipe(n_pairs=12)).words
+    assert "12 drawn of 20 pairs, 12 prompts" in run_pairs(recipe(n_pairs=12), run).words[0]
+    take_in_pairs(run, draw(recipe(n_pairs=12), run))
+    for other in ({"n_pairs": 13}, {}):
+        with pytest.raises(InputError, match="has taken in 12 of 20 pairs"):
+            take_in_pairs(run, draw(recipe(**other), run))
+    whole = open_run("whole")
+    take_in_pairs(whole, draw(recipe(), whole))
+    take_in_pairs(whole, draw(recipe(n_pairs=20), whole))
+    with pytest.raises(InputError, match="has taken in 20 of 20 pairs.*n_pairs is 12"):
+        take_in_pairs(whole, draw(recipe(n_pairs=12), whole))
+    with pytest.raises(InputError, match="n_pairs says how many given pairs"): build_recipe({"n_pairs": 5})
 
 
 def test_a_run_with_pairs_of_its_own_is_left_alone(write, runs):
