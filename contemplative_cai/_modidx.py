@@ -57,8 +57,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                                    'contemplative_cai/capability/collapse.py'),
                                                        'contemplative_cai.capability.collapse.collapse_findings': ( '08a_capability/collapse.html#collapse_findings',
                                                                                                                     'contemplative_cai/capability/collapse.py'),
-                                                       'contemplative_cai.capability.collapse.distinct_runs': ( '08a_capability/collapse.html#distinct_runs',
-                                                                                                                'contemplative_cai/capability/collapse.py'),
                                                        'contemplative_cai.capability.collapse.plain_paragraphs': ( '08a_capability/collapse.html#plain_paragraphs',
                                                                                                                    'contemplative_cai/capability/collapse.py'),
                                                        'contemplative_cai.capability.collapse.plain_perplexity': ( '08a_capability/collapse.html#plain_perplexity',

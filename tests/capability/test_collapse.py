@@ -7,11 +7,10 @@ import torch
 from support import NOUNS
 
 from contemplative_cai.capability.collapse import (
-    SIGN_WORDS,
+    COLLAPSE_SIGNS,
     CollapseLimits,
     collapse_figures,
     collapse_findings,
-    distinct_runs,
     plain_paragraphs,
     plain_perplexity,
 )
@@ -45,7 +44,7 @@ SIGNS = {  # what a sign looks like in 40 answers
 def test_a_sign_is_found_where_it_is_and_alone(sign):
     findings = collapse_findings(BASE, collapse_figures(SIGNS[sign], 20.0))
     assert [finding.sign for finding in findings] == [sign]
-    assert SIGN_WORDS[sign] in findings[0].words and "in the base" in findings[0].words
+    assert COLLAPSE_SIGNS[sign] in findings[0].words and "in the base" in findings[0].words
 
 
 def test_a_whole_arm_has_no_finding_in_either_direction():
@@ -83,15 +82,16 @@ def test_what_is_unknown_is_not_compared_and_failed_calls_are_left_out():
 
 
 def test_distinct_runs_do_not_fall_with_length_and_answers_too_short_have_none():
+    def distinct(texts): return collapse_figures(answers(texts)).distinct
     short, long = ([words(i, count) for i in range(20)] for count in (40, 400))
-    assert distinct_runs(long) == pytest.approx(distinct_runs(short), abs=0.01)
-    assert distinct_runs(["One two three."] * 4) == 0.25 and distinct_runs(["Yes.", "No no."]) is None
+    assert distinct(long) == pytest.approx(distinct(short), abs=0.01)
+    assert distinct(["One two three."] * 4) == 0.25 and distinct(["Yes.", "No no."]) is None
 
 
 def test_plain_paragraphs_are_long_enough_distinct_and_no_part_of_the_battery(tmp_path):
     paragraphs = plain_paragraphs()
     assert len(paragraphs) == 6 and all(50 <= len(text_words(text)) <= 80 for text in paragraphs)
-    assert distinct_runs(paragraphs) > 0.95
+    assert collapse_figures(answers(paragraphs)).distinct > 0.95
     items = " ".join(" ".join(text_words(str(item.model_dump()))) for item in battery_items())
     for text in paragraphs:
         runs = [" ".join(text_words(text)[i:i + 7]) for i in range(len(text_words(text)) - 6)]
