@@ -63,6 +63,15 @@ def _with_reply(context: list[int], whole: list[int]) -> tuple[list[int], list[i
                              "its log-probability is undefined")
     return context, whole
 
+
+def _with_text(tokenizer: Any, before: str, after: str) -> tuple[list[int], list[int]]:
+    "Token ids of a text up to where it breaks off, and as it goes on; raises `ValueError` where nothing is added."
+    context, whole = (list(tokenizer(text)["input_ids"]) for text in (before, before + after))
+    places = zip(context, whole)
+    kept = next((i for i, (one, other) in enumerate(places) if one != other), min(len(context), len(whole) - 1))
+    if not after or len(whole) < 2: raise ValueError(f"expected a text that goes on, came {before!r} and {after!r}")
+    return whole[:max(kept, 1)], whole  # without a first token there is nothing to go on from
+
 # %% ../../nbs/04_models/05_local.ipynb #n0120003
 KEPT_PREFIXES = 8  # prefixes whose keys and values stay in memory
 FLOW_SECONDS = 1.0  # after which rows that have ended are handed on: what a kill can cost, and what progress waits for
@@ -330,6 +339,17 @@ class TransformersLLM(_RowWriter):
         in input order; raises `ModelCallError`."""
         rows = [_with_reply(*_through_template(encode_reply, self.tokenizer, conversation, text))
                 for conversation, text in zip(conversations, continuations, strict=True)]
+        return self._weighed(rows)
+
+    def text_logprobs(self, contexts, continuations):
+        """How likely each plain text goes on so, without chat template and end of turn;
+        in input order; raises `ModelCallError`."""
+        rows = [_with_text(self.tokenizer, context, text)
+                for context, text in zip(contexts, continuations, strict=True)]
+        return self._weighed(rows)
+
+    def _weighed(self, rows: list[tuple[list[int], list[int]]]) -> list[Logprob]:
+        "How likely each row goes on as it does after its context, in input order."
         return _in_input_order(self._scored_together(rows),
                                lambda batch: self._guarded(self._logprob_batch, [rows[i] for i in batch]))
 
