@@ -38,6 +38,7 @@ HOMES = {  # what a notebook begins with, and the module that defines it
     "train": "training.train",
     "recipe_checker": "evaluation.pair_gate",
     "evaluate": "evaluation.evaluate",
+    "measure_abilities": "capability.abilities",
     "write_report": "report.report",
     "write_card": "report.card",
     "rebuild": "report.rebuild",

@@ -9,12 +9,14 @@ __all__ = ['SUMMED_KINDS', 'WEIGHED_ITEMS', 'BATTERY_SAMPLING', 'ItemResult', 'c
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #3903daff
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from .instructions import follows_all
 from .items import BATTERY_KINDS, BatteryItem, ChoiceItem, InstructionItem
+from ..core.journal import Journal
 from ..core.run import Run
-from ..core.schema import InputError, Message, Record
+from ..core.schema import InputError, Message, Record, digest
 from ..core.terminal import Progress
 from ..measure.bounded import score_interval
 from ..measure.outcomes import Kept, noninferior
@@ -98,18 +100,44 @@ def _written_results(llm: TextLLM, items: Sequence[InstructionItem]) -> Iterator
                    else written_result(items[batch[i]], outcome) for i, outcome in group.items()]
 
 
+def _known_results(llm: TextLLM, items: Sequence[BatteryItem], journal: Journal | None) -> dict[str, ItemResult]:
+    "By id: what this model did with the items before."
+    if journal is None: return {}
+    keys = {_item_key(llm, item): item.id for item in items}
+    return {keys[key]: ItemResult(**stored["result"]) for key, stored in journal.get(list(keys)).items()}
+
+
+def _item_key(llm: TextLLM, item: BatteryItem) -> str:
+    "What a result depends on."
+    return digest(["battery", llm.key, item.model_dump(), BATTERY_SAMPLING.model_dump()], 32)
+
+
+def _keep(journal: Journal | None, llm: TextLLM, items: dict[str, BatteryItem], group: Sequence[ItemResult],
+          started: float) -> None:
+    "Write results down; what could not be asked is asked again another time."
+    bare = {"prompt_tokens": None, "completion_tokens": 0, "cached_tokens": None}
+    fresh = {_item_key(llm, items[one.id]): bare | {"result": one.model_dump(mode="json")} for one in group
+             if one.right is not None}
+    if journal is not None and fresh: journal.save("battery", fresh, time.monotonic() - started)
+
+
 def measure_battery(llm: TextLLM,  # as it stands, under the adapter that is on it
                     items: Sequence[BatteryItem],
                     run: Run | None = None,  # whose progress to show
                     label: str = "battery",  # what progress calls it
+                    journal: Journal | None = None,  # where results are kept, so that nothing is measured twice
                     ) -> list[ItemResult]:
     "What the model did with each item, in this order; raises `ModelCallError` where not one could be asked."
-    choices = [item for item in items if isinstance(item, ChoiceItem)]
-    instructions = [item for item in items if isinstance(item, InstructionItem)]
-    progress, results = Progress(run, label, total=len(items), unit="items"), {}
+    results, by_id = _known_results(llm, items, journal), {item.id: item for item in items}
+    left = [item for item in items if item.id not in results]
+    choices = [item for item in left if isinstance(item, ChoiceItem)]
+    instructions = [item for item in left if isinstance(item, InstructionItem)]
+    progress, started = Progress(run, label, total=len(items), done=len(results), unit="items"), time.monotonic()
     for groups in (_chosen_results(llm, choices), _written_results(llm, instructions)):
         for group in groups:
             results |= {result.id: result for result in group}
+            _keep(journal, llm, by_id, group, started)
+            started = time.monotonic()
             progress.advance(len(group))
     ordered = [results[item.id] for item in items]
     if ordered and all(result.right is None for result in ordered):

@@ -254,7 +254,7 @@ def check_inputs(steps: list[str],  # what will run
         check_methods(recipe)
         check_evaluation(recipe)
         run = Run(folder.name, folder) if folder else None
-        if set(steps) & {"generate", "quickstart"}: refuse_given(run, recipe)
+        if "generate" in steps or ("quickstart" in steps and not recipe.pairs): refuse_given(run, recipe)
         # a run without pairs that is only evaluated has learned from nothing
         if steps != ["evaluate"] or (run and has_pairs(run)): refuse_leaks(draw(recipe, run).leakage.leaks)
 

@@ -39,7 +39,7 @@ class Derived(NamedTuple):
 # %% ../../nbs/01_core/05b_derived.ipynb #dd2804d8
 _ROWS = ("split.json", "pairs.jsonl", "dropped.jsonl")
 _OF_TRAINING = ("training.json", "metrics.jsonl", "findings.jsonl", "preference.json", "stage.json")
-_OF_EVALUATION = ("metrics.json", "calibration.json", "arms.json", "answers.jsonl", "items.jsonl")
+_OF_EVALUATION = ("metrics.json", "calibration.json", "arms.json", "answers.jsonl", "items.jsonl", "capability.json")
 # people's labels, and what they are held against where there are any
 _OF_LABELS = ("labels.jsonl", "labels_drawn.jsonl")
 _LABELLED = ("verdicts.jsonl", "items.jsonl", "answers.jsonl")
@@ -71,7 +71,7 @@ def derived_files(run: Run,  # any run
                             ("configs/models.yaml", "constitution", "data/prompts", "data/rubrics",
                              "data/calibration")),
         "model_card": Derived(trained_place(run.path(stage)) / "README.md",
-                              (*_ROWS, *training, "metrics.json", "arms.json", *labels, *reviews),
+                              (*_ROWS, *training, "metrics.json", "arms.json", "capability.json", *labels, *reviews),
                               texts=("configs/models.yaml", *_OF_TEACHING)),
         "report": Derived(run.path("report.html"), (*_ROWS, *training, *_OF_EVALUATION, "ledger.json", "clock.jsonl",
                                                     "leakage.json", *labels, *reviews),

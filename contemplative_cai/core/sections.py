@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Names', 'Weights', 'Share', 'Count', 'GIVEN', 'Options', 'Sources', 'CHECKS', 'LONGEST_TEXT', 'MOST_PARTS', 'SECRET',
-           'S', 'FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS', 'JUDGES',
+           'S', 'FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS', 'JUDGES', 'CAPABILITIES',
            'SAFETY_SOURCES', 'option_fault', 'Source', 'check', 'contradictions', 'check_url', 'check_key_name',
            'Section', 'problems_of', 'build_section', 'ModelKeys', 'PromptKeys', 'MethodKeys', 'FilterKeys',
            'SplitKeys', 'TrainingKeys', 'EvaluationKeys', 'StatisticsKeys']
@@ -801,6 +801,7 @@ def _merging_has_an_adapter(merge, adapter):
 # ways of answering that an evaluation knows by name; sft and dpo where they were trained
 ARMS = ("base", "prompted", "careful", "sft", "dpo")
 JUDGES = ("logits", "reasoned", "guard", "probe")  # how a model judges
+CAPABILITIES = ("battery",)  # how abilities are measured
 SAFETY_SOURCES = (Source(source="ailuminate"),)  # where safety prompts come from, unless a recipe says
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000038
@@ -838,6 +839,13 @@ class EvaluationKeys(Section):
     n_robustness: int = _key(5,
         "prompts that are also asked in every jailbreak wrapper under every system prompt; 0: none", ge=0)
     n_games: int = _key(5, "prisoner's dilemmas of 10 rounds against each of six opponents; 0: none", ge=0)
+    capability: Names = _key(CAPABILITIES,
+        "what else base and every arm with weights of its own are asked: battery (460 short items of data/capability, "
+        "offline, about two minutes an arm on a CPU); [] for nothing",
+        exclude_if=lambda names: names == CAPABILITIES)
+    capability_margin: float = _key(0.05,
+        "largest loss of ability that would not matter, a share of what base gets right", gt=0, lt=1,
+        exclude_if=lambda share: share == 0.05)
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000039
 @check
@@ -874,6 +882,11 @@ def _judges_are_known(eval_judges):
 def _judges_are_named_once(eval_judges):
     if len(set(eval_judges)) < len(eval_judges):
         yield "eval_judges names a judge twice; two judges that agree with themselves say nothing"
+
+
+@check
+def _abilities_are_known(capability):
+    yield from _unknown("measure of capability", capability, CAPABILITIES)
 
 
 @check

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..capability.abilities import abilities_of
 from ..core.derived import DIGESTS, rests_on
 
 from ..core.files import read_record, write_text
@@ -188,6 +189,20 @@ def _by_rule(unseen: PreferenceAccuracy) -> dict[str, float | str]:
             for name, rule in unseen.rules.items()}
 
 
+def _ability_results(facts: Facts) -> list:
+    "The share of the battery that the trained arm gets right, beside base's; nothing where it was not asked."
+    from huggingface_hub import EvalResult
+    own = abilities_of(facts.abilities, facts.stage)
+    if own is None or not own.changes: return []
+    change = own.changes[0]
+    return [EvalResult(
+        task_type="text-generation", dataset_type="capability-battery", dataset_split="test", metric_type="accuracy",
+        dataset_name="the project's battery of abilities", metric_value=round(change.after or 0.0, 4),
+        metric_name="share of short items that are right",
+        metric_args={"base": round(change.before or 0.0, 4), "items": change.n, **_interval(change.difference),
+                     "verdict": change.kept.verdict})] if change.after is not None else []
+
+
 def card_results(facts: Facts) -> list:
     "What was measured of the trained model, as the hub's `EvalResult`s; nothing before anything was."
     from huggingface_hub import EvalResult
@@ -201,7 +216,8 @@ def card_results(facts: Facts) -> list:
         metric_name="held-out preference: chosen gained more than rejected",
         metric_args={**_interval(unseen.reward), **_by_rule(unseen)},
     )] if unseen and unseen.reward.mean is not None else []
-    return preference + [_outcome_result(facts, metrics, row) for row in claimed if metrics]
+    return [*preference, *_ability_results(facts),
+            *(_outcome_result(facts, metrics, row) for row in claimed if metrics)]
 
 
 def _head(facts: Facts, base: str, place: Path, digests: dict[str, str]):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ..capability.abilities import Abilities, ability_figure
 from ..core.files import read_record, read_rows
 from ..core.journal import Ledger, read_ledger
 from ..core.project import every, runs_root
@@ -49,6 +50,7 @@ class Evaluated:
     ledger: Ledger
     items: dict[str, frozenset[str]]  # by set: ids of its prompts
     seen: Seen  # verdicts on its trained arm
+    abilities: Abilities | None = None  # None: not measured
 
     @property
     def model(self) -> str:
@@ -89,7 +91,8 @@ def read_evaluated(run: Run,  # any run
     summary = run.path(metrics.trained, "training.json")
     return Evaluated(run.name, read_manifest(run), metrics,
                      read_record(summary, Training) if summary.is_file() else None, read_ledger(run),
-                     {name: frozenset(ids) for name, ids in items.items()}, read_seen(run, metrics.trained))
+                     {name: frozenset(ids) for name, ids in items.items()}, read_seen(run, metrics.trained),
+                     read_record(able, Abilities) if (able := run.path("capability.json")).is_file() else None)
 
 # %% ../../nbs/09_report/08_compare.ipynb #de6f3bfe
 COMPARED_STEPS = ("generate", "train", "evaluate")
@@ -164,7 +167,7 @@ def _scaling_row(run: Evaluated) -> dict:
         "held-out preference": interval_words(run.metrics.preference.reward if run.metrics.preference else None),
         "on the same pairs, by rule": rules_reach(run.metrics.preference) if run.metrics.preference else "",
         "generate and train": _time(seconds_in_all(run)),
-        "capability": "not measured",
+        "capability": ability_figure(run.abilities, run.metrics.trained)[0],
     }
 
 
@@ -440,7 +443,8 @@ def comparison_page(runs: Sequence[Evaluated],  # from `compare_runs`
     return Page(
         title=f"Runs compared: {', '.join(names)}", lead=f"{len(runs)} evaluated runs side by side.",
         cards=[_run_card(run) for run in runs], words=[],
-        limits=[*differences_of(runs), "Capability: it has not been measured in any of these runs.",
+        limits=[*differences_of(runs), *([f"Capability: it has not been measured in {', '.join(unknown)}."]
+                                         if (unknown := [run.name for run in runs if not run.abilities]) else []),
                 "Whether a difference between runs comes from the model's size: "
                 "each run is one run with one seed."],
         sections=[_cost_section(runs), _tests_section(runs), _outcomes_section(runs), _settings_section(runs),

@@ -6,6 +6,7 @@
 __all__ = ['limits']
 
 # %% ../../nbs/09_report/04a_limits.ipynb #lm000002
+from ..capability.abilities import abilities_of
 from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.calibration import UNCALIBRATED, Calibration, in_languages
 from ..evaluation.claims import KEPT, Comparison
@@ -291,6 +292,18 @@ def _preference_limits(unseen: PreferenceAccuracy) -> list[str]:
         [few] if unseen.reward.low is None or unseen.reward.clusters < 20 else [])
 
 
+def _capability_limits(facts: Facts) -> list[str]:
+    "What is not known of abilities."
+    if facts.abilities is None or not facts.abilities.arms:
+        return ["That abilities were kept: capability has not been measured." if facts.training else
+                "What the model is able to: capability has not been measured."]
+    own = abilities_of(facts.abilities, facts.stage) if facts.training else None
+    if own is None or not own.changes: return ["What the model is able to beyond a few hundred short items in English."]
+    whole, known = own.changes[0], "beyond a few hundred short items in English, nothing is known"
+    if whole.kept.verdict == "kept": return [f"That all abilities were kept: {known}."]
+    return [f"That abilities were kept: {whole.kept.words} (share of {whole.n} items); {known}."]
+
+
 def limits(facts: Facts,
            ) -> list[str]:
     "What the run does not show, the heaviest first."
@@ -299,8 +312,7 @@ def limits(facts: Facts,
     trained = f"; {len(facts.training.prompts)} of them were trained on." if facts.training else "."
     prompts = facts.metrics.prompts if facts.metrics and facts.split is None else facts.prompts
     unseen = facts.metrics.preference if facts.metrics else None
-    kept = ["That abilities were kept: capability has not been measured."] if facts.training else [
-        "What the model is able to: capability has not been measured."]
+    kept = _capability_limits(facts)
     looked = facts.reviewed or shown_to_probe(facts)
     given = [f"How the pairs came about, and that chosen is better: they were given ({facts.given}), not generated "
              "here" + (", and nobody here has checked them." if not looked else ".")] if facts.given else []

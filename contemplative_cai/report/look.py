@@ -7,14 +7,16 @@ __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'dra
            'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
            'reviewed', 'decisions', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure',
            'what_was_learned', 'before_and_after', 'declared', 'sets_asked', 'in_short', 'below_the_bar',
-           'claims_figure', 'claims_made', 'costs_kept', 'levels', 'judges', 'panel_shown', 'judge_figures',
-           'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown', 'written']
+           'claims_figure', 'claims_made', 'costs_kept', 'levels', 'abilities_kept', 'ability_levels', 'judges',
+           'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown',
+           'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..capability.abilities import Abilities, ability_figure, ability_rows, ability_changes
 from ..core.foreign import html_text
 from ..core.errors import InputError
 from ..core.files import read_record
@@ -355,6 +357,20 @@ def levels(metrics: Metrics,  # from `evaluate`
            ) -> Grid:
     "Each arm's mean with its interval."
     return grid(level_rows(metrics, outcomes), empty=f"Not measured: {', '.join(outcomes)}.")
+
+# %% ../../nbs/09_report/10_look.ipynb #xb614c67
+def abilities_kept(abilities: Abilities | None,  # from `measure_abilities`
+                   ) -> Grid:
+    "What every arm with weights of its own is able to do beside base, and whether base's abilities were kept."
+    return grid(ability_changes(abilities) if abilities else [],
+                empty=f"Base alone: {ability_figure(abilities, 'base')[0]} of the battery is right." if abilities
+                else "Nothing was measured; capability: battery does.")
+
+
+def ability_levels(abilities: Abilities | None,  # from `measure_abilities`
+                   ) -> Grid:
+    "Each kind of item, and every arm's share that is right."
+    return grid(ability_rows(abilities) if abilities else [], empty="Nothing was measured.")
 
 # %% ../../nbs/09_report/10_look.ipynb #54dc3fdf
 def judges(metrics: Metrics,  # from `evaluate`

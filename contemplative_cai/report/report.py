@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['ROW_FILES', 'HIDDEN', 'TITLE', 'losses_tables', 'leakage_table', 'not_compared', 'prompt_set', 'provenance',
-           'SideBySide', 'side_by_side', 'answers_section', 'whole_row', 'first_pictures', 'arm_terms',
-           'mending_section', 'data_sections', 'training_sections', 'made_of_sections', 'report_page', 'write_report']
+           'SideBySide', 'side_by_side', 'answers_section', 'capability_section', 'whole_row', 'first_pictures',
+           'arm_terms', 'mending_section', 'data_sections', 'training_sections', 'made_of_sections', 'report_page',
+           'write_report']
 
 # %% ../../nbs/09_report/06_report.ipynb #00000002
 from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
+from ..capability.abilities import ability_rows, ability_changes, collapse_words
 from ..core.derived import rests_on, stale_words, with_digests
 from ..core.files import read_rows, write_record
 from ..core.recipe import Recipe, without_places
@@ -176,6 +178,23 @@ def answers_section(facts: Facts,
     hidden = [] if show_text else [row for row in rows if not row.own]
     return PageSection("Answers side by side", [*words, *_left_out(facts, hidden)],
                        [Texts(row.question, row.answers) for row in rows if row.own or show_text])
+
+# %% ../../nbs/09_report/06_report.ipynb #xab1fa1c
+def capability_section(facts: Facts,
+                       ) -> PageSection | None:
+    "What base and the arms with weights of their own are able to do; None where nobody was asked."
+    found = facts.abilities
+    if found is None or not found.arms: return None
+    words = ["Short English items, written for this project by a large language model and scored by rule: the "
+             "likelihood of four ends, or checks of what is written. Intervals are 95 %, by topics. Arms that are only "
+             "told something have base's weights and are not asked.", *collapse_words(found)]
+    if found.reach and found.reach.margin is not None:
+        words.append(f"So many items show an arm without a loss to be kept within {found.reach.margin:.2f} of base, in "
+                     f"four of five cases; the margin asked for is {found.margin:.0%} of what base gets right.")
+    return PageSection("Capability", words, [
+        Table("Against base", ability_changes(found), "capability.json: arms, changes"),
+        Table("Shares that are right", ability_rows(found), "capability.json: arms, rows; each item: capability.jsonl"),
+    ])
 
 # %% ../../nbs/09_report/06_report.ipynb #x8845612
 def whole_row(facts: Facts,
@@ -368,7 +387,8 @@ def report_page(facts: Facts,
                                     information_words(informed_by(facts.manifest)),
                                     facts.refusals) if facts.metrics else []
     made = data_sections(facts, measured) if measured else []
-    sections = [*evaluated, *training_sections(facts), *made,
+    able = capability_section(facts)
+    sections = [*evaluated, *([able] if able else []), *training_sections(facts), *made,
                 *([answers] if answers else []), *made_of_sections(facts)]
     foot = (f"Rebuilt from the run folder with: ccai report {facts.run}. "
             "Nothing here was computed anew but the counts of pairs; every number is in the file named below it.")

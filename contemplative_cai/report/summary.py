@@ -12,6 +12,7 @@ __all__ = ['NOT_YET', 'IN_TABLES', 'CUT_FIGURE', 'Facts', 'collect', 'brought', 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from ..capability.abilities import Abilities, abilities_of, ability_figure
 from ..core.files import F, read_record, read_rows
 from ..core.journal import Ledger, read_ledger
 from ..core.recipe import Recipe, build_recipe
@@ -70,6 +71,7 @@ class Facts:
     refusals: tuple[RuleRecall, ...] = ()  # what the rule for refusals finds of labelled ones; empty: not written down
     reviewed: list[ReviewedShares] = field(default_factory=list)  # what people found; empty: nobody looked
     languages: dict[str, set[str]] = field(default_factory=dict)  # of the prompts of each set; empty: not evaluated
+    abilities: Abilities | None = None  # of base and of arms with weights of their own; None: not measured
 
     @property
     def rows(self) -> list[PreferencePair | Dropped]:
@@ -136,6 +138,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         taught=what_was_taught(manifest, arms_there),
         reviewed=load_reviewed(run),
         languages=_languages(run),
+        abilities=_read(run, Abilities, "capability.json"),
     )
 
 # %% ../../nbs/09_report/04_summary.ipynb #x4170980
@@ -451,6 +454,12 @@ def _with_what_was_taught(facts: Facts, figure: MainFigure) -> MainFigure:
     return figure._replace(basis="; ".join([figure.basis, *taught_in_short(facts.taught, rubric)]))
 
 
+def _able_arm(facts: Facts) -> str:
+    "Whose abilities the headline tells: those of the evaluated arm where it has weights of its own, else base's."
+    arm = facts.metrics.trained if facts.metrics else facts.stage
+    return arm if abilities_of(facts.abilities, arm) or facts.abilities is None else "base"
+
+
 def headline(facts: Facts,
              ) -> list[MainFigure]:
     """The main figures: what, how much, on what it rests, and where it is written;
@@ -460,8 +469,7 @@ def headline(facts: Facts,
         *(_with_what_was_taught(facts, figure) for figure in (_primary(facts.metrics),
                                                               *_safety_and_cost(facts.metrics))),
         *([_cut(facts.metrics)] if facts.metrics else []),
-        MainFigure("Capability", "not measured", "No capability benchmark was run, so nothing is known about "
-                   + ("what training cost there." if facts.training else "what the model is able to."), ""),
+        MainFigure("Capability", *ability_figure(facts.abilities, _able_arm(facts)), "capability.json"),
         _pairs(facts),
         pairs_checked(facts),
         _unseen(facts),

@@ -65,27 +65,51 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
     assert again.returncode == 0 and "all done before" in again.stderr, again.stderr
 
 
+def words_of(values): return [word for key, value in values.items() for word in ("-p", f"{key}={value}")]
+
+
 @pytest.mark.long
-def test_quickstart_on_the_real_model(runs):
+def test_the_pure_loop_on_the_real_model(runs):
     """The embedded model with few prompts and the recipe's limits: real texts, real DPO, a report,
     and pairs whose sides end alike, so that no model learns from them where to stop."""
-    small = dict(n_prompts=6, test_share=0, epochs=1, n_eval_prompts=0, n_few_shot=1, resamples=200,
+    small = dict(n_prompts=6, test_share=0, epochs=1, n_eval_prompts=0, n_few_shot=1, resamples=200, judge="none",
                  eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=5, primary_outcome="refusal",
                  secondary_outcomes="[]")
-    done = ccai("run", "quickstart", *(word for key, value in small.items() for word in ("-p", f"{key}={value}")))
+    done = ccai("run", "all", "--recipe", "smollm2-135m", "--run", "pure", *words_of(small))
     assert done.returncode == 0, done.stderr
     assert "Pairs kept:" in done.stdout and "report.html" in done.stdout
-    run = open_run("quickstart")
+    run = open_run("pure")
     manifest, places = run.manifest, derived_files(run)
     assert set(places) == {"data_set", "model_card", "report"} and all(one.place.is_file() for one in places.values())
     assert stale_words(run) == [] and "Nothing has been evaluated" not in places["model_card"].place.read_text()
     assert manifest["model"].startswith("smollm2-135m@") and manifest["steps"]["evaluate"]["status"] == "done"
-    pairs = load_pairs(open_run("quickstart"))
+    pairs = load_pairs(run)
     assert {(pair.chosen_finish_reason, pair.rejected_finish_reason) for pair in pairs} == {("stop", "stop")}
     figures = health(pairs)
     assert figures.ends_apart.low <= 0 <= figures.ends_apart.high, "both sides end alike"
     assert figures.ends_rule.low <= 0.5 <= figures.ends_rule.high, "the end alone is at chance"
-    assert "Answers cut at the token limit" in (runs / "quickstart" / "headline.json").read_text()
+    assert "Answers cut at the token limit" in (runs / "pure" / "headline.json").read_text()
+
+
+@pytest.mark.long
+def test_quickstart_on_the_real_model(runs):
+    "The loop is looked at, a part of the shipped pairs is trained on, and answers stand beside each other."
+    small = dict(n_prompts=1, n_pairs=24, test_share=0.3, max_steps=2, n_eval_prompts=5, n_few_shot=1, resamples=200,
+                 eval_arms="base,dpo", eval_judged="[]", n_refusal=0, primary_outcome="words",
+                 secondary_outcomes="[]")
+    done = ccai("run", "quickstart", *words_of(small))
+    assert done.returncode == 0, done.stderr
+    run = open_run("quickstart")
+    steps, pairs = run.manifest["steps"], load_pairs(run)
+    assert {name: entry["status"] for name, entry in steps.items()} == dict.fromkeys(("generate", "train", "evaluate"),
+                                                                                     "done")
+    assert steps["generate"]["kept"] + steps["generate"]["dropped"] == 4, "one prompt by four principles"
+    assert len(pairs) == 24 and run.manifest["given"]["pairs"] == "contemplative-512"
+    figures = health(pairs)
+    assert figures.ends_apart.low <= 0 <= figures.ends_apart.high and figures.ends_rule.low <= 0.5
+    assert stale_words(run) == [] and all((runs / "quickstart" / name / "adapter").is_dir() for name in ("sft", "dpo"))
+    text = (runs / "quickstart" / "notebooks" / "02_quickstart.ipynb").read_text()
+    assert all(part in text for part in ("first answer (rejected)", "24 drawn of", "Held-out preference"))
 
 
 @pytest.mark.long

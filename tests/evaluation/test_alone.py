@@ -213,10 +213,10 @@ def test_a_fresh_run_is_looked_at_by_the_command(runs, tmp_path, capsys):
     assert dry("evaluate", "--run", "new") == 0 and "base alone answers: levels" in capsys.readouterr().out
     assert dry("train", "--run", "new") == 2 and "no run 'new'" in capsys.readouterr().err
     assert dry("review", "--run", "new") == 2
-    for words in (("generate",), ("quickstart",)):
-        capsys.readouterr()
-        assert dry(*words, "--run", "new", "-p", f"pairs={file}") == 2
-        assert "takes the place of generating" in capsys.readouterr().err
+    capsys.readouterr()
+    assert dry("generate", "--run", "new", "-p", f"pairs={file}") == 2
+    assert "takes the place of generating" in capsys.readouterr().err
+    assert dry("quickstart", "--run", "new", "-p", f"pairs={file}", "-p", "test_share=0.4") == 0, "it looks at the loop"
     assert dry("train", "--run", "new", "-p", "pairs=no-such-set") == 2
     assert "sets in data/pairs/:" in capsys.readouterr().err
     assert dry("train", "--run", "new", "-p", "test_share=0.2") == 2, "generated pairs are divided by then"

@@ -169,7 +169,8 @@ def test_between_runs_a_language_that_was_not_measured_is_named():
 def results(**changes):
     one = metrics(**{name: value for name, value in changes.items() if name in ARMS})
     one.preference = changes.get("preference")
-    facts = SimpleNamespace(metrics=one, preference=None, run="r", manifest=SimpleNamespace(recipe={}))
+    facts = SimpleNamespace(metrics=one, preference=None, run="r", manifest=SimpleNamespace(recipe={}), stage="dpo",
+                            abilities=None)
     return {result.metric_type: result for result in card.card_results(facts)}
 
 
