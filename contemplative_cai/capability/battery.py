@@ -145,7 +145,7 @@ def estimate_by_topic(values: Sequence[float],  # one an item, between the ends
     low, high = score_interval(values, *scale, quantile=far)
     return figure.model_copy(update={"low": low, "high": high, "method": "score interval, design effect of topics"})
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #6a72dafa
+# %% ../../nbs/08a_capability/03_battery.ipynb #dc9dcde6
 class BatteryRow(Record):
     "How much of a kind a model gets right."
     kind: str  # or choices, all kinds with ends; or all
@@ -181,14 +181,14 @@ def _battery_row(kind: str, results: Sequence[ItemResult]) -> BatteryRow:
     return BatteryRow(kind=kind, n=len(scored), right=int(sum(right)), share=share, chance=chance,
                       unscored=len(results) - len(scored))
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #5215dabf
+# %% ../../nbs/08a_capability/03_battery.ipynb #9f8de033
 def battery_table(results: Sequence[ItemResult],  # of one model
                   ) -> list[BatteryRow]:
     "A row a kind that was asked, then all kinds with ends together, and everything."
     rows = [(kind, of_kind(results, kind)) for kind in (*BATTERY_KINDS, "choices", "all")]
     return [_battery_row(name, some) for name, some in rows if some]
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #49847643
+# %% ../../nbs/08a_capability/03_battery.ipynb #46d5a93b
 class BatteryChange(Record):
     "What became of a model's right answers in another arm."
     kind: str  # or choices, or all
@@ -207,7 +207,7 @@ def _paired(base: Sequence[ItemResult], arm: Sequence[ItemResult]) -> list[tuple
     others = {result.id: result for result in arm if result.right is not None}
     return [(result, others[result.id]) for result in base if result.right is not None and result.id in others]
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #10862f6e
+# %% ../../nbs/08a_capability/03_battery.ipynb #8e9e39e6
 def _kept(difference: Estimate, before: float | None, margin: float) -> Kept:
     "The verdict by a margin that is a share of the base's share; undefined where there is nothing to lose."
     if not before:
@@ -232,7 +232,7 @@ def battery_kept(base: Sequence[ItemResult],
                          lost=changes.count(-1.0), difference=difference, kept=_kept(difference, before, margin),
                          unpaired=len({one.id for one in (*base, *arm)}) - len(pairs))
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #23e5adfb
+# %% ../../nbs/08a_capability/03_battery.ipynb #ce6dffbe
 class BatteryReach(Record):
     "What so many items can show of a loss, in shares of all items."
     n: int
