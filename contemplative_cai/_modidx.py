@@ -67,6 +67,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                                   'contemplative_cai/capability/battery.py'),
                                                       'contemplative_cai.capability.battery.measure_battery': ( '08a_capability/battery.html#measure_battery',
                                                                                                                 'contemplative_cai/capability/battery.py'),
+                                                      'contemplative_cai.capability.battery.of_kind': ( '08a_capability/battery.html#of_kind',
+                                                                                                        'contemplative_cai/capability/battery.py'),
                                                       'contemplative_cai.capability.battery.smallest_loss': ( '08a_capability/battery.html#smallest_loss',
                                                                                                               'contemplative_cai/capability/battery.py'),
                                                       'contemplative_cai.capability.battery.unscored_result': ( '08a_capability/battery.html#unscored_result',

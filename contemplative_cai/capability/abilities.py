@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .battery import BatteryChange, BatteryReach, BatteryRow, ItemResult, battery_kept
-from .battery import battery_table, measure_battery, smallest_loss
+from .battery import battery_table, measure_battery, of_kind, smallest_loss
 from .collapse import CollapseFigures, CollapseFinding, collapse_figures
 from .collapse import collapse_findings, plain_paragraphs, plain_perplexity
 from .items import BatteryItem, battery_items
@@ -29,7 +29,7 @@ class ArmAbilities(Record):
     arm: str
     key: str  # of the model that was asked
     rows: tuple[BatteryRow, ...]  # by kind, then choices and all
-    changes: tuple[BatteryChange, ...] = ()  # against base: all, choices and instructions; empty for base
+    changes: tuple[BatteryChange, ...] = ()  # against base: choices, instructions and all; empty for base
     collapse: CollapseFigures
     findings: tuple[CollapseFinding, ...] = ()  # signs that are worse than base's
 
@@ -49,15 +49,13 @@ class ArmItem(Record):
     result: ItemResult
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #xb38c6e4
-ABILITY_PARTS = ("all", "choices", "instruction")  # what is compared with base
+# what is compared with base; the first decides: one short sentence for everything follows many instructions
+ABILITY_PARTS = ("choices", "instruction", "all")
 
 
 def _compared(base: Sequence[ItemResult], arm: Sequence[ItemResult], margin: float) -> tuple[BatteryChange, ...]:
-    "An arm against base: everything, items with ends, and instructions."
-    def part(results, name):
-        return [one for one in results if name == "all" or (one.kind == "instruction") == (name == "instruction")]
-    return tuple(battery_kept(part(base, name), part(arm, name), margin).model_copy(update={"kind": name})
-                 for name in ABILITY_PARTS if part(base, name))
+    "An arm against base: items with ends, instructions, and everything; those that were asked."
+    return tuple(change for name in ABILITY_PARTS if (change := battery_kept(base, arm, margin, name)).n)
 
 
 def weighed_arms(recipe: Recipe,
@@ -104,7 +102,7 @@ def measure_abilities(run: Run,  # evaluated; capability.json and capability.jso
     write_rows(run.path("capability.jsonl"), [ArmItem(arm=name, result=one) for name, some in results.items()
                                               for one in some])
     record = Abilities(items=known, margin=recipe.capability_margin, unmeasured=unmeasured, arms=arms,
-                       reach=smallest_loss(results["base"]) if results else None)
+                       reach=smallest_loss(of_kind(results["base"], "choices")) if results else None)
     write_record(run.path("capability.json"), record)
     return record
 
@@ -163,7 +161,7 @@ def ability_figure(abilities: Abilities | None,  # None: not measured
     if abilities is None or own is None:
         return "not measured", (abilities.unmeasured if abilities and abilities.unmeasured
                                 else "no items were asked; capability: battery asks them offline")
-    whole = next(row for row in own.rows if row.kind == "all")
+    whole = next((row for row in own.rows if row.kind == "choices"), own.rows[-1])
     if not own.changes: return _share_words(whole), f"share of {whole.n} short items that {arm} gets right, by topics"
     change, row = own.changes[0], ability_changes(abilities.model_copy(update={"arms": (own,)}))[0]
     signs = "; ".join(finding.words for finding in own.findings) or "no sign of collapse"

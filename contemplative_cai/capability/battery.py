@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['SUMMED_KINDS', 'WEIGHED_ITEMS', 'BATTERY_SAMPLING', 'ItemResult', 'chosen_result', 'written_result',
-           'unscored_result', 'measure_battery', 'design_effect', 'estimate_by_topic', 'BatteryRow', 'battery_table',
-           'BatteryChange', 'battery_kept', 'BatteryReach', 'smallest_loss']
+           'unscored_result', 'measure_battery', 'design_effect', 'estimate_by_topic', 'BatteryRow', 'of_kind',
+           'battery_table', 'BatteryChange', 'battery_kept', 'BatteryReach', 'smallest_loss']
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #3903daff
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from .instructions import follows_all
-from .items import BATTERY_KINDS, BatteryItem, ChoiceItem, InstructionItem
+from .items import BATTERY_KINDS, CHOICE_KINDS, BatteryItem, ChoiceItem
+from .items import InstructionItem
 from ..core.journal import Journal
+from ..core.project import brief, did_you_mean
 from ..core.run import Run
 from ..core.schema import InputError, Message, Record, digest
 from ..core.terminal import Progress
@@ -22,6 +24,7 @@ from ..measure.bounded import score_interval
 from ..measure.outcomes import Kept, noninferior
 from ..measure.power import SETTLED, changed_shares, detectable, mcnemar_power, sd_of_change
 from ..measure.stats import Estimate, estimate_each
+from ..measure.text import loop
 from ..models.llm import CallFailed, Completion, Logprob, ModelCallError, Sampling, TextLLM
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #afa12c1c
@@ -56,9 +59,9 @@ def chosen_result(item: ChoiceItem,
 def written_result(item: InstructionItem,
                    completion: Completion,  # of its prompt
                    ) -> ItemResult:
-    "What a model wrote, and whether that follows all that was asked."
-    return ItemResult(id=item.id, kind=item.kind, subject=item.subject, text=completion.text,
-                      right=follows_all(item.checks, completion.text))
+    "What a model wrote, and whether that follows all that was asked and does not go round in circles."
+    right = loop(completion.text) is None and follows_all(item.checks, completion.text)
+    return ItemResult(id=item.id, kind=item.kind, subject=item.subject, text=completion.text, right=right)
 
 
 def unscored_result(item: BatteryItem,
@@ -170,7 +173,7 @@ def estimate_by_topic(values: Sequence[float],  # one an item, between the ends
     low, high = score_interval(values, *scale, quantile=far)
     return figure.model_copy(update={"low": low, "high": high, "method": "score interval, design effect of topics"})
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #6a72dafa
+# %% ../../nbs/08a_capability/03_battery.ipynb #dc9dcde6
 class BatteryRow(Record):
     "How much of a kind a model gets right."
     kind: str  # or choices, all kinds with ends; or all
@@ -179,6 +182,16 @@ class BatteryRow(Record):
     share: Estimate  # of those scored, interval by topics
     chance: float | None  # what guessing gets; None for instructions
     unscored: int
+
+
+def of_kind(results: Sequence[ItemResult],
+            kind: str,  # or choices, all kinds with ends; or all
+            ) -> list[ItemResult]:
+    "The results of a kind; raises `InputError` for one that is not known."
+    known = (*BATTERY_KINDS, "choices", "all")
+    if kind not in known: raise InputError(f"kind: no kind '{brief(kind)}'; {did_you_mean(kind, list(known))}")
+    wanted = {"choices": CHOICE_KINDS, "all": BATTERY_KINDS}.get(kind, (kind,))
+    return [result for result in results if result.kind in wanted]
 
 
 def _topics(results: Sequence[ItemResult]) -> list[str]:
@@ -196,20 +209,17 @@ def _battery_row(kind: str, results: Sequence[ItemResult]) -> BatteryRow:
     return BatteryRow(kind=kind, n=len(scored), right=int(sum(right)), share=share, chance=chance,
                       unscored=len(results) - len(scored))
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #5215dabf
+# %% ../../nbs/08a_capability/03_battery.ipynb #9f8de033
 def battery_table(results: Sequence[ItemResult],  # of one model
                   ) -> list[BatteryRow]:
     "A row a kind that was asked, then all kinds with ends together, and everything."
-    parts: list[tuple[str, Callable[[ItemResult], bool]]] = [
-        *((kind, lambda result, kind=kind: result.kind == kind) for kind in BATTERY_KINDS),
-        ("choices", lambda result: result.kind != "instruction"), ("all", lambda result: True)]
-    rows = [(name, [result for result in results if wanted(result)]) for name, wanted in parts]
+    rows = [(kind, of_kind(results, kind)) for kind in (*BATTERY_KINDS, "choices", "all")]
     return [_battery_row(name, some) for name, some in rows if some]
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #49847643
+# %% ../../nbs/08a_capability/03_battery.ipynb #46d5a93b
 class BatteryChange(Record):
     "What became of a model's right answers in another arm."
-    kind: str  # or all
+    kind: str  # or choices, or all
     n: int  # items that are scored in both arms
     before: float | None  # share that is right in the base
     after: float | None
@@ -225,7 +235,7 @@ def _paired(base: Sequence[ItemResult], arm: Sequence[ItemResult]) -> list[tuple
     others = {result.id: result for result in arm if result.right is not None}
     return [(result, others[result.id]) for result in base if result.right is not None and result.id in others]
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #10862f6e
+# %% ../../nbs/08a_capability/03_battery.ipynb #8e9e39e6
 def _kept(difference: Estimate, before: float | None, margin: float) -> Kept:
     "The verdict by a margin that is a share of the base's share; undefined where there is nothing to lose."
     if not before:
@@ -236,11 +246,11 @@ def _kept(difference: Estimate, before: float | None, margin: float) -> Kept:
 def battery_kept(base: Sequence[ItemResult],
                  arm: Sequence[ItemResult],  # on the same items
                  margin: float = 0.05,  # the largest loss that would not matter, a share of the base's share
-                 kind: str = "all",  # or one kind only
+                 kind: str = "choices",  # the kinds with ends; or all, or one kind
                  ) -> BatteryChange:
     "Whether an arm kept what the base could, item by item; raises `InputError` for a margin that is no share."
     if not 0 < margin < 1: raise InputError(f"margin: expected a share of what the base gets right, came {margin}")
-    base, arm = ([one for one in results if kind in ("all", one.kind)] for results in (base, arm))
+    base, arm = of_kind(base, kind), of_kind(arm, kind)
     pairs = _paired(base, arm)
     values = [[float(bool(pair[side].right)) for pair in pairs] for side in (0, 1)]
     before, after = (sum(some) / len(some) if some else None for some in values)
@@ -250,7 +260,7 @@ def battery_kept(base: Sequence[ItemResult],
                          lost=changes.count(-1.0), difference=difference, kept=_kept(difference, before, margin),
                          unpaired=len({one.id for one in (*base, *arm)}) - len(pairs))
 
-# %% ../../nbs/08a_capability/03_battery.ipynb #20fdb67f
+# %% ../../nbs/08a_capability/03_battery.ipynb #ce6dffbe
 class BatteryReach(Record):
     "What so many items can show of a loss, in shares of all items."
     n: int
@@ -259,7 +269,7 @@ class BatteryReach(Record):
     margin: float | None  # the smallest within which an arm without a loss is shown to be kept
 
 
-def smallest_loss(results: Sequence[ItemResult],  # of the base
+def smallest_loss(results: Sequence[ItemResult],  # of the base, such as its choices
                   alike: float = SETTLED,  # share of items whose outcome is the same in both arms without a loss
                   power: float = 0.8,  # wanted chance to show it
                   ) -> BatteryReach:

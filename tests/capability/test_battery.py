@@ -1,8 +1,10 @@
 """The battery: likelihoods against a plain forward pass, who chooses what, intervals by topics, kept or lost."""
 import random
+import re
 
 import pytest
 import torch
+from support import ROOT
 
 from contemplative_cai.capability import battery
 from contemplative_cai.capability.battery import (
@@ -154,7 +156,7 @@ def test_who_knows_everything_has_everything_right_in_the_order_of_the_items():
 
 
 def test_instructions_are_asked_as_a_turn_of_the_user_and_cut_at_128_tokens():
-    script = ScriptedLLM(lambda conversation: "word " * 300)
+    script = ScriptedLLM(lambda conversation: " ".join(f"word{i}" for i in range(300)))
     items = [BY_ID["instruction-025"], BY_ID["instruction-026"]]  # 80 words or more, 180 words or more
     results = measure_battery(script, items)
     assert [[turn.role for turn in call] for call in script.calls] == [["user"], ["user"]]
@@ -238,6 +240,16 @@ def test_the_interval_holds_the_true_share_as_often_as_it_says_though_topics_agr
     assert 0.92 <= held / 300 <= 0.995
 
 
+@pytest.mark.slow
+def test_the_card_has_the_figures_of_the_embedded_model():
+    "Two minutes on two cores; another processor rounds otherwise, and a few items are close."
+    card = (ROOT / "data" / "capability" / "README.md").read_text()
+    llm = load_llm(model_spec("smollm2-135m"))
+    for row in battery_table(measure_battery(llm, ITEMS)):
+        told = re.search(rf"^\| {row.kind} \| {row.n} \| (\d+) \|", card, re.MULTILINE)
+        assert told and abs(int(told[1]) - row.right) <= 4, row.kind
+
+
 # kept or lost
 
 def arms(lost=0, gained=0, n=400, right=240, topics=40):
@@ -248,8 +260,15 @@ def arms(lost=0, gained=0, n=400, right=240, topics=40):
     return base, arm
 
 
+def test_an_answer_that_goes_round_in_circles_follows_nothing():
+    item = BY_ID["instruction-042"]  # one sentence without a comma
+    def answered(text): return measure_battery(ScriptedLLM(lambda conversation: text), [item])[0]
+    came, round_and_round = answered("A grey horse stands in the rain."), answered("horse " * 40)
+    assert came.right and round_and_round.right is False and round_and_round.text.startswith("horse horse")
+
+
 @pytest.mark.parametrize("lost, gained, verdict", [(0, 0, "kept"), (3, 3, "kept"), (0, 40, "kept"), (60, 0, "worse"),
-                                                    (16, 10, "not shown"), (30, 29, "not shown")])
+                                                   (16, 10, "not shown"), (30, 29, "not shown")])
 def test_an_arm_is_told_to_have_kept_or_lost_what_the_base_could(lost, gained, verdict):
     base, arm = arms(lost, gained)
     change = battery_kept(base, arm)
@@ -290,6 +309,18 @@ def test_a_kind_is_compared_by_itself():
     assert battery_kept([*base, *others], [*arm, *others], kind="copying").n == 60
     assert battery_kept([*base, *others], [*arm, *others], kind="copying").lost == 0
     assert battery_kept([*base, *others], [*arm, *others], kind="closing").kept.verdict == "worse"
+    with pytest.raises(InputError, match="no kind 'copyng'; did you mean 'copying'"):
+        battery_kept(base, arm, kind="copyng")
+
+
+def test_instructions_do_not_outweigh_what_was_lost_unless_one_asks():
+    base, arm = arms(40, 0)
+    told = [result(f"told {i}", False, "instruction", str(i % 8)) for i in range(60)]
+    obeyed = [one.model_copy(update={"right": True}) for one in told]
+    for kind, n, mean in (("choices", 400, -0.1), ("instruction", 60, 1.0), ("all", 460, 20 / 460)):
+        change = battery_kept([*base, *told], [*arm, *obeyed], kind=kind)
+        assert (change.kind, change.n, change.difference.mean) == (kind, n, pytest.approx(mean))
+    assert battery_kept([*base, *told], [*arm, *obeyed]).kept.verdict == "worse"
 
 
 def test_where_nothing_could_be_lost_or_few_topics_were_asked_there_is_no_verdict():
@@ -322,6 +353,19 @@ def test_a_loss_of_the_smallest_size_is_told_in_four_of_five_runs():
         arm = [one.model_copy(update={"right": one.right != away}) for one, away in zip(base, moved)]
         told += battery_kept(base, arm).difference.high < 0
     assert 0.7 <= told / 120 <= 0.92
+
+
+@pytest.mark.long
+def test_a_loss_as_large_as_the_margin_is_seldom_said_to_be_kept():
+    "The words stand for a one-sided bound of 97.5 %, for items that fall out by themselves in 40 topics."
+    import numpy as np
+    rng, kept = np.random.default_rng(2), 0
+    base = [result(i, i % 5 < 3, subject=str(i // 10)) for i in range(400)]
+    for _ in range(300):
+        moved = rng.random(400) < np.where([one.right for one in base], 0.1, 0.03 / 0.4)  # 0.06 lost, 0.03 gained
+        arm = [one.model_copy(update={"right": one.right != bool(away)}) for one, away in zip(base, moved)]
+        kept += battery_kept(base, arm).kept.verdict == "kept"
+    assert kept / 300 <= 0.05
 
 
 def test_dozens_of_items_share_a_call_and_a_batch_is_not_the_whole(monkeypatch):

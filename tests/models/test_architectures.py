@@ -91,6 +91,22 @@ JUDGED = [(user(f"Answer: {answer}\n\n{asked}"), reply)
           for asked in ("Is it kind?", "Is it true, and is it needed?", "Is it short?") for reply in ("Yes", "No")]
 
 
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(REFUSED)))
+def test_plain_texts_go_on_as_likely_as_one_pass_over_the_whole_finds(kind, tokenizer, tmp_path):
+    "Four ends of one beginning, one of another, and a whole text; in a batch, beside each row alone."
+    model = built(kind, tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    llm = load_llm(model_spec(str(tmp_path)), "float32", "cpu", batch_size=3)
+    shown = ["The old river runs down to the wide sea, and the boats"] * 4 + ["Why", ""]
+    ends = [" sail.", " lie in the harbour.", " wait", ".", " not?", "Nobody knows."]
+    for before, after, came in zip(shown, ends, llm.text_logprobs(shown, ends), strict=True):
+        row, first = tokenizer(before + after)["input_ids"], max(len(tokenizer(before)["input_ids"]), 1)
+        with torch.inference_mode(): scores = torch.log_softmax(model(torch.tensor([row])).logits[0].float(), -1)
+        plain = sum(scores[i - 1, row[i]].item() for i in range(first, len(row)))
+        assert (came.tokens, came.total) == (len(row) - first, pytest.approx(plain, abs=2e-2))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REFUSED])
 def test_questions_about_an_answer_are_weighed_behind_one_reading_of_it(kind, tokenizer, tmp_path, monkeypatch):
     "In any order, beside a row that begins like no other: the numbers of a plain pass for each row."
