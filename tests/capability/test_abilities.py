@@ -5,8 +5,16 @@ from types import SimpleNamespace
 import pytest
 
 from contemplative_cai.capability import abilities as module
-from contemplative_cai.capability.abilities import Abilities, abilities_of, ability_changes, ability_figure
-from contemplative_cai.capability.abilities import ability_rows, collapse_words, measure_abilities, weighed_arms
+from contemplative_cai.capability.abilities import (
+    Abilities,
+    abilities_of,
+    ability_changes,
+    ability_figure,
+    ability_rows,
+    collapse_words,
+    measure_abilities,
+    weighed_arms,
+)
 from contemplative_cai.capability.items import battery_items
 from contemplative_cai.core.files import read_record
 from contemplative_cai.core.recipe import build_recipe, load_recipe

@@ -11,6 +11,7 @@ from contemplative_cai.inputs.constitution import constitution_names, load_const
 from contemplative_cai.inputs.given import read_pairs
 from contemplative_cai.inputs.sources import load_prompts
 from contemplative_cai.inputs.split import worked_examples
+from contemplative_cai.measure.agreement import gwet_ac1, krippendorff_alpha
 from contemplative_cai.measure.text import text_words
 from contemplative_cai.pairs.baselines import bag_of_words_rule, clustered_share, cross_validated
 from contemplative_cai.pairs.health import ending_difference, health, stated, warnings
@@ -47,7 +48,7 @@ def test_no_opening_is_a_formula_and_no_principle_is_named():
 
 def test_a_bag_of_words_tells_few_of_the_sides():
     found = cross_validated(PAIRS, bag_of_words_rule)
-    assert found.low is not None and found.value < 0.85, "the card says what it is; nearer to 0.5 is better"
+    assert found.low is not None and found.value < 0.75, "the card says what it is; nearer to 0.5 is better"
 
 
 def _stated(rows, right):
@@ -57,8 +58,8 @@ def _stated(rows, right):
 
 def test_the_card_says_what_the_readings_say():
     readings = [json.loads(line) for line in (FOLDER / "readings/contemplative-512.jsonl").read_text().splitlines()]
-    by = {reader: {row["pair"]: row for row in readings if row["reader"] == reader} for reader in (1, 2, 3)}
-    assert by[1].keys() == by[2].keys() and {len(rows) for rows in by.values()} == {80}
+    by = {reader: {row["pair"]: row for row in readings if row["reader"] == reader} for reader in (1, 2)}
+    assert by[1].keys() == by[2].keys() and {len(rows) for rows in by.values()} == {160}
     def said(what, right):
         return f"| {what} | " + " | ".join(_stated(by[n].values(), right) for n in (1, 2)) + " |"
     for row in (said("the revision does better", lambda row: row["better"] == "revision"),
@@ -67,13 +68,16 @@ def test_the_card_says_what_the_readings_say():
                 said("the better one loses something useful", lambda row: row["lost"]),
                 said("one would be content to get it", lambda row: row["fine"])):
         assert row in CARD
-    alike = sum(by[1][pair]["fine"] == by[2][pair]["fine"] for pair in by[1])
-    stand = {n: len(by[n].keys() & {pair.id for pair in PAIRS}) for n in (1, 3)}
-    better, content = (_stated(by[3].values(), right) for right in (lambda row: row["better"] == "revision",
-                                                                    lambda row: row["fine"]))
-    assert f"on being content in {alike}" in CARD and f"of which {stand[3]} stand" in CARD
-    assert f"the revision better in {better}, content to get it in {content}" in CARD
-    assert f"Of these 80 rows {stand[1]} stand" in CARD
+    content = [(by[1][pair]["fine"], by[2][pair]["fine"]) for pair in by[1]]
+    prompts = [str(by[1][pair]["prompt"]) for pair in by[1]]
+    def figure(one): return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+    agreed = (f"content in {sum(one == two for one, two in content)}: "
+              f"Gwet's AC1 {figure(gwet_ac1(content, clusters=prompts))}, "
+              f"Krippendorff's alpha {figure(krippendorff_alpha(content, clusters=prompts))}")
+    stand = by[1].keys() & {pair.id for pair in PAIRS}
+    assert agreed in CARD and f"the other {len(stand)} stand as they were read" in CARD
+    assert {pair for pair, both in zip(by[1], content) if not all(both)} == by[1].keys() - stand
+    assert f"The {len(PAIRS) - 160} rows that nobody read" in CARD and f"of {len(set(prompts))} prompts" in CARD
 
 
 def test_the_card_says_what_rules_that_understand_nothing_make_of_the_set():
