@@ -14,7 +14,7 @@ from .battery import BatteryChange, BatteryReach, BatteryRow, ItemResult, batter
 from .battery import battery_table, measure_battery, of_kind, smallest_loss
 from .collapse import CollapseFigures, CollapseFinding, collapse_figures
 from .collapse import collapse_findings, plain_paragraphs, plain_perplexity
-from .items import BatteryItem, battery_items
+from .items import BATTERY_KINDS, CHOICE_KINDS, BatteryItem, battery_items
 from ..core.files import FileRecord, read_rows, write_record, write_rows
 from ..core.journal import Journal, on_the_clock
 from ..core.recipe import Recipe
@@ -79,8 +79,8 @@ def measure_abilities(run: Run,  # evaluated; capability.json and capability.jso
                       items: Sequence[BatteryItem] | None = None,  # None: the project's battery
                       ) -> Abilities | None:
     "What base and the arms with weights of their own are able to do; None where the recipe wants nothing measured."
-    if "battery" not in recipe.capability: return None
-    items = battery_items() if items is None else items
+    if not recipe.capability: return None
+    if items is None: items = battery_items(kinds=BATTERY_KINDS if "battery" in recipe.capability else CHOICE_KINDS)
     path, known = run.path("answers.jsonl"), digest([item.model_dump() for item in items])
     answers = read_rows(path, Answer) if path.exists() else []
     results: dict[str, list[ItemResult]] = {}

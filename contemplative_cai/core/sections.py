@@ -801,7 +801,7 @@ def _merging_has_an_adapter(merge, adapter):
 # ways of answering that an evaluation knows by name; sft and dpo where they were trained
 ARMS = ("base", "prompted", "careful", "sft", "dpo")
 JUDGES = ("logits", "reasoned", "guard", "probe")  # how a model judges
-CAPABILITIES = ("battery",)  # how abilities are measured
+CAPABILITIES = ("battery", "choices")  # how abilities are measured
 SAFETY_SOURCES = (Source(source="ailuminate"),)  # where safety prompts come from, unless a recipe says
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000038
@@ -839,10 +839,10 @@ class EvaluationKeys(Section):
     n_robustness: int = _key(5,
         "prompts that are also asked in every jailbreak wrapper under every system prompt; 0: none", ge=0)
     n_games: int = _key(5, "prisoner's dilemmas of 10 rounds against each of six opponents; 0: none", ge=0)
-    capability: Names = _key(CAPABILITIES,
+    capability: Names = _key(("battery",),
         "what else base and every arm with weights of its own are asked: battery (460 short items of data/capability, "
-        "offline, about two minutes an arm on a CPU); [] for nothing",
-        exclude_if=lambda names: names == CAPABILITIES)
+        "offline, about two minutes an arm on a CPU), or choices (its 400 items with four ends, half the time); [] for "
+        "nothing", exclude_if=lambda names: names == ("battery",))
     capability_margin: float = _key(0.05,
         "largest loss of ability that would not matter, a share of what base gets right", gt=0, lt=1,
         exclude_if=lambda share: share == 0.05)

@@ -110,6 +110,12 @@ def test_a_model_at_a_server_is_told_and_nothing_is_made_up(opened, runs):
     assert capability_section(SimpleNamespace(abilities=found)) is None
 
 
+def test_choices_alone_are_asked_where_a_recipe_says_so(opened, runs):
+    opened(base=Able("m@1"))
+    found = measure_abilities(open_run("demo"), build_recipe({"capability": "choices"}))
+    assert [row.kind for row in found.arms[0].rows][-2:] == ["choices", "all"] and found.arms[0].rows[-1].n == 400
+
+
 def test_who_wants_nothing_measured_gets_nothing(runs):
     run = open_run("demo")
     assert measure_abilities(run, build_recipe({"capability": []}), ITEMS) is None
