@@ -4,24 +4,25 @@
 
 # %% auto #0
 __all__ = ['ABILITY_PARTS', 'ArmAbilities', 'Abilities', 'ArmItem', 'weighed_arms', 'measure_abilities', 'ability_rows',
-           'ability_changes', 'collapse_words', 'abilities_of', 'ability_figure']
+           'ability_changes', 'collapse_words', 'lost_abilities', 'current_abilities', 'abilities_of', 'ability_figure']
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #x259df00
 from collections.abc import Sequence
 from typing import Any
 
-from .battery import BatteryChange, BatteryReach, BatteryRow, ItemResult, battery_kept
-from .battery import battery_table, measure_battery, of_kind, smallest_loss
+from .battery import BatteryChange, BatteryRow, ItemResult, battery_kept
+from .battery import battery_table, measure_battery
 from .collapse import CollapseFigures, CollapseFinding, collapse_figures
 from .collapse import collapse_findings, plain_paragraphs, plain_perplexity
 from .items import BATTERY_KINDS, CHOICE_KINDS, BatteryItem, battery_items
 from ..core.files import FileRecord, read_rows, write_record, write_rows
-from ..core.journal import Journal, on_the_clock
+from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Answer, Record, digest
-from ..evaluation.arms import Arm, OpenArm, open_arms, recipe_arms
-from ..models.llm import ModelCallError, TextLLM
+from ..evaluation.arms import Arm, Probed, open_arms, recipe_arms
+from ..models.choose import choose_engine
+from ..models.llm import ModelCallError
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #x9d4b628
 class ArmAbilities(Record):
@@ -38,7 +39,6 @@ class Abilities(FileRecord):
     "`capability.json`: what base and every arm with weights of its own are able to do."
     items: str  # digest of the battery
     margin: float  # the largest loss that would not matter, a share of what base gets right
-    reach: BatteryReach | None  # what so many items can show; None: nothing was scored
     arms: tuple[ArmAbilities, ...]  # base first; empty: nobody could be asked
     unmeasured: str = ""  # why there is nothing
 
@@ -55,7 +55,8 @@ ABILITY_PARTS = ("choices", "instruction", "all")
 
 def _compared(base: Sequence[ItemResult], arm: Sequence[ItemResult], margin: float) -> tuple[BatteryChange, ...]:
     "An arm against base: items with ends, instructions, and everything; those that were asked."
-    return tuple(change for name in ABILITY_PARTS if (change := battery_kept(base, arm, margin, name)).n)
+    changes = [change for name in ABILITY_PARTS if (change := battery_kept(base, arm, margin, name)).n]
+    return tuple(change for change in changes if change.kind != "all" or change.n > changes[0].n)
 
 
 def weighed_arms(recipe: Recipe,
@@ -65,12 +66,12 @@ def weighed_arms(recipe: Recipe,
     return [arm for arm in recipe_arms(recipe, run) if arm.name == "base" or arm.adapter or arm.model]
 
 
-def _text_llm(opened: OpenArm) -> TextLLM:
-    "The arm's model; raises `ModelCallError` for one that weighs no plain texts."
-    llm: Any = opened.llm
-    if hasattr(llm, "text_logprobs"): return llm
-    raise ModelCallError(f"{llm.key} is not in this process, and the battery needs the likelihood of plain texts; "
-                         "evaluate with engine: transformers")
+def _refuse_elsewhere(recipe: Recipe, run: Run) -> None:
+    "Raises `ModelCallError` where models answer that are not in this process: they weigh no plain texts."
+    engine = choose_engine(recipe, run).engine
+    if engine != "transformers":
+        raise ModelCallError(f"engine {engine} has the models in another process, and the battery needs the "
+                             "likelihood of plain texts; evaluate with engine: transformers")
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #xc556d45
 @on_the_clock("evaluate")
@@ -79,6 +80,7 @@ def measure_abilities(run: Run,  # evaluated; capability.json and capability.jso
                       items: Sequence[BatteryItem] | None = None,  # None: the project's battery
                       ) -> Abilities | None:
     "What base and the arms with weights of their own are able to do; None where the recipe wants nothing measured."
+    for name in ("capability.json", "capability.jsonl"): run.path(name).unlink(missing_ok=True)  # of another training
     if not recipe.capability: return None
     if items is None: items = battery_items(kinds=BATTERY_KINDS if "battery" in recipe.capability else CHOICE_KINDS)
     path, known = run.path("answers.jsonl"), digest([item.model_dump() for item in items])
@@ -86,9 +88,10 @@ def measure_abilities(run: Run,  # evaluated; capability.json and capability.jso
     results: dict[str, list[ItemResult]] = {}
     arms: list[ArmAbilities] = []
     try:
+        _refuse_elsewhere(recipe, run)
         with Journal(run.path("journal.sqlite")) as journal, open_arms(recipe, run, weighed_arms(recipe, run)) as there:
             for name, opened in there.items():
-                llm = _text_llm(opened)
+                llm: Any = opened.llm
                 results[name] = measure_battery(llm, items, run, f"capability {name}", journal)
                 seen = collapse_figures([one for one in answers if one.arm == name],
                                         plain_perplexity(llm, plain_paragraphs()))
@@ -101,9 +104,9 @@ def measure_abilities(run: Run,  # evaluated; capability.json and capability.jso
     else: unmeasured = ""
     write_rows(run.path("capability.jsonl"), [ArmItem(arm=name, result=one) for name, some in results.items()
                                               for one in some])
-    record = Abilities(items=known, margin=recipe.capability_margin, unmeasured=unmeasured, arms=arms,
-                       reach=smallest_loss(of_kind(results["base"], "choices")) if results else None)
+    record = Abilities(items=known, margin=recipe.capability_margin, unmeasured=unmeasured, arms=arms)
     write_record(run.path("capability.json"), record)
+    write_ledger(run)
     return record
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #x26358f9
@@ -120,9 +123,9 @@ def ability_rows(abilities: Abilities,
     "A row a kind: how many items, what chance gets, and every arm's share with its interval."
     if not abilities.arms: return []
     tables = {one.arm: {row.kind: row for row in one.rows} for one in abilities.arms}
-    first = abilities.arms[0].rows
+    first = [row for row in abilities.arms[0].rows if row.kind != "all" or "instruction" in tables["base"]]
     return [{"items": row.kind, "n": row.n, "chance": "" if row.chance is None else f"{row.chance:.2f}",
-             **{arm: _share_words(table[row.kind]) for arm, table in tables.items() if row.kind in table}}
+             **{f"{arm} [95 %]": _share_words(table[row.kind]) for arm, table in tables.items() if row.kind in table}}
             for row in first]
 
 
@@ -141,11 +144,33 @@ def ability_changes(abilities: Abilities,
 
 def collapse_words(abilities: Abilities,
                    ) -> list[str]:
-    "A sentence an arm: the signs of collapse, or that there is none."
-    return [f"{one.arm}: {'; '.join(finding.words for finding in one.findings)}." if one.findings
-            else f"{one.arm}: no sign of collapse." for one in abilities.arms[1:]]
+    "A sentence an arm: the signs of collapse, or that there is none; and why an arm was not asked."
+    return [*(f"{one.arm}: {_signs(one)}." for one in abilities.arms[1:]),
+            *([f"Not all were asked: {abilities.unmeasured}."] if abilities.unmeasured else [])]
+
+
+def _signs(one: ArmAbilities) -> str:
+    "The signs of collapse of an arm."
+    if one.findings: return "; ".join(finding.words for finding in one.findings)
+    return "no sign of collapse" if one.collapse.n else "no answers to look at for signs of collapse"
+
+
+def lost_abilities(one: ArmAbilities,
+                   ) -> list[str]:
+    "What an arm is shown to have lost, and its signs of collapse, in words; empty where there is nothing."
+    worse = [f"{change.kind} ({change.n} items): {change.kept.words}" for change in one.changes
+             if change.kept.verdict == "worse"]
+    return [*worse, *(finding.words for finding in one.findings)]
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #x4edf7cb
+def current_abilities(abilities: Abilities | None,  # as they were written; None: not measured
+                      probed: Sequence[Probed],  # the arms that answered, as the evaluation found them
+                      ) -> Abilities | None:
+    "What was measured, if it was measured on the models that answered; None where one of them is another now."
+    keys = {one.arm: one.key for one in probed}
+    return abilities if abilities and all(keys.get(one.arm) == one.key for one in abilities.arms) else None
+
+
 def abilities_of(abilities: Abilities | None,  # None: not measured
                  arm: str,
                  ) -> ArmAbilities | None:
@@ -159,12 +184,13 @@ def ability_figure(abilities: Abilities | None,  # None: not measured
     "A number for a headline, and what it rests on; why there is none."
     own = abilities_of(abilities, arm)
     if abilities is None or own is None:
-        return "not measured", (abilities.unmeasured if abilities and abilities.unmeasured
+        return "not measured", (f"{arm} was not asked: {abilities.unmeasured}" if abilities and abilities.unmeasured
                                 else "no items were asked; capability: battery asks them offline")
     whole = next((row for row in own.rows if row.kind == "choices"), own.rows[-1])
     if not own.changes: return _share_words(whole), f"share of {whole.n} short items that {arm} gets right, by topics"
     change, row = own.changes[0], ability_changes(abilities.model_copy(update={"arms": (own,)}))[0]
-    signs = "; ".join(finding.words for finding in own.findings) or "no sign of collapse"
+    others = [f"{part.kind} {part.kept.words}" for part in own.changes[1:] if part.kept.verdict == "worse"]
+    signs = "; ".join([*others, _signs(own)])
     return row["difference [95 %]"], (f"share of {change.n} short items that {arm} gets right less base's: "
                                       f"{change.before:.2f} before, {change.after:.2f} after, by topics; "
                                       f"{change.kept.words}; {signs}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.project import is_there, project_root, read_text
 from ..core.schema import Answer, InputError, Record
 from ..measure.text import loop, text_words
-from ..models.llm import TextLLM
+from ..models.llm import ModelCallError, TextLLM
 from ..pairs.health import distinct_runs
 
 # %% ../../nbs/08a_capability/04_collapse.ipynb #b99a3f05
@@ -63,9 +63,12 @@ def plain_paragraphs(path: Path | None = None,  # paragraphs, a blank line betwe
 def plain_perplexity(llm: TextLLM,  # as it stands, under the adapter that is on it
                      paragraphs: Sequence[str],  # each of several words
                      ) -> float:
-    "How surprised a model is by a token of plain text, as a number of choices; raises `ModelCallError`."
+    """How surprised a model is by a token of plain text, as a number of choices, 1e300 at most;
+    raises `ModelCallError`, for a model whose scores are no numbers too."""
     weighed = llm.text_logprobs([""] * len(paragraphs), paragraphs)
-    return math.exp(-sum(one.total for one in weighed) / sum(one.tokens for one in weighed))
+    nats = -sum(one.total for one in weighed) / sum(one.tokens for one in weighed)
+    if math.isnan(nats): raise ModelCallError("its likelihoods of plain text are no numbers")
+    return min(math.exp(min(nats, 700.0)), 1e300)
 
 # %% ../../nbs/08a_capability/04_collapse.ipynb #20e04c13
 class CollapseLimits(Record):

@@ -660,7 +660,7 @@ class _Objective(Section):
         "formats, HH-RLHF's dialogues), another run or its folder, or a set of data/pairs/; None: this run's own",
         exclude_if=lambda pairs: pairs is None)
     n_pairs: Count | None = _key(None,
-        "given pairs to draw, of as many prompts as there are and of each principle alike; None: all",
+        "given pairs to draw, of as many prompts as there are, with the principles in turn; None: all",
         exclude_if=lambda count: count is None)
     helpful: str | None = _key(None,
         "helpful data against over-refusal: a .jsonl/.parquet file or hub:owner/name, in TRL's formats (messages; "

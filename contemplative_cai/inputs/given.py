@@ -354,6 +354,9 @@ def refuse_other_pairs(recipe: Recipe,  # with `pairs`
     if same and min(recipe.n_pairs or total, total) != known["kept"]:
         raise InputError(f"run '{run.name}' has taken in {known['kept']:,} of {total:,} pairs of {named}, and n_pairs "
                          f"is {recipe.n_pairs or 'not set'} now; take a new --run name, or the same number")
+    if same and known.get("there") and run.manifest.get("seed") not in (None, recipe.seed):
+        raise InputError(f"run '{run.name}' has drawn its pairs with seed {run.manifest['seed']}, and seed is "
+                         f"{recipe.seed} now; take a new --run name, or the same seed")
     if not same:
         raise InputError(f"run '{run.name}' has taken in pairs of {brief(known['pairs'], 200)} (digest "
                          f"{known['digest']}), and {named} holds others now; take a new --run name, or name what it "
@@ -364,7 +367,7 @@ def some_pairs(given: GivenPairs,
                n: int | None,  # how many; None, or more than there are: all
                seed: int = 0,  # another seed, another draw
                ) -> GivenPairs:
-    "A draw of pairs: of each prompt one before any has two, and of the principles in turn."
+    "A draw of pairs: of each prompt one before any has two, and from prompt to prompt the next of its principles."
     if n is None or n >= len(given.pairs): return given
     prompts: dict[str, list[PreferencePair]] = {}
     for pair in sorted(given.pairs, key=lambda pair: (pair.principle or "", pair.id)):

@@ -296,7 +296,8 @@ def given_facts(run: Run,  # any run
     known = taken_in(run)
     if known is None: return None
     forms = ", ".join(f"{FORMS.get(form, form)}: {count:,}" for form, count in known["forms"].items())
-    return {"name": _without_folder(known["pairs"]), "digest": known["digest"], "rows": f"{known['rows']:,}",
+    drawn = f", {known['kept']:,} of them drawn" if known.get("there") else ""
+    return {"name": _without_folder(known["pairs"]), "digest": known["digest"], "rows": f"{known['rows']:,}{drawn}",
             "forms": forms}
 
 

@@ -262,8 +262,10 @@ def _with_checked(gate: dict, checked: Checked, pairs: Sequence[PreferencePair])
         if critic and critic["passed"]: after[id] = critic
         elif critic and not told["passed"]: told["why"] = f"{critic['why']}. {told['judge']}: {told['why']}"
     unasked = [pair for pair in pairs if pair.fault_margin is None]
+    trusted = {id: {*one.languages, *before.get(id, {}).get("languages", ())} for id, one in checked.standings.items()}
+    known = {id: codes for id, codes in trusted.items() if codes}
     return gate | {"principles": before | after, "checker": checked.judge,
-                   "unmeasured": count_languages(strange_to(unasked, checked.trusted))}
+                   "unmeasured": count_languages(strange_to(unasked, known))}
 
 
 def _checked(kept: list[PreferencePair], step: _Step, checker: Checker | None,

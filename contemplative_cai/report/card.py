@@ -194,13 +194,21 @@ def _ability_results(facts: Facts) -> list:
     from huggingface_hub import EvalResult
     own = abilities_of(facts.abilities, facts.stage)
     if own is None or not own.changes: return []
-    change = own.changes[0]
+    change, share = own.changes[0], next(row.share for row in own.rows if row.kind == own.changes[0].kind)
     return [EvalResult(
         task_type="text-generation", dataset_type="capability-battery", dataset_split="test", metric_type="accuracy",
         dataset_name="the project's battery of abilities", metric_value=round(change.after or 0.0, 4),
         metric_name="share of short items that are right",
-        metric_args={"base": round(change.before or 0.0, 4), "items": change.n, **_interval(change.difference),
+        metric_args={"base": round(change.before or 0.0, 4), **_by_topics(share),
+                     "difference_from_base": _by_topics(change.difference),
                      "verdict": change.kept.verdict})] if change.after is not None else []
+
+
+def _by_topics(estimate: Estimate) -> dict[str, Any]:
+    "A figure of the battery with its interval, whose units are topics."
+    found = _interval(estimate)
+    return ({"value": round(estimate.mean, 4)} if estimate.mean is not None else {}) | {
+        name: value for name, value in found.items() if name != "prompts"} | {"topics": found["prompts"]}
 
 
 def card_results(facts: Facts) -> list:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..capability.abilities import Abilities, ability_figure
+from ..capability.abilities import Abilities, ability_figure, current_abilities
 from ..core.files import read_record, read_rows
 from ..core.journal import Ledger, read_ledger
 from ..core.project import every, runs_root
@@ -50,7 +50,12 @@ class Evaluated:
     ledger: Ledger
     items: dict[str, frozenset[str]]  # by set: ids of its prompts
     seen: Seen  # verdicts on its trained arm
-    abilities: Abilities | None = None  # None: not measured
+    abilities: Abilities | None = None  # as they were written; None: not measured
+
+    @property
+    def able(self) -> Abilities | None:
+        "What was measured on the models that answered."
+        return current_abilities(self.abilities, self.metrics.probed)
 
     @property
     def model(self) -> str:
@@ -167,7 +172,7 @@ def _scaling_row(run: Evaluated) -> dict:
         "held-out preference": interval_words(run.metrics.preference.reward if run.metrics.preference else None),
         "on the same pairs, by rule": rules_reach(run.metrics.preference) if run.metrics.preference else "",
         "generate and train": _time(seconds_in_all(run)),
-        "capability": ability_figure(run.abilities, run.metrics.trained)[0],
+        "capability": ability_figure(run.able, run.metrics.trained)[0],
     }
 
 
@@ -436,6 +441,12 @@ def _spent_section(runs: Sequence[Evaluated]) -> PageSection:
                                                    "configs/prices.yaml")])
 
 
+def _unmeasured_abilities(runs: Sequence[Evaluated]) -> list[str]:
+    "The runs of whose abilities nothing is known, in a sentence; nothing where there are none."
+    unknown = [run.name for run in runs if not (run.able and run.able.arms)]
+    return [f"Capability: it has not been measured in {', '.join(unknown)}."] if unknown else []
+
+
 def comparison_page(runs: Sequence[Evaluated],  # from `compare_runs`
                     ) -> Page:
     "What the runs gained and cost, side by side."
@@ -443,8 +454,7 @@ def comparison_page(runs: Sequence[Evaluated],  # from `compare_runs`
     return Page(
         title=f"Runs compared: {', '.join(names)}", lead=f"{len(runs)} evaluated runs side by side.",
         cards=[_run_card(run) for run in runs], words=[],
-        limits=[*differences_of(runs), *([f"Capability: it has not been measured in {', '.join(unknown)}."]
-                                         if (unknown := [run.name for run in runs if not run.abilities]) else []),
+        limits=[*differences_of(runs), *_unmeasured_abilities(runs),
                 "Whether a difference between runs comes from the model's size: "
                 "each run is one run with one seed."],
         sections=[_cost_section(runs), _tests_section(runs), _outcomes_section(runs), _settings_section(runs),

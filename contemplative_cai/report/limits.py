@@ -6,7 +6,7 @@
 __all__ = ['limits']
 
 # %% ../../nbs/09_report/04a_limits.ipynb #lm000002
-from ..capability.abilities import abilities_of
+from ..capability.abilities import abilities_of, lost_abilities
 from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.calibration import UNCALIBRATED, Calibration, in_languages
 from ..evaluation.claims import KEPT, Comparison
@@ -297,9 +297,14 @@ def _capability_limits(facts: Facts) -> list[str]:
     if facts.abilities is None or not facts.abilities.arms:
         return ["That abilities were kept: capability has not been measured." if facts.training else
                 "What the model is able to: capability has not been measured."]
-    own = abilities_of(facts.abilities, facts.stage) if facts.training else None
-    if own is None or not own.changes: return ["What the model is able to beyond a few hundred short items in English."]
-    whole, known = own.changes[0], "beyond a few hundred short items in English, nothing is known"
+    own = abilities_of(facts.abilities, facts.stage)
+    known = "beyond a few hundred short items in English, nothing is known"
+    if not facts.training: return ["What the model is able to beyond a few hundred short items in English."]
+    if own is None or not own.changes:
+        return [f"That abilities were kept: {facts.stage} was not asked"
+                + (f" ({facts.abilities.unmeasured})." if facts.abilities.unmeasured else ".")]
+    if lost := lost_abilities(own): return [f"That abilities were kept: {'; '.join(lost)}; {known}."]
+    whole = own.changes[0]
     if whole.kept.verdict == "kept": return [f"That all abilities were kept: {known}."]
     return [f"That abilities were kept: {whole.kept.words} (share of {whole.n} items); {known}."]
 

@@ -363,8 +363,9 @@ def abilities_kept(abilities: Abilities | None,  # from `measure_abilities`
                    ) -> Grid:
     "What every arm with weights of its own is able to do beside base, and whether base's abilities were kept."
     return grid(ability_changes(abilities) if abilities else [],
-                empty=f"Base alone: {ability_figure(abilities, 'base')[0]} of the battery is right." if abilities
-                else "Nothing was measured; capability: battery does.")
+                empty="Nothing was measured; capability: battery does." if abilities is None
+                else f"Not measured: {abilities.unmeasured}." if abilities.unmeasured
+                else f"Base alone: {ability_figure(abilities, 'base')[0]} of the items are right.")
 
 
 def ability_levels(abilities: Abilities | None,  # from `measure_abilities`

@@ -185,12 +185,11 @@ def capability_section(facts: Facts,
     "What base and the arms with weights of their own are able to do; None where nobody was asked."
     found = facts.abilities
     if found is None or not found.arms: return None
+    written = ", or checks of what is written" if any(row.kind == "instruction" for row in found.arms[0].rows) else ""
     words = ["Short English items, written for this project by a large language model and scored by rule: the "
-             "likelihood of four ends, or checks of what is written. Intervals are 95 %, by topics. Arms that are only "
-             "told something have base's weights and are not asked.", *collapse_words(found)]
-    if found.reach and found.reach.margin is not None:
-        words.append(f"So many items show an arm without a loss to be kept within {found.reach.margin:.2f} of base, in "
-                     f"four of five cases; the margin asked for is {found.margin:.0%} of what base gets right.")
+             f"likelihood of four ends{written}. Intervals are 95 %, by topics. The margin is {found.margin:.3g} of "
+             "the share that base gets right. Arms that are only told something have base's weights and are not asked.",
+             *collapse_words(found)]
     return PageSection("Capability", words, [
         Table("Against base", ability_changes(found), "capability.json: arms, changes"),
         Table("Shares that are right", ability_rows(found), "capability.json: arms, rows; each item: capability.jsonl"),

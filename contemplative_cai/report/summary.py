@@ -12,7 +12,7 @@ __all__ = ['NOT_YET', 'IN_TABLES', 'CUT_FIGURE', 'Facts', 'collect', 'brought', 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from ..capability.abilities import Abilities, abilities_of, ability_figure
+from ..capability.abilities import Abilities, ability_figure, current_abilities
 from ..core.files import F, read_record, read_rows
 from ..core.journal import Ledger, read_ledger
 from ..core.recipe import Recipe, build_recipe
@@ -116,7 +116,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
     stage = trained_stage(run)
     training, arms = _read(run, Training, stage, "training.json"), _read(run, ArmsFile, "arms.json")
     calibrations = _read(run, Calibrations, "calibration.json")
-    manifest, arms_there = read_manifest(run), arms.arms if arms else ()
+    manifest, arms_there, metrics = read_manifest(run), arms.arms if arms else (), load_metrics(run)
     return Facts(
         run=run.name,
         manifest=manifest,
@@ -128,7 +128,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         steps=read_metrics(run.path(stage)),
         findings=read_findings(run.path(stage)),
         preference=_read(run, PreferenceAccuracy, stage, "preference.json"),
-        metrics=load_metrics(run),
+        metrics=metrics,
         calibrations=calibrations.calibrations if calibrations else (),
         refusals=calibrations.refusals if calibrations else (),
         arms=arms_there,
@@ -138,7 +138,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         taught=what_was_taught(manifest, arms_there),
         reviewed=load_reviewed(run),
         languages=_languages(run),
-        abilities=_read(run, Abilities, "capability.json"),
+        abilities=current_abilities(_read(run, Abilities, "capability.json"), metrics.probed) if metrics else None,
     )
 
 # %% ../../nbs/09_report/04_summary.ipynb #x4170980
@@ -190,8 +190,10 @@ def _pairs(facts: Facts) -> MainFigure:
     kept, total = len(facts.kept), len(facts.rows)
     if facts.split is None: return MainFigure("Pairs kept", "none", "nothing was generated or given in this run", "")
     if facts.given:
+        there = (facts.manifest.given or {}).get("there")
+        drawn = f", {total:,} drawn of {there:,}" if there else ""
         return MainFigure("Pairs kept", f"{kept} of {total}",
-                          f"rows of {facts.given}: given, not generated here, so no yield is told",
+                          f"rows of {facts.given}{drawn}: given, not generated here, so no yield is told",
                           "run.json: given; pairs.jsonl, dropped.jsonl")
     if not total: return MainFigure("Pairs kept", "0 of 0", "no answer was revised", "pairs.jsonl, dropped.jsonl")
     low, high = share_interval(kept, total) or (0.0, 1.0)
@@ -397,12 +399,12 @@ def why_unchecked(facts: Facts,
 
 def _gated_by(facts: Facts) -> str:
     "Who took pairs, and by what: in words, or by what a probe reads."
-    gate = facts.manifest.gate or {}
-    asked = {one.get("judge") or gate["judge"] for one in gate.get("principles", {}).values() if one["passed"]}
+    gate, rows = facts.manifest.gate or {}, [*facts.kept, *(row.pair for row in facts.dropped if row.pair)]
+    asked = dict.fromkeys(str(pair.judge) for pair in rows if pair.fault_margin is not None)
     how = {gate.get("judge"): "the answer falls short in both wordings, the revision is better in both orders",
            gate.get("checker"): "the answer meets less than half of its principle's questions, the revision has more "
                                 "support"}
-    return ", ".join(f"by {judge}: {what}" for judge, what in how.items() if judge in asked)
+    return ", ".join(f"by {judge}: {how.get(judge, 'in the run that made them')}" for judge in asked)
 
 
 def pairs_checked(facts: Facts,
@@ -410,7 +412,9 @@ def pairs_checked(facts: Facts,
     "Whether first answers fall short and revisions mend them: by reviewers, by a judge above the bar, or not checked."
     if facts.split is None: return MainFigure("Pairs that mend", "none", why_unchecked(facts), "")
     what, counts, why = "Pairs that mend", gate_counts(facts.kept, facts.dropped), why_unchecked(facts)
-    source, lacking = "run.json: gate; pairs.jsonl, dropped.jsonl", f". Not checked: {why}" if why else ""
+    open_pairs = counts.unchecked or not facts.given
+    source = "run.json: gate; pairs.jsonl, dropped.jsonl"
+    lacking = f". Not checked: {why}" if why and open_pairs else ""
     judged = f"{gate_words(counts)}. Judged {_gated_by(facts)}{lacking}"
     check = shown_to_probe(facts)
     if facts.reviewed:
@@ -457,7 +461,7 @@ def _with_what_was_taught(facts: Facts, figure: MainFigure) -> MainFigure:
 def _able_arm(facts: Facts) -> str:
     "Whose abilities the headline tells: those of the evaluated arm where it has weights of its own, else base's."
     arm = facts.metrics.trained if facts.metrics else facts.stage
-    return arm if abilities_of(facts.abilities, arm) or facts.abilities is None else "base"
+    return arm if any(one.name == arm and (one.adapter or one.model) for one in facts.arms) else "base"
 
 
 def headline(facts: Facts,

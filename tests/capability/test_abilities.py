@@ -12,14 +12,17 @@ from contemplative_cai.capability.abilities import (
     ability_figure,
     ability_rows,
     collapse_words,
+    current_abilities,
+    lost_abilities,
     measure_abilities,
     weighed_arms,
 )
+from contemplative_cai.capability.collapse import CollapseFinding
 from contemplative_cai.capability.items import battery_items
 from contemplative_cai.core.files import read_record
 from contemplative_cai.core.recipe import build_recipe, load_recipe
 from contemplative_cai.core.run import open_run
-from contemplative_cai.evaluation.arms import Arm, OpenArm
+from contemplative_cai.evaluation.arms import Arm, OpenArm, Probed
 from contemplative_cai.models.llm import Completion, Logprob, ModelCallError
 from contemplative_cai.report.limits import _capability_limits
 from contemplative_cai.report.report import capability_section
@@ -49,11 +52,6 @@ class Able:
                for i in range(len(conversations))}
 
 
-class Nowhere:
-    "A model at a server."
-    key = "far@1"
-
-
 @pytest.fixture
 def opened(monkeypatch):
     "Arms that are planted in the place of the recipe's."
@@ -77,8 +75,9 @@ def test_an_arm_that_lost_half_is_worse_and_one_that_does_nothing_is_kept(opened
     assert half.changes[0].kept.verdict == "worse" and half.changes[0].difference.high < 0
     assert half.changes[1].difference.mean == 0, "it writes what base writes"
     number, basis = ability_figure(found, "half")
-    assert number.startswith("-0.") and "worse: a loss of" in basis and "no sign of collapse" in basis
+    assert number.startswith("-0.") and "worse: a loss of" in basis and "no answers to look at" in basis
     assert {row["arm"] for row in ability_changes(found)} == {"same", "half"}
+    assert "half [95 %]" in ability_rows(found)[0]
     assert {row["items"] for row in ability_rows(found)} == {"closing", "arithmetic", "instruction", "choices", "all"}
 
 
@@ -103,23 +102,67 @@ def test_nothing_is_measured_twice_and_a_broken_run_goes_on(opened, runs):
 
 
 def test_a_model_at_a_server_is_told_and_nothing_is_made_up(opened, runs):
-    opened(base=Nowhere())
-    found = measure_abilities(open_run("demo"), build_recipe({}), ITEMS)
-    assert found.arms == () and "far@1 is not in this process" in found.unmeasured
-    assert ability_figure(found, "base") == ("not measured", found.unmeasured) and ability_rows(found) == []
+    opened(base=(far := Able("far@1")))
+    recipe = build_recipe({"base_url": "http://127.0.0.1:9/v1", "model": "far"})
+    found = measure_abilities(open_run("demo"), recipe, ITEMS)
+    assert found.arms == () and "engine endpoint has the models in another process" in found.unmeasured
+    assert far.calls == 0, "nothing is asked and thrown away"
+    number, basis = ability_figure(found, "base")
+    assert number == "not measured" and basis == f"base was not asked: {found.unmeasured}" and ability_rows(found) == []
     assert capability_section(SimpleNamespace(abilities=found)) is None
+    assert [line for line in collapse_words(found)] == [f"Not all were asked: {found.unmeasured}."]
 
 
 def test_choices_alone_are_asked_where_a_recipe_says_so(opened, runs):
     opened(base=Able("m@1"))
     found = measure_abilities(open_run("demo"), build_recipe({"capability": "choices"}))
-    assert [row.kind for row in found.arms[0].rows][-2:] == ["choices", "all"] and found.arms[0].rows[-1].n == 400
+    assert [row["items"] for row in ability_rows(found)][-1] == "choices" and found.arms[0].rows[-1].n == 400
 
 
 def test_who_wants_nothing_measured_gets_nothing(runs):
     run = open_run("demo")
     assert measure_abilities(run, build_recipe({"capability": []}), ITEMS) is None
     assert not run.path("capability.json").exists() and ability_figure(None, "dpo")[0] == "not measured"
+
+
+def test_what_was_measured_of_another_training_is_not_told(opened, runs):
+    opened(base=Able("m@1"), dpo=Able("m@1+a"))
+    run = open_run("demo")
+    found = measure_abilities(run, build_recipe({}), ITEMS)
+    def probed(**keys): return [Probed(arm=arm, key=key, system=None, nats=0.1) for arm, key in keys.items()]
+    assert current_abilities(found, probed(base="m@1", prompted="m@1", dpo="m@1+a")) is found
+    assert current_abilities(found, probed(base="m@1", dpo="m@1+b")) is None is current_abilities(None, [])
+    assert measure_abilities(run, build_recipe({"capability": []}), ITEMS) is None
+    assert not run.path("capability.json").exists() and not run.path("capability.jsonl").exists()
+
+
+def test_an_arm_that_could_not_be_asked_does_not_get_the_number_of_base(opened, runs):
+    class Broken(Able):
+        def text_logprobs(self, contexts, continuations): raise ModelCallError("scores that are no numbers")
+    opened(base=Able("m@1"), dpo=Broken("m@1+a", text=""))
+    run = open_run("demo")
+    found = measure_abilities(run, build_recipe({}), ITEMS)
+    assert [one.arm for one in found.arms] == ["base"] and "no numbers" in found.unmeasured
+    assert ability_figure(found, "dpo")[0] == "not measured" and "no numbers" in ability_figure(found, "dpo")[1]
+    [line] = _capability_limits(SimpleNamespace(abilities=found, stage="dpo", training=True))
+    assert line.startswith("That abilities were kept: dpo was not asked") and "no numbers" in line
+
+
+def test_a_loss_beside_what_was_kept_is_told(opened, runs):
+    opened(base=Able("m@1"), dpo=Able("m@1+a"))
+    found = measure_abilities(open_run("demo"), build_recipe({"capability_margin": 0.2}), ITEMS)
+    base, own = found.arms
+    assert own.changes[0].kept.verdict == "kept" and lost_abilities(own) == []
+    part = own.changes[1]
+    kept = part.kept.model_copy(update={"verdict": "worse", "words": "worse: a loss"})
+    worse = part.model_copy(update={"kept": kept})
+    sign = CollapseFinding(sign="empty", before=0.0, after=0.9, words="answers without a word: 0% and 90%")
+    own = own.model_copy(update={"changes": (own.changes[0], worse, own.changes[2]), "findings": (sign,)})
+    found = found.model_copy(update={"arms": (base, own)})
+    assert lost_abilities(own) == [f"instruction ({part.n} items): worse: a loss", sign.words]
+    assert "kept: " in (basis := ability_figure(found, "dpo")[1]) and "instruction worse: a loss" in basis
+    [line] = _capability_limits(SimpleNamespace(abilities=found, stage="dpo", training=True))
+    assert line.startswith("That abilities were kept: instruction (") and sign.words in line and sign.words in basis
 
 
 def test_arms_that_are_told_something_have_the_weights_of_base(runs):
