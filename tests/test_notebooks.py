@@ -27,7 +27,7 @@ def watched_png(figure):
 plot.png = watched_png
 '''
 LINE = [("setup", {}), ("generate", {"recipe": "smoke", "settings": {"n_few_shot": 1}}), ("review", {}), ("train", {}),
-        ("evaluate", {"n_games": 0}), ("quickstart", {"recipe": "smoke"}),
+        ("evaluate", {"n_games": 0, "settings": {"capability": "choices"}}), ("quickstart", {"recipe": "smoke"}),
         ("smoke-test", {"settings": {"answer_tokens": 20}})]
 assert {step for step, _ in LINE} == set(STEPS)
 
