@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import os
+import platform
 import secrets
 import selectors
 import shutil
@@ -84,6 +85,19 @@ def _settle(limits, uid):
     os.setresuid(uid, uid, uid)
 
 
+def _filter_calls(rows):
+    "Let the kernel refuse system calls from here on, by rows of a classic BPF program; no rows: none is refused."
+    import ctypes
+    import struct
+    if not rows: return
+    program = b"".join(struct.pack("HBBI", *row) for row in rows)
+    held = ctypes.create_string_buffer(program)
+    told = struct.pack("HxxxxxxP", len(rows), ctypes.addressof(held))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for asked in ((38, 1, 0, 0, 0), (22, 2, told, 0, 0)):  # no new privileges; a filter of calls
+        if libc.prctl(*asked): raise OSError(ctypes.get_errno(), "system calls cannot be filtered here")
+
+
 def _answer(told):
     "The program's side: run it, then let its functions answer."
     import json
@@ -150,14 +164,15 @@ def _check(told):
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #21959cdc
 _INSIDE: dict[FunctionType, Sequence[FunctionType]] = {  # a side's function, and what it needs
-    _answer: (_settle, _plain, _revived), _check: (_settle, _plain, _revived, _raised, _asker)}
+    _answer: (_settle, _filter_calls, _plain, _revived),
+    _check: (_settle, _filter_calls, _plain, _revived, _raised, _asker)}
 
 
 def _side_source(side: FunctionType) -> str:
     "The whole program of a side; what it is told is read from its input."
     parts = [inspect.getsource(function) for function in (*_INSIDE[side], side)]
     begin = (f"import json, os\nwith os.fdopen(os.dup(0), 'rb') as file: told = json.loads(file.read())\n"
-             f"_settle(told['limits'], told['uid'])\n{side.__name__}(told)\n")
+             f"_settle(told['limits'], told['uid'])\n_filter_calls(told['filter'])\n{side.__name__}(told)\n")
     return "\n\n".join([*parts, begin])
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #6ca8f003
@@ -185,7 +200,38 @@ def _limits(seconds: float, memory_mb: int) -> dict[str, int]:
     return {"RLIMIT_AS": memory_mb << 20, "RLIMIT_CPU": math.ceil(seconds) + 1, "RLIMIT_FSIZE": 16 << 20,
             "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 16, "RLIMIT_CORE": 0}
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #3cfb3613
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #0cf141b4
+_REFUSED_CALLS: dict[str, dict[str, int]] = {  # by machine: the numbers of system calls
+    "x86_64": dict(ptrace=101, process_vm_readv=310, process_vm_writev=311, shmget=29, msgget=68, semget=64,
+                   mq_open=240, memfd_create=319, mount=165, umount2=166, pivot_root=155, chroot=161, unshare=272,
+                   setns=308, bpf=321, perf_event_open=298, userfaultfd=323, add_key=248, request_key=249, keyctl=250,
+                   open_by_handle_at=304, personality=135, kexec_load=246, init_module=175, finit_module=313),
+    "aarch64": dict(ptrace=117, process_vm_readv=270, process_vm_writev=271, shmget=194, msgget=186, semget=190,
+                    mq_open=180, memfd_create=279, mount=40, umount2=39, pivot_root=41, chroot=51, unshare=97,
+                    setns=268, bpf=280, perf_event_open=241, userfaultfd=282, add_key=217, request_key=218, keyctl=219,
+                    open_by_handle_at=265, personality=92, kexec_load=104, init_module=105, finit_module=273),
+}
+_REFUSED_ANYWHERE = dict(io_uring_setup=425, open_tree=428, move_mount=429, fsopen=430, fsmount=432, mount_setattr=442,
+                         memfd_secret=447)
+_MACHINES = {"x86_64": (0xC000003E, 56), "aarch64": (0xC00000B7, 220)}  # its mark for filters; the number of clone
+_NEW_NAMESPACES = 0x7E020080  # flags of clone
+
+
+def _call_filter() -> list[tuple[int, int, int, int]]:
+    "A classic BPF program that refuses system calls; empty where the machine is another."
+    machine = platform.machine() if sys.platform == "linux" else ""
+    if machine not in _MACHINES: return []
+    mark, clone = _MACHINES[machine]
+    def answer(value): return (0x06, 0, 0, value)
+    allow, end, no, unknown = (answer(value) for value in (0x7FFF0000, 0x80000000, 0x50001, 0x50026))
+    numbers = [*_REFUSED_CALLS[machine].values(), *_REFUSED_ANYWHERE.values()]
+    return [(0x20, 0, 0, 4), (0x15, 1, 0, mark), end,  # another machine's calls
+            (0x20, 0, 0, 0), (0x35, 0, 1, 1 << 30), end,  # numbers of x32
+            *(row for number in numbers for row in ((0x15, 0, 1, number), no)),
+            (0x15, 0, 1, 435), unknown,  # clone3
+            (0x15, 0, 3, clone), (0x20, 0, 0, 16), (0x45, 0, 1, _NEW_NAMESPACES), no, allow]
+
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #450fe4b6
 def _bwrap_command() -> list[str]:
     "What stands before the interpreter's command."
     apart = [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
@@ -201,7 +247,7 @@ def _bwrap_command() -> list[str]:
             "--size", "65536", "--tmpfs", "/dev", *devices, "--remount-ro", "/dev",
             "--perms", "1777", "--size", str(_SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/", "--"]
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #bb805516
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #df32486b
 def _call(libc, name, *args):
     "Call a function of the C library; raises `OSError` where it fails."
     import ctypes
@@ -237,14 +283,15 @@ def _build_root(libc, told):
     for path in told["paths"]: _bind(libc, root, path, 4)
     for path in told["devices"]: _bind(libc, root, path, 8)
     os.mkdir(f"{root}/tmp")
-    _call(libc, "mount", b"none", f"{root}/tmp".encode(), b"tmpfs", 2 | 4, f"size={told['scratch']},mode=1777".encode())
+    scratch = f"size={told['scratch']},mode=1777,nr_inodes=10000"
+    _call(libc, "mount", b"none", f"{root}/tmp".encode(), b"tmpfs", 2 | 4, scratch.encode())
     _call(libc, "mount", None, root.encode(), None, 32 | 4096 | 1 | 2 | 4, None)
     os.chdir(root)
     _call(libc, "pivot_root", b".", b".")
     _call(libc, "umount2", b".", 2)
     os.chdir("/tmp")
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #f42a5079
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #d8962b7e
 def _jail(told):
     "The first process of new namespaces: build the box, let go of all privileges, run the rest, and wait for it."
     import ctypes
@@ -279,7 +326,7 @@ def _unshare_command(folder: str, command: list[str]) -> list[str]:
     source = "\n\n".join([*parts, f"import json\n_jail(json.loads({json.dumps(told)!r}))\n"])
     return ["setpriv", "--pdeathsig", "KILL", "unshare", *users, *apart, _PYTHON, "-I", "-S", "-c", source]
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #f6484eb7
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #10bf0514
 def _command(mode: str, side: FunctionType, folder: str) -> list[str]:
     "The command of a side in a sandbox; under memory pressure it is the first to go."
     command = [_PYTHON, "-I", "-S", "-c", _side_source(side)]
@@ -288,7 +335,7 @@ def _command(mode: str, side: FunctionType, folder: str) -> list[str]:
     if mode == "unshare": return [*first, *_unshare_command(folder, command)]
     return command
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #aa676364
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #453dca12
 def _told_file(told: dict) -> int:
     "A file that holds what a side is told, at its beginning; nobody can change it where the system knows such files."
     content = json.dumps(told).encode()
@@ -334,7 +381,7 @@ def _side(mode: str, side: FunctionType, told: dict, **streams: Any) -> Generato
             try: yield process
             finally: _end(process)
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #2a09c69d
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #826e1af0
 _KEPT = 64_000  # bytes that are kept of what a side writes
 
 
@@ -364,11 +411,11 @@ def _was_killed(process: subprocess.Popen) -> bool:
     except subprocess.TimeoutExpired: return False
     return code < 0 or code > 128
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #acb05824
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #21f95ad6
 def _run(mode: str, program: str, checks: str, seconds: float, memory_mb: int) -> tuple[CodeStatus, str]:
     "Status, and the end of what was written."
     nonce, uid, limits = secrets.token_hex(16), _drawn_user() if mode else None, _limits(seconds, memory_mb)
-    common, deadline = {"limits": limits, "uid": uid}, time.monotonic() + seconds
+    common, deadline = {"limits": limits, "uid": uid, "filter": _call_filter()}, time.monotonic() + seconds
     with ExitStack() as stack:
         (asked, questions), (answers, answered) = os.pipe(), os.pipe()
         ends = [asked, answered, questions, answers]
@@ -385,7 +432,7 @@ def _run(mode: str, program: str, checks: str, seconds: float, memory_mb: int) -
         if brought[2] == nonce.encode(): return "passed", written
         return "killed" if _was_killed(solver) or _was_killed(checker) else "failed", written
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #b1581b7f
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #78463ce4
 class SandboxMode(Record):
     "Which sandbox is used, and why."
     name: str  # bwrap or unshare; empty: there is none
@@ -417,7 +464,7 @@ def sandbox_mode() -> SandboxMode:
         faults.append(fault)
     return SandboxMode(name="", why="; ".join(faults))
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #40169b2d
+# %% ../../nbs/08a_capability/06_sandbox.ipynb #263296e0
 _LONGEST_CODE = 1_000_000  # characters of a program, and of its checks
 
 
