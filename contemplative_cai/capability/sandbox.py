@@ -451,7 +451,7 @@ def _fault_of(name: str) -> str:
         return f"{missing[0]} is not installed"
     if any(Path.home().resolve().is_relative_to(path) for path in _shown_paths()):
         return f"{name} would show the home, which lies in a folder of the system or of the interpreter"
-    status, written = _run(name, *_TRIAL, 10, 512)
+    status, written = _run(name, *_TRIAL, 30, 512)
     if status == "passed": return ""
     return f"{name} is installed and does not work here ({(written.splitlines() or [status])[-1][:200]})"
 
