@@ -518,11 +518,11 @@ def test_a_process_that_hides_from_its_group_ends_with_the_program(mode, mark):
     wait_for(lambda: not named(mark), 3)
 
 
-def test_who_calls_and_is_killed_takes_the_sandbox_along(mode, mark):
+def test_who_calls_and_is_killed_takes_the_sandbox_along(mode, mark, tmp_path):
     program = call_myself(mark) + "import os\nos.setsid() if os.getpid() != os.getsid(0) else None\nwhile True: pass"
     call = (f"from contemplative_cai.capability.sandbox import run_code\n"
             f"run_code({program!r}, 'remote(\"x\")()', seconds=30, mode={mode!r})")
-    caller = subprocess.Popen([sys.executable, "-c", call])
+    caller = subprocess.Popen([sys.executable, "-c", call], env=os.environ | {"TMPDIR": str(tmp_path)})
     wait_for(lambda: named(mark), 20)
     caller.send_signal(signal.SIGKILL)
     caller.wait()
