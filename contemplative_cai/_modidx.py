@@ -5966,6 +5966,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                     'contemplative_cai/report/limits.py'),
                                                  'contemplative_cai.report.limits._unmended_limits': ( '09_report/limits.html#_unmended_limits',
                                                                                                        'contemplative_cai/report/limits.py'),
+                                                 'contemplative_cai.report.limits._unread_limits': ( '09_report/limits.html#_unread_limits',
+                                                                                                     'contemplative_cai/report/limits.py'),
                                                  'contemplative_cai.report.limits._unscored_words': ( '09_report/limits.html#_unscored_words',
                                                                                                       'contemplative_cai/report/limits.py'),
                                                  'contemplative_cai.report.limits._weights_of': ( '09_report/limits.html#_weights_of',

@@ -12,6 +12,7 @@ from ..evaluation.calibration import UNCALIBRATED, Calibration, in_languages
 from ..evaluation.claims import KEPT, Comparison
 from ..evaluation.evaluate import Metrics
 from ..evaluation.pair_check import PairCheck, unchecked_pairs
+from ..inputs.given import shipped_pairs
 from ..measure.bar import BAR, Measured
 from ..measure.corrected import labels_sentence
 from ..measure.stats import Estimate
@@ -208,6 +209,18 @@ def _missing_limits(metrics: Metrics) -> list[str]:
     return [f"What {' and '.join(names)} prompts would have shown: {note}." for note, names in left.items() if names]
 
 
+def _unread_limits(facts: Facts, metrics: Metrics) -> list[str]:
+    "That nobody read the trained arm's answers, where a probe says that they are better; nothing where somebody did."
+    told = [row for row in metrics.comparisons if row.arm == metrics.trained and row.role in ("primary", "secondary")
+            and row.judge.startswith("probe ") and row.claimable and row.difference.mean is not None]
+    if facts.training is None or metrics.corrections or not told: return []
+    own = facts.given in shipped_pairs() if facts.given else False
+    hand = (", the more so here, where one language model wrote the pairs, and one of its kind the labels that the "
+            "probe was fitted on") if own else ""
+    return ["That a reader would find the answers better: a probe judges them, and may reward a manner that was "
+            f"learned{hand}. Nobody has labelled answers of this run: ccai labels draw {facts.run}."]
+
+
 def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     "What verdicts and arms leave open."
     def changed(claims):
@@ -223,7 +236,8 @@ def _judged_limits(facts: Facts, metrics: Metrics) -> list[str]:
     replaced += [f"That nothing was changed unseen: {fault}." for fault in metrics.declaration_faults]
     unknown = [f"That the prompts were new to {', '.join(metrics.unknown_training)}: "
                "nothing says what that arm was trained on."] if metrics.unknown_training else []
-    return [*_stale(facts, metrics), *replaced, *_judge_limits(metrics), *_unasked_limits(facts, metrics),
+    return [*_stale(facts, metrics), *replaced, *_unread_limits(facts, metrics), *_judge_limits(metrics),
+            *_unasked_limits(facts, metrics),
             *_cut_limits(metrics), *corrected_limits(metrics), *unknown,
             *_against_prompting(metrics), *_information_limits(facts, metrics), *_taught_limits(facts, metrics),
             *_primary_limits(metrics), *_cost_limits(metrics), *_missing_limits(metrics)]

@@ -1,12 +1,13 @@
 """What a report does not show, where a judge was not put to every part of the bar."""
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from support import ROOT
 
 from contemplative_cai.evaluation.calibration import InLanguage, in_languages
 from contemplative_cai.evaluation.passport import read_passports
-from contemplative_cai.report.limits import _unasked_limits
+from contemplative_cai.report.limits import _unasked_limits, _unread_limits
 from contemplative_cai.report.summary import collect
 from contemplative_cai.report.tables import judge_calibrations
 
@@ -62,3 +63,17 @@ def test_figures_of_each_language_are_those_of_all_rubrics_of_a_judge(evaluated)
             InLanguage(language="fr", labels={name: (20, 20)}, criteria=(own,)),)})
     [merged] = judge_calibrations(evaluated.metrics, [report("violation"), report("empathy")]).values()
     assert [list(in_languages(merged, name)) for name in ("violation", "empathy")] == [["fr"], ["fr"]]
+
+
+def test_a_gain_by_a_probe_that_nobody_read_is_told():
+    row = SimpleNamespace(arm="dpo", role="primary", judge="probe m@1 0a", claimable=True,
+                          difference=SimpleNamespace(mean=0.3))
+    metrics = SimpleNamespace(comparisons=[row], trained="dpo", corrections=None)
+    def told(given="contemplative-512", training=True, **changes):
+        facts = SimpleNamespace(training=training or None, given=given, run="r")
+        return _unread_limits(facts, SimpleNamespace(**{**vars(metrics), **changes}))
+    assert "one language model wrote the pairs" in told()[0] and "ccai labels draw r" in told()[0]
+    assert "may reward a manner that was learned. Nobody" in told(given=None)[0] == told(given="mine.jsonl")[0]
+    assert told(corrections="people's") == [] == told(training=None)
+    other = SimpleNamespace(**{**vars(row), "judge": "logits m@1"})
+    assert told(comparisons=[other]) == [] == told(comparisons=[SimpleNamespace(**{**vars(row), "claimable": False})])
