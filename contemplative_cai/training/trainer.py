@@ -192,7 +192,11 @@ def load_trainable(
     if recipe.train_quantization != "none":
         checkpointing = recipe.gradient_checkpointing
         model = _kept_unpacked(prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing))
-    return PeftModel.from_pretrained(model, start, is_trainable=True) if start is not None and not whole else model
+    if start is None or whole: return model
+    continued = PeftModel.from_pretrained(model, start, is_trainable=True)
+    # the base where it lies, as an adapter has it that was just made; else PEFT looks for it on the hub at each save
+    for settings in continued.peft_config.values(): settings.base_model_name_or_path = model.name_or_path
+    return continued
 
 # %% ../../nbs/07_training/06_trainer.ipynb #0000001d
 def _dataset(path: Path, cache: Path):

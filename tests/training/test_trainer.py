@@ -627,3 +627,18 @@ def test_a_program_counts_its_own_memory_and_not_that_of_who_started_it():
     told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
     before, after = map(float, told)
     assert before < len(ballast) / 1e6 - 200 and after - before == pytest.approx(100, abs=10)
+
+
+def test_an_adapter_that_is_trained_further_names_its_base_where_it_lies(tmp_path):
+    "Seen: a warning at each checkpoint of the second stage, for PEFT looked for the base on the hub."
+    import warnings
+
+    from peft import get_peft_model
+    recipe = recipe_with(training="sft+dpo")
+    first = get_peft_model(trainer.load_trainable(recipe), trainer._lora(recipe))
+    first.save_pretrained(start := tmp_path / "adapter")
+    trainer._name_base(start / "adapter_config.json", recipe)
+    continued = trainer.load_trainable(recipe, start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        continued.save_pretrained(tmp_path / "again")
