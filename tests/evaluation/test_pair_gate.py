@@ -120,7 +120,7 @@ def test_a_recipe_has_a_checker_where_a_probe_judges_and_pairs_are_gated(keys, t
 def test_the_embedded_models_probe_gates_pairs_written_for_the_project():
     "Of pairs whose sides are known it keeps more than of the same turned round, where it has passed."
     from contemplative_cai.inputs.given import read_pairs
-    pairs = read_pairs("contemplative-512").pairs[::7]
+    pairs = read_pairs("contemplative-512").pairs[::13]
     turned = [one.model_copy(update={"chosen": one.rejected, "rejected": one.chosen}) for one in pairs]
     run, check = open_run("gated"), recipe_checker(build_recipe({"model": "smollm2-135m", "eval_judges": "probe"}))
     with Journal(run.path("journal.sqlite")) as journal: right, wrong = (check(some, journal, run)
