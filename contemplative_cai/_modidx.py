@@ -1562,8 +1562,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                'contemplative_cai/core/sections.py'),
                                                  'contemplative_cai.core.sections._distilled_has_no_critiques': ( '01_core/sections.html#_distilled_has_no_critiques',
                                                                                                                   'contemplative_cai/core/sections.py'),
-                                                 'contemplative_cai.core.sections._drawn_pairs_are_given': ( '01_core/sections.html#_drawn_pairs_are_given',
-                                                                                                             'contemplative_cai/core/sections.py'),
                                                  'contemplative_cai.core.sections._early_stopping_has_an_accuracy': ( '01_core/sections.html#_early_stopping_has_an_accuracy',
                                                                                                                       'contemplative_cai/core/sections.py'),
                                                  'contemplative_cai.core.sections._early_stopping_has_looks': ( '01_core/sections.html#_early_stopping_has_looks',

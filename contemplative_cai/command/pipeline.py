@@ -249,6 +249,9 @@ def check_inputs(steps: list[str],  # what will run
                  ) -> None:
     """Read what the steps will read: constitution, prompts,
     split, and leaks between what is learned and what is tested; raises `InputError`."""
+    if recipe.n_pairs and not recipe.pairs:
+        raise InputError("n_pairs says how many given pairs to draw, and pairs names none; set pairs to a file or a "
+                         "set, or take n_pairs away")
     if set(steps) - {"setup", "review"}:
         recipe_constitution(recipe)
         check_methods(recipe)

@@ -734,13 +734,6 @@ def _loss_looks_at_rejected(loss):
 
 
 @check
-def _drawn_pairs_are_given(n_pairs, pairs):
-    if n_pairs and not pairs:
-        yield ("n_pairs says how many given pairs to draw, and pairs names none; set pairs to a file or a set, or take "
-               "n_pairs away")
-
-
-@check
 def _packing_has_rows_of_sft(packing, training):
     if packing and training == "dpo":
         yield ("packing joins rows of SFT, and training is dpo; "

@@ -73,8 +73,8 @@ def test_the_pure_loop_on_the_real_model(runs):
     """The embedded model with few prompts and the recipe's limits: real texts, real DPO, a report,
     and pairs whose sides end alike, so that no model learns from them where to stop."""
     small = dict(n_prompts=6, test_share=0, epochs=1, n_eval_prompts=0, n_few_shot=1, resamples=200, judge="none",
-                 eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=5, primary_outcome="refusal",
-                 secondary_outcomes="[]")
+                 capability="[]", eval_arms="base,dpo", eval_judged="[]", n_safety=0, n_refusal=5,
+                 primary_outcome="refusal", secondary_outcomes="[]")
     done = ccai("run", "all", "--recipe", "smollm2-135m", "--run", "pure", *words_of(small))
     assert done.returncode == 0, done.stderr
     assert "Pairs kept:" in done.stdout and "report.html" in done.stdout
@@ -95,7 +95,7 @@ def test_the_pure_loop_on_the_real_model(runs):
 def test_quickstart_on_the_real_model(runs):
     "The loop is looked at, a part of the shipped pairs is trained on, and answers stand beside each other."
     small = dict(n_prompts=1, n_pairs=24, test_share=0.3, max_steps=2, n_eval_prompts=5, n_few_shot=1, resamples=200,
-                 eval_arms="base,dpo", eval_judged="[]", n_refusal=0, primary_outcome="words",
+                 capability="[]", eval_arms="base,dpo", eval_judged="[]", n_refusal=0, primary_outcome="words",
                  secondary_outcomes="[]")
     done = ccai("run", "quickstart", *words_of(small))
     assert done.returncode == 0, done.stderr
@@ -148,10 +148,9 @@ def test_a_failing_cell_is_the_last_line(runs, tmp_path):
     root = tmp_path / "tree"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv*", ".git", "runs", "__pycache__", "benchmarks"))
     path = root / "nbs" / "pipelines" / "03_generate.ipynb"
-    path.write_text(path.read_text().replace(
-        "generation = generate_pairs(watched(run), recipe, ray_model(on, run, recipe, actors, drawn.prompts), drawn)",
-        "raise RuntimeError('the roof fell in')",
-    ))
+    call = "generation = generate_pairs(watched(run), recipe, llm, drawn, recipe_checker(recipe))"
+    assert path.read_text().count(call) == 1
+    path.write_text(path.read_text().replace(call, "raise RuntimeError('the roof fell in')"))
     done = ccai("run", "generate", "--recipe", "smoke", env=os.environ | {"CCAI_ROOT": str(root)})
     last = done.stderr.strip().splitlines()[-1]
     assert (done.returncode == 1 and "03_generate.ipynb, cell" in last

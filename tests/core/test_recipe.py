@@ -64,7 +64,6 @@ LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration", 
 
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {
-    "_drawn_pairs_are_given": ({"n_pairs": 20}, "pairs names none"),
     "_abilities_are_known": ({"capability": "batery"}, "did you mean 'battery'"),
     "_endpoint_has_an_address": ({"engine": "endpoint"}, "engine: endpoint needs base_url"),
     "_address_has_an_endpoint": ({"base_url": "http://127.0.0.1:1/v1", "engine": "vllm"}, "engine is 'vllm'"),

@@ -217,6 +217,8 @@ def test_a_fresh_run_is_looked_at_by_the_command(runs, tmp_path, capsys):
     assert dry("generate", "--run", "new", "-p", f"pairs={file}") == 2
     assert "takes the place of generating" in capsys.readouterr().err
     assert dry("quickstart", "--run", "new", "-p", f"pairs={file}", "-p", "test_share=0.4") == 0, "it looks at the loop"
+    assert dry("quickstart", "--run", "new", "-p", "n_pairs=8") == 2
+    assert "n_pairs says how many given pairs to draw, and pairs names none" in capsys.readouterr().err
     assert dry("train", "--run", "new", "-p", "pairs=no-such-set") == 2
     assert "sets in data/pairs/:" in capsys.readouterr().err
     assert dry("train", "--run", "new", "-p", "test_share=0.2") == 2, "generated pairs are divided by then"
