@@ -9,6 +9,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                             'contemplative_cai/capability/abilities.py'),
                                                         'contemplative_cai.capability.abilities._compared': ( '08a_capability/abilities.html#_compared',
                                                                                                               'contemplative_cai/capability/abilities.py'),
+                                                        'contemplative_cai.capability.abilities._measured': ( '08a_capability/abilities.html#_measured',
+                                                                                                              'contemplative_cai/capability/abilities.py'),
                                                         'contemplative_cai.capability.abilities._refuse_elsewhere': ( '08a_capability/abilities.html#_refuse_elsewhere',
                                                                                                                       'contemplative_cai/capability/abilities.py'),
                                                         'contemplative_cai.capability.abilities._share_words': ( '08a_capability/abilities.html#_share_words',

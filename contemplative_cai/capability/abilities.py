@@ -74,7 +74,6 @@ def _refuse_elsewhere(recipe: Recipe, run: Run) -> None:
                              "likelihood of plain texts; evaluate with engine: transformers")
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #xc556d45
-@on_the_clock("evaluate")
 def measure_abilities(run: Run,  # evaluated; capability.json and capability.jsonl go there
                       recipe: Recipe,
                       items: Sequence[BatteryItem] | None = None,  # None: the project's battery
@@ -83,6 +82,12 @@ def measure_abilities(run: Run,  # evaluated; capability.json and capability.jso
     for name in ("capability.json", "capability.jsonl"): run.path(name).unlink(missing_ok=True)  # of another training
     if not recipe.capability: return None
     if items is None: items = battery_items(kinds=BATTERY_KINDS if "battery" in recipe.capability else CHOICE_KINDS)
+    return _measured(run, recipe, items)
+
+
+@on_the_clock("evaluate")
+def _measured(run: Run, recipe: Recipe, items: Sequence[BatteryItem]) -> Abilities:
+    "What is measured, written down."
     path, known = run.path("answers.jsonl"), digest([item.model_dump() for item in items])
     answers = read_rows(path, Answer) if path.exists() else []
     results: dict[str, list[ItemResult]] = {}

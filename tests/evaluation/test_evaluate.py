@@ -584,7 +584,7 @@ def test_a_principle_is_asked_for_by_name_and_a_part_of_it_is_not_the_principle(
 def test_killed_anywhere_it_ends_with_the_same_numbers(run, benchmarks, runs):
     """kill -9 while arms answer, and while the judge weighs;
     the same command goes on, and the numbers are those of an evaluation that nobody stopped."""
-    recipe = recipe_with(**SOME | {"n_games": 5}, n_safety=24)
+    recipe = recipe_with(**SOME | {"n_games": 5}, n_safety=24, capability=[])
     write_json(run.path("run.json"), run.manifest | {"recipe": recipe.model_dump(mode="json")})
     shutil.copytree(run.folder, runs / "whole")
     def command(name): return [str(Path(sys.executable).with_name("ccai")), "run", "evaluate", "--run", name]
