@@ -13,8 +13,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                               'contemplative_cai/capability/abilities.py'),
                                                         'contemplative_cai.capability.abilities._refuse_elsewhere': ( '08a_capability/abilities.html#_refuse_elsewhere',
                                                                                                                       'contemplative_cai/capability/abilities.py'),
-                                                        'contemplative_cai.capability.abilities._share_words': ( '08a_capability/abilities.html#_share_words',
-                                                                                                                 'contemplative_cai/capability/abilities.py'),
                                                         'contemplative_cai.capability.abilities._signs': ( '08a_capability/abilities.html#_signs',
                                                                                                            'contemplative_cai/capability/abilities.py'),
                                                         'contemplative_cai.capability.abilities.abilities_of': ( '08a_capability/abilities.html#abilities_of',

@@ -21,6 +21,7 @@ from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Answer, Record, digest
 from ..evaluation.arms import Arm, Probed, open_arms, recipe_arms
+from ..measure.stats import shown
 from ..models.choose import choose_engine
 from ..models.llm import ModelCallError
 
@@ -115,14 +116,6 @@ def _measured(run: Run, recipe: Recipe, items: Sequence[BatteryItem]) -> Abiliti
     return record
 
 # %% ../../nbs/08a_capability/05_abilities.ipynb #x26358f9
-def _share_words(row: BatteryRow) -> str:
-    "A share with its interval."
-    share = row.share
-    if share.mean is None: return "none scored"
-    interval = f" [{share.low:.2f}, {share.high:.2f}]" if share.low is not None else ""
-    return f"{share.mean:.2f}{interval}"
-
-
 def ability_rows(abilities: Abilities,
                  ) -> list[dict]:
     "A row a kind: how many items, what chance gets, and every arm's share with its interval."
@@ -130,20 +123,16 @@ def ability_rows(abilities: Abilities,
     tables = {one.arm: {row.kind: row for row in one.rows} for one in abilities.arms}
     first = [row for row in abilities.arms[0].rows if row.kind != "all" or "instruction" in tables["base"]]
     return [{"items": row.kind, "n": row.n, "chance": "" if row.chance is None else f"{row.chance:.2f}",
-             **{f"{arm} [95 %]": _share_words(table[row.kind]) for arm, table in tables.items() if row.kind in table}}
+             **{f"{arm} [95 %]": shown(table[row.kind].share) for arm, table in tables.items() if row.kind in table}}
             for row in first]
 
 
 def ability_changes(abilities: Abilities,
                 ) -> list[dict]:
     "A row an arm and part of the battery: the difference from base, and whether what base could was kept."
-    def difference(change):
-        one = change.difference
-        if one.mean is None: return "not computable"
-        interval = f" [{one.low:+.2f}, {one.high:+.2f}]" if one.low is not None else ""
-        return f"{one.mean:+.2f}{interval}"
-    return [{"arm": one.arm, "items": change.kind, "n": change.n, "difference [95 %]": difference(change),
-             "gained": change.gained, "lost": change.lost, "verdict": change.kept.words}
+    return [{"arm": one.arm, "items": change.kind, "n": change.n,
+             "difference [95 %]": shown(change.difference, signed=True), "gained": change.gained, "lost": change.lost,
+             "verdict": change.kept.words}
             for one in abilities.arms for change in one.changes]
 
 
@@ -192,10 +181,10 @@ def ability_figure(abilities: Abilities | None,  # None: not measured
         return "not measured", (f"{arm} was not asked: {abilities.unmeasured}" if abilities and abilities.unmeasured
                                 else "no items were asked; capability: battery asks them offline")
     whole = next((row for row in own.rows if row.kind == "choices"), own.rows[-1])
-    if not own.changes: return _share_words(whole), f"share of {whole.n} short items that {arm} gets right, by topics"
-    change, row = own.changes[0], ability_changes(abilities.model_copy(update={"arms": (own,)}))[0]
+    if not own.changes: return shown(whole.share), f"share of {whole.n} short items that {arm} gets right, by topics"
+    change = own.changes[0]
     others = [f"{part.kind} {part.kept.words}" for part in own.changes[1:] if part.kept.verdict == "worse"]
     signs = "; ".join([*others, _signs(own)])
-    return row["difference [95 %]"], (f"share of {change.n} short items that {arm} gets right less base's: "
-                                      f"{change.before:.2f} before, {change.after:.2f} after, by topics; "
-                                      f"{change.kept.words}; {signs}")
+    return shown(change.difference, signed=True), (
+        f"share of {change.n} short items that {arm} gets right less base's: {change.before:.2f} before, "
+        f"{change.after:.2f} after, by topics; {change.kept.words}; {signs}")

@@ -139,8 +139,9 @@ def _asker(questions, answers, asked):
             questions.flush()
             (kind, came), = json.loads(answers.readline(8_000_000)).items()
             return _raised(*came) if kind == "error" else [_revived(came)]
-        except Exception:
-            os.write(2, f"{name}: the program ended, or gave no answer that can be read\n".encode())
+        except Exception as error:
+            kind = type(error).__name__
+            os.write(2, f"{name}: the program ended, or gave no answer that can be read ({kind})\n".encode())
             os._exit(1)
 
     def remote(name):

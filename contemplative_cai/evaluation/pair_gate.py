@@ -22,8 +22,7 @@ from ..inputs.rubrics import PRINCIPLES, load_rubric
 from ..measure.bar import BarCase, JudgeStanding, Measured, measure_cases, standing_of
 from ..measure.text import word_count
 from ..pairs.checked import Checked, Checker, SidesFound
-from ..pairs.gate import LabelledPair, kept_aside, labelled_pairs
-from ..pairs.gate import strange_to
+from ..pairs.gate import LabelledPair, kept_aside, labelled_pairs, strange_to
 from ..pairs.review_labels import recipe_labels
 
 # %% ../../nbs/08_evaluation/03d_pair_gate.ipynb #x9994459

@@ -210,14 +210,14 @@ def _missing_limits(metrics: Metrics) -> list[str]:
 
 
 def _unread_limits(facts: Facts, metrics: Metrics) -> list[str]:
-    "That nobody read the trained arm's answers, where a probe says that they are better; nothing where somebody did."
+    "That nobody read the trained arm's answers, where a claim about them rests on a probe; nothing where somebody did."
     told = [row for row in metrics.comparisons if row.arm == metrics.trained and row.role in ("primary", "secondary")
             and row.judge.startswith("probe ") and row.claimable and row.difference.mean is not None]
     if facts.training is None or metrics.corrections or not told: return []
     own = facts.given in shipped_pairs() if facts.given else False
     hand = (", the more so here, where one language model wrote the pairs, and one of its kind the labels that the "
             "probe was fitted on") if own else ""
-    return ["That a reader would find the answers better: a probe judges them, and may reward a manner that was "
+    return ["That a reader would see what the probe finds: it judges the answers, and may reward a manner that was "
             f"learned{hand}. Nobody has labelled answers of this run: ccai labels draw {facts.run}."]
 
 
@@ -317,10 +317,12 @@ def _capability_limits(facts: Facts) -> list[str]:
     if own is None or not own.changes:
         return [f"That abilities were kept: {facts.stage} was not asked"
                 + (f" ({facts.abilities.unmeasured})." if facts.abilities.unmeasured else ".")]
-    if lost := lost_abilities(own): return [f"That abilities were kept: {'; '.join(lost)}; {known}."]
     whole = own.changes[0]
-    if whole.kept.verdict == "kept": return [f"That all abilities were kept: {known}."]
-    return [f"That abilities were kept: {whole.kept.words} (share of {whole.n} items); {known}."]
+    unsure = whole.kept.verdict in ("not shown", "undefined")
+    words = [f"{whole.kept.words} (share of {whole.n} items)"] if unsure else []
+    words += lost_abilities(own)
+    return [f"That abilities were kept: {'; '.join(words)}; {known}." if words
+            else f"That all abilities were kept: {known}."]
 
 
 def limits(facts: Facts,

@@ -75,7 +75,7 @@ def test_an_arm_that_lost_half_is_worse_and_one_that_does_nothing_is_kept(opened
     assert half.changes[0].kept.verdict == "worse" and half.changes[0].difference.high < 0
     assert half.changes[1].difference.mean == 0, "it writes what base writes"
     number, basis = ability_figure(found, "half")
-    assert number.startswith("-0.") and "worse: a loss of" in basis and "no answers to look at" in basis
+    assert number.startswith("−0.") and "worse: a loss of" in basis and "no answers to look at" in basis
     assert {row["arm"] for row in ability_changes(found)} == {"same", "half"}
     assert "half [95 %]" in ability_rows(found)[0]
     assert {row["items"] for row in ability_rows(found)} == {"closing", "arithmetic", "instruction", "choices", "all"}
