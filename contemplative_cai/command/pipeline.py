@@ -35,7 +35,7 @@ from ..core.journal import Journal
 from ..core.project import ALL, DEFAULT_RECIPE, STEPS, brief, did_you_mean, every
 from ..core.project import how_to_install, notebook_path, project_root
 from ..core.project import read_text, read_value, read_yaml, runs_root
-from ..core.recipe import Recipe, build_recipe, check_names, given
+from ..core.recipe import Recipe, build_recipe, check_names, check_values, given
 from ..core.run import Run, Setup, check_disk, check_run_name, open_run, refuse_busy, surroundings
 from ..core.sections import SplitKeys
 from ..core.screen import Waits, draw_line, redraws, say, waiting
@@ -120,17 +120,18 @@ def _secret_faults(parameters: dict[str, Any]) -> list[str]:
 
 def check_parameters(steps: list[str],  # what will run
                      overrides: dict[str, Any],  # name to value, from -p
+                     given_pairs: bool = False,  # whether the recipe that they join names given pairs
                      ) -> None:
     "Raises `InputError` for every name no notebook of these steps takes, and every value of the wrong type."
     named = {name: parameter for step in steps for name, parameter in notebook_parameters(step).items()}
     known = dict.fromkeys([*(name for name in named if name != "settings"), *chain(*map(step_keys, steps)),
-                           *(DIVIDING if overrides.get("pairs") else ())])
+                           *(DIVIDING if overrides.get("pairs", given_pairs) else ())])
     problems = [_refused(name, known, steps) for name in overrides if name not in known]
     problems += [f"parameter '{name}': expected {named[name].kind}, got {quote(value)}"
                  for name, value in overrides.items()
                  if name in known and name not in Recipe.model_fields and _mistyped(named[name], value)]
     problems += _secret_faults(overrides)
-    try: build_recipe({key: value for key, value in overrides.items() if key in Recipe.model_fields}, "parameters")
+    try: check_values({key: value for key, value in overrides.items() if key in Recipe.model_fields}, "parameters")
     except InputError as error:
         problems += [problem.replace("parameters: ", "parameter ", 1) for problem in error.problems]
     if problems: raise InputError(*problems)
@@ -249,9 +250,6 @@ def check_inputs(steps: list[str],  # what will run
                  ) -> None:
     """Read what the steps will read: constitution, prompts,
     split, and leaks between what is learned and what is tested; raises `InputError`."""
-    if recipe.n_pairs and not recipe.pairs:
-        raise InputError("n_pairs says how many given pairs to draw, and pairs names none; set pairs to a file or a "
-                         "set, or take n_pairs away")
     if set(steps) - {"setup", "review"}:
         recipe_constitution(recipe)
         check_methods(recipe)
@@ -751,6 +749,12 @@ def write_setup(run: Run,  # where setup.json goes
     return checks
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #b36fa4f8
+def _given_pairs(run_name: str, recipe: str | None) -> bool:
+    "Whether the recipe names given pairs; one that is wrong is told later, with what replaces its keys."
+    try: return bool(settle(run_name, recipe, {})[1].pairs)
+    except InputError: return False
+
+
 def make_plan(step: str,  # one of STEPS, or all
               run_name: str | None = None,  # None: the notebook's default
               recipe: str | None = None,  # None: the run's own, or the default
@@ -761,11 +765,11 @@ def make_plan(step: str,  # one of STEPS, or all
     steps = list(ALL) if step == "all" else [step]
     overrides = with_settings(overrides or {})
     for reserved in {"run", "recipe"} & set(overrides): raise InputError(f"-p {reserved}=...: use --{reserved}")
-    check_parameters(steps, overrides)
-    overrides = placed_values(overrides, Path.cwd(), project_root())
     if recipe is None and step in ("smoke-test", "quickstart", "setup"):
         recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
     run_name = notebook_parameters(steps[0])["run"].default if run_name is None else run_name
+    check_parameters(steps, overrides, _given_pairs(run_name, recipe))
+    overrides = placed_values(overrides, Path.cwd(), project_root())
     name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items()
                                                if key in Recipe.model_fields})
     if step == "all" and resolved.pairs: steps.remove("generate")  # given pairs take its place

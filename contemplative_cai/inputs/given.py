@@ -214,7 +214,8 @@ class GivenPairs:
         "What a run records of them: nothing of the texts."
         return {"pairs": self.name, "digest": self.digest, "forms": self.forms, "columns": list(self.columns),
                 "rows": (self.there or len(self.pairs)) + len(self.dropped), "kept": len(self.pairs),
-                **({"there": self.there} if self.there else {})}
+                **({"there": self.there} if self.there else {}),
+                "constitutions": dict(Counter(pair.constitution for pair in self.pairs if pair.constitution))}
 
     @cached_property
     def words(self) -> list[str]:

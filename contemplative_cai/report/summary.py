@@ -42,7 +42,7 @@ from .evidence import find_level, home_set, interval_words, judge_name, on_text,
 from .evidence import safety_set, strange_languages, why_unfit
 from .page import MainFigure
 from .panel import panel_of, panel_sentence
-from .taught import Taught, rubric_of, taught_in_short, what_was_taught
+from .taught import Taught, made_with, rubric_of, taught_in_short, what_was_taught
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
 from ..training.watch import LN2, Finding, read_findings, read_metrics
@@ -168,12 +168,11 @@ def trained_by(facts: Facts,
 
 def _trained(facts: Facts) -> MainFigure:
     "What was trained, by what, on how many pairs."
-    training, constitution = facts.training, str(facts.manifest.constitution or "unknown").split("@")[0]
+    training, constitution = facts.training, (made_with(facts.manifest) or "none named").split("@")[0]
     if facts.split is None:
         number = "not in this run" if brought(facts) else "nothing"
         return MainFigure("Trained", number, f"{who_answered(facts)}; this run has no pairs and trained nothing",
                           "run.json, arms.json")
-    if facts.given: constitution = "none named"
     if training is None:
         return MainFigure("Trained", "not yet",
                           f"{facts.model}, constitution {constitution}; the train step has not finished",

@@ -262,6 +262,22 @@ def test_every_key_is_reached_by_a_step_and_none_that_the_pairs_were_made_with_i
         check_parameters(["generate"], {"bets": 1})
 
 
+def test_two_keys_contradict_each_other_only_where_both_are_known(tmp_path):
+    "A recipe may name what a parameter needs."
+    own = tmp_path / "own.yaml"
+    own.write_text("model: smollm2-135m\nbalance: principle\n")
+    assert make_plan("generate", "new", str(own), {"balance_quota": 5}).recipe.balance_quota == 5
+    own.write_text("model: smollm2-135m\npairs: twins-64\n")
+    made = make_plan("train", "new", str(own), {"n_pairs": 8, "test_share": 0.4}).recipe
+    assert (made.n_pairs, made.test_share) == (8, 0.4), "given pairs are divided by training"
+    with pytest.raises(InputError, match="'test_share' belongs to generate"):
+        make_plan("train", "new", str(own), {"pairs": None, "test_share": 0.4})
+    with pytest.raises(InputError, match="(?s)recipe smoke: balance_quota says.*smoke: n_pairs says"):
+        make_plan("generate", "new", "smoke", {"balance_quota": 5, "n_pairs": 8})
+    with pytest.raises(InputError, match="parameter 'balance_quota'"):
+        check_parameters(["generate"], {"balance_quota": 0})
+
+
 def test_settings_of_the_command_are_taken_apart():
     assert with_settings({"seed": 1, "settings": {"beta": 0.2}}) == {"seed": 1, "beta": 0.2}
     assert make_plan("generate", "demo", "smoke", {"settings": {"n_prompts": 4}}).recipe.n_prompts == 4

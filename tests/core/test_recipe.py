@@ -86,6 +86,7 @@ CONTRADICTIONS = {
     "_filters_are_known": ({"filters": "empty, identicle"}, "did you mean 'identical'"),
     "_lengths_leave_room": ({"min_length_ratio": 3}, "must be below max_length_ratio 3"),
     "_balance_is_known": ({"balance": "hazrd"}, "did you mean 'hazard'"),
+    "_drawn_pairs_are_given": ({"n_pairs": 5}, "pairs names none"),
     "_quota_has_a_balance": ({"balance_quota": 5}, "balance does not say of what"),
     "_something_is_left_to_learn_from": ({"validation_share": 0.5, "test_share": 0.5}, "nothing to train on"),
     "_held_out_is_kept_whole": ({"held_out": "hte"}, "split_by is 'cluster'"),
