@@ -461,6 +461,22 @@ def _declare(arguments) -> int:
     for fault in declared.faults: say(f"! {fault}", sys.stderr)
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #xc1dd0f4
+def _study(arguments) -> int:
+    "`ccai study FILE`."
+    from contemplative_cai.command.studies import look_at_cells, plan_lines, plan_study, run_cells
+    from contemplative_cai.inputs.study import read_study, study_path
+    with waiting("looking at every cell"):
+        study = read_study(study_path(arguments.file))
+        cells = plan_study(study)
+        if not arguments.report: look_at_cells(cells)
+    if not arguments.report:
+        for line in plan_lines(study, cells): say(line)
+    if arguments.dry_run: return 0
+    failed = [] if arguments.report else run_cells(study, cells, lambda line: say(line, sys.stderr))
+    if failed: raise StepFailed(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)[:1500]}")
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #0000002e
 def _search(arguments) -> int:
     "`ccai search RECIPE`."
@@ -589,8 +605,8 @@ def _completion(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #x3299538
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
-             "compare": _compare, "plan": _plan, "declare": _declare, "search": _search, "labels": _labels,
-             "completion": _completion}
+             "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
+             "labels": _labels, "completion": _completion}
 
 
 @contextmanager

@@ -292,6 +292,41 @@ def _declare_parser(commands) -> None:
     _add_overrides(declare, "change a key of the recipe")
     declare.add_argument("--json", action="store_true", help="for machines")
 
+# %% ../../nbs/10_command/04_parser.ipynb #xbf46b03
+_STUDY_ABOUT = """Run a study: a base recipe, what is varied (pairs, constitutions, trainings, losses, numbers), and seeds
+that repeat it. Each combination is a run of its own, made by the steps of `ccai run all`; base answers once for all of
+them. The study is declared before its first cell. Stopped, it goes on where it was: the same command again. A cell that
+fails is told, and the others go on. At the end, and with --report at any time, all cells are analysed together:
+runs/STUDY/study.md, study.html and figures."""
+_STUDY_ENDING = """a study, such as mine.yaml; more in configs/studies/:
+  recipe: quickstart
+  axes:
+    content:
+      contemplative: {pairs: contemplative-512, n_pairs: 116}
+      generic: {pairs: generic-116, constitution: generic}
+    training: [sft, dpo]
+  seeds: {training: [1, 2, 3]}
+  primary: boundless_care
+  family: {axis: content, level: contemplative, against: [generic, base]}
+
+examples:
+  ccai study content --dry-run         cells, answers, hours, money; nothing is done
+  ccai study content                   run what is missing, then analyse
+  ccai study mine.yaml --report        analyse the cells that are there
+
+exit status: 0 all cells are done · 1 a cell failed, or the study was interrupted
+             2 the file is wrong, or what it needs is not here"""
+
+
+def _study_parser(commands) -> None:
+    "`ccai study`."
+    study = _add(commands, "study", "a grid of recipes and seeds, run cell by cell and analysed together",
+                 _STUDY_ABOUT, _STUDY_ENDING)
+    study.add_argument("file", metavar="FILE", help="name in configs/studies/, or a .yaml file")
+    how = study.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="show what would be done and what it takes; do nothing")
+    how.add_argument("--report", action="store_true", help="run nothing: analyse the cells that are done")
+
 # %% ../../nbs/10_command/04_parser.ipynb #0000001f
 _SEARCH_ABOUT = """Search settings of training on a run's pairs by validation accuracy, with optuna on SQLite.
 Stopped, it goes on where it was. Test pairs are not looked at.
@@ -385,7 +420,7 @@ def _completion_parser(commands) -> None:
 
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
-           _compare_parser, _plan_parser, _declare_parser, _search_parser, _labels_parser,
+           _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
            _completion_parser)
 
 

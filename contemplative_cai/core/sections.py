@@ -355,6 +355,22 @@ class ModelKeys(Section):
     vllm_python: str | None = _key(None,
         "python of the environment in which vllm is installed; None: .venv-vllm, which make vllm builds")
     seed: int = _key(0, "seed of sampling, splits and training", ge=0, lt=2**31)
+    training_seed: int | None = _key(None,
+        "seed of training alone: how an adapter begins, and the order of its rows; None: seed", ge=0, lt=2**31,
+        exclude_if=lambda seed: seed is None)
+    data_seed: int | None = _key(None,
+        "seed of the data alone: which prompts or given pairs are drawn, and how they are divided; None: seed", ge=0,
+        lt=2**31, exclude_if=lambda seed: seed is None)
+
+    @property
+    def seed_of_training(self) -> int:
+        "Of the order of rows and the beginning of an adapter."
+        return self.seed if self.training_seed is None else self.training_seed
+
+    @property
+    def seed_of_data(self) -> int:
+        "Of what is drawn to learn from, and of its split."
+        return self.seed if self.data_seed is None else self.data_seed
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000016
 @check

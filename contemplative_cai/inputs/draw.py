@@ -29,11 +29,11 @@ from .split import worked_examples
 def recipe_prompts(recipe: Recipe,
                    ) -> list[Prompt]:
     "The prompts a recipe draws, benign twins last."
-    drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed, recipe.hazards, recipe.personas, recipe.locales,
+    drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed_of_data, recipe.hazards, recipe.personas, recipe.locales,
                          recipe.duplicates)
     n = math.ceil(recipe.twins * recipe.n_prompts)
     known = {prompt.id for prompt in drawn}
-    return ([*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed) if twin.id not in known)]
+    return ([*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed_of_data) if twin.id not in known)]
             if n else drawn)
 
 # %% ../../nbs/03_inputs/08_draw.ipynb #n0030004
@@ -71,7 +71,7 @@ def _refuse_ignored(recipe: Recipe, split: Split, path: Path) -> None:
 def _refuse_changed(recipe: Recipe, split: Split, path: Path) -> None:
     "Raises `InputError` where a run's own split was made with another seed or rule."
     kept = _kept_rule(split)
-    wanted = [("seed", recipe.seed, split.seed),
+    wanted = [("seed", recipe.seed_of_data, split.seed),
               *((name, value, kept[name]) for name, value in _wanted_rule(recipe).items() if value is not None)]
     changed = [f"{name} {was}, now {value}" for name, value, was in wanted if was not in (value, None)]
     if changed:
@@ -90,7 +90,7 @@ def _inherited_split(recipe: Recipe) -> Split | None:
 def _given_split(recipe: Recipe, prompts: list[Prompt]) -> Split:
     """A split of the prompts of given pairs: those that share words with training ones, although a split takes the
     words for a set phrase, join them, until none is left."""
-    split = split_prompts(prompts, recipe.validation_share, recipe.test_share, recipe.seed, recipe.split_by,
+    split = split_prompts(prompts, recipe.validation_share, recipe.test_share, recipe.seed_of_data, recipe.split_by,
                           recipe.held_out or ())
     while recipe.split_by == "cluster":
         train, held = ([p for p in prompts if (split.parts[p.id] == "train") == learned] for learned in (True, False))
@@ -114,7 +114,7 @@ def recipe_split(recipe: Recipe,
     if path is None or (recipe.split is None and not path.exists()):
         if theirs := _inherited_split(recipe): return extend_split(theirs, prompts)
         if recipe.pairs: return _given_split(recipe, prompts)
-        return split_prompts(prompts, *shares, recipe.seed, recipe.split_by, recipe.held_out or (),
+        return split_prompts(prompts, *shares, recipe.seed_of_data, recipe.split_by, recipe.held_out or (),
                              recipe_principles(recipe))
     split = read_split(path)
     if recipe.split: _refuse_ignored(recipe, split, path)
@@ -237,7 +237,7 @@ def take_in_pairs(run: Run,  # where pairs.jsonl, dropped.jsonl and split.json g
     write_record(run.path("split.json"), drawn.split)
     write_rows(run.path("dropped.jsonl"), given.dropped)
     divided = {"split": "inherited" if _inherited_split(drawn.recipe) else "by the recipe"}
-    run.record(given=given.facts | divided, prompts=drawn.split.prompts_digest, seed=drawn.recipe.seed,
+    run.record(given=given.facts | divided, prompts=drawn.split.prompts_digest, seed=drawn.recipe.seed_of_data,
                drawn=dict(Counter(prompt.source for prompt in drawn.prompts)))
     write_rows(run.path("pairs.jsonl"), given.pairs)
 

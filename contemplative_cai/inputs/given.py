@@ -330,7 +330,7 @@ def run_pairs(recipe: Recipe,  # with `pairs`
     if recipe.pairs is None: raise InputError("pairs: expected a recipe that names some; set pairs to a file or a run")
     known = taken_in(run)
     if known is None or run is None:
-        return some_pairs(read_pairs(recipe.pairs, recipe.hazards or ()), recipe.n_pairs, recipe.seed)
+        return some_pairs(read_pairs(recipe.pairs, recipe.hazards or ()), recipe.n_pairs, recipe.seed_of_data)
     kept, dropped = read_rows(run.path("pairs.jsonl"), PreferencePair), read_rows(run.path("dropped.jsonl"), Dropped)
     out = [row.pair for row in dropped if row.pair]
     return GivenPairs(known["pairs"], known["digest"], known["forms"], tuple(known["columns"]), [*kept, *out],
@@ -355,9 +355,9 @@ def refuse_other_pairs(recipe: Recipe,  # with `pairs`
     if same and min(recipe.n_pairs or total, total) != known["kept"]:
         raise InputError(f"run '{run.name}' has taken in {known['kept']:,} of {total:,} pairs of {named}, and n_pairs "
                          f"is {recipe.n_pairs or 'not set'} now; take a new --run name, or the same number")
-    if same and known.get("there") and run.manifest.get("seed") not in (None, recipe.seed):
+    if same and known.get("there") and run.manifest.get("seed") not in (None, recipe.seed_of_data):
         raise InputError(f"run '{run.name}' has drawn its pairs with seed {run.manifest['seed']}, and seed is "
-                         f"{recipe.seed} now; take a new --run name, or the same seed")
+                         f"{recipe.seed_of_data} now; take a new --run name, or the same seed")
     if not same:
         raise InputError(f"run '{run.name}' has taken in pairs of {brief(known['pairs'], 200)} (digest "
                          f"{known['digest']}), and {named} holds others now; take a new --run name, or name what it "

@@ -73,7 +73,7 @@ def balance_pairs(pairs: list[PreferencePair],  # that passed the filters
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     """Kept pairs and rows dropped for `balance` and `length_match`, as the recipe asks;
     all pairs where it asks for neither."""
-    kept, surplus = (balance_by(pairs, recipe.balance, recipe.balance_quota, recipe.seed) if recipe.balance
+    kept, surplus = (balance_by(pairs, recipe.balance, recipe.balance_quota, recipe.seed_of_data) if recipe.balance
                      else (list(pairs), []))
-    kept, unmatched = match_lengths(kept, recipe.seed) if recipe.length_match else (kept, [])
+    kept, unmatched = match_lengths(kept, recipe.seed_of_data) if recipe.length_match else (kept, [])
     return kept, [*surplus, *unmatched]

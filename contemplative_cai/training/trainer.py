@@ -102,8 +102,8 @@ def _machine_options(recipe: Recipe) -> dict:
 def _learning_options(recipe: Recipe, stage: str) -> dict:
     "How fast, how long, and on how much of a row."
     return dict(
-        seed=recipe.seed,
-        data_seed=recipe.seed,
+        seed=recipe.seed_of_training,
+        data_seed=recipe.seed_of_training,
         learning_rate=recipe.learning_rate if stage == "dpo" else recipe.sft_learning_rate,
         num_train_epochs=recipe.epochs if stage == "dpo" else recipe.sft_epochs,
         max_steps=recipe.max_steps or -1,
@@ -386,7 +386,7 @@ def _recorder(log: StageLog, resumed: int, stop: Stop, watched: Sequence[Convers
 
         def look(self, model, state):
             "Have the watched prompts answered."
-            log.answers(state.global_step, *watched_answers(model, tokenizer, watched, recipe.seed))
+            log.answers(state.global_step, *watched_answers(model, tokenizer, watched, recipe.seed_of_training))
     return Recorder()
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000038

@@ -25,7 +25,7 @@ from contemplative_cai.report.look import as_trained
 from contemplative_cai.revision.cluster import MODEL_KEYS, _model_settings
 from contemplative_cai.training.audit import encode_pair, template_faults
 from contemplative_cai.training.heldout import base_and_trained
-from contemplative_cai.training.rows import TRAINING_SETTINGS, stage_digest, training_data
+from contemplative_cai.training.rows import LATER_SETTINGS, TRAINING_SETTINGS, stage_digest, training_data
 from contemplative_cai.training.train import prepare_stage, train
 from contemplative_cai.training.trainer import build_trainer, load_trainable
 
@@ -138,7 +138,7 @@ def test_names_of_trainings_without_the_option_stay(recipes, run, monkeypatch):
     data = training_data(run, recipes[0])
     now = stage_digest(recipes[0], data, "dpo")
     monkeypatch.setattr("contemplative_cai.training.rows.TRAINING_SETTINGS",
-                        [name for name in TRAINING_SETTINGS if name != "template_options"])
+                        [name for name in TRAINING_SETTINGS if name not in LATER_SETTINGS])
     assert stage_digest(recipes[0], data, "dpo") == now
 
 
