@@ -27,6 +27,7 @@ from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 if TYPE_CHECKING:
     from contemplative_cai.command.pipeline import Plan
     from contemplative_cai.core.run import Manifest, Run, StepEntry
+    from contemplative_cai.inputs.study import Study, StudyCell
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000006
 _NEXT = """next:
@@ -462,6 +463,21 @@ def _declare(arguments) -> int:
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #xc1dd0f4
+def _study_told(study: "Study", cells: "Sequence[StudyCell]") -> None:
+    "Analyse what is there of a study, write its page, and say what it found."
+    from contemplative_cai.report.study_page import finding_words, write_study
+    from contemplative_cai.report.studied import read_study_data, study_contrasts
+    data = read_study_data(study, cells)
+    if not data.seen:
+        raise InputError(f"study {study.name}: no cell has been evaluated yet; run them with the same command without "
+                         "--report")
+    with waiting("analysing all cells"): place = write_study(data)
+    say()
+    for row in study_contrasts(data):
+        if row.role == "primary": say(finding_words(row))
+    say(f"\npage: {place}")
+
+
 def _study(arguments) -> int:
     "`ccai study FILE`."
     from contemplative_cai.command.studies import look_at_cells, plan_lines, plan_study, run_cells
@@ -474,6 +490,7 @@ def _study(arguments) -> int:
         for line in plan_lines(study, cells): say(line)
     if arguments.dry_run: return 0
     failed = [] if arguments.report else run_cells(study, cells, lambda line: say(line, sys.stderr))
+    _study_told(study, [one.cell for one in cells])
     if failed: raise StepFailed(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)[:1500]}")
     return 0
 

@@ -29,11 +29,12 @@ from .split import worked_examples
 def recipe_prompts(recipe: Recipe,
                    ) -> list[Prompt]:
     "The prompts a recipe draws, benign twins last."
-    drawn = draw_prompts(recipe.prompts, recipe.n_prompts, recipe.seed_of_data, recipe.hazards, recipe.personas, recipe.locales,
+    seed = recipe.seed_of_data
+    drawn = draw_prompts(recipe.prompts, recipe.n_prompts, seed, recipe.hazards, recipe.personas, recipe.locales,
                          recipe.duplicates)
     n = math.ceil(recipe.twins * recipe.n_prompts)
     known = {prompt.id for prompt in drawn}
-    return ([*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, recipe.seed_of_data) if twin.id not in known)]
+    return ([*drawn, *(twin for twin in draw_prompts((Source(source=TWINS),), n, seed) if twin.id not in known)]
             if n else drawn)
 
 # %% ../../nbs/03_inputs/08_draw.ipynb #n0030004

@@ -46,8 +46,9 @@ def _level_keys(axis: str, name: str, value: Any) -> dict[str, Any]:
     "The keys of the recipe that a level sets; raises `ValueError` for what is none."
     if isinstance(value, dict): return value
     if axis in Recipe.model_fields: return {axis: value}
-    raise ValueError(f"axis '{axis}', level '{brief(name)}': expected keys of the recipe, such as {{pairs: mine.jsonl}};"
-                     f" a value alone will do where the axis is a key ({did_you_mean(axis, list(Recipe.model_fields))})")
+    near = did_you_mean(axis, list(Recipe.model_fields))
+    raise ValueError(f"axis '{axis}', level '{brief(name)}': expected keys of the recipe, such as {{n_pairs: 60}}; "
+                     f"a value alone will do where the axis is a key ({near})")
 
 
 def _axes(value: Any) -> Any:

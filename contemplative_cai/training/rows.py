@@ -188,7 +188,8 @@ def training_data(run: Run,  # a run that has generated
     _refuse_unwatchable(run, recipe, validation, watched)
     return Data(
         train=kept, watched=watched, validation=validation, held_out=tuple(held_out),
-        helpful=tuple(draw_helpful(list(helpful), len(kept), recipe.helpful_share, recipe.seed_of_data)) if helpful else (),
+        helpful=(tuple(draw_helpful(list(helpful), len(kept), recipe.helpful_share, recipe.seed_of_data)) if helpful
+                 else ()),
         encoded=encoded, audit=audit.model_copy(update={"refused": refused}), marked=marked
     )
 
