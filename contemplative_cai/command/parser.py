@@ -296,8 +296,8 @@ def _declare_parser(commands) -> None:
 _STUDY_ABOUT = """Run a study: a base recipe, what is varied (pairs, constitutions, trainings, losses, numbers), and
 seeds that repeat it. Each combination is a run of its own, made by the steps of `ccai run all`; base answers once for
 all of them. The study is declared before its first cell. Stopped, it goes on where it was: the same command again. A
-cell that fails is told, and the others go on. At the end, and with --report at any time, all cells are analysed together:
-runs/STUDY/study.md, study.html and figures."""
+cell that fails is told, and the others go on. At the end, and with --report at any time, all cells are analysed
+together: runs/STUDY/study.md, study.html and figures."""
 _STUDY_ENDING = """a study, such as mine.yaml; more in configs/studies/:
   recipe: quickstart
   axes:

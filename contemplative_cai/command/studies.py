@@ -66,11 +66,13 @@ def _is_done(run: Run, manifest: Manifest, step: str) -> bool:
 
 
 def cell_arms(recipe: Recipe,  # of a cell
+              weights: Sequence[float] = (),  # doses of its adapter
               ) -> list[str]:
-    "Who answers: of the stages that are trained the last one, in the place where the recipe has one."
+    "Who answers: of the stages that are trained the last one, in the place where the recipe has one, and its doses."
     last = stages(recipe)[-1]
     arms = [last if arm in STAGE_ARMS else arm for arm in recipe.eval_arms]
-    return list(dict.fromkeys([*arms, last]))
+    doses = [f"{last}*{weight:g}" for weight in weights if weight not in (0, 1)]
+    return list(dict.fromkeys([*arms, last, *doses]))
 
 
 def plan_cell(study: Study,
@@ -79,7 +81,8 @@ def plan_cell(study: Study,
     "What a run of the cell would do; raises `InputError`."
     here = Path.cwd(), project_root()
     _, recipe = named_recipe(study.recipe, placed_values(cell.keys, *here), *here)
-    return PlannedCell(cell, make_plan("all", cell.run, study.recipe, cell.keys | {"eval_arms": cell_arms(recipe)}))
+    arms = cell_arms(recipe, study.doses.weight)
+    return PlannedCell(cell, make_plan("all", cell.run, study.recipe, cell.keys | {"eval_arms": arms}))
 
 # %% ../../nbs/10_command/03b_studies.ipynb #x9463779
 def _told_once(problems: Sequence[tuple[str, str]]) -> list[str]:

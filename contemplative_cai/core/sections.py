@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Names', 'Weights', 'Share', 'Count', 'GIVEN', 'Options', 'Sources', 'CHECKS', 'LONGEST_TEXT', 'MOST_PARTS', 'EACH',
            'SECRET', 'S', 'FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS', 'JUDGES',
-           'CAPABILITIES', 'SAFETY_SOURCES', 'option_fault', 'Source', 'check', 'contradictions', 'check_url',
-           'check_key_name', 'Section', 'problems_of', 'build_section', 'ModelKeys', 'PromptKeys', 'MethodKeys',
-           'FilterKeys', 'SplitKeys', 'TrainingKeys', 'EvaluationKeys', 'StatisticsKeys']
+           'CAPABILITIES', 'SAFETY_SOURCES', 'SCALED_ARM', 'option_fault', 'Source', 'check', 'contradictions',
+           'check_url', 'check_key_name', 'Section', 'problems_of', 'build_section', 'ModelKeys', 'PromptKeys',
+           'MethodKeys', 'FilterKeys', 'SplitKeys', 'TrainingKeys', 'EvaluationKeys', 'StatisticsKeys']
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000002
 import os
@@ -831,8 +831,8 @@ class EvaluationKeys(Section):
     eval_prompts: Sources = _key((Source(source="edge_cases"),), "sources of extra held-out prompts for evaluation")
     n_eval_prompts: int = _key(24, "extra held-out prompts to draw", ge=0)
     eval_arms: Names = _key(ARMS,
-        "who answers: base, prompted (told the constitution), careful (told as much else), sft, dpo, and further "
-        "ones as NAME=PATH of an adapter, a stage or a model")
+        "who answers: base, prompted (told the constitution), careful (told as much else), sft, dpo, either with its "
+        "adapter at another weight, such as dpo*0.5, and further ones as NAME=PATH of an adapter, a stage or a model")
     eval_samples: Count = _key(1, "answers of each arm to each prompt")
     eval_judges: Names = _key(("logits",),
         "who judges: logits (weighed by log-probabilities) or reasoned (reason, then verdict), of the recipe's "
@@ -869,10 +869,17 @@ class EvaluationKeys(Section):
         exclude_if=lambda share: share == 0.05)
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000039
+SCALED_ARM = re.compile(r"(sft|dpo)\*(\d(?:\.\d{1,2})?)")  # a stage, and the weight of its adapter
+
+
 @check
 def _arms_are_known(eval_arms):
     for name in eval_arms:
-        if "=" not in name and name not in ARMS:
+        scaled = SCALED_ARM.fullmatch(name)
+        if scaled and (weight := float(scaled[2])) in (0, 1):
+            same = scaled[1] if weight else "base"
+            yield f"arm '{name}' is {same} itself; name another weight, such as {scaled[1]}*0.5"
+        if "=" not in name and name not in ARMS and not scaled:
             yield (f"unknown arm '{brief(name)}'; {did_you_mean(name, list(ARMS))} "
                    "(further ones are written NAME=PATH)")
 

@@ -23,6 +23,7 @@ from ..core.recipe import ARMS, Recipe
 from ..core.run import Run, trained_folder, trained_place, trained_stage
 from ..core.schema import Answer, Constitution, Conversation, InputError, Message, Prompt, Record, Text
 from ..core.schema import digest
+from .scaled import scaled_adapter, scaled_name, scaled_stage
 from ..inputs.constitution import recipe_constitution
 from ..inputs.rubrics import arm_prompt
 from ..models.ask import PROBE as QUESTION
@@ -144,6 +145,16 @@ def read_arm(text: str,  # NAME=PATH
     return _placed(name, f"as it is in {path}", path, recipe)
 
 # %% ../../nbs/08_evaluation/04_arms.ipynb #2e4361ee
+def _scaled_arms(run: Run, wanted: Sequence[str]) -> list[Arm]:
+    "Trained stages with their adapters at other weights."
+    arms = []
+    for stage, weight in filter(None, map(scaled_stage, wanted)):
+        if not (place := trained_place(run.path(stage))).is_dir(): continue
+        arms.append(Arm(name=scaled_name(stage, weight), adapter=str(scaled_adapter(place, weight)),
+                        description=f"{STAGE_ARMS[stage]}, its adapter at {weight:g} of its weight"))
+    return arms
+
+
 def standard_arms(recipe: Recipe,
                   run: Run,  # whose training is compared
                   more: Sequence[str] = (),  # further ones, NAME=PATH
@@ -154,7 +165,7 @@ def standard_arms(recipe: Recipe,
     trained = [_placed(stage, name, str(run.path(stage)), recipe)
                for stage, name in STAGE_ARMS.items() if stage in wanted and trained_place(run.path(stage)).is_dir()]
     arms = (Arm(name="base", description="the model as it came"), *_told_arms(recipe, wanted), *trained,
-            *(read_arm(text, recipe) for text in more))
+            *_scaled_arms(run, wanted), *(read_arm(text, recipe) for text in more))
     names = [arm.name for arm in arms]
     twice = [name for name in names if names.count(name) > 1]
     if twice: raise InputError(f"two arms are called '{twice[0]}'; give the further one another name")

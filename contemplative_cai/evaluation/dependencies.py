@@ -32,6 +32,7 @@ from .judge import DETECTOR_VERSION, ONE, REASONED, SPOKEN, TWO, WEIGHED
 from .guards import seat_guard
 from .judge import read_seats
 from .questions import PromptSet, Suites
+from .scaled import scaled_name, scaled_place, scaled_stage
 from .verdicts import MASK
 from ..inputs.constitution import recipe_constitution
 from ..inputs.rubrics import arm_prompt, judged_rubrics, load_calibration, load_rubric
@@ -94,10 +95,18 @@ def planned_arms(recipe: Recipe,
     trained = [Arm(name=stage, description=STAGE_ARMS[stage], **_at(place)) for stage, place in places.items()
                if stage in recipe.eval_arms and (stage in stages(recipe) or place.is_dir())]
     further = [_further_arm(text, recipe) for text in recipe.eval_arms if "=" in text]
-    arms = (base, *told, *trained, *further)
+    arms = (base, *told, *trained, *_scaled(recipe, places), *further)
     twice = [name for name, count in Counter(arm.name for arm in arms).items() if count > 1]
     if twice: raise InputError(f"two arms are called '{twice[0]}'; give the further one another name")
     return arms
+
+
+def _scaled(recipe: Recipe, places: dict[str, Path]) -> list[Arm]:
+    "Stages with their adapters at other weights, where the stage is trained or will be."
+    asked = [part for text in recipe.eval_arms if (part := scaled_stage(text))]
+    return [Arm(name=scaled_name(stage, weight), description=f"{STAGE_ARMS[stage]}, at {weight:g}",
+                **({"adapter": str(place)} if (place := scaled_place(places[stage], weight)).is_dir() else {}))
+            for stage, weight in asked if stage in stages(recipe) or places[stage].is_dir()]
 
 
 def _at(place: Path) -> dict[str, str]:

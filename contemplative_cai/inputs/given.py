@@ -323,6 +323,13 @@ def taken_in(run: Run | None,  # any run
     return run.manifest.get("given") if run is not None and run.path("pairs.jsonl").exists() else None
 
 
+def _without_principles(given: GivenPairs, left_out: Sequence[str]) -> GivenPairs:
+    "The pairs but for those of principles that the recipe leaves out; raises `InputError` where none remains."
+    pairs = [pair for pair in given.pairs if pair.principle not in left_out]
+    if not pairs: raise InputError(f"leave_out: every pair of {brief(given.name, 200)} is of what is left out")
+    return replace(given, pairs=pairs)
+
+
 def run_pairs(recipe: Recipe,  # with `pairs`
               run: Run | None = None,  # that may have taken them in
               ) -> GivenPairs:
@@ -330,7 +337,8 @@ def run_pairs(recipe: Recipe,  # with `pairs`
     if recipe.pairs is None: raise InputError("pairs: expected a recipe that names some; set pairs to a file or a run")
     known = taken_in(run)
     if known is None or run is None:
-        return some_pairs(read_pairs(recipe.pairs, recipe.hazards or ()), recipe.n_pairs, recipe.seed_of_data)
+        there = _without_principles(read_pairs(recipe.pairs, recipe.hazards or ()), recipe.leave_out or ())
+        return some_pairs(there, recipe.n_pairs, recipe.seed_of_data)
     kept, dropped = read_rows(run.path("pairs.jsonl"), PreferencePair), read_rows(run.path("dropped.jsonl"), Dropped)
     out = [row.pair for row in dropped if row.pair]
     return GivenPairs(known["pairs"], known["digest"], known["forms"], tuple(known["columns"]), [*kept, *out],

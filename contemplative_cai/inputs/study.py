@@ -85,7 +85,7 @@ class StudyFamily(Record):
 
 class StudyDoses(Record):
     "By how much the adapters are scaled when they are asked again; 0 is base, 1 the adapter as it was trained."
-    weight: tuple[Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)], ...] = ()
+    weight: tuple[Annotated[float, Field(ge=0, le=4, multiple_of=0.01)], ...] = ()
 
 # %% ../../nbs/03_inputs/09_study.ipynb #xc5c201e
 NOT_VARIED = {"training_seed": "seeds: {training: [1, 2]}", "data_seed": "seeds: {data: [1, 2]}",

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Chosen', 'Adjust', 'INCOMPLETE', 'BESIDE', 'CellSeen', 'read_cell', 'StudyData', 'read_study_data', 'first_column',
            'CellPair', 'cell_pairs', 'whole_repeats', 'contrast_values', 'contrast_doubts', 'StudyContrast',
-           'study_contrast', 'study_outcomes', 'study_contrasts', 'Universe', 'multiverse']
+           'study_contrast', 'study_outcomes', 'study_contrasts', 'DosePoint', 'dosed_axes', 'dose_points', 'Universe',
+           'multiverse']
 
 # %% ../../nbs/09_report/11_studied.ipynb #xa64855d
 import math
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ..capability.abilities import Abilities
+from ..capability.abilities import Abilities, abilities_of
 from ..core.files import read_record
 from ..core.project import runs_root
 from ..core.run import Run
@@ -21,6 +22,7 @@ from ..core.schema import Record
 from ..evaluation.claims import Column, count_cut, CutAnswers, too_many_cut
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..evaluation.judge import DETECTOR_VERSION
+from ..evaluation.scaled import scaled_name
 from ..inputs.study import Study, StudyCell, StudyFamily
 from ..measure.crossed import CrossedEstimate, Repeat, crossed_estimate
 from ..measure.outcomes import holm
@@ -274,6 +276,74 @@ def study_contrasts(data: StudyData,
                             if its == role for against in family.against]
     told = [row for row in rows("exploratory") if row.estimate.mean is not None]
     return [*_with_holm(rows("primary")), *_with_holm(rows("secondary")), *told]
+
+# %% ../../nbs/09_report/11_studied.ipynb #xe959c41
+class DosePoint(Record):
+    "A dose, and what it does to an outcome."
+    of: str  # what is dosed, and of which level
+    dose: float
+    outcome: str  # label
+    estimate: CrossedEstimate  # less base
+    abilities: float | None = None  # mean difference from base in what it gets right; None: not measured
+
+
+def dosed_axes(study: Study,
+               ) -> dict[str, dict[str, float]]:
+    "Axes whose levels are numbers of one key: by axis, the number of each level."
+    found = {}
+    for axis, levels in study.axes.items():
+        keys, numbers = {key for keys in levels.values() for key in keys}, {}
+        for level, values in levels.items():
+            value = next(iter(values.values()), None)
+            if len(values) == 1 and isinstance(value, (int, float)) and not isinstance(value, bool):
+                numbers[level] = float(value)
+        if len(keys) == 1 and len(numbers) == len(levels) > 1:
+            found[axis] = dict(sorted(numbers.items(), key=lambda item: item[1]))
+    return found
+
+
+def _dose_arm(one: CellSeen, weight: float) -> str:
+    "The arm that answers with the cell's adapter at a weight."
+    return "base" if weight == 0 else one.arm if weight == 1 else scaled_name(one.arm, weight)
+
+
+def _arm_abilities(ones: Sequence[CellSeen], weight: float) -> float | None:
+    "The mean over cells of what the arm gets right less base; None where a cell has not measured it."
+    if weight == 0: return 0.0
+    own = [abilities_of(one.abilities, _dose_arm(one, weight)) for one in ones]
+    found = [arm.changes[0].difference.mean for arm in own if arm and arm.changes]
+    known = [value for value in found if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(ones) else None
+
+# %% ../../nbs/09_report/11_studied.ipynb #x357fde8
+def _dose_point(data: StudyData, axis: str, level: str, outcome: str, of: str, dose: float, weight: float) -> DosePoint:
+    "The cells of a level with their adapters at a weight, less base."
+    pairs = whole_repeats(data, cell_pairs(data, axis, level, "base"))
+    ones = [data.seen[pair.cell.name] for some in pairs.values() for pair in some]
+    values: dict[Repeat, dict[str, float]] = {}
+    for repeat, some in pairs.items():
+        rows = []
+        for pair in some:
+            one = data.seen[pair.cell.name]
+            if column := one.seen.column(outcome):
+                there = one.values(column, _dose_arm(one, weight))
+                rows.append(_plain_difference(pair, there, one.values(column, "base")))
+        if rows and len(rows) == len(some): values[repeat] = _mean_by_prompt(rows)
+    return DosePoint(of=of, dose=dose, outcome=outcome, estimate=crossed_estimate(values, data.clusters),
+                     abilities=_arm_abilities(ones, weight))
+
+
+def dose_points(data: StudyData,
+                ) -> list[DosePoint]:
+    "Every dose of every outcome: by numbers that axes vary, and by the weight of the adapters, level by level."
+    outcomes, axis = list(study_outcomes(data))[::-1], data.study.contrasts.axis
+    asked = [(its, level, its, dose, 1.0) for its, levels in dosed_axes(data.study).items()
+             for level, dose in levels.items()]
+    asked += [(axis, level, f"adapter's weight, {level}", weight, weight) for level in data.study.axes[axis]
+              for weight in sorted(data.study.doses.weight)]
+    points = [_dose_point(data, its, level, outcome, of, dose, weight)
+              for outcome in outcomes for its, level, of, dose, weight in asked]
+    return [point for point in points if point.estimate.mean is not None]
 
 # %% ../../nbs/09_report/11_studied.ipynb #x37a0989
 class Universe(Record):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'crossed_words', 'contrast_rows', 'finding_words', 'cell_rows_of', 'variance_rows', 'universe_rows',
-           'contrasts_figure', 'study_limits', 'StudyMetrics', 'study_sections', 'study_page', 'write_study']
+           'contrasts_figure', 'dose_rows', 'dose_figure', 'study_limits', 'StudyMetrics', 'study_sections',
+           'study_page', 'write_study']
 
 # %% ../../nbs/09_report/12_study_page.ipynb #x0ca1cd0
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ from ..evaluation.calibration import UNCALIBRATED
 from ..evaluation.claims import Comparison
 from ..inputs.study import STUDY_ANALYSIS, StudyRecord, read_declared_study
 from ..measure.crossed import FEWEST_REPEATS, CrossedEstimate
-from ..measure.plot import BLUE, GREY, ORANGE, quiet_axes, worded
+from ..measure.plot import BLUE, COLOURS, GREY, MARKERS, ORANGE, picture, quiet_axes, worded
 from ..measure.stats import shown
 from .evidence import NARROW, digits_of, interval_words, number
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
-from .studied import CellSeen, StudyContrast, StudyData, Universe
-from .studied import multiverse, study_contrasts, study_outcomes
+from .studied import CellSeen, DosePoint, StudyContrast, StudyData
+from .studied import Universe, dose_points, multiverse, study_contrasts, study_outcomes
 
 # %% ../../nbs/09_report/12_study_page.ipynb #xe93466f
 def crossed_words(estimate: CrossedEstimate,
@@ -142,6 +143,47 @@ def contrasts_figure(rows: Sequence[StudyContrast],  # primary and secondary one
                     "hollow: no claim)", fontsize=8)
     return figure
 
+# %% ../../nbs/09_report/12_study_page.ipynb #x1eb7c24
+def dose_rows(points: Sequence[DosePoint],
+              ) -> list[dict]:
+    "A row a dose: each outcome less base, and what it did to abilities."
+    outcomes = list(dict.fromkeys(point.outcome for point in points))
+    rows: dict[tuple[str, float], dict] = {}
+    for point in points:
+        row = rows.setdefault((point.of, point.dose), {"of": _words(point.of), "dose": f"{point.dose:g}",
+                                                       **dict.fromkeys(map(_words, outcomes), "-"),
+                                                       "abilities": number(point.abilities, 3, True)})
+        row[_words(point.outcome)] = crossed_words(point.estimate, digits_of(point.outcome))
+    return list(rows.values())
+
+
+def dose_figure(points: Sequence[DosePoint],
+                ):
+    "Each outcome over the dose, a line for each thing that is dosed."
+    outcomes = [name for name in dict.fromkeys(point.outcome for point in points)
+                if any(point.estimate.low is not None for point in points if point.outcome == name)][:4]
+    if not outcomes: return worded("Too few doses are there to draw a curve.")
+    figure = picture(7.0, 2.6)
+    panels = figure.subplots(1, len(outcomes), squeeze=False)[0]
+    names = list(dict.fromkeys(point.of for point in points))
+    for axes, outcome in zip(panels, outcomes):
+        for i, name in enumerate(names):
+            some = [point for point in points if (point.of, point.outcome) == (name, outcome)]
+            doses = [point.dose for point in some]
+            axes.plot(doses, [point.estimate.mean for point in some], f"{MARKERS[i % len(MARKERS)]}-", markersize=4,
+                      color=COLOURS[i % len(COLOURS)], linewidth=1.2, label=_words(name))
+            known = [point for point in some if point.estimate.low is not None]
+            axes.fill_between([point.dose for point in known], [point.estimate.low for point in known],
+                              [point.estimate.high for point in known], color=COLOURS[i % len(COLOURS)], alpha=0.15)
+        axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+        axes.set_title(_words(outcome), fontsize=8)
+        axes.set_xlabel("dose", fontsize=8)
+    panels[0].set_ylabel("less base (band: 95 % interval)", fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False, fontsize=7)
+    return figure
+
 # %% ../../nbs/09_report/12_study_page.ipynb #x070302b
 def study_limits(data: StudyData,
                  rows: Sequence[StudyContrast],
@@ -180,6 +222,7 @@ class StudyMetrics(FileRecord):
     evaluated: int
     contrasts: tuple[StudyContrast, ...]
     choices: tuple[Universe, ...]
+    doses: tuple[DosePoint, ...] = ()
 
 
 SOURCE = "study-metrics.json; verdicts.jsonl, items.jsonl, metrics.json and capability.json of each cell"
@@ -203,8 +246,15 @@ def _survival(worlds: Sequence[Universe]) -> str:
 def study_sections(data: StudyData,
                    rows: Sequence[StudyContrast],
                    worlds: Sequence[Universe],
+                   doses: Sequence[DosePoint] = (),
                    ) -> list[PageSection]:
     "The parts of the page."
+    words = ["The trained models less base at each dose, over prompts and repetitions; the weight of an adapter scales "
+             "what it adds to the model: 0 is base, 1 what was trained. Abilities are the share of short items that it "
+             "gets right, less base's. Nothing here is tested."]
+    curves = [PageSection("Dose curves", words, [
+        Plot("doses", dose_figure(doses), "outcomes over the dose, with 95 % intervals", SOURCE),
+        Table("", dose_rows(doses), SOURCE)])] if doses else []
     declared, beside = ([row for row in rows if (row.role == "exploratory") == other] for other in (False, True))
     family = ["Each difference is averaged over the other axes within a repetition, paired by prompt. Intervals and p "
               "are of a mixed model with crossed intercepts for prompt and repetition; p is Holm's over the contrasts "
@@ -222,6 +272,7 @@ def study_sections(data: StudyData,
         PageSection("Every cell", ["Differences of the trained arm from base, by each cell's own report: its interval "
                                    "is for other prompts, not for another training."],
                     [Table("", cell_rows_of(data), SOURCE)]),
+        *curves,
         PageSection("Where the spread comes from", spread, [Table("", variance_rows(declared), SOURCE)]),
         PageSection("Which conclusion survives what", choices, [Table("", universe_rows(worlds), SOURCE)]),
     ]
@@ -231,6 +282,7 @@ def study_page(data: StudyData,
                rows: Sequence[StudyContrast],
                worlds: Sequence[Universe],
                declared: StudyRecord | None = None,  # study.json
+               doses: Sequence[DosePoint] = (),
                ) -> Page:
     "What the study found."
     primary = [row for row in rows if row.role == "primary"]
@@ -241,7 +293,7 @@ def study_page(data: StudyData,
             f"{seeds[1]}. Declared {declared.lines[0].written if declared else 'never'}.")
     return Page(title=f"Study {study.name}", lead=lead, cards=[_contrast_card(row) for row in primary],
                 words=[finding_words(row) for row in primary] + [_survival(worlds)],
-                limits=study_limits(data, rows, declared), sections=study_sections(data, rows, worlds),
+                limits=study_limits(data, rows, declared), sections=study_sections(data, rows, worlds, doses),
                 foot=f"Rebuilt from the cells with: ccai study {study.name} --report",
                 caveat="What this study does not show")
 
@@ -251,9 +303,9 @@ def write_study(data: StudyData,
     "Write the page, its Markdown, figures and numbers into the study's folder; returns the HTML file."
     folder = runs_root() / data.study.name
     rows = study_contrasts(data)
-    worlds = multiverse(data, [row for row in rows if row.role == "primary"])
+    worlds, doses = multiverse(data, [row for row in rows if row.role == "primary"]), dose_points(data)
     write_record(folder / "study-metrics.json",
                  StudyMetrics(name=data.study.name, digest=data.study.digest, cells=len(data.cells),
-                              evaluated=len(data.seen), contrasts=rows, choices=worlds))
-    return write_page(study_page(data, rows, worlds, read_declared_study(folder)), folder / "study.html",
-                      "study-figures")
+                              evaluated=len(data.seen), contrasts=rows, choices=worlds, doses=doses))
+    page = study_page(data, rows, worlds, read_declared_study(folder), doses)
+    return write_page(page, folder / "study.html", "study-figures")
