@@ -51,7 +51,8 @@ def test_pooled_prompts_would_reject_far_too_often():
     from scipy import stats
     rng, n = np.random.default_rng(12), 200
     studies = [study(rng, of_training=0.3, runs=4, prompts=40) for _ in range(n)]
-    pooled = sum(stats.ttest_1samp([v for row in one.values() for v in row.values()], 0).pvalue < 0.05 for one in studies)
+    values = [[value for row in one.values() for value in row.values()] for one in studies]
+    pooled = sum(stats.ttest_1samp(some, 0).pvalue < 0.05 for some in values)
     assert pooled / n > 0.5 > 0.15 > sum(crossed_estimate(one).p < 0.05 for one in studies) / n
 
 

@@ -1,0 +1,126 @@
+"""Cells that are made up, with effects planted in them: what the analysis finds, withholds, and tells."""
+import numpy as np
+import pytest
+
+from contemplative_cai.core.files import read_record
+from contemplative_cai.core.project import runs_root
+from contemplative_cai.evaluation.claims import Column, Outcome
+from contemplative_cai.inputs.study import build_study, declare_study, study_cells
+from contemplative_cai.report.between import Seen
+from contemplative_cai.report.studied import CellSeen, StudyData, dose_points, multiverse, study_contrast, study_contrasts
+from contemplative_cai.report.study_page import StudyMetrics, finding_words, study_limits, write_study
+
+CARE = Outcome(name="boundless_care", set="contemplative", unit="share", better="higher")
+REFUSAL = Outcome(name="refusal", set="safe", unit="share", better="lower", judged=False)
+WORDS = Outcome(name="words", set="all", unit="words", better="neither", share=False, judged=False)
+FILE = {"recipe": "smoke", "primary": "boundless_care", "secondary": ["refusal"], "seeds": {"training": [1, 2, 3]},
+        "axes": {"content": {"ours": {}, "theirs": {"constitution": "generic"}, "nothing": {"constitution": "improve"}},
+                 "training": ["sft", "dpo"]},
+        "doses": {"weight": [0, 0.5, 1, 2]}}
+
+
+def made_up(seed=0, effect=0.2, of_training=0.02, judge="probe a", calibrated=True, prompts=40, by_length=False, **changes):
+    study = build_study(FILE | changes, "made_up.yaml", "made_up")
+    rng = np.random.default_rng(seed)
+    ease = rng.normal(0.4, 0.1, prompts)
+
+    def answers(shift=0.0, scale=0.1, of=1.0):
+        return {f"p{i}": [float(of * ease[i] + shift + rng.normal(0, scale))] for i in range(prompts)}
+
+    def seen(cell):
+        arm = "sft" if "sft" in cell.name.split(".") else "dpo"
+        shift = effect * (cell.levels["content"] == "ours") + rng.normal(0, of_training)
+        care = {"base": answers(), arm: answers(shift), f"{arm}-at-50": answers(shift / 2), f"{arm}-at-200": answers(2 * shift)}
+        longer = {"base": answers(60), arm: answers(60 + 100 * shift, 20)}
+        if by_length: care[arm] = {p: [care["base"][p][0] + (w - longer["base"][p][0]) / 100] for p, [w] in longer[arm].items()}
+        columns = (Column(CARE, judge, calibrated, care), Column(CARE, "logits b", True, {"base": answers(), arm: answers()}),
+                   Column(REFUSAL, "rules", True, {"base": answers(), arm: answers()}), Column(WORDS, "rules", True, longer))
+        return CellSeen(cell, arm, Seen(cell.run, arm, columns, {}, {}))
+    cells = tuple(study_cells(study))
+    return StudyData(study, cells, {cell.name: seen(cell) for cell in cells})
+
+
+def by_name(data): return {(row.outcome, row.name): row for row in study_contrasts(data)}
+
+
+def test_a_planted_effect_is_found_where_it_was_planted_and_nowhere_else():
+    rows = by_name(made_up())
+    for other in ("theirs", "nothing", "base"):
+        row = rows["boundless_care", f"ours less {other}"]
+        assert row.role == "primary" and row.p < 0.01 and row.estimate.low < 0.2 < row.estimate.high and row.pairs == 6
+        assert rows["refusal", f"ours less {other}"].role == "secondary"
+    assert [rows["refusal", f"ours less {other}"].p > 0.05 for other in ("theirs", "nothing", "base")].count(True) >= 2
+    assert "Shown to be more" in finding_words(rows["boundless_care", "ours less theirs"])
+
+
+def test_the_family_errs_about_as_often_as_it_says():
+    "Any of three contrasts shown where there is nothing: Holm's smallest p is three times the smallest."
+    wrong = 0
+    for seed in range(120):
+        data = made_up(seed, effect=0.0, of_training=0.05, prompts=20)
+        family = data.study.contrasts
+        rows = [study_contrast(data, family, against, "boundless_care", "primary") for against in family.against]
+        wrong += 3 * min(row.estimate.p for row in rows) < 0.05
+    assert wrong / 120 < 0.12
+
+
+def test_what_rests_on_a_judge_below_the_bar_or_on_several_is_no_claim():
+    row = by_name(made_up(calibrated=False))["boundless_care", "ours less theirs"]
+    assert row.p is None and row.withheld == "judge below the bar" and "Nothing is claimed" in finding_words(row)
+    data = made_up()
+    name = next(iter(data.seen))
+    other = made_up(judge="probe b").seen[name]
+    mixed = data._replace(seen=data.seen | {name: other})
+    assert "different judges" in by_name(mixed)["boundless_care", "ours less theirs"].withheld
+
+
+def test_a_repetition_that_lacks_a_cell_is_left_out_and_told():
+    data = made_up()
+    left = data._replace(seen={name: one for name, one in data.seen.items() if name != "theirs.dpo.t2"})
+    rows = by_name(left)
+    assert rows["boundless_care", "ours less theirs"].lacking == 1
+    assert rows["boundless_care", "ours less theirs"].estimate.repeats == 2
+    assert rows["boundless_care", "ours less base"].estimate.repeats == 3
+    told = "\n".join(study_limits(left, list(rows.values()), None))
+    assert "1 of 18 cells are not there yet (theirs.dpo.t2)" in told and "Of 2 repetitions" in told
+    assert "Nothing was declared" in told
+
+
+def test_a_conclusion_that_is_one_judges_or_one_lengths_is_told_so():
+    data = made_up()
+    primary = [row for row in study_contrasts(data) if row.role == "primary"][:1]
+    worlds = {world.choice: world for world in multiverse(data, primary)}
+    assert worlds["as declared"].agrees and worlds["training sft alone"].agrees
+    assert worlds["without training seed 1"].agrees and not worlds["judge logits b"].agrees
+    assert worlds["at equal length"].agrees
+    longer = made_up(by_length=True)
+    worlds = {world.choice: world for world in multiverse(longer, study_contrasts(longer)[:1])}
+    assert abs(worlds["at equal length"].estimate.mean) < 0.05 < 0.1 < worlds["as declared"].estimate.mean
+
+
+def test_doses_rise_from_base_to_twice():
+    points = [point for point in dose_points(made_up()) if point.of == "adapter's weight, ours"
+              and point.outcome == "boundless_care"]
+    assert [point.dose for point in points] == [0, 0.5, 1, 2] and points[0].estimate.mean == 0
+    assert [point.estimate.mean for point in points] == pytest.approx([0, 0.1, 0.2, 0.4], abs=0.05)
+
+
+def test_numbers_that_an_axis_varies_are_doses():
+    data = made_up(axes={"content": {"ours": {}, "theirs": {"constitution": "generic"}}, "max_steps": [5, 40],
+                         "training": ["sft", "dpo"]}, doses={})
+    assert {(point.of, point.dose) for point in dose_points(data)} == {("max_steps", 5), ("max_steps", 40)}
+
+
+def test_the_page_and_the_numbers_say_the_same():
+    data = made_up()
+    folder = runs_root() / "made_up"
+    declare_study(folder, data.study, {}, 0)
+    declare_study(folder, data.study.model_copy(update={"recipe": "quickstart"}), {}, 4)
+    place = write_study(data)
+    numbers, page = read_record(folder / "study-metrics.json", StudyMetrics), place.with_suffix(".md").read_text()
+    assert [row.name for row in numbers.contrasts[:3]] == ["ours less theirs", "ours less nothing", "ours less base"]
+    assert numbers.doses and numbers.choices and (folder / "study-figures" / "contrasts.png").stat().st_size > 2000
+    assert "The study was changed on" in page and "when 4 cells had been evaluated" in page
+    for title in ("The contrasts", "Every cell", "Dose curves", "Where the spread comes from", "Which conclusion survives"):
+        assert f"## {title}" in page
+    assert page == write_study(data).with_suffix(".md").read_text()
