@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS, BUILD, SITE = ROOT / "nbs", ROOT / "build", ROOT / "_docs"
 SOURCES = BUILD / "docs"  # the site in Markdown
 LARGEST = 300_000  # bytes that a page or a picture may have
-DOCS = ("engines", "cluster", "prompts", "pairs", "training", "evaluation", "run", "command", "keys", "risks",
-        "contributing")
+DOCS = ("engines", "cluster", "prompts", "pairs", "training", "evaluation", "studies", "run", "command", "keys",
+        "risks", "contributing")
 LIST_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s")
 HIDDEN = re.compile(r"^#\|\s*(?:default_exp|hide)\b", re.M)
 SILENT = re.compile(r"^#\|\s*echo:\s*false", re.M)  # a cell of which only the outputs are shown

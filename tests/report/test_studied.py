@@ -7,7 +7,14 @@ from contemplative_cai.core.project import runs_root
 from contemplative_cai.evaluation.claims import Column, Outcome
 from contemplative_cai.inputs.study import build_study, declare_study, study_cells
 from contemplative_cai.report.between import Seen
-from contemplative_cai.report.studied import CellSeen, StudyData, dose_points, multiverse, study_contrast, study_contrasts
+from contemplative_cai.report.studied import (
+    CellSeen,
+    StudyData,
+    dose_points,
+    multiverse,
+    study_contrast,
+    study_contrasts,
+)
 from contemplative_cai.report.study_page import StudyMetrics, finding_words, study_limits, write_study
 
 CARE = Outcome(name="boundless_care", set="contemplative", unit="share", better="higher")
@@ -19,7 +26,8 @@ FILE = {"recipe": "smoke", "primary": "boundless_care", "secondary": ["refusal"]
         "doses": {"weight": [0, 0.5, 1, 2]}}
 
 
-def made_up(seed=0, effect=0.2, of_training=0.02, judge="probe a", calibrated=True, prompts=40, by_length=False, **changes):
+def made_up(seed=0, effect=0.2, of_training=0.02, judge="probe a", calibrated=True, prompts=40, by_length=False,
+            **changes):
     study = build_study(FILE | changes, "made_up.yaml", "made_up")
     rng = np.random.default_rng(seed)
     ease = rng.normal(0.4, 0.1, prompts)
@@ -30,11 +38,16 @@ def made_up(seed=0, effect=0.2, of_training=0.02, judge="probe a", calibrated=Tr
     def seen(cell):
         arm = "sft" if "sft" in cell.name.split(".") else "dpo"
         shift = effect * (cell.levels["content"] == "ours") + rng.normal(0, of_training)
-        care = {"base": answers(), arm: answers(shift), f"{arm}-at-50": answers(shift / 2), f"{arm}-at-200": answers(2 * shift)}
+        care = {"base": answers(), arm: answers(shift), f"{arm}-at-50": answers(shift / 2),
+                f"{arm}-at-200": answers(2 * shift)}
         longer = {"base": answers(60), arm: answers(60 + 100 * shift, 20)}
-        if by_length: care[arm] = {p: [care["base"][p][0] + (w - longer["base"][p][0]) / 100] for p, [w] in longer[arm].items()}
-        columns = (Column(CARE, judge, calibrated, care), Column(CARE, "logits b", True, {"base": answers(), arm: answers()}),
-                   Column(REFUSAL, "rules", True, {"base": answers(), arm: answers()}), Column(WORDS, "rules", True, longer))
+        if by_length:
+            care[arm] = {p: [care["base"][p][0] + (words - longer["base"][p][0]) / 100]
+                         for p, [words] in longer[arm].items()}
+        columns = (Column(CARE, judge, calibrated, care),
+                   Column(CARE, "logits b", True, {"base": answers(), arm: answers()}),
+                   Column(REFUSAL, "rules", True, {"base": answers(), arm: answers()}),
+                   Column(WORDS, "rules", True, longer))
         return CellSeen(cell, arm, Seen(cell.run, arm, columns, {}, {}))
     cells = tuple(study_cells(study))
     return StudyData(study, cells, {cell.name: seen(cell) for cell in cells})
@@ -121,6 +134,6 @@ def test_the_page_and_the_numbers_say_the_same():
     assert [row.name for row in numbers.contrasts[:3]] == ["ours less theirs", "ours less nothing", "ours less base"]
     assert numbers.doses and numbers.choices and (folder / "study-figures" / "contrasts.png").stat().st_size > 2000
     assert "The study was changed on" in page and "when 4 cells had been evaluated" in page
-    for title in ("The contrasts", "Every cell", "Dose curves", "Where the spread comes from", "Which conclusion survives"):
+    for title in ("The contrasts", "Every cell", "Dose curves", "Where the spread comes from", "Which conclusion"):
         assert f"## {title}" in page
     assert page == write_study(data).with_suffix(".md").read_text()
