@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..core.schema import Record
-from .stats import cluster_means, too_few
+from .stats import cluster_means, estimate, too_few
 
 # %% ../../nbs/02_measure/13_crossed.ipynb #x9d5b5d9
 Repeat = tuple[Any, Any]  # a seed of the data, and of training; None: the recipe's
@@ -112,8 +112,16 @@ def _by_data(table, repeats: Sequence[Repeat]):
     return np.array([table[[i for i, (its, _) in enumerate(repeats) if its == data]].mean(0) for data in groups])
 
 
+def _one_repetition(values: Sequence[float], scale: tuple[float, float] | None) -> dict[str, Any]:
+    "What prompts alone allow one to say: as of any run."
+    alone = estimate(values, scale=scale)
+    return {"low": alone.low, "high": alone.high, "p": alone.p, "undefined": alone.undefined,
+            "method": f"one repetition, chance of prompts alone: {alone.method}"}
+
+
 def crossed_estimate(values: Mapping[Repeat, Mapping[str, float]],  # by repetition and prompt
                      cluster_of: Mapping[str, str] | None = None,  # prompt to what it shares with near duplicates
+                     scale: tuple[float, float] | None = None,  # least and greatest value there could be; None: unknown
                      ) -> CrossedEstimate:
     "The mean with an interval for other prompts and other repetitions; of one repetition for other prompts alone."
     from scipy import stats
@@ -123,11 +131,12 @@ def crossed_estimate(values: Mapping[Repeat, Mapping[str, float]],  # by repetit
     facts: dict[str, Any] = dict(prompts=table.shape[1], repeats=len(top), runs=len(table), left_out=left_out,
                                  mean=float(top.mean()) if top.size else None)
     if few := too_few(table.shape[1]): return CrossedEstimate(**facts, undefined=few)
+    if len(top) == 1: return CrossedEstimate(**facts, **_one_repetition(top[0].tolist(), scale))
     parts, (variance, df) = _variance_parts(table, list(values)), _spread(top)
     if variance < 1e-24: return CrossedEstimate(**facts, parts=parts, undefined="all values are equal")
     error = math.sqrt(variance)
     reach, mean = float(stats.t.ppf(0.975, df)) * error, facts["mean"]
-    method = ("mixed model with crossed intercepts for prompt and repetition" if len(top) > 1
-              else "one repetition: chance of prompts alone")
-    return CrossedEstimate(**facts, low=mean - reach, high=mean + reach, df=df, parts=parts, method=method,
+    low, high = scale or (-math.inf, math.inf)
+    return CrossedEstimate(**facts, low=max(low, mean - reach), high=min(high, mean + reach), df=df, parts=parts,
+                           method="mixed model with crossed intercepts for prompt and repetition",
                            p=float(2 * stats.t.sf(abs(mean) / error, df)))

@@ -109,7 +109,7 @@ def variance_rows(rows: Sequence[StudyContrast],
     return [{"outcome": _words(row.outcome), "contrast": row.name,
              **{part.source: cell(part) for part in row.estimate.parts},
              "standard deviation of a value": number(sum(part.variance or 0 for part in row.estimate.parts) ** 0.5)}
-            for row in rows if row.estimate.parts]
+            for row in rows if any(part.share is not None for part in row.estimate.parts)]
 
 
 def universe_rows(worlds: Sequence[Universe],
@@ -118,7 +118,9 @@ def universe_rows(worlds: Sequence[Universe],
     def says(world):
         if world.doubts: return f"no claim: {world.doubts.partition(';')[0]}"
         return {True: "the same", False: "ANOTHER", None: "-"}[world.agrees]
-    def p(world): return "-" if world.estimate.p is None or world.doubts else f"{world.estimate.p:.3f}"
+    def p(world):
+        if world.estimate.p is None or world.doubts: return "-"
+        return "< 0.001" if world.estimate.p < 0.001 else f"{world.estimate.p:.3f}"
     return [{"contrast": world.contrast, "choice": world.choice, "difference [95 %]": crossed_words(world.estimate),
              "p": p(world), "on": f"{world.estimate.prompts} x {world.estimate.repeats}", "says": says(world)}
             for world in worlds]
@@ -139,8 +141,8 @@ def contrasts_figure(rows: Sequence[StudyContrast],  # primary and secondary one
     axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(drawn)), [f"{_words(row.outcome)}: {row.name}" for row in drawn], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("difference (line: 95 % interval over prompts and repetitions; blue: primary; "
-                    "hollow: no claim)", fontsize=8)
+    axes.set_xlabel("difference with its 95 % interval\n(blue: primary; orange: secondary; hollow, dotted: no claim)",
+                    fontsize=8)
     return figure
 
 # %% ../../nbs/09_report/12_study_page.ipynb #x1eb7c24
@@ -202,8 +204,9 @@ def study_limits(data: StudyData,
     elif repeats and min(repeats) < FEWEST_REPEATS:
         lines.append(f"Of {min(repeats)} repetitions an interval for other trainings is too narrow where trainings "
                      f"differ much; {FEWEST_REPEATS} are the least for a claim.")
-    if any(row.withheld.startswith("judge below") for row in rows):
-        lines.append(f"{UNCALIBRATED}: where the judge is below its bar, differences are shown without p.")
+    below = dict.fromkeys(_words(row.outcome) for row in rows if row.withheld.startswith("judge below")
+                          and row.role != "exploratory")
+    if below: lines.append(f"{UNCALIBRATED}: on {', '.join(below)} the judge is below its bar; nothing is claimed.")
     lines += [f"The study was changed on {line.written}, when {line.evaluated} cells had been evaluated; its file said "
               f"something else before (digest {line.digest})." for line in (declared.late if declared else [])]
     if declared is None: lines.append("Nothing was declared before the cells were made: this is no test of a plan.")
@@ -273,7 +276,8 @@ def study_sections(data: StudyData,
                                    "is for other prompts, not for another training."],
                     [Table("", cell_rows_of(data), SOURCE)]),
         *curves,
-        PageSection("Where the spread comes from", spread, [Table("", variance_rows(declared), SOURCE)]),
+        PageSection("Where the spread comes from", spread, [
+            Table("", variance_rows(declared), SOURCE, "Empty where there are not two repetitions to compare.")]),
         PageSection("Which conclusion survives what", choices, [Table("", universe_rows(worlds), SOURCE)]),
     ]
 

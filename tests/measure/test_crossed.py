@@ -94,3 +94,11 @@ def test_holes_near_duplicates_and_too_little_are_told():
     assert crossed_estimate({}).undefined and crossed_estimate({(None, 1): {f"p{i}": 0.0 for i in range(9)}}).p is None
     one = crossed_estimate({(None, 1): values[0, 0]})
     assert one.repeats == 1 and "prompts alone" in one.method and one.p is not None
+
+
+def test_differences_of_shares_stay_on_their_scale():
+    shares = {(None, run): {f"p{i}": -1.0 if i % 8 else 0.0 for i in range(8)} for run in range(3)}
+    shares[None, 1]["p1"] = 0.0
+    for values in (shares, {(None, 0): shares[None, 0]}):
+        free, bound = crossed_estimate(values), crossed_estimate(values, scale=(-1.0, 1.0))
+        assert free.low < -1 <= bound.low < bound.mean < bound.high and bound.mean == free.mean
