@@ -24,6 +24,7 @@ from .places import named_recipe, placed_values
 from .plan import call_lines
 from ..core.errors import InputError, StepFailed
 from ..core.files import append_row, read_rows
+from ..core.foreign import one_line
 from ..core.journal import SHARED_JOURNAL
 from ..core.project import project_root, read_config, runs_root
 from ..core.recipe import Recipe
@@ -281,6 +282,7 @@ def run_cells(study: Study,
                 append_row(folder / "times.jsonl", CellTime(run=cell.cell.run, left=left,
                                                             seconds=round(time.monotonic() - started, 1)))
             except (InputError, StepFailed) as error:
-                failed.append(f"{cell.cell.run}: {error}")
+                why = "; ".join(error.problems) if isinstance(error, InputError) else str(error)
+                failed.append(one_line(f"{cell.cell.run}: {why}", 400))
                 tell(f"failed: {failed[-1]}")
     return failed

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'crossed_words', 'contrast_rows', 'finding_words', 'cell_rows_of', 'variance_rows', 'universe_rows',
-           'contrasts_figure', 'dose_rows', 'dose_figure', 'study_limits', 'StudyMetrics', 'study_sections',
-           'study_page', 'write_study']
+           'margin_rows', 'contrasts_figure', 'dose_rows', 'dose_figure', 'study_limits', 'StudyMetrics',
+           'study_sections', 'study_page', 'write_study']
 
 # %% ../../nbs/09_report/12_study_page.ipynb #x0ca1cd0
 from collections.abc import Sequence
@@ -22,8 +22,9 @@ from ..measure.plot import BLUE, COLOURS, GREY, MARKERS, ORANGE, picture, quiet_
 from ..measure.stats import shown
 from .evidence import NARROW, digits_of, interval_words, number
 from .page import MainFigure, Page, PageSection, Plot, Table, write_page
-from .studied import CellSeen, DosePoint, StudyContrast, StudyData
-from .studied import Universe, dose_points, multiverse, study_contrasts, study_outcomes
+from .studied import CellSeen, DosePoint, KeptWithin, StudyContrast
+from .studied import StudyData, Universe, dose_points
+from .studied import kept_within, multiverse, study_contrasts, study_outcomes
 
 # %% ../../nbs/09_report/12_study_page.ipynb #xe93466f
 def crossed_words(estimate: CrossedEstimate,
@@ -124,6 +125,17 @@ def universe_rows(worlds: Sequence[Universe],
     return [{"contrast": world.contrast, "choice": world.choice, "difference [95 %]": crossed_words(world.estimate),
              "p": p(world), "on": f"{world.estimate.prompts} x {world.estimate.repeats}", "says": says(world)}
             for world in worlds]
+
+# %% ../../nbs/09_report/12_study_page.ipynb #x7772f85
+def margin_rows(kept: Sequence[KeptWithin],
+                ) -> list[dict]:
+    "A row a contrast of what should not be lost: the verdict at each margin."
+    rows: dict[tuple[str, str], dict] = {}
+    for one in kept:
+        head = {"outcome": _words(one.outcome), "contrast": one.contrast}
+        name = f"margin {one.margin:g}" + (" (declared)" if one.declared else "")
+        rows.setdefault((one.outcome, one.contrast), head)[name] = one.kept.verdict
+    return list(rows.values())
 
 # %% ../../nbs/09_report/12_study_page.ipynb #x3936f7e
 def contrasts_figure(rows: Sequence[StudyContrast],  # primary and secondary ones
@@ -278,7 +290,9 @@ def study_sections(data: StudyData,
         *curves,
         PageSection("Where the spread comes from", spread, [
             Table("", variance_rows(declared), SOURCE, "Empty where there are not two repetitions to compare.")]),
-        PageSection("Which conclusion survives what", choices, [Table("", universe_rows(worlds), SOURCE)]),
+        PageSection("Which conclusion survives what", choices, [
+            Table("", universe_rows(worlds), SOURCE),
+            Table("What should not be lost, by margin", margin_rows(kept_within(data, rows)), SOURCE)]),
     ]
 
 

@@ -11,6 +11,7 @@ from contemplative_cai.report.studied import (
     CellSeen,
     StudyData,
     dose_points,
+    kept_within,
     multiverse,
     study_contrast,
     study_contrasts,
@@ -109,6 +110,14 @@ def test_a_conclusion_that_is_one_judges_or_one_lengths_is_told_so():
     longer = made_up(by_length=True)
     worlds = {world.choice: world for world in multiverse(longer, study_contrasts(longer)[:1])}
     assert abs(worlds["at equal length"].estimate.mean) < 0.05 < 0.1 < worlds["as declared"].estimate.mean
+
+
+def test_what_is_kept_depends_on_the_margin_and_that_is_told():
+    data = made_up()
+    kept = {(one.contrast, one.margin): one.kept.verdict for one in kept_within(data, study_contrasts(data))}
+    assert kept["ours less theirs", 0.1] == "kept" and kept["ours less theirs", 0.025] != "kept"
+    assert not kept_within(made_up(calibrated=False), [row for row in study_contrasts(made_up(calibrated=False))
+                                                       if row.outcome == "boundless_care"])
 
 
 def test_doses_rise_from_base_to_twice():
