@@ -486,7 +486,8 @@ def kept_within(data: StudyData,
                 ) -> list[KeptWithin]:
     "Contrasts of what training should not cost, at half the margin, the margin, and twice; none without a claim."
     one = next(iter(data.seen.values()), None)
-    margin, better = (one.metrics.margin if one and one.metrics else 0.05), {o.label: o.better for o in known_outcomes()}
+    margin = one.metrics.margin if one and one.metrics else 0.05
+    better = {outcome.label: outcome.better for outcome in known_outcomes()}
     found = []
     for row in rows:
         if row.outcome not in KEPT or row.withheld or row.estimate.low is None: continue
