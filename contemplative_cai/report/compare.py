@@ -443,7 +443,7 @@ def _spent_section(runs: Sequence[Evaluated]) -> PageSection:
 
 def _unmeasured_abilities(runs: Sequence[Evaluated]) -> list[str]:
     "The runs of whose abilities nothing is known, in a sentence; nothing where there are none."
-    unknown = [run.name for run in runs if not (run.able and run.able.arms)]
+    unknown = [run.name for run in runs if not (run.able and (run.able.arms or run.able.benchmarks))]
     return [f"Capability: it has not been measured in {', '.join(unknown)}."] if unknown else []
 
 

@@ -365,7 +365,7 @@ def abilities_kept(abilities: Abilities | None,  # from `measure_abilities`
     return grid(ability_changes(abilities) if abilities else [],
                 empty="Nothing was measured; capability: battery does." if abilities is None
                 else f"Not measured: {abilities.unmeasured}." if abilities.unmeasured
-                else f"Base alone: {ability_figure(abilities, 'base')[0]} of the items are right.")
+                else f"Base alone: {ability_figure(abilities, 'base')[0]} is right.")
 
 
 def ability_levels(abilities: Abilities | None,  # from `measure_abilities`

@@ -13,7 +13,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
-from ..capability.abilities import ability_rows, ability_changes, collapse_words
+from ..capability.abilities import Abilities, ability_rows, ability_changes, collapse_words
 from ..core.derived import rests_on, stale_words, with_digests
 from ..core.files import read_rows, write_record
 from ..core.recipe import Recipe, without_places
@@ -180,19 +180,26 @@ def answers_section(facts: Facts,
                        [Texts(row.question, row.answers) for row in rows if row.own or show_text])
 
 # %% ../../nbs/09_report/06_report.ipynb #xab1fa1c
+def _battery_words(found: Abilities) -> list[str]:
+    "What the battery is, and who was asked."
+    written = ", or checks of what is written" if any(row.kind == "instruction" for row in found.arms[0].rows) else ""
+    return ["Short English items, written for this project by a large language model and scored by rule: the "
+            f"likelihood of four ends{written}. Arms that are only told something have base's weights and are not "
+            "asked them."]
+
+
 def capability_section(facts: Facts,
                        ) -> PageSection | None:
     "What base and the arms with weights of their own are able to do; None where nobody was asked."
     found = facts.abilities
-    if found is None or not found.arms: return None
-    written = ", or checks of what is written" if any(row.kind == "instruction" for row in found.arms[0].rows) else ""
-    words = ["Short English items, written for this project by a large language model and scored by rule: the "
-             f"likelihood of four ends{written}. Intervals are 95 %, by topics. The margin is {found.margin:.3g} of "
-             "the share that base gets right. Arms that are only told something have base's weights and are not asked.",
+    if found is None or not (found.arms or found.benchmarks): return None
+    words = [*(_battery_words(found) if found.arms else []),
+             f"Intervals are 95 %, by topics. The margin is {found.margin:.3g} of the share that base gets right.",
              *collapse_words(found)]
+    files = "; each item: capability.jsonl, benchmarks.jsonl"
     return PageSection("Capability", words, [
-        Table("Against base", ability_changes(found), "capability.json: arms, changes"),
-        Table("Shares that are right", ability_rows(found), "capability.json: arms, rows; each item: capability.jsonl"),
+        Table("Against base", ability_changes(found), "capability.json: arms, changes; benchmarks, arms, change"),
+        Table("Shares that are right", ability_rows(found), f"capability.json: arms, rows; benchmarks, arms{files}"),
     ])
 
 # %% ../../nbs/09_report/06_report.ipynb #x8845612
