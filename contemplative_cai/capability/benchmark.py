@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ItemScore', 'BenchmarkItem', 'Asking', 'drawn_items', 'ArmScore', 'Benchmark', 'share_of', 'score_change', 'Scored',
-           'score_benchmark', 'score_of', 'score_verdict', 'benchmark_levels', 'benchmark_changes', 'benchmark_words']
+           'score_benchmark', 'win_change', 'score_of', 'score_verdict', 'benchmark_levels', 'benchmark_changes',
+           'benchmark_words']
 
 # %% ../../nbs/08a_capability/03a_benchmark.ipynb #xaedf8f6
 import random
@@ -18,7 +19,7 @@ from ..core.recipe import Recipe
 from ..core.run import Run
 from ..core.schema import Record
 from ..evaluation.arms import OpenArm
-from ..measure.outcomes import Kept
+from ..measure.outcomes import Kept, noninferior
 from ..measure.stats import Estimate, shown
 
 # %% ../../nbs/08a_capability/03a_benchmark.ipynb #x1594381
@@ -133,15 +134,39 @@ def score_benchmark(name: str,  # as the recipe calls it
                     unfit: str = "",  # why nothing may be claimed from it
                     unmeasured: Sequence[str] = (),  # arms that could not be asked, each with the reason
                     notes: Mapping[str, str] | None = None,  # by arm: what became of its answers
+                    wins: bool = False,  # values are of comparisons with base, and the margin a share of those
                     ) -> Scored:
     "The benchmark's figures; arms without a scored item are among those that were not measured."
     silent = [arm for arm, some in scores.items() if all(one.value is None for one in some)]
     why = [f"{arm}: {next((one.unscored for one in scores[arm]), 'it has no items')}" for arm in silent]
     there = {arm: some for arm, some in scores.items() if arm not in silent}
-    arms = [_arm_score(name, arm, keys[arm], there, margin, not unfit) for arm in there]
+    arms = [_arm_wins(name, arm, keys[arm], some, margin, not unfit) if wins
+            else _arm_score(name, arm, keys[arm], there, margin, not unfit) for arm, some in there.items()]
     told = [one.model_copy(update={"note": (notes or {}).get(one.arm, "")}) for one in arms]
     return Scored(Benchmark(name=name, measure=measure, setting=setting, items=items, unfit=unfit, arms=tuple(told),
                             unmeasured=(*unmeasured, *why)), scores)
+
+# %% ../../nbs/08a_capability/03a_benchmark.ipynb #x45340b1
+def win_change(name: str,  # of the benchmark
+               wins: Sequence[ItemScore],  # of an arm against base: 1 won, 0.5 neither, 0 lost
+               margin: float,  # the largest loss that would not matter, in shares of comparisons
+               ) -> BatteryChange:
+    "The share of comparisons that an arm wins, ties half, less one half."
+    scored = [one for one in wins if one.value is not None]
+    values = [one.value or 0.0 for one in scored]
+    difference = estimate_by_topic([value - 0.5 for value in values], [one.cluster for one in scored], 0.0, (-0.5, 0.5))
+    share = sum(values) / len(values) if values else None
+    return BatteryChange(kind=name, n=len(values), before=0.5, after=share, gained=sum(value > 0.5 for value in values),
+                         lost=sum(value < 0.5 for value in values), difference=difference,
+                         kept=noninferior(difference, margin), unpaired=len(wins) - len(scored))
+
+
+def _arm_wins(name: str, arm: str, key: str, wins: Sequence[ItemScore], margin: float, fit: bool) -> ArmScore:
+    "An arm set beside base; a figure that supports no claim has no p and no verdict."
+    change, share = win_change(name, wins, margin), share_of(wins, 0.5)
+    if not fit: change = change.model_copy(update={"difference": change.difference.model_copy(update={"p": None})})
+    return ArmScore(arm=arm, key=key, share=share if fit else share.model_copy(update={"p": None}), change=change,
+                    unscored=change.unpaired, kept=change.kept if fit else None)
 
 # %% ../../nbs/08a_capability/03a_benchmark.ipynb #x3b6128e
 def score_of(benchmark: Benchmark,

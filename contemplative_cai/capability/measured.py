@@ -14,6 +14,8 @@ from .abilities import Abilities, BatteryFound, ask_battery, has_weights
 from .benchmark import Asking, BenchmarkItem, Scored
 from .coded import ask_code, check_code
 from .items import BATTERY_KINDS, CHOICE_KINDS, BatteryItem, battery_items
+from .mtbench import check_mtbench
+from .mtjudged import ask_mtbench
 from ..core.files import write_record, write_rows
 from ..core.journal import Journal, on_the_clock, write_ledger
 from ..core.project import every
@@ -44,6 +46,7 @@ def _coded(name: str) -> BenchmarkMeasure:
 MEASURES: dict[str, BenchmarkMeasure] = {  # by the names of `CAPABILITIES`, the battery's left out
     "humaneval": _coded("humaneval"),
     "mbpp": _coded("mbpp"),
+    "mt_bench": BenchmarkMeasure(check_mtbench, ask_mtbench),
 }
 
 # %% ../../nbs/08a_capability/10_measured.ipynb #x084ea9b

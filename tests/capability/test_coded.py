@@ -6,7 +6,7 @@ import pytest
 from support import need_sandbox
 from test_code import BEGUN, SOLVED, written
 
-from contemplative_cai.capability import coded, measured, sandbox
+from contemplative_cai.capability import coded, measured, mtjudged, sandbox
 from contemplative_cai.capability.abilities import (
     Abilities,
     ability_changes,
@@ -26,6 +26,7 @@ from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.core.sections import CAPABILITIES
 from contemplative_cai.evaluation.arms import Arm, OpenArm, Probed
+from contemplative_cai.evaluation.calibration import UNCALIBRATED
 from contemplative_cai.models.llm import ModelCallError, Sampling, ScriptedLLM
 from contemplative_cai.report.card import _benchmark_results
 from contemplative_cai.report.limits import _capability_limits
@@ -193,15 +194,20 @@ def test_a_base_that_solves_nothing_has_nothing_to_keep(opened, tasks, box, runs
 
 
 @pytest.mark.long
-def test_the_embedded_model_writes_programs_that_are_run(tmp_path, box, runs, monkeypatch):
+def test_the_embedded_model_writes_programs_that_are_run_and_is_judged_in_two_turns(tmp_path, box, runs, monkeypatch):
     monkeypatch.setattr(coded, "CODE_SAMPLING", Sampling(max_tokens=24))
-    path = written(tmp_path / "tasks.jsonl", BEGUN)
-    recipe = build_recipe({"capability": "humaneval", "capability_files": f"humaneval={path}", "capability_items": 2,
-                           "eval_arms": "base,prompted", "constitution": "contemplative-minimal"})
+    monkeypatch.setattr(mtjudged, "measure_parts", lambda *given: [])  # minutes, and tested where judges are
+    path, questions = written(tmp_path / "tasks.jsonl", BEGUN), written(tmp_path / "question.jsonl", [
+        {"question_id": 1, "category": "stem", "turns": ["Why is the sky blue?", "Say it to a child."]}])
+    recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 2, "eval_arms": "base,prompted",
+                           "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 16,
+                           "constitution": "contemplative-minimal"})
     run = open_run("demo")
-    [one] = measure_abilities(run, recipe).benchmarks
-    assert [(row.arm, row.share.n, row.unscored) for row in one.arms] == [("base", 2, 0), ("prompted", 2, 0)]
+    programs, single, beside = measure_abilities(run, recipe).benchmarks
+    assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 2, 0), ("prompted", 2, 0)]
     written_by = {line.arm: line.score.detail["answers"][0]["text"]
-                  for line in read_rows(run.path("benchmarks.jsonl"), BenchmarkItem)}
+                  for line in read_rows(run.path("benchmarks.jsonl"), BenchmarkItem) if line.benchmark == "humaneval"}
     assert written_by["base"] != written_by["prompted"], "a system prompt changes what is written"
+    assert UNCALIBRATED in single.unfit and UNCALIBRATED in beside.unfit and "same model" in single.setting
+    assert all(row.kept is None for row in (*single.arms, *beside.arms))
     assert json.loads(run.path("capability.json").read_text())["benchmarks"][0]["name"] == "humaneval"
