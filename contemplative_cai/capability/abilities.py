@@ -17,6 +17,7 @@ from .benchmark import Asking, Benchmark, benchmark_changes, benchmark_levels
 from .benchmark import benchmark_words, score_of, score_verdict
 from .collapse import CollapseFigures, CollapseFinding, collapse_figures
 from .collapse import collapse_findings, plain_paragraphs, plain_perplexity
+from .helpfulness import ArmHelpfulness, helpfulness_lost
 from .items import BatteryItem
 from ..core.files import FileRecord, read_rows
 from ..core.recipe import Recipe
@@ -45,6 +46,7 @@ class Abilities(FileRecord):
     arms: tuple[ArmAbilities, ...]  # on the battery, base first; empty: nobody was asked, or could be
     unmeasured: str = ""  # why the battery was not put to all
     benchmarks: tuple[Benchmark, ...] = ()  # others that were asked for
+    helpful: tuple[ArmHelpfulness, ...] = ()  # beside base on benign prompts, as the evaluation's judges saw it
 
 
 class ArmItem(Record):
@@ -158,7 +160,8 @@ def lost_abilities(abilities: Abilities,
     own = abilities_of(abilities, arm)
     worse = [f"{change.kind} ({change.n} items): {change.kept.words}" for change in (own.changes if own else ())
              if change.kept.verdict == "worse"]
-    return [*worse, *lost_benchmarks(abilities, arm), *(finding.words for finding in (own.findings if own else ()))]
+    return [*worse, *lost_benchmarks(abilities, arm), *helpfulness_lost(abilities.helpful, arm),
+            *(finding.words for finding in (own.findings if own else ()))]
 
 
 def unsure_abilities(abilities: Abilities,

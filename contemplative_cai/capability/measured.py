@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .abilities import Abilities, BatteryFound, ask_battery, has_weights
 from .benchmark import Asking, BenchmarkItem, Scored
 from .coded import ask_code, check_code
+from .helpfulness import helpfulness_kept
 from .items import BATTERY_KINDS, CHOICE_KINDS, BatteryItem, battery_items
 from .mtbench import check_mtbench
 from .mtjudged import ask_mtbench
@@ -97,7 +98,8 @@ def _measured(run: Run, recipe: Recipe, items: Sequence[BatteryItem] | None) -> 
         scored = [one for finish in pending for one in finish()]
     record = Abilities(items=digest([item.model_dump() for item in items]) if items else "", arms=battery.arms,
                        margin=recipe.capability_margin, unmeasured=battery.unmeasured,
-                       benchmarks=tuple(one.benchmark for one in scored))
+                       benchmarks=tuple(one.benchmark for one in scored),
+                       helpful=helpfulness_kept(run, recipe.margin))
     _write(run, record, battery, scored)
     return record
 

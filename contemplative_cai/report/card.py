@@ -224,6 +224,19 @@ def _benchmark_results(facts: Facts) -> list:
     return [result for result in results if result is not None]
 
 
+def _helpfulness_results(facts: Facts) -> list:
+    "The share of comparisons with base that the trained arm wins at equal length, by judges that may be believed."
+    from huggingface_hub import EvalResult
+    rows = [one for one in (facts.abilities.helpful if facts.abilities else ()) if one.arm == facts.stage and one.kept]
+    return [EvalResult(
+        task_type="text-generation", dataset_type="benign-prompts", dataset_name=f"benign prompts of run {facts.run}",
+        dataset_split="test", metric_type="win_rate", metric_value=round(one.at_length.mean, 4),
+        metric_name=f"comparisons with base won at equal length, by {one.judge}",
+        metric_args={**_interval(one.at_length), "won, ties half": round(one.won.after or 0.0, 4),
+                     "lost": one.lost_by, "verdict": one.kept.verdict})
+        for one in rows if one.kept and one.at_length.mean is not None]
+
+
 def _by_topics(estimate: Estimate) -> dict[str, Any]:
     "A figure of the battery with its interval, whose units are topics."
     found = _interval(estimate)
@@ -245,6 +258,7 @@ def card_results(facts: Facts) -> list:
         metric_args={**_interval(unseen.reward), **_by_rule(unseen)},
     )] if unseen and unseen.reward.mean is not None else []
     return [*preference, *_ability_results(facts), *_benchmark_results(facts),
+            *_helpfulness_results(facts),
             *(_outcome_result(facts, metrics, row) for row in claimed if metrics)]
 
 

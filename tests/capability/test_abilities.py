@@ -108,7 +108,7 @@ def test_a_model_at_a_server_is_told_and_nothing_is_made_up(opened, runs):
     assert far.calls == 0, "nothing is asked and thrown away"
     number, basis = ability_figure(found, "base")
     assert number == "not measured" and basis == f"base was not asked: {found.unmeasured}" and ability_rows(found) == []
-    assert capability_section(SimpleNamespace(abilities=found)) is None
+    assert capability_section(SimpleNamespace(abilities=found, metrics=None)) is None
     assert [line for line in collapse_words(found)] == [f"Not all were asked: {found.unmeasured}."]
 
 
@@ -177,7 +177,7 @@ def test_what_is_not_known_follows_the_verdict(opened, runs, every, words):
     found = measure_abilities(open_run("demo"), build_recipe({"capability_margin": 0.1 if every < 9 else 0.001}), ITEMS)
     [line] = _capability_limits(SimpleNamespace(abilities=found, stage="dpo", training=True))
     assert words in line
-    section = capability_section(SimpleNamespace(abilities=found))
+    section = capability_section(SimpleNamespace(abilities=found, metrics=None))
     assert section is not None and len(section.parts[0].rows) == 3 and collapse_words(found)[0] in section.words
 
 

@@ -124,7 +124,7 @@ def test_arms_are_compared_task_by_task_and_everything_tells_it(opened, tasks, b
     number, basis = ability_figure(found, "dpo")
     assert number.startswith("−0.67 [") and "1.00 before, 0.33 after; worse: a loss of" in basis
     assert lost_abilities(found, "dpo")[0].startswith("mbpp pass@1 (12 items): worse")
-    facts = SimpleNamespace(abilities=found, stage="dpo", training=True)
+    facts = SimpleNamespace(abilities=found, stage="dpo", training=True, metrics=None)
     [line] = _capability_limits(facts)
     assert line.startswith("That abilities were kept: mbpp pass@1 (12 items): worse") and "beyond mbpp" in line
     section = capability_section(facts)
@@ -199,15 +199,17 @@ def test_the_embedded_model_writes_programs_that_are_run_and_is_judged_in_two_tu
     monkeypatch.setattr(mtjudged, "measure_parts", lambda *given: [])  # minutes, and tested where judges are
     path, questions = written(tmp_path / "tasks.jsonl", BEGUN), written(tmp_path / "question.jsonl", [
         {"question_id": 1, "category": "stem", "turns": ["Why is the sky blue?", "Say it to a child."]}])
-    recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 2, "eval_arms": "base,prompted",
-                           "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 16,
+    recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 1, "eval_arms": "base,prompted",
+                           "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 8,
                            "constitution": "contemplative-minimal"})
     run = open_run("demo")
     programs, single, beside = measure_abilities(run, recipe).benchmarks
-    assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 2, 0), ("prompted", 2, 0)]
-    written_by = {line.arm: line.score.detail["answers"][0]["text"]
-                  for line in read_rows(run.path("benchmarks.jsonl"), BenchmarkItem) if line.benchmark == "humaneval"}
-    assert written_by["base"] != written_by["prompted"], "a system prompt changes what is written"
+    assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 1, 0), ("prompted", 1, 0)]
+    lines = read_rows(run.path("benchmarks.jsonl"), BenchmarkItem)
+    said = {arm: [line.score.detail.get("answers", line.score.detail.get("answer")) for line in lines
+                  if line.arm == arm and line.measure in (programs.measure, single.measure)]
+            for arm in ("base", "prompted")}
+    assert len(said["base"]) == 3 and said["base"] != said["prompted"], "a system prompt changes what is written"
     assert UNCALIBRATED in single.unfit and UNCALIBRATED in beside.unfit and "same model" in single.setting
     assert all(row.kept is None for row in (*single.arms, *beside.arms))
     assert json.loads(run.path("capability.json").read_text())["benchmarks"][0]["name"] == "humaneval"

@@ -194,7 +194,7 @@ def test_a_judge_below_the_bar_supports_no_claim(judged, folder, runs):
     assert row.kept is None and row.share.p is None and row.change.difference.p is None and row.share.mean == 0.0
     assert {row["verdict"] for row in ability_changes(found)} == {
         f"no claim: {UNCALIBRATED} on clarity (not measured)"}
-    facts = SimpleNamespace(abilities=found, stage="dpo", training=True)
+    facts = SimpleNamespace(abilities=found, stage="dpo", training=True, metrics=None)
     assert _benchmark_results(facts) == [] and UNCALIBRATED in _capability_limits(facts)[0]
     assert UNCALIBRATED in ability_figure(found, "dpo")[1]
 
