@@ -23,7 +23,7 @@ from ..evaluation.judge import read_seats
 from ..inputs.hub import hub_rows
 from ..inputs.sources import benchmarks_folder
 from ..inputs.tables import json_row
-from ..models.ask import ask
+from ..models.ask import HOPELESS, ask
 from ..models.llm import CallFailed, Completion, Sampling
 
 # %% ../../nbs/08a_capability/07b_mtbench.ipynb #x0d5bc51
@@ -152,7 +152,7 @@ def _answer_turn(asking: Asking, arm: OpenArm, questions: Sequence[MTQuestion], 
     there = [one for one in questions if turn == 1 or (firsts[one.id] or "").strip()]
     conversations = [arm.arm.shown(_turn_prompt(one, firsts[one.id] if turn == 2 else None)) for one in there]
     label = f"mt_bench {arm.arm.name}, turn {turn}"
-    came = ask(arm.llm, asking.journal, "mt_bench", conversations, sampling, run=asking.run, label=label)
+    came = ask(arm.llm, asking.journal, "mt_bench", conversations, sampling, "", asking.run, HOPELESS, label)
     by_id = {one.id: outcome for one, outcome in zip(there, came, strict=True)}
     return [_turn_answer(one, turn, arm, by_id.get(one.id)) for one in questions]
 
@@ -161,7 +161,7 @@ def answer_turns(asking: Asking,
                  arm: OpenArm,
                  questions: Sequence[MTQuestion],
                  ) -> dict[str, Answer]:
-    "An arm's answers by question and turn, as in 81/2; raises `ModelCallError` where none of a kind could be asked."
+    "An arm's answers by question and turn, as in 81/2; raises `ModelCallError` where several in a row failed, and all."
     answers: dict[str, Answer] = {}
     kinds = {MT_TEMPERATURES.get(one.category, 0.0) for one in questions}
     for turn in (1, 2):

@@ -1,5 +1,6 @@
 """Programming tasks as a recipe asks for them: refused early, every arm, task by task, resumable, told everywhere."""
 import json
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -193,23 +194,32 @@ def test_a_base_that_solves_nothing_has_nothing_to_keep(opened, tasks, box, runs
 
 
 
+def test_an_arm_that_is_told_something_is_asked_with_its_system_prompt(tasks, box, runs, monkeypatch):
+    llm = ScriptedLLM(lambda conversation: "no", key="m@1")
+    arms = [Arm(name="base", description="base"), Arm(name="prompted", description="told", system="Be kind.")]
+    monkeypatch.setattr(measured, "recipe_arms", lambda recipe, run: arms)
+    @contextmanager
+    def opened(recipe, run, given): yield {arm.name: OpenArm(arm, llm) for arm in given}
+    monkeypatch.setattr(measured, "open_arms", opened)
+    [one] = measure_abilities(open_run("demo"), asking(tasks, capability_items=1)).benchmarks
+    assert [row.arm for row in one.arms] == ["base", "prompted"]
+    assert [[turn.role for turn in conversation] for conversation in llm.calls] == [["user"], ["system", "user"]]
+
+
 @pytest.mark.long
 def test_the_embedded_model_writes_programs_that_are_run_and_is_judged_in_two_turns(tmp_path, box, runs, monkeypatch):
-    monkeypatch.setattr(coded, "CODE_SAMPLING", Sampling(max_tokens=24))
+    monkeypatch.setattr(coded, "CODE_SAMPLING", Sampling(max_tokens=16))
     monkeypatch.setattr(mtjudged, "measure_parts", lambda *given: [])  # minutes, and tested where judges are
     path, questions = written(tmp_path / "tasks.jsonl", BEGUN), written(tmp_path / "question.jsonl", [
         {"question_id": 1, "category": "stem", "turns": ["Why is the sky blue?", "Say it to a child."]}])
-    recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 1, "eval_arms": "base,prompted",
-                           "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 8,
-                           "constitution": "contemplative-minimal"})
+    recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 2, "eval_arms": "base",
+                           "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 8})
     run = open_run("demo")
-    programs, single, beside = measure_abilities(run, recipe).benchmarks
-    assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 1, 0), ("prompted", 1, 0)]
+    programs, single = measure_abilities(run, recipe).benchmarks
+    assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 2, 0)]
+    assert UNCALIBRATED in single.unfit and "same model" in single.setting
+    assert all(row.kept is None for row in single.arms) and (single.arms or single.unmeasured)
     lines = read_rows(run.path("benchmarks.jsonl"), BenchmarkItem)
-    said = {arm: [line.score.detail.get("answers", line.score.detail.get("answer")) for line in lines
-                  if line.arm == arm and line.measure in (programs.measure, single.measure)]
-            for arm in ("base", "prompted")}
-    assert len(said["base"]) == 3 and said["base"] != said["prompted"], "a system prompt changes what is written"
-    assert UNCALIBRATED in single.unfit and UNCALIBRATED in beside.unfit and "same model" in single.setting
-    assert all(row.kept is None for row in (*single.arms, *beside.arms))
+    assert {line.score.detail["answers"][0]["status"] for line in lines[:2]} <= {"failed", "passed"}
+    assert all(line.score.detail["answer"] for line in lines[2:]) and len(lines) == 4
     assert json.loads(run.path("capability.json").read_text())["benchmarks"][0]["name"] == "humaneval"

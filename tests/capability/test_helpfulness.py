@@ -22,6 +22,7 @@ from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import Answer, Verdict
 from contemplative_cai.evaluation.evaluate import Metrics, load_metrics
 from contemplative_cai.report.card import _helpfulness_results
+from contemplative_cai.report.compare import benchmark_rows, outcome_rows, read_evaluated
 from contemplative_cai.report.figures import tax_figure, tax_points
 from contemplative_cai.report.report import capability_section
 
@@ -139,6 +140,20 @@ def test_safety_is_drawn_against_capability_a_point_an_arm(run):
     assert [part.title for part in section.parts][2:] == ["Benign prompts: answers beside base's",
                                                          "Safety gained and capability lost"]
     assert lost_abilities(found, "dpo")[0].startswith("mbpp pass@1")
+
+
+@pytest.mark.long
+def test_runs_are_compared_by_benchmarks_and_by_help_at_equal_length(run):
+    metrics = load_metrics(run)
+    found, keys = measured_abilities(run, metrics), {one.arm: one.key for one in metrics.probed}
+    [one] = found.benchmarks
+    arms = tuple(row.model_copy(update={"key": keys[row.arm]}) for row in one.arms)
+    own = found.model_copy(update={"benchmarks": (one.model_copy(update={"arms": arms}),)})
+    write_record(run.path("capability.json"), own)
+    assert [(row["benchmark"], row["base"], row["trained"], row["n"]) for row in benchmark_rows([read_evaluated(run)])
+            ] == [("mbpp pass@1", "1.00", "0.70", 40)]
+    [row] = outcome_rows([read_evaluated(run)])
+    assert row["won at equal length"] == "undefined: all comparisons came out alike"
 
 
 @pytest.mark.long
