@@ -1,5 +1,6 @@
 """What several tests need: a scripted model, a look into a journal, patience, prompts in the shape of a benchmark."""
 import html
+import os
 import random
 import re
 import signal
@@ -8,10 +9,20 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from contemplative_cai.core.schema import Message
 from contemplative_cai.models.llm import ScriptedLLM
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def need_sandbox(fault):
+    "Skip where there is no sandbox, for this reason; fail where CCAI_SANDBOX=required, as CI sets it."
+    if fault and os.environ.get("CCAI_SANDBOX") == "required":
+        pytest.fail(f"CCAI_SANDBOX=required, and {fault}: let users make namespaces (kernel.unprivileged_userns_clone, "
+                    "AppArmor's restriction, the container's seccomp profile), or run as root")
+    if fault: pytest.skip(f"{fault} (CCAI_SANDBOX=required makes this a failure)")
 
 
 NOUNS = ("anchor apple basket bicycle blanket bottle bridge butter candle carpet castle chimney cousin curtain doctor "

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SUMMED_KINDS', 'WEIGHED_ITEMS', 'BATTERY_SAMPLING', 'BATTERY_RULES', 'ItemResult', 'chosen_result', 'written_result',
            'unscored_result', 'measure_battery', 'design_effect', 'estimate_by_topic', 'BatteryRow', 'of_kind',
-           'battery_table', 'BatteryChange', 'battery_kept', 'BatteryReach', 'smallest_loss']
+           'battery_table', 'BatteryChange', 'kept_change', 'battery_kept', 'BatteryReach', 'smallest_loss']
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #3903daff
 import math
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from .instructions import follows_all
+from .kept import keep_results, kept_results
 from .items import BATTERY_KINDS, CHOICE_KINDS, BatteryItem, ChoiceItem
 from .items import InstructionItem
 from ..core.journal import Journal
@@ -104,25 +105,9 @@ def _written_results(llm: TextLLM, items: Sequence[InstructionItem]) -> Iterator
                    else written_result(items[batch[i]], outcome) for i, outcome in group.items()]
 
 
-def _known_results(llm: TextLLM, items: Sequence[BatteryItem], journal: Journal | None) -> dict[str, ItemResult]:
-    "By id: what this model did with the items before."
-    if journal is None: return {}
-    keys = {_item_key(llm, item): item.id for item in items}
-    return {keys[key]: ItemResult(**stored["result"]) for key, stored in journal.get(list(keys)).items()}
-
-
 def _item_key(llm: TextLLM, item: BatteryItem) -> str:
     "What a result depends on."
     return digest(["battery", BATTERY_RULES, llm.key, item.model_dump(), BATTERY_SAMPLING.model_dump()], 32)
-
-
-def _keep(journal: Journal | None, llm: TextLLM, items: dict[str, BatteryItem], group: Sequence[ItemResult],
-          started: float) -> None:
-    "Write results down; what could not be asked is asked again another time."
-    bare = {"prompt_tokens": None, "completion_tokens": 0, "cached_tokens": None}
-    fresh = {_item_key(llm, items[one.id]): bare | {"result": one.model_dump(mode="json")} for one in group
-             if one.right is not None}
-    if journal is not None and fresh: journal.save("battery", fresh, time.monotonic() - started)
 
 
 def measure_battery(llm: TextLLM,  # as it stands, under the adapter that is on it
@@ -132,15 +117,16 @@ def measure_battery(llm: TextLLM,  # as it stands, under the adapter that is on 
                     journal: Journal | None = None,  # where results are kept, so that nothing is measured twice
                     ) -> list[ItemResult]:
     "What the model did with each item, in this order; raises `ModelCallError` where not one could be asked."
-    results, by_id = _known_results(llm, items, journal), {item.id: item for item in items}
+    keys = {item.id: _item_key(llm, item) for item in items}
+    results = kept_results(journal, keys, ItemResult)
     left = [item for item in items if item.id not in results]
     choices = [item for item in left if isinstance(item, ChoiceItem)]
     instructions = [item for item in left if isinstance(item, InstructionItem)]
     progress, started = Progress(run, label, total=len(items), done=len(results), unit="items"), time.monotonic()
     for groups in (_chosen_results(llm, choices), _written_results(llm, instructions)):
         for group in groups:
-            results |= {result.id: result for result in group}
-            _keep(journal, llm, by_id, group, started)
+            results |= {one.id: one for one in group}
+            keep_results(journal, "battery", keys, {one.id: one for one in group if one.right is not None}, started)
             started = time.monotonic()
             progress.advance(len(group))
     ordered = [results[item.id] for item in items]
@@ -244,22 +230,34 @@ def _kept(difference: Estimate, before: float | None, margin: float) -> Kept:
     return noninferior(difference, margin * before)
 
 
+def kept_change(kind: str,  # what was asked
+                before: Sequence[float],  # one an item, between 0 and 1, of the base
+                after: Sequence[float],  # of the arm, on the same items
+                topics: Sequence[str],  # of each item
+                margin: float,  # the largest loss that would not matter, a share of the base's share
+                unpaired: int = 0,  # items without a result in one of the arms
+                ) -> BatteryChange:
+    "Whether an arm kept what the base could, item by item; raises `InputError` for a margin that is no share."
+    if not 0 < margin < 1: raise InputError(f"margin: expected a share of what the base gets right, came {margin}")
+    shares = [sum(some) / len(some) if some else None for some in (before, after)]
+    changes = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    difference = estimate_by_topic(changes, topics, 0.0, (-1.0, 1.0))
+    return BatteryChange(kind=kind, n=len(changes), before=shares[0], after=shares[1], difference=difference,
+                         gained=sum(change > 0 for change in changes), lost=sum(change < 0 for change in changes),
+                         kept=_kept(difference, shares[0], margin), unpaired=unpaired)
+
+
 def battery_kept(base: Sequence[ItemResult],
                  arm: Sequence[ItemResult],  # on the same items
                  margin: float = 0.05,  # the largest loss that would not matter, a share of the base's share
                  kind: str = "choices",  # the kinds with ends; or all, or one kind
                  ) -> BatteryChange:
-    "Whether an arm kept what the base could, item by item; raises `InputError` for a margin that is no share."
-    if not 0 < margin < 1: raise InputError(f"margin: expected a share of what the base gets right, came {margin}")
+    "Whether an arm kept what the base could, item by item; raises `InputError` as `kept_change` does."
     base, arm = of_kind(base, kind), of_kind(arm, kind)
     pairs = _paired(base, arm)
-    values = [[float(bool(pair[side].right)) for pair in pairs] for side in (0, 1)]
-    before, after = (sum(some) / len(some) if some else None for some in values)
-    changes = [later - earlier for earlier, later in zip(*values)]
-    difference = estimate_by_topic(changes, _topics([one for one, _ in pairs]), 0.0, (-1.0, 1.0))
-    return BatteryChange(kind=kind, n=len(pairs), before=before, after=after, gained=changes.count(1.0),
-                         lost=changes.count(-1.0), difference=difference, kept=_kept(difference, before, margin),
-                         unpaired=len({one.id for one in (*base, *arm)}) - len(pairs))
+    before, after = ([float(bool(pair[side].right)) for pair in pairs] for side in (0, 1))
+    return kept_change(kind, before, after, _topics([one for one, _ in pairs]), margin,
+                       len({one.id for one in (*base, *arm)}) - len(pairs))
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #ce6dffbe
 class BatteryReach(Record):

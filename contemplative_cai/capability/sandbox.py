@@ -8,9 +8,7 @@ __all__ = ['CodeStatus', 'CodeResult', 'SandboxMode', 'sandbox_mode', 'usable_sa
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #00797862
 import inspect
 import json
-import math
 import os
-import platform
 import secrets
 import selectors
 import shutil
@@ -26,6 +24,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
 
+from .box import BOX_ENVIRONMENT, box_limits, boxed_command, call_filter, drawn_user
+from .box import shown_paths
 from ..core.schema import InputError, Record
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #675c68f0
@@ -176,166 +176,6 @@ def _side_source(side: FunctionType) -> str:
              f"_settle(told['limits'], told['uid'])\n_filter_calls(told['filter'])\n{side.__name__}(told)\n")
     return "\n\n".join([*parts, begin])
 
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #6ca8f003
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache")
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-_SCRATCH = 64 << 20  # bytes that /tmp holds
-_PYTHON = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-
-
-def _shown_paths() -> list[str]:
-    "What of the system can be read in the sandbox."
-    prefix = os.path.realpath(sys.base_prefix)
-    own = [] if Path(prefix).is_relative_to("/usr") else [prefix]
-    return [path for path in (*_SYSTEM, *own) if os.path.lexists(path)]
-
-
-def _drawn_user() -> int | None:
-    "Who root becomes: a number between those that accounts have; None for who is not root."
-    return 61_184 + secrets.randbelow(4_000) if os.geteuid() == 0 else None
-
-
-def _limits(seconds: float, memory_mb: int) -> dict[str, int]:
-    "The most that a process may use; by the names of the limits."
-    return {"RLIMIT_AS": memory_mb << 20, "RLIMIT_CPU": math.ceil(seconds) + 1, "RLIMIT_FSIZE": 16 << 20,
-            "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 16, "RLIMIT_CORE": 0}
-
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #0cf141b4
-_REFUSED_CALLS: dict[str, dict[str, int]] = {  # by machine: the numbers of system calls
-    "x86_64": dict(ptrace=101, process_vm_readv=310, process_vm_writev=311, shmget=29, msgget=68, semget=64,
-                   mq_open=240, memfd_create=319, mount=165, umount2=166, pivot_root=155, chroot=161, unshare=272,
-                   setns=308, bpf=321, perf_event_open=298, userfaultfd=323, add_key=248, request_key=249, keyctl=250,
-                   open_by_handle_at=304, personality=135, kexec_load=246, init_module=175, finit_module=313),
-    "aarch64": dict(ptrace=117, process_vm_readv=270, process_vm_writev=271, shmget=194, msgget=186, semget=190,
-                    mq_open=180, memfd_create=279, mount=40, umount2=39, pivot_root=41, chroot=51, unshare=97,
-                    setns=268, bpf=280, perf_event_open=241, userfaultfd=282, add_key=217, request_key=218, keyctl=219,
-                    open_by_handle_at=265, personality=92, kexec_load=104, init_module=105, finit_module=273),
-}
-_REFUSED_ANYWHERE = dict(io_uring_setup=425, open_tree=428, move_mount=429, fsopen=430, fsmount=432, mount_setattr=442,
-                         memfd_secret=447)
-_MACHINES = {"x86_64": (0xC000003E, 56), "aarch64": (0xC00000B7, 220)}  # its mark for filters; the number of clone
-_NEW_NAMESPACES = 0x7E020080  # flags of clone
-
-
-def _call_filter() -> list[tuple[int, int, int, int]]:
-    "A classic BPF program that refuses system calls; empty where the machine is another."
-    machine = platform.machine() if sys.platform == "linux" else ""
-    if machine not in _MACHINES: return []
-    mark, clone = _MACHINES[machine]
-    def answer(value): return (0x06, 0, 0, value)
-    allow, end, no, unknown = (answer(value) for value in (0x7FFF0000, 0x80000000, 0x50001, 0x50026))
-    numbers = [*_REFUSED_CALLS[machine].values(), *_REFUSED_ANYWHERE.values()]
-    return [(0x20, 0, 0, 4), (0x15, 1, 0, mark), end,  # another machine's calls
-            (0x20, 0, 0, 0), (0x35, 0, 1, 1 << 30), end,  # numbers of x32
-            *(row for number in numbers for row in ((0x15, 0, 1, number), no)),
-            (0x15, 0, 1, 435), unknown,  # clone3
-            (0x15, 0, 3, clone), (0x20, 0, 0, 16), (0x45, 0, 1, _NEW_NAMESPACES), no, allow]
-
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #450fe4b6
-def _bwrap_command() -> list[str]:
-    "What stands before the interpreter's command."
-    apart = [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
-    user = (["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if os.geteuid() == 0
-            else ["--unshare-user", "--disable-userns"])
-    # folders that bwrap makes on the way are its own user's, unless told so
-    above = sorted({str(folder) for path in _shown_paths() for folder in Path(path).parents if folder != Path("/")})
-    system = [word for path in above for word in ("--perms", "0755", "--dir", path)]
-    for path in _shown_paths():
-        system += ["--symlink", os.readlink(path), path] if os.path.islink(path) else ["--ro-bind", path, path]
-    devices = [word for path in _DEVICES for word in ("--dev-bind", path, path)]
-    return ["bwrap", *apart, *user, "--die-with-parent", "--new-session", *system,
-            "--size", "65536", "--tmpfs", "/dev", *devices, "--remount-ro", "/dev",
-            "--perms", "1777", "--size", str(_SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/", "--"]
-
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #df32486b
-def _call(libc, name, *args):
-    "Call a function of the C library; raises `OSError` where it fails."
-    import ctypes
-    import os
-    if getattr(libc, name)(*args) == 0: return
-    raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
-
-
-def _read_only(libc, path, also=0):
-    "Make a mount, and all that is mounted below it, read-only and without setuid (Linux 5.12)."
-    import ctypes
-    attributes = (ctypes.c_uint64 * 4)(1 | 2 | also, 0, 0, 0)
-    _call(libc, "syscall", 442, -100, path.encode(), 0x8000, ctypes.byref(attributes), ctypes.sizeof(attributes))
-
-
-def _bind(libc, root, path, also):
-    "Show a file or folder of the system in the new root; a link stays a link."
-    import os
-    inside = root + path
-    os.makedirs(os.path.dirname(inside), 0o755, exist_ok=True)
-    if os.path.islink(path): return os.symlink(os.readlink(path), inside)
-    if os.path.isdir(path): os.makedirs(inside, 0o755, exist_ok=True)
-    else: os.close(os.open(inside, os.O_CREAT, 0o644))
-    _call(libc, "mount", path.encode(), inside.encode(), None, 4096 | 16384, None)
-    _read_only(libc, inside, also)
-
-
-def _build_root(libc, told):
-    "Put a root in memory in the place of the system's."
-    import os
-    root = told["root"]
-    _call(libc, "mount", b"none", root.encode(), b"tmpfs", 2 | 4, b"size=1m,mode=755")
-    for path in told["paths"]: _bind(libc, root, path, 4)
-    for path in told["devices"]: _bind(libc, root, path, 8)
-    os.mkdir(f"{root}/tmp")
-    scratch = f"size={told['scratch']},mode=1777,nr_inodes=10000"
-    _call(libc, "mount", b"none", f"{root}/tmp".encode(), b"tmpfs", 2 | 4, scratch.encode())
-    _call(libc, "mount", None, root.encode(), None, 32 | 4096 | 1 | 2 | 4, None)
-    os.chdir(root)
-    _call(libc, "pivot_root", b".", b".")
-    _call(libc, "umount2", b".", 2)
-    os.chdir("/tmp")
-
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #d8962b7e
-def _jail(told):
-    "The first process of new namespaces: build the box, let go of all privileges, run the rest, and wait for it."
-    import ctypes
-    import os
-    libc = ctypes.CDLL(None, use_errno=True)
-    os.umask(0o022)
-    if told["own_users"]:  # no further namespaces of users
-        with open("/proc/sys/user/max_user_namespaces", "w") as file: file.write("0")
-    _build_root(libc, told)
-    kept = () if told["own_users"] else (6, 7)  # to become another user
-    for capability in range(64):
-        if capability not in kept: libc.prctl(24, capability, 0, 0, 0)
-    _call(libc, "prctl", 38, 1, 0, 0, 0)  # no new privileges
-    _call(libc, "prctl", 4, 0, 0, 0, 0)  # not to be traced
-    child = os.fork()
-    if not child:
-        os.setsid()
-        os.execv(told["command"][0], told["command"])
-    os.closerange(0, 256)
-    while True:
-        pid, status = os.wait()
-        if pid == child: os._exit(abs(os.waitstatus_to_exitcode(status)) + 128 * os.WIFSIGNALED(status))
-
-
-def _unshare_command(folder: str, command: list[str]) -> list[str]:
-    "The whole command: namespaces, the box in them, and in it the command."
-    apart = [f"--{kind}" for kind in ("mount", "pid", "net", "ipc", "uts", "fork", "kill-child")]
-    users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    told = {"root": folder, "paths": _shown_paths(), "devices": _DEVICES, "scratch": _SCRATCH,
-            "own_users": bool(users), "command": command}
-    parts = [inspect.getsource(part) for part in (_call, _read_only, _bind, _build_root, _jail)]
-    source = "\n\n".join([*parts, f"import json\n_jail(json.loads({json.dumps(told)!r}))\n"])
-    return ["setpriv", "--pdeathsig", "KILL", "unshare", *users, *apart, _PYTHON, "-I", "-S", "-c", source]
-
-# %% ../../nbs/08a_capability/06_sandbox.ipynb #10bf0514
-def _command(mode: str, side: FunctionType, folder: str) -> list[str]:
-    "The command of a side in a sandbox; under memory pressure it is the first to go."
-    command = [_PYTHON, "-I", "-S", "-c", _side_source(side)]
-    first = ["choom", "-n", "1000", "--"] if shutil.which("choom", path=_ENVIRONMENT["PATH"]) else []
-    if mode == "bwrap": return [*first, *_bwrap_command(), *command]
-    if mode == "unshare": return [*first, *_unshare_command(folder, command)]
-    return command
-
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #453dca12
 def _told_file(told: dict) -> int:
     "A file that holds what a side is told, at its beginning; nobody can change it where the system knows such files."
@@ -374,9 +214,9 @@ def _side(mode: str, side: FunctionType, told: dict, **streams: Any) -> Generato
     number = _told_file(told)
     with tempfile.TemporaryDirectory(prefix="ccai-box-") as folder:
         try:
-            process = subprocess.Popen(_command(mode, side, folder), stdin=number, stderr=subprocess.PIPE,
-                                       pass_fds=(told["questions"], told["answers"]), env=_ENVIRONMENT,
-                                       start_new_session=True, cwd=folder, **streams)
+            process = subprocess.Popen(boxed_command(mode, _side_source(side), folder), stdin=number,
+                                       stderr=subprocess.PIPE, pass_fds=(told["questions"], told["answers"]),
+                                       env=BOX_ENVIRONMENT, start_new_session=True, cwd=folder, **streams)
         finally: os.close(number)
         with process:
             try: yield process
@@ -415,8 +255,8 @@ def _was_killed(process: subprocess.Popen) -> bool:
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #21f95ad6
 def _run(mode: str, program: str, checks: str, seconds: float, memory_mb: int) -> tuple[CodeStatus, str]:
     "Status, and the end of what was written."
-    nonce, uid, limits = secrets.token_hex(16), _drawn_user() if mode else None, _limits(seconds, memory_mb)
-    common, deadline = {"limits": limits, "uid": uid, "filter": _call_filter()}, time.monotonic() + seconds
+    nonce, uid, limits = secrets.token_hex(16), drawn_user() if mode else None, box_limits(seconds, memory_mb)
+    common, deadline = {"limits": limits, "uid": uid, "filter": call_filter()}, time.monotonic() + seconds
     with ExitStack() as stack:
         (asked, questions), (answers, answered) = os.pipe(), os.pipe()
         ends = [asked, answered, questions, answers]
@@ -448,9 +288,9 @@ _TRIAL = ("import decimal\ndef double(number): return 2 * number", "assert remot
 def _fault_of(name: str) -> str:
     "Why a sandbox cannot be used here; empty: it works."
     if sys.platform != "linux": return f"{name} is for Linux, this is {sys.platform}"
-    if missing := [tool for tool in _TOOLS[name] if not shutil.which(tool, path=_ENVIRONMENT["PATH"])]:
+    if missing := [tool for tool in _TOOLS[name] if not shutil.which(tool, path=BOX_ENVIRONMENT["PATH"])]:
         return f"{missing[0]} is not installed"
-    if any(Path.home().resolve().is_relative_to(path) for path in _shown_paths()):
+    if any(Path.home().resolve().is_relative_to(path) for path in shown_paths()):
         return f"{name} would show the home, which lies in a folder of the system or of the interpreter"
     status, written = _run(name, *_TRIAL, 30, 512)
     if status == "passed": return ""

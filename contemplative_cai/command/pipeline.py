@@ -41,6 +41,7 @@ from ..core.sections import SplitKeys
 from ..core.screen import Waits, draw_line, redraws, say, waiting
 from ..core.terminal import Standing, progress_line
 from ..evaluation.arms import read_arm, recipe_arms, trained_arm
+from ..capability.measured import check_capability
 from ..evaluation.evaluate import check_evaluation
 from ..evaluation.questions import has_pairs
 from ..evaluation.dependencies import planned_arms
@@ -254,6 +255,7 @@ def check_inputs(steps: list[str],  # what will run
         recipe_constitution(recipe)
         check_methods(recipe)
         check_evaluation(recipe)
+        if JUDGING_STEPS & set(steps): check_capability(recipe)
         run = Run(folder.name, folder) if folder else None
         if "generate" in steps or ("quickstart" in steps and not recipe.pairs): refuse_given(run, recipe)
         # a run without pairs that is only evaluated has learned from nothing

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..capability.abilities import abilities_of
+from ..capability.benchmark import ArmScore, Benchmark, score_of
 from ..core.derived import DIGESTS, rests_on
 
 from ..core.files import read_record, write_text
@@ -206,6 +207,38 @@ def _ability_results(facts: Facts) -> list:
                      "verdict": change.kept.verdict})] if change.after is not None else []
 
 
+def _benchmark_result(one: Benchmark, row: ArmScore):
+    "The trained arm's share of a benchmark, beside base's; None where nothing may be claimed or compared."
+    from huggingface_hub import EvalResult
+    if row.kept is None or row.change is None or row.share.mean is None: return None
+    return EvalResult(
+        task_type="text-generation", dataset_type=one.name, dataset_name=one.name, dataset_split="test",
+        metric_type=one.measure, metric_name=one_line(f"{one.measure}; {one.setting}", 300),
+        metric_value=round(row.share.mean, 4),
+        metric_args={"base": round(row.change.before or 0.0, 4), **_by_topics(row.share),
+                     "difference_from_base": _by_topics(row.change.difference), "verdict": row.kept.verdict})
+
+
+def _benchmark_results(facts: Facts) -> list:
+    "The trained arm on the benchmarks that were asked for."
+    rows = [(one, score_of(one, facts.stage)) for one in (facts.abilities.benchmarks if facts.abilities else ())]
+    results = [_benchmark_result(one, row) for one, row in rows if row]
+    return [result for result in results if result is not None]
+
+
+def _helpfulness_results(facts: Facts) -> list:
+    "The share of comparisons with base that the trained arm wins at equal length, by judges that may be believed."
+    from huggingface_hub import EvalResult
+    rows = [one for one in (facts.abilities.helpful if facts.abilities else ()) if one.arm == facts.stage and one.kept]
+    return [EvalResult(
+        task_type="text-generation", dataset_type="benign-prompts", dataset_name=f"benign prompts of run {facts.run}",
+        dataset_split="test", metric_type="win_rate", metric_value=round(one.at_length.mean, 4),
+        metric_name=f"comparisons with base won at equal length, by {one.judge}",
+        metric_args={**_interval(one.at_length), "won, ties half": round(one.won.after or 0.0, 4),
+                     "lost": one.lost_by, "verdict": one.kept.verdict})
+        for one in rows if one.kept and one.at_length.mean is not None]
+
+
 def _by_topics(estimate: Estimate) -> dict[str, Any]:
     "A figure of the battery with its interval, whose units are topics."
     found = _interval(estimate)
@@ -226,7 +259,8 @@ def card_results(facts: Facts) -> list:
         metric_name="held-out preference: chosen gained more than rejected",
         metric_args={**_interval(unseen.reward), **_by_rule(unseen)},
     )] if unseen and unseen.reward.mean is not None else []
-    return [*preference, *_ability_results(facts),
+    return [*preference, *_ability_results(facts), *_benchmark_results(facts),
+            *_helpfulness_results(facts),
             *(_outcome_result(facts, metrics, row) for row in claimed if metrics)]
 
 

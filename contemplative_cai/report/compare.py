@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMPARED_STEPS', 'OF_EACH', 'Evaluated', 'read_evaluated', 'StepCost', 'costs', 'seconds_in_all', 'scaling_rows',
-           'outcome_rows', 'cost_rows', 'differing_settings', 'differences_of', 'cost_figure', 'outcomes_figure',
-           'compare_runs', 'tested_runs', 'comparison_page', 'comparison_place', 'write_comparison']
+           'outcome_rows', 'benchmark_rows', 'cost_rows', 'differing_settings', 'differences_of', 'cost_figure',
+           'outcomes_figure', 'compare_runs', 'tested_runs', 'comparison_page', 'comparison_place', 'write_comparison']
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000002
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..capability.abilities import Abilities, ability_figure, current_abilities
+from ..capability.benchmark import score_of, score_verdict
 from ..core.files import read_record, read_rows
 from ..core.journal import Ledger, read_ledger
 from ..core.project import every, runs_root
@@ -25,6 +26,7 @@ from ..evaluation.evaluate import Metrics, load_metrics
 from ..evaluation.questions import Item
 from ..inputs.rubrics import PRINCIPLES
 from ..measure.plot import COLOURS, GREY, MARKERS, picture
+from ..measure.stats import shown
 from ..models.catalog import model_specs
 from .between import Seen, between_rows, between_tests, read_seen
 from .evidence import NARROW, changed_words, compared, corrected_mark, interval_words
@@ -189,8 +191,25 @@ def outcome_rows(runs: Sequence[Evaluated],  # in order
         row = run.differences.get("vocabulary")
         return number(row.difference.mean, 2, True) if row else "-"
     return [{"run": run.name, **{name.replace("_", " "): _difference(run, name) for name in PRINCIPLES},
-             "vocabulary, in a hundred words": vocabulary(run), "helpfulness": _difference(run, "helpfulness")}
+             "vocabulary, in a hundred words": vocabulary(run), "helpfulness": _difference(run, "helpfulness"),
+             "won at equal length": _at_equal_length(run)}
             for run in runs]
+
+
+def _at_equal_length(run: Evaluated) -> str:
+    "The share of comparisons with base that the trained arm wins at equal length, by the first judge."
+    found = next((one for one in (run.able.helpful if run.able else ()) if one.arm == run.metrics.trained), None)
+    return "-" if found is None else shown(found.at_length) + (f" ({found.unfit})" if found.unfit else "")
+
+
+def benchmark_rows(runs: Sequence[Evaluated],  # in order
+                   ) -> list[dict]:
+    "The trained arm beside base on every benchmark that was asked, a row a run and benchmark."
+    asked = [(run, one, row) for run in runs for one in (run.able.benchmarks if run.able else ())
+             if (row := score_of(one, run.metrics.trained)) and row.change]
+    return [{"run": run.name, "benchmark": one.title, "n": row.change.n, "base": number(row.change.before, 2),
+             "trained": number(row.change.after, 2), "difference [95 %]": shown(row.change.difference, signed=True),
+             "verdict": score_verdict(one, row)} for run, one, row in asked if row.change]
 
 # %% ../../nbs/09_report/08_compare.ipynb #09d80bb7
 def _cost_row(run: Evaluated, step: str, spent: Spent, each_digits: int = 0) -> dict:
@@ -402,6 +421,8 @@ def _outcomes_section(runs: Sequence[Evaluated]) -> PageSection:
     return PageSection("Outcomes", [], [
         Plot("outcomes", outcomes_figure(runs), "main outcomes of every run, with 95 % intervals", OF_EACH),
         Table("Principles and helpfulness", outcome_rows(runs), OF_EACH, _taught_note(runs)),
+        *([Table("Benchmarks, trained beside base", rows, "capability.json: benchmarks")]
+          if (rows := benchmark_rows(runs)) else []),
     ])
 
 # %% ../../nbs/09_report/08_compare.ipynb #00000020
@@ -443,7 +464,7 @@ def _spent_section(runs: Sequence[Evaluated]) -> PageSection:
 
 def _unmeasured_abilities(runs: Sequence[Evaluated]) -> list[str]:
     "The runs of whose abilities nothing is known, in a sentence; nothing where there are none."
-    unknown = [run.name for run in runs if not (run.able and run.able.arms)]
+    unknown = [run.name for run in runs if not (run.able and (run.able.arms or run.able.benchmarks))]
     return [f"Capability: it has not been measured in {', '.join(unknown)}."] if unknown else []
 
 

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['legend_handles', 'forest', 'forest_figure', 'parts_figure', 'principles_figure', 'titled', 'pressure_figure', 'Spot',
-           'spots_figure', 'claim_spots', 'small_waterfall']
+           'spots_figure', 'claim_spots', 'small_waterfall', 'TaxPoint', 'tax_points', 'tax_figure']
 
 # %% ../../nbs/09_report/03_figures.ipynb #00000002
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..capability.abilities import Abilities, abilities_of
+from ..capability.benchmark import score_of
 from ..core.schema import Dropped, PreferencePair
 from ..evaluation.claims import Comparison
 from ..evaluation.evaluate import Metrics, PressureTable
@@ -238,4 +240,68 @@ def small_waterfall(kept: list[PreferencePair],
     draw_waterfall(axes, [first | {"stage": "asked"}, *(row for row in stages if row in heaviest), last])
     axes.set_xlim(0, (first["left"] or 1) * 1.5)
     axes.set_xlabel("rows (blue: left, orange: dropped)", fontsize=8.5)
+    return figure
+
+# %% ../../nbs/09_report/03_figures.ipynb #xec1c3c2
+class TaxPoint(NamedTuple):
+    "What an arm gained in safety, and what it lost or gained in capability."
+    arm: str
+    safety: Comparison
+    capability: Estimate
+    asked: str  # what capability is of
+    claimable: bool  # both
+
+
+def _capability_change(abilities: Abilities, arm: str) -> tuple[Estimate, str, bool] | None:
+    "The first difference from base that was measured of an arm, of what, and whether it may be claimed."
+    own = abilities_of(abilities, arm)
+    if own and own.changes: return own.changes[0].difference, f"battery, {own.changes[0].kind}", True
+    for one in abilities.benchmarks:
+        row = score_of(one, arm)
+        if row and row.change: return row.change.difference, one.title, not one.unfit
+    return None
+
+
+def tax_points(metrics: Metrics,
+               abilities: Abilities,
+               ) -> list[TaxPoint]:
+    "A point for every arm of which both are known."
+    points = []
+    for arm in metrics.arms:
+        row, change = compared(metrics, arm, "base").get("violation"), _capability_change(abilities, arm)
+        if row and change and drawable(row.difference) and drawable(change[0]):
+            points.append(TaxPoint(arm, row, change[0], change[1], row.claimable and change[2]))
+    return points
+
+# %% ../../nbs/09_report/03_figures.ipynb #x8999820
+def _draw_point(axes, point: TaxPoint, colour: str, marker: str) -> None:
+    "A mark with both intervals; violation's fall is safety's gain."
+    safe, able = point.safety.difference, point.capability
+    if safe.mean is None or able.mean is None: return
+    style = "-" if point.claimable else ":"
+    if safe.low is not None and safe.high is not None:
+        axes.plot([able.mean, able.mean], [-safe.high, -safe.low], color=colour, linewidth=1.2, linestyle=style)
+    if able.low is not None and able.high is not None:
+        axes.plot([able.low, able.high], [-safe.mean, -safe.mean], color=colour, linewidth=1.2, linestyle=style)
+    axes.plot([able.mean], [-safe.mean], marker, color=colour, markersize=6,
+              markerfacecolor=colour if point.claimable else "white")
+    axes.annotate(point.arm, (able.mean, -safe.mean), xytext=(6, 5), textcoords="offset points", fontsize=8,
+                  parse_math=False)
+
+
+def tax_figure(metrics: Metrics,
+               abilities: Abilities,
+               ):
+    "Safety gained against capability, an arm a point, with both intervals."
+    if not (points := tax_points(metrics, abilities)):
+        return worded("Nothing to draw of safety against capability: no arm has enough numbers in both, the share of "
+                      "violating answers and something that it is able to do.")
+    figure, axes = quiet_axes(5.2, 3.4)
+    for point in points: _draw_point(axes, point, *_look(metrics, point.arm))
+    axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
+    axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    asked = " / ".join(dict.fromkeys(point.asked for point in points))
+    axes.set_xlabel(f"capability less base's: share right ({asked})\n"
+                    "(lines: 95 % intervals; hollow and dotted: no claim)", fontsize=8)
+    axes.set_ylabel("safety gained: fall in violating answers", fontsize=8)
     return figure

@@ -6,7 +6,7 @@
 __all__ = ['limits']
 
 # %% ../../nbs/09_report/04a_limits.ipynb #lm000002
-from ..capability.abilities import abilities_of, lost_abilities
+from ..capability.abilities import lost_abilities, unsure_abilities
 from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.calibration import UNCALIBRATED, Calibration, in_languages
 from ..evaluation.claims import KEPT, Comparison
@@ -308,19 +308,19 @@ def _preference_limits(unseen: PreferenceAccuracy) -> list[str]:
 
 def _capability_limits(facts: Facts) -> list[str]:
     "What is not known of abilities."
-    if facts.abilities is None or not facts.abilities.arms:
+    found = facts.abilities
+    if found is None or not (found.arms or found.benchmarks):
         return ["That abilities were kept: capability has not been measured." if facts.training else
                 "What the model is able to: capability has not been measured."]
-    own = abilities_of(facts.abilities, facts.stage)
-    known = "beyond a few hundred short items in English, nothing is known"
-    if not facts.training: return ["What the model is able to beyond a few hundred short items in English."]
-    if own is None or not own.changes:
+    what = " and ".join([*(["a few hundred short items in English"] if found.arms else []),
+                         *dict.fromkeys(one.name for one in found.benchmarks)])
+    known = f"beyond {what}, nothing is known"
+    if not facts.training: return [f"What the model is able to beyond {what}."]
+    unsure = unsure_abilities(found, facts.stage)
+    if unsure is None:
         return [f"That abilities were kept: {facts.stage} was not asked"
-                + (f" ({facts.abilities.unmeasured})." if facts.abilities.unmeasured else ".")]
-    whole = own.changes[0]
-    unsure = whole.kept.verdict in ("not shown", "undefined")
-    words = [f"{whole.kept.words} (share of {whole.n} items)"] if unsure else []
-    words += lost_abilities(own)
+                + (f" ({found.unmeasured})." if found.unmeasured else ".")]
+    words = [*unsure, *lost_abilities(found, facts.stage)]
     return [f"That abilities were kept: {'; '.join(words)}; {known}." if words
             else f"That all abilities were kept: {known}."]
 

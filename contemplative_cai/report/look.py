@@ -7,9 +7,9 @@ __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'dra
            'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
            'reviewed', 'decisions', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure',
            'what_was_learned', 'before_and_after', 'declared', 'sets_asked', 'in_short', 'below_the_bar',
-           'claims_figure', 'claims_made', 'costs_kept', 'levels', 'abilities_kept', 'ability_levels', 'judges',
-           'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown',
-           'written']
+           'claims_figure', 'claims_made', 'costs_kept', 'levels', 'abilities_kept', 'ability_levels', 'helpfulness',
+           'tax', 'judges', 'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm',
+           'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..capability.abilities import Abilities, ability_figure, ability_rows, ability_changes
+from ..capability.helpfulness import helpfulness_rows
 from ..core.foreign import html_text
 from ..core.errors import InputError
 from ..core.files import read_record
@@ -40,7 +41,7 @@ from ..pairs.reviewed import load_reviewed, reviewed_rows
 from ..pairs.waterfall import losses
 from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, kept_rows
 from .evidence import set_rows, uncalibrated
-from .figures import forest_figure, pressure_figure, principles_figure, titled
+from .figures import forest_figure, pressure_figure, principles_figure, tax_figure, titled
 from .sections import matrix_title, matrix_words
 from .limits import limits
 from .panel import panel_rows
@@ -365,13 +366,27 @@ def abilities_kept(abilities: Abilities | None,  # from `measure_abilities`
     return grid(ability_changes(abilities) if abilities else [],
                 empty="Nothing was measured; capability: battery does." if abilities is None
                 else f"Not measured: {abilities.unmeasured}." if abilities.unmeasured
-                else f"Base alone: {ability_figure(abilities, 'base')[0]} of the items are right.")
+                else f"Base alone: {ability_figure(abilities, 'base')[0]} is right.")
 
 
 def ability_levels(abilities: Abilities | None,  # from `measure_abilities`
                    ) -> Grid:
     "Each kind of item, and every arm's share that is right."
     return grid(ability_rows(abilities) if abilities else [], empty="Nothing was measured.")
+
+
+def helpfulness(abilities: Abilities | None,  # from `measure_abilities`
+                ) -> Grid:
+    "How arms answer benign prompts beside base, at equal length too, and what their losses are made of."
+    return grid(helpfulness_rows(abilities.helpful) if abilities else [],
+                empty="No judge compared answers to benign prompts with base's.")
+
+
+def tax(metrics: Metrics,  # from `evaluate`
+        abilities: Abilities | None,  # from `measure_abilities`
+        ):
+    "Safety gained against capability lost, an arm a point."
+    return tax_figure(metrics, abilities) if abilities else worded("Nothing to draw: capability was not measured.")
 
 # %% ../../nbs/09_report/10_look.ipynb #54dc3fdf
 def judges(metrics: Metrics,  # from `evaluate`

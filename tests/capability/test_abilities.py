@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from contemplative_cai.capability import abilities as module
+from contemplative_cai.capability import measured as module
 from contemplative_cai.capability.abilities import (
     Abilities,
     abilities_of,
@@ -14,11 +14,10 @@ from contemplative_cai.capability.abilities import (
     collapse_words,
     current_abilities,
     lost_abilities,
-    measure_abilities,
-    weighed_arms,
 )
-from contemplative_cai.capability.collapse import CollapseFinding
+from contemplative_cai.capability.collapse import CollapseFinding, plain_paragraphs
 from contemplative_cai.capability.items import battery_items
+from contemplative_cai.capability.measured import asked_arms, measure_abilities
 from contemplative_cai.core.files import read_record
 from contemplative_cai.core.recipe import build_recipe, load_recipe
 from contemplative_cai.core.run import open_run
@@ -57,7 +56,7 @@ def opened(monkeypatch):
     "Arms that are planted in the place of the recipe's."
     def plant(**models):
         arms = [Arm(name=name, description=name, adapter=None if name == "base" else "somewhere") for name in models]
-        monkeypatch.setattr(module, "weighed_arms", lambda recipe, run: arms)
+        monkeypatch.setattr(module, "asked_arms", lambda recipe, run: arms)
         class Opened:
             def __init__(self, *given): pass
             def __enter__(self): return {arm.name: OpenArm(arm, models[arm.name]) for arm in arms}
@@ -96,7 +95,7 @@ def test_nothing_is_measured_twice_and_a_broken_run_goes_on(opened, runs):
     opened(base=(fresh := Able("m@1")))
     assert measure_abilities(whole, recipe, ITEMS) == found and 0 < base.calls < fresh.calls
     opened(base=(again := Able("m@1")))
-    assert measure_abilities(run, recipe, ITEMS) == found and again.calls == len(module.plain_paragraphs())
+    assert measure_abilities(run, recipe, ITEMS) == found and again.calls == len(plain_paragraphs())
     lines = [json.loads(line) for line in run.path("capability.jsonl").read_text().splitlines() if "result" in line]
     assert len(lines) == len(ITEMS) and read_record(run.path("capability.json"), Abilities) == found
 
@@ -109,7 +108,7 @@ def test_a_model_at_a_server_is_told_and_nothing_is_made_up(opened, runs):
     assert far.calls == 0, "nothing is asked and thrown away"
     number, basis = ability_figure(found, "base")
     assert number == "not measured" and basis == f"base was not asked: {found.unmeasured}" and ability_rows(found) == []
-    assert capability_section(SimpleNamespace(abilities=found)) is None
+    assert capability_section(SimpleNamespace(abilities=found, metrics=None)) is None
     assert [line for line in collapse_words(found)] == [f"Not all were asked: {found.unmeasured}."]
 
 
@@ -152,14 +151,14 @@ def test_a_loss_beside_what_was_kept_is_told(opened, runs):
     opened(base=Able("m@1"), dpo=Able("m@1+a"))
     found = measure_abilities(open_run("demo"), build_recipe({"capability_margin": 0.2}), ITEMS)
     base, own = found.arms
-    assert own.changes[0].kept.verdict == "kept" and lost_abilities(own) == []
+    assert own.changes[0].kept.verdict == "kept" and lost_abilities(found, "dpo") == []
     part = own.changes[1]
     kept = part.kept.model_copy(update={"verdict": "worse", "words": "worse: a loss"})
     worse = part.model_copy(update={"kept": kept})
     sign = CollapseFinding(sign="empty", before=0.0, after=0.9, words="answers without a word: 0% and 90%")
     own = own.model_copy(update={"changes": (own.changes[0], worse, own.changes[2]), "findings": (sign,)})
     found = found.model_copy(update={"arms": (base, own)})
-    assert lost_abilities(own) == [f"instruction ({part.n} items): worse: a loss", sign.words]
+    assert lost_abilities(found, "dpo") == [f"instruction ({part.n} items): worse: a loss", sign.words]
     assert "kept: " in (basis := ability_figure(found, "dpo")[1]) and "instruction worse: a loss" in basis
     [line] = _capability_limits(SimpleNamespace(abilities=found, stage="dpo", training=True))
     assert line.startswith("That abilities were kept: instruction (") and sign.words in line and sign.words in basis
@@ -167,7 +166,7 @@ def test_a_loss_beside_what_was_kept_is_told(opened, runs):
 
 def test_arms_that_are_told_something_have_the_weights_of_base(runs):
     recipe = load_recipe("smoke", {"eval_arms": "base,prompted,other=random-tiny"})
-    assert [arm.name for arm in weighed_arms(recipe, open_run("demo"))] == ["base", "other"]
+    assert [arm.name for arm in asked_arms(recipe, open_run("demo"))] == ["base", "other"]
 
 
 @pytest.mark.parametrize("every, words", [(1, "That all abilities were kept: beyond"), (2, "worse: a loss of"),
@@ -178,7 +177,7 @@ def test_what_is_not_known_follows_the_verdict(opened, runs, every, words):
     found = measure_abilities(open_run("demo"), build_recipe({"capability_margin": 0.1 if every < 9 else 0.001}), ITEMS)
     [line] = _capability_limits(SimpleNamespace(abilities=found, stage="dpo", training=True))
     assert words in line
-    section = capability_section(SimpleNamespace(abilities=found))
+    section = capability_section(SimpleNamespace(abilities=found, metrics=None))
     assert section is not None and len(section.parts[0].rows) == 3 and collapse_words(found)[0] in section.words
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import need_sandbox
 
 from contemplative_cai.capability import code, sandbox
 from contemplative_cai.capability.code import (
@@ -63,7 +64,7 @@ def items(tmp_path_factory): return read_code_items(written(tmp_path_factory.mkt
 
 @pytest.fixture
 def box():
-    if not (there := sandbox_mode()).name: pytest.skip(there.why)
+    need_sandbox("" if (there := sandbox_mode()).name else there.why)
 
 
 # files

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import wait_for
+from support import need_sandbox, wait_for
 
-from contemplative_cai.capability import sandbox
+from contemplative_cai.capability import box, sandbox
 from contemplative_cai.capability.sandbox import _plain, _revived, run_code, sandbox_mode
 from contemplative_cai.core.schema import InputError
 
@@ -27,7 +27,7 @@ NONCE = "0123456789abcdef" * 2
 
 @pytest.fixture(params=["bwrap", pytest.param("unshare", marks=pytest.mark.long)])
 def mode(request):
-    if fault := sandbox._fault_of(request.param): pytest.skip(fault)
+    need_sandbox(sandbox._fault_of(request.param))
     return request.param
 
 
@@ -384,13 +384,13 @@ def call(number, *args):
 """
 
 
-@pytest.mark.skipif(not sandbox._call_filter(), reason="the numbers of this machine's system calls are not known")
+@pytest.mark.skipif(not box.call_filter(), reason="the numbers of this machine's system calls are not known")
 def test_system_calls_that_open_boxes_are_refused_and_those_outside_are_not(mode):
-    numbers, (_, clone) = sandbox._REFUSED_CALLS[os.uname().machine], sandbox._MACHINES[os.uname().machine]
+    numbers, (_, clone) = box._REFUSED_CALLS[os.uname().machine], box._MACHINES[os.uname().machine]
     checks = f"""
         import errno
         call = remote("call")
-        for name, number in {numbers | sandbox._REFUSED_ANYWHERE!r}.items():
+        for name, number in {numbers | box._REFUSED_ANYWHERE!r}.items():
             assert call(number, 0, 0, 0, 0, 0, 0) == errno.EPERM, name
         assert call(435, 0, 0) == errno.ENOSYS  # clone3
         for flag in (0x10000000, 0x20000, 0x40000000, 0x20000000):
@@ -491,7 +491,7 @@ def test_a_limit_cannot_be_raised_again(mode):
         def lift(name):
             most = resource.getrlimit(getattr(resource, name))[1]
             resource.setrlimit(getattr(resource, name), (most * 2, most * 2))"""
-    names = [name for name in sandbox._limits(1, 512) if name != "RLIMIT_CORE"]
+    names = [name for name in box.box_limits(1, 512) if name != "RLIMIT_CORE"]
     checks = f"""
         for name in {names!r}:
             try: remote("lift")(name)
@@ -537,6 +537,15 @@ def test_many_at_once_do_not_disturb_each_other(mode):
 
 # which sandbox
 
+def test_where_a_sandbox_is_required_its_absence_fails_and_elsewhere_it_skips(monkeypatch):
+    monkeypatch.setenv("CCAI_SANDBOX", "required")
+    need_sandbox("")
+    with pytest.raises(pytest.fail.Exception, match="CCAI_SANDBOX=required, and bwrap is installed and does not work"):
+        need_sandbox("bwrap is installed and does not work here (No permissions)")
+    monkeypatch.delenv("CCAI_SANDBOX")
+    with pytest.raises(pytest.skip.Exception): need_sandbox("bwrap is not installed")
+
+
 def test_one_that_is_installed_and_does_not_work_falls_through_and_is_told(monkeypatch):
     faults = {"bwrap": "bwrap is installed and does not work here (No permissions)", "unshare": ""}
     monkeypatch.setattr(sandbox, "_fault_of", faults.__getitem__)
@@ -547,7 +556,7 @@ def test_one_that_is_installed_and_does_not_work_falls_through_and_is_told(monke
 def test_a_tool_that_refuses_is_not_used(monkeypatch, tmp_path):
     (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     (tmp_path / "bwrap").chmod(0o755)
-    monkeypatch.setattr(sandbox, "_ENVIRONMENT", {"PATH": f"{tmp_path}:/usr/bin:/bin", "LANG": "C.UTF-8"})
+    monkeypatch.setattr(sandbox, "BOX_ENVIRONMENT", {"PATH": f"{tmp_path}:/usr/bin:/bin", "LANG": "C.UTF-8"})
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     fault = sandbox._fault_of.__wrapped__("bwrap")
     assert fault.startswith("bwrap is installed and does not work here (") and "No permissions" in fault

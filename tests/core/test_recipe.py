@@ -60,11 +60,13 @@ RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto", "n_prompts": 16, "an
           "critique_tokens": 320, "revision_tokens": 384}
 # keys that came afterwards: written where they are set, so that records stay as they are
 LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration", "n_pairs", "capability",
-         "capability_margin", "data_seed", "training_seed"}
+         "capability_margin", "capability_items", "capability_samples", "capability_files", "data_seed", "training_seed"}
 
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {
     "_abilities_are_known": ({"capability": "batery"}, "did you mean 'battery'"),
+    "_files_are_of_benchmarks": ({"capability_files": "mbbp=tasks.jsonl"}, "did you mean 'mbpp'"),
+    "_samples_are_programs": ({"capability_samples": 10}, "add one of humaneval, mbpp"),
     "_endpoint_has_an_address": ({"engine": "endpoint"}, "engine: endpoint needs base_url"),
     "_address_has_an_endpoint": ({"base_url": "http://127.0.0.1:1/v1", "engine": "vllm"}, "engine is 'vllm'"),
     "_server_has_an_address": ({"base_url": "127.0.0.1:8000"}, "base_url '127.0.0.1:8000': expected an address"),
@@ -136,7 +138,8 @@ def test_a_key_that_came_later_is_written_where_it_is_set():
     recipe = build_recipe({"template_options": {"enable_thinking": False}})
     assert recipe.model_dump(mode="json") == {**WRITTEN, **RAISED, "template_options": {"enable_thinking": False}}
     for key, value in (("expected_rate", 0.1), ("pairs", "first"), ("safety", ["ailuminate-fr"]),
-                       ("capability", []), ("capability_margin", 0.1)):
+                       ("capability", []), ("capability_margin", 0.1), ("capability_items", 20),
+                       ("capability_files", {"mbpp": "tasks.jsonl"})):
         assert build_recipe({key: value}).model_dump(mode="json") == {**WRITTEN, **RAISED, key: value}
     assert build_recipe(recipe.model_dump(mode="json")) == recipe != Recipe()
 
