@@ -285,6 +285,12 @@ class LazyLLM:
         raise ModelCallError(f"{self.key} does not weigh plain texts: it is not in this process; take engine: "
                              "transformers")
 
+    def on_weights(self, function):
+        "What a function makes of the model and its tokenizer; raises `ModelCallError` for one not in this process."
+        llm: Any = self._llm
+        if hasattr(llm, "on_weights"): return llm.on_weights(function)
+        raise ModelCallError(f"{self.key} is not in this process; take engine: transformers")
+
     @property
     def _minded(self) -> "MindedLLM":
         "The opened model; raises `ModelCallError` for one that is not in this process."
