@@ -12,7 +12,7 @@ import copy
 import io
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
@@ -48,7 +48,7 @@ def _theirs(module: str, name: str) -> Any:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None]:
     "Inside, the harness keeps its warnings, downloads and progress bars to itself."
     import logging
 
@@ -70,7 +70,7 @@ def _refuse_unknown_instructions(items: BenchmarkItems) -> None:
                 for name, place in asked.items() if name not in known]
     if problems: raise InputError(*problems)
     if needing := sorted(asked.keys() & _SENTENCES):
-        try: import_module("nltk").data.find("tokenizers/punkt_tab/english/")
+        try: import_module("nltk").data.find("tokenizers/punkt_tab/english/collocations.tab")
         except LookupError:
             raise InputError(f"ifeval: {' and '.join(needing)} need nltk's punkt_tab, which is not on this machine; "
                              "fetch it with: python -m nltk.downloader punkt_tab, or unpack it where NLTK_DATA points"
@@ -79,7 +79,8 @@ def _refuse_unknown_instructions(items: BenchmarkItems) -> None:
 # %% ../../nbs/08a_capability/09_harness.ipynb #xa2a165a
 def _definition(items: BenchmarkItems, subject: str | None) -> Path:
     "The harness' file of a task; raises `InputError` for a subject that it has none for."
-    path = Path(str(import_module("lm_eval.tasks").__file__)).parent / items.benchmark.definition.format(subject=subject)
+    tasks = Path(str(import_module("lm_eval.tasks").__file__)).parent
+    path = tasks / items.benchmark.definition.format(subject=subject)
     if path.is_file(): return path
     known = sorted(one.stem.removeprefix("mmlu_") for one in path.parent.glob("mmlu_*.yaml"))
     raise InputError(f"{items.source}: no subject '{subject}' in {items.benchmark.name}; "
