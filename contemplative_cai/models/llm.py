@@ -285,10 +285,15 @@ class LazyLLM:
         raise ModelCallError(f"{self.key} does not weigh plain texts: it is not in this process; take engine: "
                              "transformers")
 
+    @property
+    def in_process(self) -> bool:
+        "Whether the opened model's weights can be reached from here."
+        return hasattr(self._llm, "on_weights")
+
     def on_weights(self, function):
         "What a function makes of the model and its tokenizer; raises `ModelCallError` for one not in this process."
         llm: Any = self._llm
-        if hasattr(llm, "on_weights"): return llm.on_weights(function)
+        if self.in_process: return llm.on_weights(function)
         raise ModelCallError(f"{self.key} is not in this process; take engine: transformers")
 
     @property

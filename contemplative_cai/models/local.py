@@ -348,6 +348,8 @@ class TransformersLLM(_RowWriter):
                 for context, text in zip(contexts, continuations, strict=True)]
         return self._weighed(rows)
 
+    in_process = True  # its weights can be reached from here
+
     def on_weights(self, function):
         """What a function makes of the model and its tokenizer, this view's adapter on and without gradients;
         raises `ModelCallError` where torch fails in it."""

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from contemplative_cai.capability import harness
-from contemplative_cai.capability.battery import ItemResult, battery_kept, battery_table
+from contemplative_cai.capability import harness, harness_tasks
+from contemplative_cai.capability.battery import ItemResult, battery_kept, battery_table, measure_battery
 from contemplative_cai.capability.harness import (
     Benchmarked,
-    harness_plan,
+    follows_by_harness,
     harness_results,
     likelihood_shift,
 )
+from contemplative_cai.capability.harness_tasks import harness_plan
+from contemplative_cai.capability.instructions import follows
+from contemplative_cai.capability.items import Check, battery_items
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import LazyLLM, ModelCallError, ScriptedLLM
@@ -90,7 +93,7 @@ def llm(adapter): return load_llm(model_spec("random-tiny"), "float32", "cpu", {
 # before a model is loaded
 
 def test_a_missing_extra_is_told_with_how_to_install_it(monkeypatch, folder):
-    monkeypatch.setattr(harness, "find_spec", lambda name: None)
+    monkeypatch.setattr(harness_tasks, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"arc, ifeval are measured by lm-evaluation-harness, and lm_eval, langdetect, "
                                          r"immutabledict, nltk is not installed; install it with: .*\[harness\]"):
         harness_plan(["arc", "ifeval"], folder)
@@ -180,19 +183,32 @@ class TestResults:
         monkeypatch.setattr(harness, "ANSWERS_TOGETHER", 4)
         plan = harness_plan(CHOSEN, folder)
         whole = harness_results(llm, plan)
-        said = []
+        said, kept = [], []
         add = harness._Answers.add_partial
         def dying(self, *args):
             add(self, *args)
             said.append(1)
-            if len(said) == 10: raise KeyboardInterrupt
+            if len(said) == 10:
+                kept.append(journal.totals()["harness"]["calls"])
+                raise KeyboardInterrupt
         monkeypatch.setattr(harness._Answers, "add_partial", dying)
         with pytest.raises(KeyboardInterrupt): harness_results(llm, plan, journal=journal)
         monkeypatch.setattr(harness._Answers, "add_partial", add)
         asked = count_requests(monkeypatch)
         again = harness_results(llm, plan, journal=journal)
-        assert asked["loglikelihood"] == 6 * 4 * 4 - 8, "8 of the 10 were written down"
+        assert kept == [8], "what a kill would have left"
+        assert asked["loglikelihood"] == 6 * 4 * 4 - 10, "an interrupted run writes down what it has"
         assert [one.chosen for one in again.results] == [one.chosen for one in whole.results]
+
+    def test_progress_is_told_while_the_harness_is_silent(self, llm, folder, monkeypatch, capfd):
+        told = []
+        class Told(harness.Progress):
+            def _show(self, force):
+                told.append(sys.stderr is sys.__stderr__ or "StringIO" not in type(sys.stderr).__name__)
+        monkeypatch.setattr(harness, "Progress", Told)
+        harness_results(llm, harness_plan(["arc", "gsm8k"], folder, limit=1))
+        assert told and all(told), "a line that is drawn reaches the terminal"
+        assert capfd.readouterr().err == "", "no progress bars of the harness"
 
     def test_a_chat_template_changes_what_is_asked(self, llm, folder):
         plain, talked = (harness_results(llm, harness_plan(["arc"], folder, limit=2, chat_template=chat))
@@ -226,10 +242,40 @@ class TestResults:
         monkeypatch.setattr(HFLM, "_model_call", never)
         with pytest.raises(ModelCallError, match="memory"): harness_results(llm, plan)
 
-    def test_a_model_elsewhere_is_refused(self, folder):
+    def test_a_model_elsewhere_is_refused_what_needs_likelihoods(self, folder):
         lazy = LazyLLM("scripted", lambda: ScriptedLLM(lambda conversation: "no"))
-        with pytest.raises(ModelCallError, match="not in this process; take engine: transformers"):
-            harness_results(lazy, harness_plan(["arc"], folder))
+        with pytest.raises(ModelCallError, match="arc: scripted is not in this process and gives no likelihoods"):
+            harness_results(lazy, harness_plan(["arc", "gsm8k"], folder, chat_template=True))
+        with pytest.raises(ModelCallError, match="takes conversations alone; put the items as such"):
+            harness_results(lazy, harness_plan(["gsm8k"], folder))
+
+    def test_a_model_elsewhere_is_asked_in_conversations(self, folder, journal):
+        "It adds what it is asked to add, then says more than it is asked."
+        def reply(conversation):
+            numbers = [word for word in conversation[-1].content.split() if word.isdigit()]
+            return f"Surely #### {sum(map(int, numbers))}\nQuestion: and 7?"
+        script = ScriptedLLM(reply)
+        plan = harness_plan(["gsm8k"], folder, chat_template=True)
+        came = harness_results(LazyLLM("scripted", lambda: script), plan, journal=journal)
+        assert [one.right for one in came.results] == [True] * 6
+        assert came.results[1].text == "Surely #### 3\n", "cut at the task's stop"
+        assert [turn.role for turn in script.calls[0]] == ["user", "assistant"] * 5 + ["user"], "examples are turns"
+        assert harness_results(LazyLLM("scripted", lambda: script), plan, journal=journal) == came
+        assert len(script.calls) == 6, "nothing is asked twice"
+
+    def test_a_call_that_failed_is_asked_again(self, folder, journal):
+        fails = [True]
+        def reply(conversation):
+            return ModelCallError("no answer") if fails[0] and "has 4 pears" in conversation[-1].content else "5"
+        script = ScriptedLLM(reply)
+        plan = harness_plan(["gsm8k"], folder, chat_template=True)
+        with pytest.raises(ModelCallError, match="1 of 6 items failed: no answer"):
+            harness_results(script, plan, journal=journal)
+        fails.clear()
+        fails.append(False)
+        script.calls.clear()
+        harness_results(script, plan, journal=journal)
+        assert len(script.calls) == 1
 
     def test_ifeval_is_asked_and_checked_by_the_harness(self, llm, folder, monkeypatch):
         plan = harness_plan(["ifeval"], folder, limit=2)
@@ -278,6 +324,46 @@ def test_equal_accuracy_can_hide_other_choices():
     assert (shift.n, shift.other, shift.hidden) == (2, 1, 1)
     total = sum(math.exp(-k) for k in (1, 2, 3))
     assert shift.distance.mean == pytest.approx((math.exp(-1) - math.exp(-2)) / total / 2)
+
+
+# IFEval's rules beside ours
+
+class TestChecks:
+    pytestmark = needs_harness
+
+    @pytest.mark.parametrize(("check", "yes", "no"), [
+        (Check(check="keywords:existence", keywords=["cow"]), "The cow sleeps.", "The hen sleeps."),
+        (Check(check="keywords:forbidden_words", forbidden_words=["rose"]), "A tulip.", "A rose."),
+        (Check(check="length_constraints:number_words", relation="less than", num_words=3), "Two words.",
+         "Now three words."),
+        (Check(check="detectable_format:number_bullet_lists", num_bullets=2), "* one\n* two", "* one"),
+        (Check(check="detectable_format:title"), "<<Snails>>\nSlow.", "Snails"),
+        (Check(check="detectable_content:postscript", postscript_marker="P.S."), "Dear you.\nP.S. Write.", "Dear you."),
+        (Check(check="detectable_content:number_placeholders", num_placeholders=1), "Dear [name],", "Dear Ann,"),
+        (Check(check="change_case:english_lowercase"), "the snail is slow and it knows that.", "The snail is slow."),
+        (Check(check="startend:end_checker", end_phrase="See you."), "Come soon. See you.", "See you. Come soon."),
+        (Check(check="startend:quotation"), '"Good morning."', "Good morning."),
+        (Check(check="punctuation:no_comma"), "One and two.", "One, two."),
+        (Check(check="language:response_language", language="de"), "Der Hund schläft heute im Garten.",
+         "The dog sleeps in the garden today."),
+    ])
+    def test_plain_answers_are_judged_as_the_harness_judges_them(self, check, yes, no):
+        for rule in (follows, follows_by_harness): assert rule(check, yes) and not rule(check, no), rule.__name__
+
+    @pytest.mark.slow
+    def test_answers_of_the_embedded_model_are_judged_alike(self):
+        "Every answer to its own instruction, and nearly all answers to the others'."
+        import nltk
+        try: nltk.data.find("tokenizers/punkt_tab/english/collocations.tab")
+        except LookupError: pytest.skip("needs nltk's punkt_tab")
+        items = [item for item in battery_items() if item.kind == "instruction"]
+        texts = [one.text for one in measure_battery(load_llm(model_spec("smollm2-135m"), "bfloat16", "cpu"), items)]
+        for item, text in zip(items, texts, strict=True):
+            for check in item.checks: assert follows(check, text) == follows_by_harness(check, text), (check, text)
+        checks = list({check.model_dump_json(): check for item in items for check in item.checks}.values())
+        alike = [follows(check, text) == follows_by_harness(check, text) for check in checks for text in texts]
+        print(f"{sum(alike)} of {len(alike)} judgements alike")
+        assert sum(alike) / len(alike) > 0.97
 
 
 # beside the harness' own command line

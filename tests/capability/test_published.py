@@ -3,7 +3,8 @@ import pytest
 
 from contemplative_cai.capability import published
 from contemplative_cai.capability.benchmarks import BENCHMARKS
-from contemplative_cai.capability.harness import Benchmarked, BenchmarkSetting, HarnessSetting
+from contemplative_cai.capability.harness import Benchmarked
+from contemplative_cai.capability.harness_tasks import BenchmarkSetting, HarnessSetting
 from contemplative_cai.capability.published import (
     PublishedScore,
     check_capability,
