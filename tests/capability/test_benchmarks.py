@@ -125,7 +125,7 @@ def test_what_the_hub_does_not_give_could_lie_in_a_folder(monkeypatch):
     with pytest.raises(InputError) as told: read_benchmarks(["arc", "mmlu"])
     assert len(told.value.problems) == 2
     for problem, columns in zip(told.value.problems, ("question, choices, answerKey", "question, choices, answer")):
-        assert "it is gated" in problem and columns in problem and "A folder that capability_data names" in problem
+        assert "it is gated" in problem and columns in problem and "A folder would do" in problem
 
 
 def test_rows_of_the_hub_are_checked_as_those_of_a_folder(monkeypatch, folder):
