@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .benchmarks import BenchmarkItems, read_benchmarks
+from .field import BenchmarkItems, read_benchmarks
 from ..core.project import did_you_mean, how_to_install
 from ..core.schema import InputError, Record
 
@@ -166,7 +166,7 @@ def _setting_of(items: BenchmarkItems) -> BenchmarkSetting:
                             available=items.available, shots=items.shots, figure=figure)
 
 
-def harness_plan(names: Sequence[str],  # of `BENCHMARKS`
+def harness_plan(names: Sequence[str],  # of `FIELD_BENCHMARKS`
                  folder: Path | None = None,  # with a file for each; None: from the hub
                  limit: int | None = None,  # items of each, drawn; None: all
                  seed: int = 0,  # of the draw

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PublishedScore', 'published_scores', 'check_plans', 'PublishedComparison', 'compared_with_published',
-           'check_capability']
+           'check_published']
 
 # %% ../../nbs/08a_capability/11_published.ipynb #x38136c3
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from .benchmarks import BENCHMARKS
+from .field import FIELD_BENCHMARKS
 from .harness import Benchmarked, harness_results
 from .harness_tasks import HarnessPlan, harness_plan
 from ..core.journal import Journal
@@ -53,8 +53,9 @@ def _score_of(row: Any, place: str) -> PublishedScore:
     try: score = PublishedScore.model_validate(row)
     except ValidationError as error:
         raise InputError(*problems_of(error, place, [*PublishedScore.model_fields])) from None
-    if unknown := [name for name in score.benchmarks if name not in BENCHMARKS]:
-        raise InputError(f"{place}: no benchmark '{brief(unknown[0])}'; {did_you_mean(unknown[0], list(BENCHMARKS))}")
+    known = list(FIELD_BENCHMARKS)
+    if unknown := [name for name in score.benchmarks if name not in known]:
+        raise InputError(f"{place}: no benchmark '{brief(unknown[0])}'; {did_you_mean(unknown[0], known)}")
     return score
 
 
@@ -130,7 +131,7 @@ def compared_with_published(score: PublishedScore,
                                high=bounds and bounds[1])
 
 
-def check_capability(plans: Sequence[tuple[HarnessPlan, list[PublishedScore]]],  # from `check_plans`
+def check_published(plans: Sequence[tuple[HarnessPlan, list[PublishedScore]]],  # from `check_plans`
                      opening: Callable[[], Any],  # loads the model
                      journal: Journal | None = None,  # where answers are kept, so that nothing is asked twice
                      ) -> list[PublishedComparison]:

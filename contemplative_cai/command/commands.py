@@ -533,7 +533,7 @@ def _read_labels(arguments) -> int:
 # %% ../../nbs/10_command/05_commands.ipynb #x6b12869
 def _capability(arguments) -> int:
     "`ccai capability check MODEL`."
-    from contemplative_cai.capability.published import check_capability, check_plans
+    from contemplative_cai.capability.published import check_published, check_plans
     from contemplative_cai.core.journal import Journal
     from contemplative_cai.models.catalog import model_spec
     from contemplative_cai.models.llm import ModelCallError
@@ -544,7 +544,7 @@ def _capability(arguments) -> int:
     runs_root().mkdir(parents=True, exist_ok=True)
     try:
         with Journal(runs_root() / "capability.sqlite") as journal:
-            compared = check_capability(plans, lambda: load_llm(model_spec(arguments.model)), journal)
+            compared = check_published(plans, lambda: load_llm(model_spec(arguments.model)), journal)
     except ModelCallError as error: raise StepFailed(f"{arguments.model} could not be asked: {error}") from None
     say("\n".join(one.words for one in compared))
     return 0

@@ -2,13 +2,13 @@
 import pytest
 
 from contemplative_cai.capability import published
-from contemplative_cai.capability.benchmarks import BENCHMARKS
+from contemplative_cai.capability.field import FIELD_BENCHMARKS
 from contemplative_cai.capability.harness import Benchmarked
 from contemplative_cai.capability.harness_tasks import BenchmarkSetting, HarnessSetting
 from contemplative_cai.capability.published import (
     PublishedScore,
-    check_capability,
     check_plans,
+    check_published,
     compared_with_published,
     published_scores,
 )
@@ -31,7 +31,7 @@ def test_every_score_is_of_a_known_model_with_a_source_and_of_a_known_benchmark(
     scores = published_scores()
     assert set(scores) <= set(model_specs())
     for score in (one for some in scores.values() for one in some):
-        assert score.source.startswith("https://") and set(score.benchmarks) <= set(BENCHMARKS)
+        assert score.source.startswith("https://") and set(score.benchmarks) <= set(FIELD_BENCHMARKS)
         for place in score.here: assert place.partition(" ")[2], place
 
 
@@ -98,5 +98,5 @@ def test_the_model_is_opened_once_and_asked_every_plan(monkeypatch):
         return came(arc={"acc_norm": 0.3}, arc_easy={"acc_norm": 0.5})
     monkeypatch.setattr(published, "harness_results", results)
     plans = [("one", [PublishedScore(**LIGHT)]), ("two", [PublishedScore(**LIGHT)] * 2)]
-    compared = check_capability(plans, lambda: opened.append(1) or "llm")
+    compared = check_published(plans, lambda: opened.append(1) or "llm")
     assert opened == [1] and asked == [("llm", "one"), ("llm", "two")] and len(compared) == 3

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from contemplative_cai.capability import benchmarks
-from contemplative_cai.capability.benchmarks import BENCHMARKS, read_benchmarks
+from contemplative_cai.capability import field
+from contemplative_cai.capability.field import FIELD_BENCHMARKS, read_benchmarks
 from contemplative_cai.core.schema import InputError
 
 ARC = [{"question": f"What is {n} and {n}?", "answerKey": "AB"[n % 2],
@@ -33,10 +33,10 @@ def folder(tmp_path):
 
 
 def test_every_benchmark_is_read_from_a_folder(folder):
-    read = read_benchmarks(list(BENCHMARKS), folder)
-    assert [one.benchmark.name for one in read] == list(BENCHMARKS)
+    read = read_benchmarks(list(FIELD_BENCHMARKS), folder)
+    assert [one.benchmark.name for one in read] == list(FIELD_BENCHMARKS)
     assert {one.benchmark.name: len(one.rows) for one in read} == {name: len(rows) for name, rows in ROWS.items()}
-    assert read[list(BENCHMARKS).index("hellaswag")].rows[0]["label"] == "1", "as the hub writes it"
+    assert read[list(FIELD_BENCHMARKS).index("hellaswag")].rows[0]["label"] == "1", "as the hub writes it"
 
 
 def test_parquet_is_read_as_the_hub_keeps_it(tmp_path, folder):
@@ -46,8 +46,8 @@ def test_parquet_is_read_as_the_hub_keeps_it(tmp_path, folder):
     other.mkdir()
     for name, rows in {**ROWS, "gsm8k.shots": ROWS["gsm8k"]}.items():
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), other / f"{name}.parquet")
-    assert ([one.rows for one in read_benchmarks(list(BENCHMARKS), other)]
-            == [one.rows for one in read_benchmarks(list(BENCHMARKS), folder)])
+    assert ([one.rows for one in read_benchmarks(list(FIELD_BENCHMARKS), other)]
+            == [one.rows for one in read_benchmarks(list(FIELD_BENCHMARKS), folder)])
 
 
 def test_a_limit_draws_by_the_seed_and_keeps_the_order(folder):
@@ -94,7 +94,7 @@ def test_an_unreadable_item_is_told_by_file_line_and_field(folder, name, change,
 def test_everything_that_is_missing_is_told_at_once_with_what_would_do(folder):
     for name in ("arc", "mmlu"): folder.joinpath(f"{name}.jsonl").unlink()
     folder.joinpath("gsm8k.shots.jsonl").unlink()
-    with pytest.raises(InputError) as told: read_benchmarks(list(BENCHMARKS), folder)
+    with pytest.raises(InputError) as told: read_benchmarks(list(FIELD_BENCHMARKS), folder)
     assert [problem.split(":")[0] for problem in told.value.problems] == ["arc", "mmlu", "gsm8k"]
     assert "arc.jsonl or arc.parquet with the columns question, choices, answerKey, as allenai/ai2_arc" in str(
         told.value) and "gsm8k.shots.jsonl" in told.value.problems[2]
@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 def test_what_the_hub_does_not_give_could_lie_in_a_folder(monkeypatch):
     def nothing(name, *where, split): raise InputError(f"hub data set '{name}' cannot be loaded: it is gated")
-    monkeypatch.setattr(benchmarks, "hub_rows", nothing)
+    monkeypatch.setattr(field, "hub_rows", nothing)
     with pytest.raises(InputError) as told: read_benchmarks(["arc", "mmlu"])
     assert len(told.value.problems) == 2
     for problem, columns in zip(told.value.problems, ("question, choices, answerKey", "question, choices, answer")):
@@ -133,7 +133,7 @@ def test_rows_of_the_hub_are_checked_as_those_of_a_folder(monkeypatch, folder):
     def rows(name, *where, split):
         asked.append((name, *where, split))
         return ARC
-    monkeypatch.setattr(benchmarks, "hub_rows", rows)
+    monkeypatch.setattr(field, "hub_rows", rows)
     [fetched] = read_benchmarks(["arc"])
     [local] = read_benchmarks(["arc"], folder)
     assert asked == [("allenai/ai2_arc", "ARC-Challenge", "test")]
