@@ -174,8 +174,8 @@ class BatteryRow(Record):
 def of_kind(results: Sequence[ItemResult],
             kind: str,  # or choices, all kinds with ends; or all
             ) -> list[ItemResult]:
-    "The results of a kind; raises `InputError` for one that is not known."
-    known = (*BATTERY_KINDS, "choices", "all")
+    "The results of a kind; raises `InputError` for one that is neither the battery's nor any result's."
+    known = dict.fromkeys((*BATTERY_KINDS, *(result.kind for result in results), "choices", "all"))
     if kind not in known: raise InputError(f"kind: no kind '{brief(kind)}'; {did_you_mean(kind, list(known))}")
     wanted = {"choices": CHOICE_KINDS, "all": BATTERY_KINDS}.get(kind, (kind,))
     return [result for result in results if result.kind in wanted]
@@ -199,8 +199,9 @@ def _battery_row(kind: str, results: Sequence[ItemResult]) -> BatteryRow:
 # %% ../../nbs/08a_capability/03_battery.ipynb #9f8de033
 def battery_table(results: Sequence[ItemResult],  # of one model
                   ) -> list[BatteryRow]:
-    "A row a kind that was asked, then all kinds with ends together, and everything."
-    rows = [(kind, of_kind(results, kind)) for kind in (*BATTERY_KINDS, "choices", "all")]
+    "A row a kind that was asked, then all the battery's kinds with ends together, and all of the battery."
+    others = dict.fromkeys(result.kind for result in results if result.kind not in BATTERY_KINDS)
+    rows = [(kind, of_kind(results, kind)) for kind in (*BATTERY_KINDS, *others, "choices", "all")]
     return [_battery_row(name, some) for name, some in rows if some]
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #46d5a93b

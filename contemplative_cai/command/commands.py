@@ -563,6 +563,25 @@ def _read_labels(arguments) -> int:
     say(f"report: {place}")
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #x6b12869
+def _capability(arguments) -> int:
+    "`ccai capability check MODEL`."
+    from contemplative_cai.capability.published import check_published, check_plans
+    from contemplative_cai.core.journal import Journal
+    from contemplative_cai.models.catalog import model_spec
+    from contemplative_cai.models.llm import ModelCallError
+    from contemplative_cai.models.local import load_llm
+    names = [part.strip() for part in arguments.tasks.split(",") if part.strip()] if arguments.tasks else None
+    plans = check_plans(arguments.model, names, arguments.data_dir, arguments.limit, arguments.seed)
+    for plan, _ in plans: say("\n".join(plan.setting.words))
+    runs_root().mkdir(parents=True, exist_ok=True)
+    try:
+        with Journal(runs_root() / "capability.sqlite") as journal:
+            compared = check_published(plans, lambda: load_llm(model_spec(arguments.model)), journal)
+    except ModelCallError as error: raise StepFailed(f"{arguments.model} could not be asked: {error}") from None
+    say("\n".join(one.words for one in compared))
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #00000031
 def _push(arguments) -> int:
     "`ccai push RUN --repo OWNER/NAME`."
@@ -623,7 +642,7 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
-             "labels": _labels, "completion": _completion}
+             "labels": _labels, "capability": _capability, "completion": _completion}
 
 
 @contextmanager

@@ -383,6 +383,33 @@ def _labels_parser(commands) -> None:
     read.add_argument("file", type=Path, metavar="FILE", help="the sheet, as .csv, .jsonl, .json or .parquet")
     read.add_argument("--who", required=True, metavar="NAME", help="a short name of the person who filled it")
 
+# %% ../../nbs/10_command/04_parser.ipynb #x56ece46
+_CAPABILITY_ENDING = """examples:
+  ccai capability check smollm2-135m                              every benchmark that a score was published of
+  ccai capability check smollm2-135m --tasks arc,hellaswag --limit 200
+  ccai capability check qwen2.5-7b --data-dir ~/benchmarks        where the hub is out of reach
+
+Scores, sources and settings are in configs/published.yaml. Answers are kept in runs/capability.sqlite: a run that was
+stopped goes on where it was. It needs lm-evaluation-harness, an extra of this package.
+
+exit status: 0 told · 1 the model could not be asked · 2 the input is wrong, or something is missing"""
+_CAPABILITY_ABOUT = "Ask a model benchmarks as others have asked it, and tell how far it is from their scores."
+
+
+def _capability_parser(commands) -> None:
+    "`ccai capability check`."
+    capability = _add(commands, "capability", "what a model can do, beside scores that others published of it",
+                      _CAPABILITY_ABOUT, _CAPABILITY_ENDING)
+    what = capability.add_subparsers(dest="what", required=True, metavar="WHAT")
+    check = _add(what, "check", "ask a model benchmarks, and tell how far it is from published scores")
+    check.add_argument("model", metavar="MODEL", help="a name of configs/models.yaml")
+    check.add_argument("--tasks", metavar="NAMES",
+                       help="benchmarks, separated by commas (default: all that a score was published of)")
+    check.add_argument("--data-dir", type=Path, metavar="DIR",
+                       help="a folder with a file for each, such as arc.jsonl (default: from the hub)")
+    check.add_argument("--limit", type=int, metavar="N", help="items of each, drawn by lot (default: all)")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="of the lot (default: 0)")
+
 # %% ../../nbs/10_command/04_parser.ipynb #00000023
 _PUSH_ABOUT = """Write runs/RUN/dataset/ (Parquet and a card) and say what would be sent to the hub.
 Only --yes sends it. The token is the hub's own: hf auth login, or HF_TOKEN."""
@@ -421,7 +448,7 @@ def _completion_parser(commands) -> None:
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
            _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
-           _completion_parser)
+           _capability_parser, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

@@ -100,7 +100,7 @@ def check_names(recipe: Recipe,
 
 # %% ../../nbs/01_core/09_recipe.ipynb #n0180003
 # files of configs/ that describe the surroundings
-NOT_RECIPES = ("guards", "machines", "models", "prices", "sagemaker")
+NOT_RECIPES = ("guards", "machines", "models", "prices", "published", "sagemaker")
 
 
 def recipe_names() -> list[str]:

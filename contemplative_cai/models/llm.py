@@ -286,6 +286,17 @@ class LazyLLM:
                              "transformers")
 
     @property
+    def in_process(self) -> bool:
+        "Whether the opened model's weights can be reached from here."
+        return hasattr(self._llm, "on_weights")
+
+    def on_weights(self, function):
+        "What a function makes of the model and its tokenizer; raises `ModelCallError` for one not in this process."
+        llm: Any = self._llm
+        if self.in_process: return llm.on_weights(function)
+        raise ModelCallError(f"{self.key} is not in this process; take engine: transformers")
+
+    @property
     def _minded(self) -> "MindedLLM":
         "The opened model; raises `ModelCallError` for one that is not in this process."
         llm: Any = self._llm

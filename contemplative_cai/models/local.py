@@ -348,6 +348,13 @@ class TransformersLLM(_RowWriter):
                 for context, text in zip(contexts, continuations, strict=True)]
         return self._weighed(rows)
 
+    in_process = True  # its weights can be reached from here
+
+    def on_weights(self, function):
+        """What a function makes of the model and its tokenizer, this view's adapter on and without gradients;
+        raises `ModelCallError` where torch fails in it."""
+        return self._guarded(function, self.model, self.tokenizer)
+
     def _weighed(self, rows: list[tuple[list[int], list[int]]]) -> list[Logprob]:
         "How likely each row goes on as it does after its context, in input order."
         return _in_input_order(self._scored_together(rows),
