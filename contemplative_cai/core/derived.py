@@ -26,7 +26,8 @@ from .schema import InputError, digest
 
 # %% ../../nbs/01_core/05b_derived.ipynb #d8c8ab63
 PASSING = ("steps", "engine", "ray")  # entries of run.json that nothing derived tells
-MAKERS = ("core", "measure", "inputs", "pairs", "training", "evaluation", "capability", "report")  # whose code it is
+MAKERS = ("core", "measure", "inputs", "pairs", "review", "training", "evaluation", "capability",
+          "report")  # whose code it is
 
 
 class Derived(NamedTuple):

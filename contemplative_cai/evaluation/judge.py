@@ -30,7 +30,7 @@ from ..models.catalog import guard_at
 from ..models.choose import for_model, open_llm
 from ..models.llm import LLM, CallFailed, Completion, Sampling
 from ..pairs.make import load_pairs
-from ..pairs.review import Decision, read_decisions
+from ..review.votes import Decision, read_decisions
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #aa7a2386
 def _text(answer: Answer) -> str:

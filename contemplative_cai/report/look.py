@@ -35,8 +35,8 @@ from ..measure.plot import worded
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words, told_apart
-from ..pairs.review import read_decisions
-from ..pairs.reviewed import load_reviewed, reviewed_rows
+from ..review.votes import read_decisions
+from ..review.reviewed import load_reviewed, reviewed_rows
 from ..pairs.waterfall import losses
 from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, kept_rows
 from .evidence import set_rows, uncalibrated

@@ -28,7 +28,7 @@ from ..measure.plot import BLUE, GREY
 from ..pairs.data_card import given_table
 from ..pairs.health import BASELINES, Health, health_figure, health_table, health_words, run_health
 from ..pairs.health import warnings
-from ..pairs.reviewed import reviewed_rows
+from ..review.reviewed import reviewed_rows
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .corrected import CORRECTED
 from .figures import Spot, claim_spots, small_waterfall, spots_figure

@@ -34,7 +34,7 @@ from ..measure.text import NOT_MEASURED, UNTOLD
 from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
-from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
+from ..review.reviewed import ReviewedShares, load_reviewed, reviewed_words
 from .corrected import CORRECTED
 from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, beside_words
 from .evidence import change_text, compared, corrected_mark, digits_of, find_claim

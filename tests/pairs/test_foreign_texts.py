@@ -25,7 +25,9 @@ from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.pairs.data_card import SHARED_KEYS, _code, _prose, _quotation, _shown, shared_recipe
 from contemplative_cai.pairs.filters import LONGEST_ANSWER
 from contemplative_cai.pairs.make import filter_triples
-from contemplative_cai.pairs.review import BlindedPair, ReviewSession, pair_html, read_decisions
+from contemplative_cai.review.session import BlindedPair, ReviewSession
+from contemplative_cai.review.votes import read_decisions
+from contemplative_cai.review.widget import pair_html
 
 GENERIC = load_constitution("generic")
 

@@ -31,21 +31,14 @@ from contemplative_cai.pairs.gate import (
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import health, health_table
 from contemplative_cai.pairs.make import load_pairs
-from contemplative_cai.pairs.review import (
-    Decision,
-    ReviewSession,
-    apply_reviews,
-    check_sample,
-    open_review,
-    read_decisions,
-    review_widget,
-    reviewable_pairs,
-)
-from contemplative_cai.pairs.reviewed import load_reviewed, reviewed_rows, reviewed_shares, reviewed_words
 from contemplative_cai.pairs.waterfall import waterfall
 from contemplative_cai.report.limits import limits
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.summary import collect, headline, pairs_checked
+from contemplative_cai.review.reviewed import load_reviewed, reviewed_rows, reviewed_shares, reviewed_words
+from contemplative_cai.review.session import ReviewSession, check_sample, open_review
+from contemplative_cai.review.votes import Decision, apply_reviews, read_decisions, reviewable_pairs
+from contemplative_cai.review.widget import review_widget
 from contemplative_cai.revision.preferences import FaultWeight, preferences, violation_margins, weigh_faults
 
 ASKED = {criterion.id for criterion in load_rubric("contemplative").criteria}
