@@ -326,8 +326,8 @@ class Detector:
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #73c3c4a2
 def _prefers(row: Decision) -> float:
-    "1 when the reviewer preferred the revision, 0 the first answer, 0.5 neither."
-    if row.preferred == "neither" or (row.preferred is None and row.decision != "accept"): return 0.5
+    "1 when the reviewer preferred the revision, 0 the first answer, 0.5 neither or both."
+    if row.preferred in ("tie", "neither") or (row.preferred is None and row.decision != "accept"): return 0.5
     return float(row.decision == "accept")
 
 

@@ -55,14 +55,16 @@ def _falls_short(session: ReviewSession, toggles: list) -> tuple[bool | None, bo
 def _actions(session: ReviewSession, note: Any, toggles: list) -> dict[str, Callable[[], object]]:
     "What each button does; `note` is the field a reviewer types into, the toggles say who falls short."
     def decided(preferred: Literal["A", "B", "neither"]):
-        return lambda: session.decide(preferred, note.value, *_falls_short(session, toggles))
+        def decide():
+            a, b = _falls_short(session, toggles)
+            return session.decide(preferred, note.value, a_falls_short=a, b_falls_short=b)
+        return decide
     def later():
-        "A note that was typed before is kept, as a remark."
-        if note.value: session.remark(note.value)
-        session.skip()
+        "A note that was typed before is kept."
+        session.skip(note=note.value)
     return {
         "A is better": decided("A"), "B is better": decided("B"), "Neither will do": decided("neither"),
-        "Later": later, "Back": session.reopen
+        "Later": later, "Back": session.undo
     }
 
 

@@ -169,13 +169,13 @@ def test_a_copy_of_a_reviewers_file_gives_nobody_a_second_voice(tmp_path, capsys
     for preferred in ("neither", "neither"): session.decide(preferred)
     run.path("reviews", f"{copy}.jsonl").write_bytes(session.path.read_bytes())
     if after:
-        session.reopen()
+        session.undo()
         session.decide("A" if session._side_a(session.current.pair_id) == "chosen" else "B")
     decisions = read_decisions(run)
     assert {id: [row.reviewer for row in rows] for id, rows in decisions.items()} == {id: ["ada"] for id in decisions}
     assert (sorted(rows[0].decision for rows in decisions.values())
             == (["accept", "reject"] if after else ["reject"] * 2))
-    assert f"{copy}.jsonl: holds decisions of 'ada'" in capsys.readouterr().err
+    assert f"{copy}.jsonl: holds lines of 'ada'" in capsys.readouterr().err
 
 
 def test_two_windows_of_one_reviewer_lose_nothing(tmp_path):
