@@ -66,6 +66,7 @@ def derived_files(run: Run,  # any run
     stage = trained_stage(run)
     training = tuple(f"{stage}/{name}" for name in _OF_TRAINING)
     reviews = sorted(f"reviews/{path.name}" for path in run.path("reviews").glob("*.jsonl"))
+    reviews += ["reviews/plan.json"] if reviews else []  # what was drawn by lot
     labels = (*_OF_LABELS, *(_LABELLED if run.path("labels.jsonl").is_file() else ()))
     known = {
         "data_set": Derived(run.path("dataset", "README.md"), _ROWS, (*PASSING, "trained", "pushed"),

@@ -127,13 +127,18 @@ ORDERS: dict[Strategy, Callable[[ReviewPool, int], list[str]]] = {
     "stratified": _stratified, "uncertain": _uncertain, "disagree": _disagree, "outliers": _outliers,
     "dropped": _dropped}
 
-# %% ../../nbs/06a_review/02_plan.ipynb #x5142e0e
+# %% ../../nbs/06a_review/02_plan.ipynb #x7d9b190
 class PlannedPair(Record):
     "A pair to look at."
     id: str
     why: Strategy
     stratum: str = ""  # of a draw by lot: principle and hazard, or what a row was dropped for
     readers: tuple[str, ...] = ()  # who looks at it; empty: everybody
+
+    @property
+    def by_lot(self) -> bool:
+        "Whether it speaks for those that nobody looks at."
+        return self.why in BY_LOT
 
 
 class ReviewPlan(FileRecord):

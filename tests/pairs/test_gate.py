@@ -423,7 +423,7 @@ def test_what_reviewers_found_stands_in_the_place_of_not_checked(contemplative):
                     f"half, 0.75 [{low:.2f}, {high:.2f}]; revisions that are better may be fewer than half, "
                     f"0.25 [{1 - high:.2f}, {1 - low:.2f}].")
     page = write_report(run).read_text()
-    assert "What reviewers say" in page and "at fault 0.75" in page
+    assert "What reviewers say" in page and "at fault 0.75" in page and "Early and late" in page
 
 
 @pytest.mark.parametrize("mended, short, said", [
