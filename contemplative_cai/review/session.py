@@ -108,7 +108,7 @@ def checked_vote(preferred: str | None,  # None: nothing is decided
         raise InputError("an edited answer is the one you prefer: say A or B, or take the edit away")
     return vote
 
-# %% ../../nbs/06a_review/03_session.ipynb #x45fafc7
+# %% ../../nbs/06a_review/03_session.ipynb #x75d0c2e
 class ReviewSession:
     "A queue of pairs for one reviewer; opened again, it goes on where it stopped."
 
@@ -129,6 +129,7 @@ class ReviewSession:
         self.decisions: dict[str, Decision] = {}  # of these pairs, the latest last
         self.damage: list[str] = []  # a sentence for each line of the file that is not read
         self.elsewhere = 0  # lines that another window wrote since this one was opened
+        self.opened: dict[str, Any] | None = None  # what `open_review` was given; None: the pairs are of no run
         self._rows: list[Decision] = []
         self._here: str | None = None  # a pair that was gone to
         self.catch_up()
@@ -255,7 +256,7 @@ class ReviewSession:
         "Show the next pair without a decision."
         self._here = None
 
-# %% ../../nbs/06a_review/03_session.ipynb #xea1cad7
+# %% ../../nbs/06a_review/03_session.ipynb #xdabc7f8
 def _rated_by(run: Run, principles: Sequence[str]) -> dict[str, tuple[Criterion, ...]]:
     "By principle the questions of the recipe's rubrics that an answer can be rated by."
     try: rubrics = judged_rubrics(build_recipe(run.manifest.get("recipe", {})).eval_judged)
@@ -305,4 +306,7 @@ def open_review(run: Run,  # a run that has generated
     if gone := len(assigned) - len(pairs):
         print(f"note: {gone} of {len(assigned)} planned pairs are not in the run any more, as it generated others",
               file=sys.stderr)
-    return _session(run, reviewer, pool, pairs, plan.seed, show_principle)
+    session = _session(run, reviewer, pool, pairs, plan.seed, show_principle)
+    session.opened = {"run": run.name, "folder": str(run.folder.resolve()), "reviewer": reviewer, "seed": seed,
+                      "sample": sample, "show_principle": show_principle}
+    return session
