@@ -122,10 +122,10 @@ def prepared_run(monkeypatch, lab: Lab, n: int = 500) -> Run:
     def pair(i):
         filler = " ".join(f"word{i % 7}{k}" for k in range(120))
         return PreferencePair(
-            prompt=turn("user", f"{QUESTION} It is about matter {i}."), rejected=turn("assistant", f"{ANSWER} {filler}"),
-            chosen=turn("assistant", f"{REVISION} {filler}"), prompt_id=f"p{i}", locale="en_US", source="demo",
+            prompt=turn("user", f"{QUESTION} It is about matter {i}."), prompt_id=f"p{i}",
+            rejected=turn("assistant", f"{ANSWER} {filler}"), chosen=turn("assistant", f"{REVISION} {filler}"),
             principle=constitution.principles[i % 4].id, critique="It settles the matter.", model="m", seed=0,
-            constitution=f"{constitution.id}@{constitution.digest}", template="t@0")
+            constitution=f"{constitution.id}@{constitution.digest}", template="t@0", locale="en_US", source="demo")
     write_rows(run.path("pairs.jsonl"), [pair(i) for i in range(n)])
     write_rows(run.path("dropped.jsonl"), [])
     return run
@@ -135,7 +135,8 @@ def with_parameters(lab: Lab, run: Run) -> str:
     "The review notebook on that run and all its pairs; returns its place in the tree."
     notebook = lab.tree / "nbs" / "pipelines" / "04_review.ipynb"
     source = notebook.read_text(encoding="utf-8")
-    for before, after in ((r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), ("sample: int = 40", "sample: int = 0")):
+    changes = ((r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), ("sample: int = 40", "sample: int = 0"))
+    for before, after in changes:
         assert source.count(before) == 1
         source = source.replace(before, after)
     notebook.write_text(source, encoding="utf-8")
@@ -153,15 +154,20 @@ WATCH = """(root) => {
 }"""
 
 
-def rows_of(path: Path) -> list[dict]: return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def rows_of(path: Path) -> list[dict]:
+    "The lines of a reviewer's file, but for drafts, of which a slow machine makes more."
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["decision"] != "draft"]
 
 
 def test_review_widget(page, lab, monkeypatch):
-    """Ten decisions by keyboard and ten by mouse, an edit, an undo, a jump back, a reload, a restart, a second window:
-    the file on disk is right, no text a model wrote becomes part of the page, and nothing is asked of another machine."""
+    """Ten decisions by keyboard and ten by mouse, an edit, an undo, a jump back, a reload, a restart, another window:
+    the file on disk is right, no text a model wrote becomes part of the page, and no other machine is asked."""
     run = prepared_run(monkeypatch, lab)
     errors, asked = [], []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    def failed(message):  # JupyterLab's debugger asks the kernel that is being restarted
+        if message.type == "error" and "debugger state" not in message.text: errors.append(message.text)
+    page.on("console", failed)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     path = run.path("reviews", "me.jsonl")
@@ -185,12 +191,13 @@ def test_review_widget(page, lab, monkeypatch):
     took = sorted(page.evaluate("window.took"))
     assert took[5] < 150, f"a decision shows the next pair within 150 ms; it took {took}"
     for i in range(10):
-        for name in ("A keeps to it", "B falls short", ("A is better", "B is better", "Alike", "Neither will do")[i % 4]):
+        vote = ("A is better", "B is better", "Alike", "Neither will do")[i % 4]
+        for name in ("A keeps to it", "B falls short", vote):
             widget.get_by_role("button", name=name).click()
         expect(count).to_contain_text(f"{i + 11} of 500 decided")
-    assert [row["preferred"] for row in rows_of(path)] == [*(["A", "B", "tie", "neither"] * 3)[:10],
-                                                          *(["A", "B", "tie", "neither"] * 3)[:10]]
-    assert [(row["a_falls_short"], row["b_falls_short"]) for row in rows_of(path)] == [(True, False)] * 10 + [(False, True)] * 10
+    assert [row["preferred"] for row in rows_of(path)] == 2 * (["A", "B", "tie", "neither"] * 3)[:10]
+    assert [(row["a_falls_short"], row["b_falls_short"]) for row in rows_of(path)] == (
+        [(True, False)] * 10 + [(False, True)] * 10)
 
     page.keyboard.press("e")
     widget.get_by_role("textbox", name="as it should read").fill("As it should read: a, b, t and n.")
@@ -213,7 +220,7 @@ def test_review_widget(page, lab, monkeypatch):
     page.keyboard.press("n")
     expect(place).to_contain_text("pair 22 of 500")
     edited, taken_back, again, changed = rows_of(path)[20:]
-    assert [row["decision"] for row in (taken_back,)] == ["undo"] and edited["edit"] == again["edit"] != ""
+    assert taken_back["decision"] == "undo" and edited["edit"] == again["edit"] != ""
     assert (changed["note"], changed["preferred"]) == ("a better note: stunt", "neither")
     assert notebook_cells.count() == cells, "a key reached the notebook"
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST_LOOK', 'BlindedPair', 'ReviewProgress', 'checked_vote', 'ReviewSession', 'open_pairs', 'open_review']
 
-# %% ../../nbs/06a_review/03_session.ipynb #x703ad90
+# %% ../../nbs/06a_review/03_session.ipynb #x56acd2e
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ..core.recipe import build_recipe
 from ..core.run import Run, now
 from ..core.schema import Criterion, InputError, PreferencePair, Principle, Prompt, asked_text, digest
 from ..core.terminal import clock
-from ..inputs.rubrics import judged_rubrics
+from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import own_prompts
 from .plan import ReviewPlan, ReviewPool, plan_reviews, read_plan, review_pool
 from contemplative_cai.review.votes import (
@@ -256,13 +256,15 @@ class ReviewSession:
         "Show the next pair without a decision."
         self._here = None
 
-# %% ../../nbs/06a_review/03_session.ipynb #xdabc7f8
+# %% ../../nbs/06a_review/03_session.ipynb #x52b3fad
 def _rated_by(run: Run, principles: Sequence[str]) -> dict[str, tuple[Criterion, ...]]:
-    "By principle the questions of the recipe's rubrics that an answer can be rated by."
-    try: rubrics = judged_rubrics(build_recipe(run.manifest.get("recipe", {})).eval_judged)
-    except InputError: return {}
-    criteria = [c for rubric in rubrics.values() for c in rubric.criteria if c.about == "answer"]
-    return {id: rated for id in principles if (rated := tuple(c for c in criteria if c.group == id))}
+    """By principle the questions that an answer can be rated by: those that the recipe's judges are asked, or, where
+    they are asked none about it, the project's."""
+    try: asked = list(judged_rubrics(build_recipe(run.manifest.get("recipe", {})).eval_judged).values())
+    except InputError: asked = []
+    def about(id, rubrics): return tuple(c for rubric in rubrics for c in rubric.criteria if c.group == id)
+    known = [load_rubric(name) for name in APPLIES]
+    return {id: rated for id in principles if (rated := about(id, asked) or about(id, known))}
 
 
 def _planned(run: Run, seed: int, sample: int, size: int) -> ReviewPlan:

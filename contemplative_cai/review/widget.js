@@ -63,7 +63,7 @@ function shown(text, other, differences) {
 
 function render({ model: first, el }) {
   let model = first, state = model.get("state"), form = {}, dirty = false, differences = false, critique = false;
-  let waiting = null, drafting = null, uncovered = new Set(), newest = 0, looked = 0, tick = performance.now(), sign = tick;
+  let editing = false, waiting = null, drafting = null, uncovered = new Set(), newest = 0, looked = 0, tick = performance.now(), sign = tick;
 
   const root = make("section", { class: "ccr", tabindex: "0", role: "application", "aria-label": "Review of pairs",
     "data-lm-suppress-shortcuts": "true" });
@@ -84,7 +84,7 @@ function render({ model: first, el }) {
     form = { a_falls_short: said.a_falls_short ?? null, b_falls_short: said.b_falls_short ?? null, note: said.note ?? "",
       edit: said.edit ?? "", ratings_a: { ...said.ratings_a }, ratings_b: { ...said.ratings_b },
       flags_a: [...(said.flags_a ?? [])], flags_b: [...(said.flags_b ?? [])], critique_seen: said.critique_seen ?? false };
-    dirty = false; critique = false; looked = 0; tick = newest = performance.now();
+    dirty = false; critique = false; editing = Boolean(form.edit); looked = 0; tick = newest = performance.now();
   }
 
   function changed() {
@@ -136,7 +136,7 @@ function render({ model: first, el }) {
       const id = crypto.randomUUID().replaceAll("-", "");
       const given = JSON.stringify(JSON.stringify({ ...state.opened, model_id: id }));
       const future = manager.kernel.requestExecute({ store_history: false, allow_stdin: false,
-        code: `from contemplative_cai.review.widget import wake_review; wake_review(${given})` });
+        code: `from contemplative_cai.review.widget import wake_review; wake_review(${given});` });
       const reply = await future.done;
       if (reply.content.status !== "ok") throw new Error(`${reply.content.ename}: ${reply.content.evalue}`);
       const next = await manager.get_model(id);
@@ -182,8 +182,10 @@ function render({ model: first, el }) {
   function edit() {
     const box = by("edit"), field = box?.querySelector("textarea");
     if (!field || covered()) return;
-    if (!box.hidden) { form.edit = ""; changed(); box.hidden = true; return root.focus({ preventScroll: true }); }
-    reveal("edit");
+    editing = !editing;
+    if (editing) return reveal("edit");
+    if (form.edit) { form.edit = field.value = ""; changed(); }
+    box.hidden = true; root.focus({ preventScroll: true });
   }
 
   function copy_side(side) {
@@ -194,6 +196,7 @@ function render({ model: first, el }) {
   function side_panel() {
     const box = by("side");
     if (box) { box.remove(); root.focus({ preventScroll: true }); } else { root.append(guidance()); by("side").focus(); }
+    root.classList.toggle("ccr-open", !box);
     draw_pressed();
   }
 
@@ -210,7 +213,7 @@ function render({ model: first, el }) {
     touch();
     const typing = event.target.matches("input, textarea, select");
     if (by("asleep")) { if (event.key === "Enter" && event.target.tagName !== "BUTTON") wake(); event.stopPropagation(); return; }
-    if (event.key === "Escape") { by("side")?.remove(); root.focus({ preventScroll: true }); draw_pressed(); }
+    if (event.key === "Escape") { if (by("side") && !typing) side_panel(); root.focus({ preventScroll: true }); }
     else if (typing && event.key === "Enter" && event.target.dataset.name === "jump") go(Number(event.target.value));
     else if (typing && event.key === "Enter" && (event.ctrlKey || event.metaKey || event.target.dataset.name === "note-field"))
       root.focus({ preventScroll: true });
@@ -290,7 +293,7 @@ function render({ model: first, el }) {
   function text_pane(side) {
     const pair = state.pair, other = side === "a" ? "b" : "a";
     const body = covered() ? make("p", { class: "ccr-cover" }, "covered") : shown(pair[side], pair[other], differences);
-    const asks = pair.principle ? SHORT.filter((one) => one[1] === side).map(([key, , short, label]) =>
+    const asks = pair.principle && !covered() ? SHORT.filter((one) => one[1] === side).map(([key, , short, label]) =>
       key_button(key, label, () => fall(side, short), { "data-name": `short-${key}`, "aria-pressed": "false" })) : [];
     return make("article", { class: "ccr-pane", "aria-label": `Answer ${side.toUpperCase()}` },
       make("h4", {}, `Answer ${side.toUpperCase()}`), make("div", { class: "ccr-scroll", tabindex: "0", "data-name": `pane-${side}` }, body),
@@ -323,7 +326,7 @@ function render({ model: first, el }) {
     const text = make("textarea", { dir: "auto", maxlength: "50000", "aria-label": "The preferred answer as it should read", oninput: () => { form.edit = text.value; changed(); } });
     note.value = form.note; text.value = form.edit;
     return make("div", { class: "ccr-fields" },
-      make("div", { "data-name": "edit", hidden: !form.edit }, make("label", {}, "As it should read", text),
+      make("div", { "data-name": "edit", hidden: !editing }, make("label", {}, "As it should read", text),
         make("button", { type: "button", onclick: () => copy_side("a") }, "Begin with A"), " ",
         make("button", { type: "button", onclick: () => copy_side("b") }, "Begin with B"), " goes with A is better or B is better"),
       make("label", { "data-name": "note" }, make("span", {}, make("kbd", {}, "m"), " Note"), note));
@@ -346,26 +349,26 @@ function render({ model: first, el }) {
     const pair = state.pair, none = { disabled: !pair };
     const jump = make("input", { class: "ccr-number", type: "number", min: "1", max: String(state.total), "data-name": "jump", "aria-label": "Go to pair number" });
     jump.value = pair ? state.number : "";
-    return make("div", { class: "ccr-bar", role: "toolbar", "aria-label": "Other actions" },
+    return make("div", { class: "ccr-bar ccr-more", role: "toolbar", "aria-label": "Other actions" },
       key_button("u", "Undo", KEYS.u, { disabled: !state.decided }), key_button("s", "Later", KEYS.s, none),
-      key_button("ArrowLeft", "Previous", KEYS.ArrowLeft, { disabled: pair && state.number < 2 }), key_button("ArrowRight", "Next", KEYS.ArrowRight, { disabled: !pair || state.number >= state.total }),
-      make("label", {}, make("kbd", {}, "j"), " ", jump), key_button("o", "First open", KEYS.o, { disabled: !state.left }),
+      key_button("ArrowLeft", "", KEYS.ArrowLeft, { "aria-label": "Previous pair", title: "previous pair", disabled: pair && state.number < 2 }), key_button("ArrowRight", "", KEYS.ArrowRight, { "aria-label": "Next pair", title: "next pair", disabled: !pair || state.number >= state.total }),
+      make("label", {}, make("kbd", {}, "j"), " ", jump), key_button("o", "Next open", KEYS.o, { disabled: !state.left }),
       make("span", { class: "ccr-gap" }),
       key_button("d", "Differences", KEYS.d, { "data-name": "differ", ...none }),
       key_button("c", "Critique", open_critique, { "data-name": "critical", disabled: !pair?.critique, title: "tells which answer came first; that it was opened is written down" }),
-      key_button("e", "Edit", edit, none), key_button("g", "Guidance, ratings", side_panel, { "data-name": "guide" }),
-      state.opened ? make("button", { type: "button", onclick: () => tell("apply"), title: "rewrite pairs.jsonl by the decisions there are" }, "Apply") : null);
+      key_button("e", "Edit", edit, none), key_button("g", "Guidance", side_panel, { "data-name": "guide" }));
   }
 
   function draw() {
     const open = Boolean(by("side"));
     root.replaceChildren(
       make("div", { class: "ccr-head" }, make("strong", { "data-name": "place" }), make("progress", { "data-name": "meter", "aria-label": "decided" }),
-        make("span", { "data-name": "count" }), make("em", {}, said_before())),
+        make("span", { "data-name": "count" }), make("em", {}, said_before()),
+        state.opened ? make("button", { type: "button", onclick: () => tell("apply"), title: "rewrite pairs.jsonl by the decisions there are" }, "Apply") : null),
       make("div", { class: "ccr-told", "data-name": "told", role: "status", "aria-live": "polite" }),
-      make("div", { class: "ccr-body" }, ...body()), state.pair && !covered() ? fields() : make("div", {}),
-      make("div", {}, bar(), more()));
-    if (open && state.pair) root.append(guidance());
+      make("div", { class: "ccr-body" }, ...body()), ...(state.pair && !covered() ? [fields()] : []),
+      make("div", { class: "ccr-bars" }, bar(), more()));
+    if (open) root.append(guidance());
     draw_head(); draw_told(); draw_pressed();
   }
 

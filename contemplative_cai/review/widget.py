@@ -19,7 +19,7 @@ from ..core.schema import InputError
 from .session import ReviewSession, open_review
 from .votes import DECIDED, FLAGS, Vote, apply_reviews
 
-# %% ../../nbs/06a_review/07_widget.ipynb #x2a83c14
+# %% ../../nbs/06a_review/07_widget.ipynb #xd1c9a4a
 def _shown_pair(session: ReviewSession, show_text: bool) -> dict[str, Any] | None:
     "The pair as the page draws it; None where all are decided."
     if (pair := session.current) is None: return None
@@ -32,8 +32,8 @@ def _shown_pair(session: ReviewSession, show_text: bool) -> dict[str, Any] | Non
 
 def _notes(session: ReviewSession) -> list[str]:
     "What the reviewer has to know besides."
-    others = [f"Another window of {session.reviewer} has written {session.elsewhere} lines of this file since this one was "
-              "opened; they count, and nothing is overwritten."] if session.elsewhere else []
+    others = [f"Another window of {session.reviewer} has written {session.elsewhere} lines of this file since this one "
+              "was opened; they count, and nothing is overwritten."] if session.elsewhere else []
     return [*others, *(visible(sentence) for sentence in session.damage[:3])]
 
 
@@ -53,7 +53,7 @@ def shown_state(session: ReviewSession,
             "left": len(session.queue), "progress": progress.words, "flags": FLAGS,
             "opened": session.opened and {**session.opened, "show_text": show_text}}
 
-# %% ../../nbs/06a_review/07_widget.ipynb #x4436d7f
+# %% ../../nbs/06a_review/07_widget.ipynb #xca6890d
 def _refuse_open(session: ReviewSession, said: dict[str, Any]) -> None:
     "Raises `InputError` where a principle is shown and something of it is left open."
     asked = session.current is not None and session.current.principle
@@ -64,7 +64,8 @@ def _refuse_open(session: ReviewSession, said: dict[str, Any]) -> None:
 def _decide(session: ReviewSession, message: dict[str, Any], said: dict[str, Any]) -> str:
     "Write a decision down; returns what is told after it."
     _refuse_open(session, said)
-    row = session.decide(message.get("preferred"), **said)
+    preferred: Any = message.get("preferred")
+    row = session.decide(preferred, **said)
     against = session.held_against(row.pair_id)
     return "" if session.show_principle or not against else f"The last pair was held against: {against}."
 
@@ -82,15 +83,34 @@ def _leave(session: ReviewSession, message: dict[str, Any], said: dict[str, Any]
     if message.get("dirty") and session.current_id is not None: session.draft(**said)
 
 
+def _go(session: ReviewSession, message: dict[str, Any], said: dict[str, Any]) -> None:
+    "Show a pair by its number."
+    number = message.get("number")
+    if not isinstance(number, int): raise InputError(f"there is no pair {number!r}; expected a number")
+    _leave(session, message, said)
+    session.go_to(number)
+
+
+def _undo(session: ReviewSession, message: dict[str, Any], said: dict[str, Any]) -> None:
+    "Take the last decision back."
+    _leave(session, message, said)
+    session.undo()
+
+
+def _on(session: ReviewSession, message: dict[str, Any], said: dict[str, Any]) -> None:
+    "Show the next open pair."
+    _leave(session, message, said)
+    session.go_on()
+
+
+def _draft(session: ReviewSession, message: dict[str, Any], said: dict[str, Any]) -> None:
+    "Keep what was typed."
+    session.draft(**said)
+
+
 ACTIONS: dict[str, Callable[[ReviewSession, dict[str, Any], dict[str, Any]], str | None]] = {
-    "decide": _decide,
-    "skip": lambda session, message, said: session.skip(**said),
-    "draft": lambda session, message, said: session.draft(**said) and None,
-    "undo": lambda session, message, said: (_leave(session, message, said), session.undo(), None)[-1],
-    "go": lambda session, message, said: (_leave(session, message, said), session.go_to(message["number"]), None)[-1],
-    "on": lambda session, message, said: (_leave(session, message, said), session.go_on(), None)[-1],
-    "apply": lambda session, message, said: _apply(session),
-}
+    "decide": _decide, "skip": lambda session, message, said: session.skip(**said), "draft": _draft, "undo": _undo,
+    "go": _go, "on": _on, "apply": lambda session, message, said: _apply(session)}
 
 
 def act(session: ReviewSession,
@@ -153,11 +173,11 @@ def review_widget(session: ReviewSession,  # what is reviewed
     "The session as a widget; raises `InputError` where anywidget is not installed."
     return _widget_class()(session, show_text)
 
-# %% ../../nbs/06a_review/07_widget.ipynb #x7af2933
+# %% ../../nbs/06a_review/07_widget.ipynb #xc679c45
 def wake_review(given: str,  # JSON: what `open_review` was given, and the id that the page will look for
-                ) -> None:
-    "Go on in a kernel that was restarted; called by the page."
+                ) -> Any:
+    "Go on in a kernel that was restarted; called by the page. Returns the widget."
     opened = json.loads(given)
     session = open_review(Run(opened["run"], Path(opened["folder"])), opened["reviewer"], opened["seed"],
                           opened["sample"], opened["show_principle"])
-    _widget_class()(session, opened["show_text"], model_id=opened["model_id"])
+    return _widget_class()(session, opened["show_text"], model_id=opened["model_id"])

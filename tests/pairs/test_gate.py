@@ -39,7 +39,7 @@ from contemplative_cai.review.plan import ORDERS, ReviewPool
 from contemplative_cai.review.reviewed import load_reviewed, reviewed_rows, reviewed_shares, reviewed_words
 from contemplative_cai.review.session import ReviewSession, open_review
 from contemplative_cai.review.votes import Decision, apply_reviews, read_decisions, reviewable_pairs
-from contemplative_cai.review.widget import review_widget
+from contemplative_cai.review.widget import act
 from contemplative_cai.revision.preferences import FaultWeight, preferences, violation_margins, weigh_faults
 
 ASKED = {criterion.id for criterion in load_rubric("contemplative").criteria}
@@ -490,20 +490,15 @@ def test_files_of_before_are_read_and_go_on(tmp_path, contemplative):
     assert "mend them: judge: none. People can say" in pairs_checked(collect(made_before)).basis
 
 
-def test_the_widget_asks_both_sides_before_it_writes(contemplative, tmp_path):
+def test_the_page_asks_both_sides_before_it_writes(contemplative, tmp_path):
     run, generation = reviewed_run(contemplative)
     session = open_review(run, "ada", sample=5)
-    assert session.asks_fault and session.current.clauses
-    box = review_widget(session, pause=0)
-    toggles, buttons = box.children[2].children[0].children, box.children[3].children
-    assert contemplative.principles[0].clauses[0][:30] in "".join(
-        [box.children[1].value, *(clause for p in contemplative.principles for clause in p.clauses)])
-    buttons[0].click()
-    assert not session.decisions and "say first of A and of B whether it falls short" in box.children[1].value
-    toggles[0].value, toggles[1].value = "A keeps to it", "B falls short"
-    buttons[0].click()
+    assert session.asks_fault and session.current.clauses and len(session.current.criteria) == 4
+    def press(**said): return act(session, {"do": "decide", "pair": session.current_id, "preferred": "A", "said": said})
+    assert "say first of A and of B whether it falls short" in press() and not session.decisions
+    assert press(a_falls_short=False, b_falls_short=True) == ""
     [row] = session.decisions.values()
-    assert (row.a_falls_short, row.b_falls_short) == (False, True) and [one.value for one in toggles] == [None, None]
+    assert (row.a_falls_short, row.b_falls_short) == (False, True)
     assert row.falls_short("rejected") == (row.shown_as_a == "chosen")
 
 
