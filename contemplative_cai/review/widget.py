@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACTIONS', 'shown_state', 'act', 'review_widget', 'wake_review']
 
-# %% ../../nbs/06a_review/07_widget.ipynb #x27965a5
+# %% ../../nbs/06a_review/07_widget.ipynb #xa282508
 import functools
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ..core.foreign import visible
 from ..core.run import Run
 from ..core.schema import InputError
 from .session import ReviewSession, open_review
-from .votes import DECIDED, FLAGS, Vote, apply_reviews
+from .votes import FLAGS, Vote, apply_reviews
 
 # %% ../../nbs/06a_review/07_widget.ipynb #xd1c9a4a
 def _shown_pair(session: ReviewSession, show_text: bool) -> dict[str, Any] | None:
