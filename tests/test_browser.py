@@ -16,17 +16,18 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support import ROOT
 
 from contemplative_cai.command.pipeline import begin
+from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.run import Run
-from contemplative_cai.inputs.constitution import load_constitution, parse_constitution
-from contemplative_cai.models.llm import ScriptedLLM
-from contemplative_cai.pairs.generate import generate_pairs
+from contemplative_cai.core.schema import Message, PreferencePair
+from contemplative_cai.inputs.constitution import load_constitution, parse_constitution, recipe_constitution
+from contemplative_cai.review.session import open_review
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 60  # seconds to wait for anything a slow machine does
 # in the status bar; the dot beside the kernel's name says idle before there is a kernel
 KERNEL_IDLE = re.compile(r"\| Idle$")
 QUESTION, ANSWER = "<u>Who</u> is right?", '<img src=x onerror="window.ran=true"> He is.'
-REVISION = "<b>Nobody</b> yet. <script>window.ran=true</script> Ask & listen."
+REVISION = "<b>Nobody</b> yet. <script>window.ran=true</script> $x^2$ Ask \u202e& listen."
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(
     CHROMIUM is None and os.environ.get("CCAI_BROWSER") != "required",
@@ -111,63 +112,145 @@ def run_all(page: Page, lab: Lab, path: str) -> None:
     page.locator("li[data-command='runmenu:run-all']").click()
 
 
-def prepared_run(folder: Path) -> Run:
-    "A run whose questions, answers and revisions all hold HTML."
-    prompts = folder / "hostile.jsonl"
-    prompts.write_text("".join(json.dumps({"text": f"{QUESTION} It is about the {thing}."}) + "\n"
-                               for thing in ("fence between us", "money he owes", "job I lost")))
-    run, recipe = begin("reviewed", None, {"prompts": str(prompts), "n_prompts": 3, "filters": "empty,identical"})
-    principles = load_constitution(recipe.constitution).principles
-
-    def reply(conversation):
-        asked = conversation[-1].content
-        for principle in principles:
-            if principle.critique_request in asked: return "It settles the matter."
-            if principle.revision_request in asked: return f"{REVISION} ({principle.title})"
-        return ANSWER
-
-    generate_pairs(run, recipe, ScriptedLLM(reply))
+def prepared_run(monkeypatch, lab: Lab, n: int = 500) -> Run:
+    "A run whose questions, answers and revisions all hold HTML, and signs that turn a line round."
+    monkeypatch.setenv("CCAI_ROOT", str(lab.tree))
+    monkeypatch.setenv("CCAI_RUNS", str(lab.folder / "runs"))
+    run, recipe = begin("reviewed", None, {})
+    constitution = recipe_constitution(recipe)
+    def turn(role, text): return (Message(role=role, content=text),)
+    def pair(i):
+        filler = " ".join(f"word{i % 7}{k}" for k in range(120))
+        return PreferencePair(
+            prompt=turn("user", f"{QUESTION} It is about matter {i}."), prompt_id=f"p{i}",
+            rejected=turn("assistant", f"{ANSWER} {filler}"), chosen=turn("assistant", f"{REVISION} {filler}"),
+            principle=constitution.principles[i % 4].id, critique="It settles the matter.", model="m", seed=0,
+            constitution=f"{constitution.id}@{constitution.digest}", template="t@0", locale="en_US", source="demo")
+    write_rows(run.path("pairs.jsonl"), [pair(i) for i in range(n)])
+    write_rows(run.path("dropped.jsonl"), [])
     return run
 
 
-def test_review_widget(page, lab, monkeypatch):
-    """A reviewer's click appends a decision and brings the next pair,
-    and no text a model wrote becomes part of the page."""
-    monkeypatch.setenv("CCAI_ROOT", str(lab.tree))
-    monkeypatch.setenv("CCAI_RUNS", str(lab.folder / "runs"))
-    run = prepared_run(lab.folder)
+def with_parameters(lab: Lab, run: Run) -> str:
+    "The review notebook on that run and all its pairs; returns its place in the tree."
     notebook = lab.tree / "nbs" / "pipelines" / "04_review.ipynb"
     source = notebook.read_text(encoding="utf-8")
-    assert source.count(r'run: str = \"demo\"') == 1
-    notebook.write_text(source.replace(r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), encoding="utf-8")
-    decisions, total = run.path("reviews", "me.jsonl"), len(run.path("pairs.jsonl").read_text().splitlines())
+    changes = ((r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), ("sample: int = 40", "sample: int = 0"))
+    for before, after in changes:
+        assert source.count(before) == 1
+        source = source.replace(before, after)
+    notebook.write_text(source, encoding="utf-8")
+    return "nbs/pipelines/04_review.ipynb"
 
-    run_all(page, lab, "nbs/pipelines/04_review.ipynb")
-    widget = page.locator(".jp-OutputArea-output").filter(has=page.get_by_role("button", name="A is better"))
-    expect(widget).to_contain_text(f"0 decided, {total} to go")
-    for text in (QUESTION, ANSWER, REVISION): expect(widget).to_contain_text(text)
-    assert not decisions.exists()
-    before = widget.inner_text()
 
-    note = widget.get_by_placeholder("a note, kept with the decision")
-    note.fill("plainer")
-    widget.get_by_role("button", name="A is better").click()
-    expect(widget).to_contain_text("say first of A and of B whether it falls short")
-    assert not decisions.exists()
-    for said in ("A keeps to it", "B falls short"): widget.get_by_role("button", name=said).click()
-    widget.get_by_role("button", name="A is better").click()
-    expect(widget).to_contain_text(f"1 decided, {total - 1} to go")
-    expect(note).to_have_value("")
-    assert (widget.inner_text().partition("to go")[2]
-            != before.partition("to go")[2]), "the pair that was decided is still shown"
-    [row] = map(json.loads, decisions.read_text(encoding="utf-8").splitlines())
-    assert (row["reviewer"], row["preferred"], row["note"]) == ("me", "A", "plainer")
-    assert (row["a_falls_short"], row["b_falls_short"]) == (False, True)
-    assert row["decision"] == ("accept" if row["shown_as_a"] == "chosen" else "reject")
+WATCH = """(root) => {
+  window.took = [];
+  let at = 0, place = root.querySelector("[data-name=place]").textContent;
+  root.addEventListener("keydown", () => { at = performance.now(); }, true);
+  new MutationObserver(() => {
+    const now = root.querySelector("[data-name=place]")?.textContent;
+    if (now && now !== place) { place = now; window.took.push(performance.now() - at); }
+  }).observe(root, { childList: true, subtree: true, characterData: true });
+}"""
 
-    for text in (QUESTION, ANSWER, REVISION): expect(widget).to_contain_text(text)
+
+def rows_of(path: Path) -> list[dict]:
+    "The lines of a reviewer's file, but for drafts, of which a slow machine makes more."
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["decision"] != "draft"]
+
+
+def test_review_widget(page, lab, monkeypatch):
+    """Ten decisions by keyboard and ten by mouse, an edit, an undo, a jump back, a reload, a restart, another window:
+    the file on disk is right, no text a model wrote becomes part of the page, and no other machine is asked."""
+    run = prepared_run(monkeypatch, lab)
+    errors, asked = [], []
+    def failed(message):  # JupyterLab's debugger asks the kernel that is being restarted
+        if message.type == "error" and "debugger state" not in message.text: errors.append(message.text)
+    page.on("console", failed)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    path = run.path("reviews", "me.jsonl")
+    run_all(page, lab, notebook := with_parameters(lab, run))
+    widget, notebook_cells = page.locator(".ccr"), page.locator(".jp-Notebook .jp-Cell")
+    place, count, told = (widget.locator(f"[data-name={name}]") for name in ("place", "count", "told"))
+    expect(count).to_contain_text("0 of 500 decided")
+    expect(page.get_by_text(KERNEL_IDLE)).to_be_visible()
+    for text in (QUESTION, ANSWER, REVISION.replace("\u202e", "\\u202e")): expect(widget).to_contain_text(text)
+    cells = notebook_cells.count()
+    widget.scroll_into_view_if_needed()
+    widget.focus()
+
+    page.keyboard.press("a")
+    expect(told).to_contain_text("say first of A and of B whether it falls short")
+    assert not path.exists()
+    widget.evaluate(WATCH)
+    for i in range(10):
+        for key in ("1", "4", "abtn"[i % 4]): page.keyboard.press(key)
+        expect(count).to_contain_text(f"{i + 1} of 500 decided")
+    took = sorted(page.evaluate("window.took"))
+    assert took[5] < 150, f"a decision shows the next pair within 150 ms; it took {took}"
+    for i in range(10):
+        vote = ("A is better", "B is better", "Alike", "Neither will do")[i % 4]
+        for name in ("A keeps to it", "B falls short", vote):
+            widget.get_by_role("button", name=name).click()
+        expect(count).to_contain_text(f"{i + 11} of 500 decided")
+    assert [row["preferred"] for row in rows_of(path)] == 2 * (["A", "B", "tie", "neither"] * 3)[:10]
+    assert [(row["a_falls_short"], row["b_falls_short"]) for row in rows_of(path)] == (
+        [(True, False)] * 10 + [(False, True)] * 10)
+
+    page.keyboard.press("e")
+    widget.get_by_role("textbox", name="as it should read").fill("As it should read: a, b, t and n.")
+    page.keyboard.press("Escape")
+    for key in ("d", "2", "3", "b"): page.keyboard.press(key)
+    expect(count).to_contain_text("21 of 500 decided")
+    page.keyboard.press("u")
+    expect(count).to_contain_text("20 of 500 decided")
+    expect(widget).to_contain_text("said before: B is better (not decided)")
+    page.keyboard.press("b")
+    expect(count).to_contain_text("21 of 500 decided")
+    page.keyboard.press("j")
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    expect(place).to_contain_text("pair 3 of 500")
+    expect(widget).to_contain_text("said before: alike")
+    page.keyboard.press("m")
+    page.keyboard.type("a better note: stunt")
+    page.keyboard.press("Enter")
+    page.keyboard.press("n")
+    expect(place).to_contain_text("pair 22 of 500")
+    edited, taken_back, again, changed = rows_of(path)[20:]
+    assert taken_back["decision"] == "undo" and edited["edit"] == again["edit"] != ""
+    assert (changed["note"], changed["preferred"]) == ("a better note: stunt", "neither")
+    assert notebook_cells.count() == cells, "a key reached the notebook"
+
+    page.locator(".jp-NotebookPanel").get_by_role("button", name=re.compile("^Save")).first.click()
+    deadline = time.monotonic() + PATIENCE
+    while "widget-view" not in (lab.tree / notebook).read_text(encoding="utf-8") and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    page.reload()
+    expect(count).to_contain_text("21 of 500 decided")
+    expect(place).to_contain_text("pair 22 of 500")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.locator("li[data-command='kernelmenu:restart']").click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    expect(widget).to_contain_text("Asleep.")
+    widget.focus()
+    page.keyboard.press("Enter")
+    expect(widget).not_to_contain_text("Asleep.")
+    for key in ("1", "4", "a"): page.keyboard.press(key)
+    expect(count).to_contain_text("22 of 500 decided")
+
+    other = open_review(run, "me")  # another window
+    assert other.decide("A").pair_id == other.order[22]
+    for key in ("1", "4", "a"): page.keyboard.press(key)
+    expect(told).to_contain_text("decided in another window of me")
+    expect(place).to_contain_text("pair 24 of 500")
+    assert len(rows_of(path)) == 26 and len(open_review(run, "me").decisions) == 23
     assert widget.locator("img, script, u").count() == 0 and widget.locator("b", has_text="Nobody").count() == 0
     assert page.evaluate("window.ran") is None
+    assert errors == [] and {re.sub(r"^(blob:)?\w+://", "", url).split("/")[0].split(":")[0] for url in asked
+                             if not url.startswith("data:")} == {"127.0.0.1"}, (errors, set(asked))
 
 
 def test_builder_widget(page, lab):

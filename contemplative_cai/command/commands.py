@@ -588,7 +588,7 @@ def _push(arguments) -> int:
     from contemplative_cai.core.run import hold, open_run
     from contemplative_cai.pairs.make import load_pairs
     from contemplative_cai.pairs.publish import UploadFailed, check_repo, plan_upload, refuse_restricted, send
-    from contemplative_cai.pairs.review import apply_reviews
+    from contemplative_cai.review.votes import apply_reviews
     from contemplative_cai.report.rebuild import rebuild
     run = open_run(arguments.run, create=False)
     check_repo(arguments.repo)

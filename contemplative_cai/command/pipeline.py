@@ -62,8 +62,8 @@ from ..models.endpoint import check_served
 from ..models.weights import embedded_file, fast_bfloat16, pick_device, pick_dtype
 from ..pairs.generate import check_methods, refuse_given
 from ..pairs.make import load_pairs
-from ..pairs.review import check_reviewer
-from ..pairs.review_labels import recipe_labels
+from ..review.votes import check_reviewer
+from ..review.review_labels import recipe_labels
 from ..revision.cluster import check_cluster
 from ..training.train import check_training, launch_file
 from ..training.trainer import check_machine

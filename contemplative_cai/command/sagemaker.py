@@ -24,7 +24,7 @@ from ..core.recipe import Recipe, build_recipe
 from ..core.schema import InputError, digest
 from ..inputs.given import pairs_path
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
-from ..pairs.review_labels import labels_run
+from ..review.review_labels import labels_run
 
 # %% ../../nbs/10_command/07_sagemaker.ipynb #e6780b7e
 # settings without a default

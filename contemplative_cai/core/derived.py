@@ -26,7 +26,8 @@ from .schema import InputError, digest
 
 # %% ../../nbs/01_core/05b_derived.ipynb #d8c8ab63
 PASSING = ("steps", "engine", "ray")  # entries of run.json that nothing derived tells
-MAKERS = ("core", "measure", "inputs", "pairs", "training", "evaluation", "capability", "report")  # whose code it is
+MAKERS = ("core", "measure", "inputs", "pairs", "review", "training", "evaluation", "capability",
+          "report")  # whose code it is
 
 
 class Derived(NamedTuple):
@@ -65,6 +66,7 @@ def derived_files(run: Run,  # any run
     stage = trained_stage(run)
     training = tuple(f"{stage}/{name}" for name in _OF_TRAINING)
     reviews = sorted(f"reviews/{path.name}" for path in run.path("reviews").glob("*.jsonl"))
+    reviews += ["reviews/plan.json"] if reviews else []  # what was drawn by lot
     labels = (*_OF_LABELS, *(_LABELLED if run.path("labels.jsonl").is_file() else ()))
     known = {
         "data_set": Derived(run.path("dataset", "README.md"), _ROWS, (*PASSING, "trained", "pushed"),

@@ -44,7 +44,7 @@ from ..models.ask import LEAST_MASS
 from ..models.catalog import model_spec, model_specs
 from ..models.folders import content_digest
 from ..models.weights import weights_digest
-from ..pairs.review_labels import recipe_labels
+from ..review.review_labels import recipe_labels
 from ..training.rows import stages
 
 # %% ../../nbs/08_evaluation/08a_dependencies.ipynb #d8f57d399

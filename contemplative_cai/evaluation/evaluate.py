@@ -55,8 +55,8 @@ from ..measure.stats import Estimate
 from ..measure.style import Opening, frequent_openings
 from ..models.catalog import model_spec
 from ..models.llm import Sampling
-from ..pairs.review import read_decisions
-from ..pairs.review_labels import recipe_labels
+from ..review.votes import read_decisions
+from ..review.review_labels import recipe_labels
 from ..training.heldout import PreferenceAccuracy, preference_accuracy
 
 # %% ../../nbs/08_evaluation/09_evaluate.ipynb #00000005

@@ -30,7 +30,7 @@ from ..models.catalog import guard_at
 from ..models.choose import for_model, open_llm
 from ..models.llm import LLM, CallFailed, Completion, Sampling
 from ..pairs.make import load_pairs
-from ..pairs.review import Decision, read_decisions
+from ..review.votes import Decision, read_decisions
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #aa7a2386
 def _text(answer: Answer) -> str:
@@ -326,8 +326,8 @@ class Detector:
 
 # %% ../../nbs/08_evaluation/01_judge.ipynb #73c3c4a2
 def _prefers(row: Decision) -> float:
-    "1 when the reviewer preferred the revision, 0 the first answer, 0.5 neither."
-    if row.preferred == "neither" or (row.preferred is None and row.decision != "accept"): return 0.5
+    "1 when the reviewer preferred the revision, 0 the first answer, 0.5 neither or both."
+    if row.preferred in ("tie", "neither") or (row.preferred is None and row.decision != "accept"): return 0.5
     return float(row.decision == "accept")
 
 

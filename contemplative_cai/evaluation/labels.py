@@ -33,7 +33,7 @@ from .verdicts import mask_vocabulary
 from ..inputs.rubrics import load_rubric
 from ..inputs.tables import table_rows
 from ..measure.outcomes import Declared
-from ..pairs.review import check_reviewer
+from ..review.votes import check_reviewer
 
 # %% ../../nbs/08_evaluation/08d_labels.ipynb #lb000004
 LABEL_FILE, DRAW_FILE = "labels.jsonl", "labels_drawn.jsonl"

@@ -23,7 +23,7 @@ from ..measure.bar import BarCase, JudgeStanding, Measured, measure_cases, stand
 from ..measure.text import word_count
 from ..pairs.checked import Checked, Checker, SidesFound
 from ..pairs.gate import LabelledPair, kept_aside, labelled_pairs, strange_to
-from ..pairs.review_labels import recipe_labels
+from ..review.review_labels import recipe_labels
 
 # %% ../../nbs/08_evaluation/03d_pair_gate.ipynb #x9994459
 def _better_cases(judge: Judge, principle: str, pairs: Sequence[LabelledPair], run: Run | None) -> list[BarCase]:

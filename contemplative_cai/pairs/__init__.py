@@ -1,1 +1,1 @@
-"""Triples to preference pairs: filtered, counted, reviewed, described, published."""
+"""Triples to preference pairs: filtered, counted, described, published."""

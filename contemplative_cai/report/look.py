@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'drawn_words', 'drawn_figure', 'leaks',
            'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
-           'reviewed', 'decisions', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure',
-           'what_was_learned', 'before_and_after', 'declared', 'sets_asked', 'in_short', 'below_the_bar',
-           'claims_figure', 'claims_made', 'costs_kept', 'levels', 'abilities_kept', 'ability_levels', 'helpfulness',
-           'tax', 'judges', 'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm',
-           'not_shown', 'written']
+           'reviewed', 'decisions', 'raters', 'raters_together', 'two_raters', 'drifts', 'disputed', 'corrected_yield',
+           'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure', 'what_was_learned',
+           'before_and_after', 'declared', 'sets_asked', 'in_short', 'below_the_bar', 'claims_figure', 'claims_made',
+           'costs_kept', 'levels', 'abilities_kept', 'ability_levels', 'helpfulness', 'tax', 'judges', 'panel_shown',
+           'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
@@ -36,8 +36,10 @@ from ..measure.plot import worded
 from ..models.catalog import model_spec
 from ..models.weights import load_tokenizer
 from ..pairs.health import health, health_figure, health_table, health_words, told_apart
-from ..pairs.review import read_decisions
-from ..pairs.reviewed import load_reviewed, reviewed_rows
+from ..review.votes import read_decisions
+from ..review.reviewed import load_reviewed, reviewed_rows
+from ..review.raters import Raters, dispute_rows, drift_rows, load_raters, together_rows, two_rows
+from ..review.raters import yield_words
 from ..pairs.waterfall import losses
 from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, kept_rows
 from .evidence import set_rows, uncalibrated
@@ -245,6 +247,38 @@ def decisions(run: Run,  # that was reviewed, or not yet
     names = ("reviewer", "decision", "preferred", "note", "at")
     return grid([{name: getattr(one, name) for name in names} for rows in read_decisions(run).values() for one in rows],
                 empty="No decisions yet.")
+
+
+def raters(run: Run,  # that was reviewed, or not yet
+           ) -> Raters:
+    "What there is to say of the run's reviewers, computed once for the tables below."
+    return load_raters(run)
+
+
+def raters_together(found: Raters,  # from `raters`
+                    ) -> Grid:
+    "How far reviewers agree, by criterion."
+    return grid(together_rows(found), empty="No pair was decided by two reviewers yet.")
+
+
+def two_raters(found: Raters) -> Grid:
+    "Every two reviewers, and each beside the judges of the pairs."
+    return grid(two_rows(found), empty="No pair was decided by two reviewers, or by one and a judge.")
+
+
+def drifts(found: Raters) -> Grid:
+    "The first and the second half of what each reviewer said."
+    return grid(drift_rows(found), empty="No decisions yet.")
+
+
+def disputed(found: Raters) -> Grid:
+    "Pairs on which reviewers differ, open ones first."
+    return grid(dispute_rows(found), empty="Nothing is disputed.")
+
+
+def corrected_yield(found: Raters) -> Prose:
+    "Of kept pairs and of dropped rows, how many are better by people's word."
+    return prose(*(yield_words(found) or ["Nobody has looked at pairs that were drawn by lot yet."]))
 
 # %% ../../nbs/09_report/10_look.ipynb #4d411ccd
 def audit_words(data: Data,  # from `check_training`

@@ -29,7 +29,8 @@ from ..measure.plot import BLUE, GREY
 from ..pairs.data_card import given_table
 from ..pairs.health import BASELINES, Health, health_figure, health_table, health_words, run_health
 from ..pairs.health import warnings
-from ..pairs.reviewed import reviewed_rows
+from ..review.raters import dispute_rows, drift_rows, together_rows, two_rows, yield_words
+from ..review.reviewed import reviewed_rows
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
 from .corrected import CORRECTED
 from .figures import Spot, claim_spots, small_waterfall, spots_figure, tax_figure
@@ -323,18 +324,32 @@ def _standing_rows(facts: Facts) -> list[dict]:
             for id, one in gate.get("principles", {}).items()]
 
 
+def _raters_tables(facts: Facts) -> list[Table]:
+    "How far reviewers agree, with each other, with judges and over time."
+    found = facts.raters
+    return [
+        Table("How far reviewers agree", together_rows(found), "reviews/",
+              "The same share of equal votes is much where votes are spread, and nothing where all say yes: beside the "
+              "share and the prevalence, coefficients beyond chance, with intervals by prompt."),
+        Table("Two by two, and beside judges", two_rows(found), "reviews/; pairs.jsonl: margins", folded=True),
+        Table("Early and late", drift_rows(found), "reviews/", folded=True),
+        Table("What reviewers dispute", dispute_rows(found), "reviews/", folded=True),
+    ]
+
+
 def mending_section(facts: Facts,
                     ) -> PageSection:
     "Whether the pairs are what they claim: by a judge above the bar, by reviewers, or not checked."
     figure = pairs_checked(facts)
     words = ["A pair claims that its rejected text falls short" + ("" if facts.given else " of the principle")
              + ", and that the chosen one does better.",
-             f"{figure.number[0].upper()}{figure.number[1:]}: {figure.basis}."]
+             f"{figure.number[0].upper()}{figure.number[1:]}: {figure.basis}.", *yield_words(facts.raters)]
     return PageSection("Do the pairs mend what falls short?", words, [
         Table("Who may judge them", _standing_rows(facts), "run.json: gate",
               "Measured on labelled answers of each principle: asked in both wordings and both orders, or, a probe, "
               "shown one answer after the other."),
         Table("What reviewers say", reviewed_rows(facts.reviewed), "reviews/; pairs.jsonl, dropped.jsonl"),
+        *_raters_tables(facts),
     ])
 
 # %% ../../nbs/09_report/06_report.ipynb #00000015

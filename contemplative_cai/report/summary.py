@@ -34,7 +34,8 @@ from ..measure.text import NOT_MEASURED, UNTOLD
 from ..pairs.gate import gate_counts, gate_words
 from ..pairs.health import stated
 from ..pairs.make import load_split
-from ..pairs.reviewed import ReviewedShares, load_reviewed, reviewed_words
+from ..review.raters import Raters, load_raters
+from ..review.reviewed import ReviewedShares, load_reviewed, reviewed_words
 from .corrected import CORRECTED
 from .evidence import EXPLAINED, NEEDS_TWO, SAFETY, base_alone, below, beside_words
 from .evidence import change_text, compared, corrected_mark, digits_of, find_claim
@@ -70,6 +71,7 @@ class Facts:
     taught: tuple[Taught, ...] = ()  # what arms were trained on, beside what they are asked; empty: not evaluated
     refusals: tuple[RuleRecall, ...] = ()  # what the rule for refusals finds of labelled ones; empty: not written down
     reviewed: list[ReviewedShares] = field(default_factory=list)  # what people found; empty: nobody looked
+    raters: Raters = field(default_factory=Raters)  # how far they agree
     languages: dict[str, set[str]] = field(default_factory=dict)  # of the prompts of each set; empty: not evaluated
     abilities: Abilities | None = None  # of base and of arms with weights of their own; None: not measured
 
@@ -137,6 +139,7 @@ def collect(run: Run,  # a run that has pairs, or was evaluated
         leakage=_read(run, Leakage, "leakage.json"),
         taught=what_was_taught(manifest, arms_there),
         reviewed=load_reviewed(run),
+        raters=load_raters(run),
         languages=_languages(run),
         abilities=current_abilities(_read(run, Abilities, "capability.json"), metrics.probed) if metrics else None,
     )

@@ -21,7 +21,7 @@ from ..models.catalog import model_spec
 from ..models.content import NotAsText, encode_turns, first_mark, why_not_text
 from ..models.weights import load_tokenizer, named_ends
 from ..pairs.make import load_pairs, load_split, pairs_of
-from ..pairs.review import read_decisions, reviewed_out
+from ..review.votes import read_decisions, reviewed_out
 from .audit import Audit, Encoded, audit_lengths, encode_pair, learnable, refuse_cuts
 from .audit import template_faults
 

@@ -42,11 +42,11 @@ from contemplative_cai.measure.power import detectable_change
 from contemplative_cai.measure.recall import reach_words
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.pairs.review import Decision
 from contemplative_cai.report.limits import limits
 from contemplative_cai.report.page import Table
 from contemplative_cai.report.sections import safety_section
 from contemplative_cai.report.summary import collect
+from contemplative_cai.review.votes import Decision
 from contemplative_cai.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]

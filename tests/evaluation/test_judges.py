@@ -336,7 +336,8 @@ def test_vocabulary_stands_beside_it():
 # people, detectors, kinship
 
 def test_reviews_are_verdicts_of_humans(runs, journal):
-    from contemplative_cai.pairs.review import ReviewSession, apply_reviews
+    from contemplative_cai.review.session import ReviewSession
+    from contemplative_cai.review.votes import apply_reviews
     def turn(role, text): return (Message(role=role, content=text),)
     pairs = [PreferencePair(prompt=turn("user", f"Question {i}?"), chosen=turn("assistant", f"Kind {i}."),
                             rejected=turn("assistant", f"Curt {i}."),

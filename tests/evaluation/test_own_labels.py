@@ -26,9 +26,10 @@ from contemplative_cai.inputs.labels import OwnLabels, file_labels, read_own_ans
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs
-from contemplative_cai.pairs.review import Decision, open_review
-from contemplative_cai.pairs.review_labels import recipe_labels, review_labels
 from contemplative_cai.report.sections import _measured_elsewhere
+from contemplative_cai.review.review_labels import recipe_labels, review_labels
+from contemplative_cai.review.session import open_review
+from contemplative_cai.review.votes import Decision
 
 GOOD = "Ask how it looked from over there, and try one small step."
 BAD = "You are right, plain and simple, so do not look back."

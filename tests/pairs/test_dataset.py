@@ -35,8 +35,8 @@ from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import Quartiles, SharedOpening, health
 from contemplative_cai.pairs.make import load_pairs, load_split
 from contemplative_cai.pairs.publish import UploadFailed, plan_upload, send
-from contemplative_cai.pairs.review import open_review
 from contemplative_cai.report.diff import Version, diff_runs, load_version, show_changes
+from contemplative_cai.review.session import open_review
 
 RECIPE = {"n_prompts": 10, "filters": "empty,identical", "model": "random-tiny", "max_length": 256, "answer_tokens": 40,
           "test_share": 0.3, "validation_share": 0.2}

@@ -1,14 +1,17 @@
 """Texts of others in filters, cards and reviews: bounded, shown, and never acting."""
 import html.parser
+import re
 import stat
 import threading
 import time
+from importlib.resources import files
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
 from contemplative_cai.core.files import write_rows
+from contemplative_cai.core.foreign import visible
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import Run, open_run
 from contemplative_cai.core.schema import (
@@ -25,7 +28,9 @@ from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.pairs.data_card import SHARED_KEYS, _code, _prose, _quotation, _shown, shared_recipe
 from contemplative_cai.pairs.filters import LONGEST_ANSWER
 from contemplative_cai.pairs.make import filter_triples
-from contemplative_cai.pairs.review import BlindedPair, ReviewSession, pair_html, read_decisions
+from contemplative_cai.review.session import ReviewSession
+from contemplative_cai.review.votes import read_decisions
+from contemplative_cai.review.widget import shown_state
 
 GENERIC = load_constitution("generic")
 
@@ -167,13 +172,13 @@ def test_a_copy_of_a_reviewers_file_gives_nobody_a_second_voice(tmp_path, capsys
     for preferred in ("neither", "neither"): session.decide(preferred)
     run.path("reviews", f"{copy}.jsonl").write_bytes(session.path.read_bytes())
     if after:
-        session.reopen()
+        session.undo()
         session.decide("A" if session._side_a(session.current.pair_id) == "chosen" else "B")
     decisions = read_decisions(run)
     assert {id: [row.reviewer for row in rows] for id, rows in decisions.items()} == {id: ["ada"] for id in decisions}
     assert (sorted(rows[0].decision for rows in decisions.values())
             == (["accept", "reject"] if after else ["reject"] * 2))
-    assert f"{copy}.jsonl: holds decisions of 'ada'" in capsys.readouterr().err
+    assert f"{copy}.jsonl: holds lines of 'ada'" in capsys.readouterr().err
 
 
 def test_two_windows_of_one_reviewer_lose_nothing(tmp_path):
@@ -194,10 +199,17 @@ def test_two_windows_of_one_reviewer_lose_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("text", ACTIVE)
-def test_a_reviewer_sees_texts_and_runs_none(text):
-    shown = pair_html(BlindedPair("p", text, text, text))
-    assert "<script" not in shown and "<i" not in shown and "<svg" not in shown and "\u202e" not in shown
-    assert shown.count("dir='auto'") == 3
+def test_a_reviewer_sees_texts_and_runs_none(text, tmp_path):
+    "The page sets them as text; what an eye would act on is written out before."
+    def turn(role, content): return (Message(role=role, content=content),)
+    one = PreferencePair(**pairs(1)[0].model_dump(exclude={"id", "prompt", "chosen", "rejected", "critique"}),
+                         prompt=turn("user", text), chosen=turn("assistant", text + "."),
+                         rejected=turn("assistant", text), critique=text)
+    shown = shown_state(ReviewSession([one], tmp_path / "ada.jsonl", "ada"))["pair"]
+    assert shown["question"] == shown["critique"] == visible(text)
+    assert {shown["a"], shown["b"]} == {visible(text), visible(text + ".")} and "\u202e" not in str(shown)
+    script = (files("contemplative_cai.review") / "widget.js").read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
 
 
 # the card of a whole run

@@ -26,11 +26,12 @@ from contemplative_cai.pairs.data_card import dataset_card
 from contemplative_cai.pairs.generate import generate_pairs
 from contemplative_cai.pairs.health import run_health, warnings
 from contemplative_cai.pairs.make import load_pairs
-from contemplative_cai.pairs.review import apply_reviews, open_review
 from contemplative_cai.report.card import card_results, training_card
 from contemplative_cai.report.rebuild import rebuild
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.summary import collect
+from contemplative_cai.review.session import open_review
+from contemplative_cai.review.votes import apply_reviews
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from contemplative_cai.models.llm import Logprob
 from contemplative_cai.pairs.baselines import cross_validated, length_rule, prompt_folds, prompt_units
 from contemplative_cai.pairs.gate import gate_counts
 from contemplative_cai.pairs.health import cut_share, ending_difference, ending_share, health
-from contemplative_cai.pairs.review import Decision
-from contemplative_cai.pairs.reviewed import reviewed_shares
+from contemplative_cai.review.reviewed import reviewed_shares
+from contemplative_cai.review.votes import Decision
 from contemplative_cai.training.checkpoints import Training
 from contemplative_cai.training.heldout import ScoredPair, preference_accuracy
 
