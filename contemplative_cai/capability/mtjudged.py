@@ -23,7 +23,7 @@ from ..evaluation.passport import measure_parts
 from ..evaluation.verdicts import compare_answers, judge_answers
 from ..inputs.rubrics import load_rubric
 from ..models.llm import ModelCallError
-from ..pairs.review_labels import recipe_labels
+from ..review.review_labels import recipe_labels
 
 # %% ../../nbs/08a_capability/07c_mtjudged.ipynb #x30b02df
 def _with_reference(text: str, question: MTQuestion, turn: int) -> str:
