@@ -201,7 +201,7 @@ def _fetched_rows(benchmark: FieldBenchmark, stem: str, split: str | None) -> tu
     hub, part, _ = benchmark.hub
     try: rows = hub_rows(hub, *([part] if part else []), split=split)
     except InputError as error:
-        raise InputError(f"{benchmark.name}: {error}. A folder would do, named by capability_data or --data-dir, with "
+        raise InputError(f"{benchmark.name}: {error}. A folder would do, named by capability_files or --data-dir, with "
                          f"{_wanted(benchmark, stem, split)}") from None
     places = [(f"row {number}", row) for number, row in enumerate(rows, 1)]
     return hub, _checked(benchmark, places, f"{hub} ({split})")

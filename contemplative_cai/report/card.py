@@ -30,7 +30,7 @@ from .evidence import compared, main_outcomes
 from .page import markdown_table
 from .limits import limits
 from .summary import Facts, collect, counted, learned, training_words
-from .taught import made_with
+from .taught import constitution_named
 from ..training.audit import Audit, refused_words
 from ..training.checkpoints import PreparedStage, Training
 from ..training.curves import panel_figure
@@ -79,7 +79,8 @@ def _data_words(manifest: Manifest, training: Training) -> str:
     helpful = (f", and {training.helpful} rows of helpful data ({manifest.recipe['helpful']})" if training.helpful
                else "")
     if manifest.given:
-        named = f"constitution `{html_text(made_with(manifest) or '')}`; " if made_with(manifest) else ""
+        label = constitution_named(manifest)
+        named = f"constitution `{html_text(label)}`; " if label else ""
         return (f"{training.pairs} preference pairs from {len(training.prompts)} prompts, given, not generated here "
                 f"({html_text(Path(str(manifest.given['pairs'])).name)}, sha256 `{manifest.given['digest']}`; {named}"
                 f"data digest `{digest(sorted(training.pair_ids))}`){helpful}. {_cut_words(training.audit)}")

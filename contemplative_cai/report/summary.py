@@ -43,7 +43,7 @@ from .evidence import find_level, home_set, interval_words, judge_name, on_text,
 from .evidence import safety_set, strange_languages, why_unfit
 from .page import MainFigure
 from .panel import panel_of, panel_sentence
-from .taught import Taught, made_with, rubric_of, taught_in_short, what_was_taught
+from .taught import Taught, constitution_named, rubric_of, taught_in_short, what_was_taught
 from ..training.checkpoints import Training
 from ..training.heldout import PreferenceAccuracy, rule_words
 from ..training.watch import LN2, Finding, read_findings, read_metrics
@@ -171,7 +171,7 @@ def trained_by(facts: Facts,
 
 def _trained(facts: Facts) -> MainFigure:
     "What was trained, by what, on how many pairs."
-    training, constitution = facts.training, (made_with(facts.manifest) or "none named").split("@")[0]
+    training, constitution = facts.training, (constitution_named(facts.manifest) or "none named").split("@")[0]
     if facts.split is None:
         number = "not in this run" if brought(facts) else "nothing"
         return MainFigure("Trained", number, f"{who_answered(facts)}; this run has no pairs and trained nothing",

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from contemplative_cai.capability import harness, harness_tasks
+from contemplative_cai.capability import harness, harness_tasks, measured
 from contemplative_cai.capability.battery import ItemResult, battery_kept, battery_table, measure_battery
+from contemplative_cai.capability.benchmark import BenchmarkItem
 from contemplative_cai.capability.harness import (
     Benchmarked,
     follows_by_harness,
@@ -21,6 +22,10 @@ from contemplative_cai.capability.harness import (
 from contemplative_cai.capability.harness_tasks import harness_plan
 from contemplative_cai.capability.instructions import follows
 from contemplative_cai.capability.items import Check, battery_items
+from contemplative_cai.capability.measured import check_capability, measure_abilities
+from contemplative_cai.core.files import read_rows
+from contemplative_cai.core.recipe import build_recipe
+from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import LazyLLM, ModelCallError, ScriptedLLM
@@ -402,6 +407,41 @@ def by_the_command_line(plan, place, weights, *more):
         [file] = (place / "out").rglob(f"samples_{name}_*.jsonl")
         logged += sorted(map(json.loads, file.read_text().splitlines()), key=lambda one: one["doc_id"])
     return logged
+
+
+# in the step that evaluates
+
+def field_recipe(folder, adapter, **more):
+    return build_recipe({"model": "random-tiny", "dtype": "float32", "device": "cpu", "capability": "mmlu,gsm8k",
+                         "capability_files": f"mmlu={folder},gsm8k={folder}", "capability_items": 3,
+                         "eval_arms": f"base,prompted,other={adapter}", **more})
+
+
+class TestEvaluated:
+    pytestmark = needs_harness
+
+    @pytest.mark.usefixtures("runs")
+    def test_what_is_wrong_with_a_benchmark_is_told_before_a_model_is_loaded(self, folder, adapter, monkeypatch):
+        monkeypatch.setattr(measured, "open_arms", None)
+        with pytest.raises(InputError, match="mmlu.jsonl or mmlu.parquet with the columns"):
+            measure_abilities(open_run("demo"), field_recipe(folder / "..", adapter))
+        with pytest.raises(InputError, match="no such folder"):
+            check_capability(field_recipe(folder, adapter, capability_files=f"mmlu={folder / 'elsewhere'}"))
+        check_capability(field_recipe(folder, adapter, capability_items=1000))
+
+    @pytest.mark.usefixtures("runs")
+    def test_arms_are_compared_on_a_benchmarks_items(self, folder, adapter):
+        run = open_run("demo")
+        first, second = measure_abilities(run, field_recipe(folder, adapter)).benchmarks
+        assert (first.name, first.measure, second.measure) == ("mmlu", "acc", "exact_match, flexible-extract")
+        assert "3 of 6 items of mmlu.jsonl, 0 worked examples before each, as plain text" in first.setting
+        assert [(row.arm, row.share.n) for row in first.arms] == [("base", 3), ("other", 3)]
+        assert [words.partition(":")[0] for words in first.unmeasured] == ["prompted"]
+        lines = [line for line in read_rows(run.path("benchmarks.jsonl"), BenchmarkItem) if line.benchmark == "mmlu"]
+        base, other = ([line.score.detail["summed"] for line in lines if line.arm == arm] for arm in ("base", "other"))
+        assert len(base) == len(other) == 3 and all(x != y for x, y in zip(base, other, strict=True))
+        again = measure_abilities(run, field_recipe(folder, adapter, capability_chat=True)).benchmarks[0]
+        assert "as a conversation" in again.setting and again.items == first.items
 
 
 @pytest.mark.slow

@@ -60,8 +60,8 @@ RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto", "n_prompts": 16, "an
           "critique_tokens": 320, "revision_tokens": 384}
 # keys that came afterwards: written where they are set, so that records stay as they are
 LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration", "n_pairs", "capability",
-         "capability_margin", "capability_items", "capability_samples", "capability_files", "data_seed",
-         "training_seed"}
+         "capability_margin", "capability_chat", "capability_items", "capability_samples", "capability_files",
+         "data_seed", "training_seed"}
 
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {

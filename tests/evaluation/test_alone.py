@@ -25,7 +25,7 @@ from contemplative_cai.report.limits import limits
 from contemplative_cai.report.report import write_report
 from contemplative_cai.report.sections import evaluation_sections
 from contemplative_cai.report.summary import collect, headline, what_was_done
-from contemplative_cai.report.taught import made_with, taught_by
+from contemplative_cai.report.taught import constitution_named, taught_by
 from contemplative_cai.report.terms import GLOSSARY
 from contemplative_cai.training.train import check_training, train
 
@@ -205,10 +205,10 @@ def test_a_training_on_given_pairs_says_so_everywhere(given):
     assert table["Pairs kept"].number == "12 of 12" and "none named" in table["Trained"].basis
     generic = load_constitution("generic")
     label = f"{generic.id}@{generic.digest}"
-    assert made_with(run.manifest) is None and "do not all name one" in taught_by(run.manifest, ("dpo",)).note
+    assert constitution_named(run.manifest) is None and "do not all name one" in taught_by(run.manifest, ("dpo",)).note
     named = run.manifest.model_copy(update={"given": run.manifest.given | {"constitutions": {label: 12}}})
-    assert made_with(named) == label and taught_by(named, ("dpo",)).shared
-    assert made_with(named.model_copy(update={"given": named.given | {"constitutions": {label: 11}}})) is None
+    assert constitution_named(named) == label and taught_by(named, ("dpo",)).shared
+    assert constitution_named(named.model_copy(update={"given": named.given | {"constitutions": {label: 11}}})) is None
     with pytest.raises(InputError, match="holds others now|correct the path|has taken in"):
         train(run, build_recipe(recipe.model_dump() | {"pairs": "elsewhere"}))
 
