@@ -200,6 +200,15 @@ class TestResults:
         assert asked["loglikelihood"] == 6 * 4 * 4 - 10, "an interrupted run writes down what it has"
         assert [one.chosen for one in again.results] == [one.chosen for one in whole.results]
 
+    def test_rows_of_unlike_length_write_together_what_they_write_alone(self, llm, tmp_path):
+        "The harness pads a shorter row on its left, and the padding must not be read."
+        write(tmp_path, "gsm8k.jsonl", [sum_row(n) | {"question": "Why? " * (1 + 9 * n)} for n in range(4)])
+        plan = harness_plan(["gsm8k"], tmp_path, shots=0)
+        together = harness_results(llm, plan)
+        alone = harness_results(load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=1), plan)
+        assert [one.text for one in together.results] == [one.text for one in alone.results]
+        assert llm.model.config._attn_implementation == "ccai", "and its own way to attend is back"
+
     def test_progress_is_told_while_the_harness_is_silent(self, llm, folder, monkeypatch, capfd):
         told = []
         class Told(harness.Progress):
