@@ -200,15 +200,6 @@ class TestResults:
         assert asked["loglikelihood"] == 6 * 4 * 4 - 10, "an interrupted run writes down what it has"
         assert [one.chosen for one in again.results] == [one.chosen for one in whole.results]
 
-    def test_rows_of_unlike_length_write_together_what_they_write_alone(self, llm, tmp_path):
-        "The harness pads a shorter row on its left, and the padding must not be read."
-        write(tmp_path, "gsm8k.jsonl", [sum_row(n) | {"question": "Why? " * (1 + 9 * n)} for n in range(4)])
-        plan = harness_plan(["gsm8k"], tmp_path, shots=0)
-        together = harness_results(llm, plan)
-        alone = harness_results(load_llm(model_spec("random-tiny"), "float32", "cpu", batch_size=1), plan)
-        assert [one.text for one in together.results] == [one.text for one in alone.results]
-        assert llm.model.config._attn_implementation == "ccai", "and its own way to attend is back"
-
     def test_progress_is_told_while_the_harness_is_silent(self, llm, folder, monkeypatch, capfd):
         told = []
         class Told(harness.Progress):
@@ -373,6 +364,16 @@ class TestChecks:
         alike = [follows(check, text) == follows_by_harness(check, text) for check in checks for text in texts]
         print(f"{sum(alike)} of {len(alike)} judgements alike")
         assert sum(alike) / len(alike) > 0.97
+
+
+def test_padding_on_the_left_is_not_read_while_the_harness_asks(llm):
+    row, fill = torch.arange(5, 25)[None], torch.full((1, 9), 3)
+    padded, mask = torch.cat([fill, row], 1), torch.cat([torch.zeros_like(fill), torch.ones_like(row)], 1)
+    def last(ids, **more): return llm.on_weights(lambda model, tokenizer: model(ids, **more).logits[0, -1])
+    def last_padded(): return last(padded, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+    alone = last(row)
+    with harness._masked_attention(llm.model): assert torch.allclose(last_padded(), alone, atol=1e-4)
+    assert not torch.allclose(last_padded(), alone, atol=1e-4), "the project's own attention takes no mask"
 
 
 # beside the harness' own command line
