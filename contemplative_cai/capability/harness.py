@@ -11,7 +11,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -87,6 +88,16 @@ def _language_model(model: Any, tokenizer: Any) -> Any:
         return hflm(pretrained=model, tokenizer=copy.deepcopy(tokenizer), softmax_dtype="float32", batch_size=1)
 
 
+@contextmanager
+def _masked_attention(model: Any) -> Generator[None]:
+    "Inside, the model attends as transformers does: the project's attention knows nothing of a mask for padding."
+    before = model.config._attn_implementation
+    if before == "ccai": model.set_attn_implementation("sdpa")
+    try: yield
+    finally:
+        if before == "ccai": model.set_attn_implementation(before)
+
+
 def _rows_together(llm: Any, lm: Any, kind: str, requests: Sequence[Any]) -> int:
     "How many requests go together."
     if kind == "generate_until": return llm.batch_size
@@ -94,6 +105,11 @@ def _rows_together(llm: Any, lm: Any, kind: str, requests: Sequence[Any]) -> int
     scores = len(lm.tok_encode(longest)) * lm.model.get_output_embeddings().weight.shape[0]
     bound = _SCORE_BYTES.get(lm.device.type, 1 << 30)
     return max(1, min(llm.batch_size, bound // (scores * (4 + lm.model.dtype.itemsize))))
+
+
+def _as_masked(model: Any, answers: _Answers, kind: str, requests: Sequence[Any], lm: Any) -> list[Any]:
+    "An answer each, rows of unlike length together."
+    with _masked_attention(model): return answers.to(kind, requests, lm)
 
 
 def _answered(llm: Any, lm: Any, answers: _Answers, kind: str, requests: Sequence[Any]) -> list[Any]:
@@ -104,7 +120,7 @@ def _answered(llm: Any, lm: Any, answers: _Answers, kind: str, requests: Sequenc
         lm.batch_size_per_gpu = rows
         try:
             with quiet_harness(drawing=True):
-                return llm.on_weights(lambda model, tokenizer: answers.to(kind, requests, lm))
+                return llm.on_weights(lambda model, tokenizer: _as_masked(model, answers, kind, requests, lm))
         except ModelCallError:
             if rows == 1: raise
             rows //= 2

@@ -371,6 +371,16 @@ class TestChecks:
         assert sum(alike) / len(alike) > 0.97
 
 
+def test_padding_on_the_left_is_not_read_while_the_harness_asks(llm):
+    row, fill = torch.arange(5, 25)[None], torch.full((1, 9), 3)
+    padded, mask = torch.cat([fill, row], 1), torch.cat([torch.zeros_like(fill), torch.ones_like(row)], 1)
+    def last(ids, **more): return llm.on_weights(lambda model, tokenizer: model(ids, **more).logits[0, -1])
+    def last_padded(): return last(padded, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+    alone = last(row)
+    with harness._masked_attention(llm.model): assert torch.allclose(last_padded(), alone, atol=1e-4)
+    assert not torch.allclose(last_padded(), alone, atol=1e-4), "the project's own attention takes no mask"
+
+
 # beside the harness' own command line
 
 def command_line_task(plan, part, place):
