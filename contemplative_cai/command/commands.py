@@ -193,7 +193,7 @@ def _farewell(plan: "Plan") -> None:
 # %% ../../nbs/10_command/05_commands.ipynb #00000016
 def _looked_at(arguments) -> "Plan":
     "What a command line asks for, once it has been looked at whether that can be done."
-    from contemplative_cai.command.pipeline import check_request, make_plan, preflight
+    from contemplative_cai.command.pipeline import make_plan, preflight
     overrides = _overrides(arguments)
     if arguments.on == "ray":
         if arguments.step not in ("generate", "all"):
@@ -202,9 +202,20 @@ def _looked_at(arguments) -> "Plan":
         if overrides.setdefault("on", "ray") != "ray":
             raise InputError(f"--on ray, and -p on={quote(overrides['on'])}; take one of the two away")
     plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
-    if arguments.on in ("local", "ray"): preflight(plan)
-    else: check_request(plan)
+    preflight(plan, here=arguments.on in ("local", "ray"))
     return plan
+
+
+def _shaped_settings(recipe: str | None) -> dict:
+    "What a recipe's file in the shape of a method's plan says of the machine, for a launcher; its keys are told."
+    from contemplative_cai.core.project import project_root
+    from contemplative_cai.core.recipe import Recipe
+    from contemplative_cai.core.shape import read_plan
+    from contemplative_cai.inputs.places import placed
+    if recipe is None or not recipe.endswith((".yaml", ".yml")): return {}
+    shaped = read_plan(Path(placed(recipe, Path.cwd(), project_root())), Recipe.model_fields)
+    for line in shaped.told if shaped else (): say(f"plan     {line}")
+    return {"settings": shaped.settings} if shaped else {}
 
 
 def _run(arguments) -> int:
@@ -217,7 +228,7 @@ def _run(arguments) -> int:
     if not here:
         parameters = {key: value for key, value in plan.parameters.items() if key != "recipe"}
         return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, parameters,
-                                       arguments.yes and not arguments.dry_run)
+                                       arguments.yes and not arguments.dry_run, **_shaped_settings(arguments.recipe))
     if arguments.dry_run:
         from contemplative_cai.command.pipeline import show_plan
         return show_plan(plan) or 0
@@ -433,7 +444,7 @@ def _constitution(arguments) -> int:
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     from contemplative_cai.command.plan import plan_text
-    from contemplative_cai.command.places import named_recipe, placed_values
+    from contemplative_cai.inputs.places import named_recipe, placed_values
     from contemplative_cai.core.project import project_root
     from contemplative_cai.core.run import open_run
     here = Path.cwd(), project_root()

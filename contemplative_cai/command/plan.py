@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIONS', 'XSTEST_SAFE', 'CHANGES', 'layer_bytes',
-           'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fits', 'measured_rate',
-           'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines', 'plan_text']
+           'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fit_on', 'fits',
+           'measured_rate', 'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines',
+           'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
 from pathlib import Path
@@ -200,13 +201,22 @@ def _fit(name: str, machine: dict, memory: Memory) -> Fit:
     return Fit(machine=name, what=machine["what"], needed_gb=needed, has_gb=machine["memory_gb"], how=how)
 
 # %% ../../nbs/10_command/01_plan.ipynb #452be015
+def fit_on(recipe: Recipe,
+           name: str,  # of the machine
+           machine: dict,  # its entry in machines.yaml
+           length: int | None = None,  # tokens of the longest row; None: max_length
+           ) -> Fit:
+    "One machine, with what the training needs there."
+    return _fit(name, machine, plan_memory(recipe, machine["kind"], machine["bf16"], length))
+
+
 def fits(recipe: Recipe,
          length: int | None = None,  # tokens of the longest row; None: max_length
          ) -> list[Fit]:
     "Every machine of machines.yaml, smallest first, with what the training needs there."
     small = (model_spec(recipe.model).parameters or 0) <= CPU_BILLIONS
-    return [_fit(name, machine, plan_memory(recipe, machine["kind"], machine["bf16"], length))
-            for name, machine in read_config("machines").items() if small or machine["kind"] != "cpu"]
+    return [fit_on(recipe, name, machine, length) for name, machine in read_config("machines").items()
+            if small or machine["kind"] != "cpu"]
 
 
 def _smallest(machines: list[Fit]) -> Fit | None:
