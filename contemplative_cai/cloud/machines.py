@@ -79,7 +79,7 @@ def missing_settings(where: CloudSettings) -> list[str]:
     return [f"{SETTINGS_FILE}: {key} is empty; fill it in, or set {variable}"
             for key, variable in OWN.items() if not getattr(where, key)]
 
-# %% ../../nbs/09a_cloud/01_machines.ipynb #xaf47e8f
+# %% ../../nbs/09a_cloud/01_machines.ipynb #x7c13ba2
 class Instance(Record):
     "What a job runs on."
     name: str  # of the instance
@@ -92,7 +92,8 @@ class Instance(Record):
 
 def known_instances() -> dict[str, Instance]:
     "Every SageMaker instance of configs/machines.yaml, by name."
-    named = [(also, entry) for name, entry in read_config("machines").items() for also in (name, *entry.get("also", ()))]
+    named = [(also, entry) for name, entry in read_config("machines").items()
+             for also in (name, *entry.get("also", ()))]
     return {name: Instance(**{key: entry.get(key) for key in Instance.model_fields} | {"name": name})
             for name, entry in named if name.startswith("ml.")}
 

@@ -329,8 +329,13 @@ def _status(arguments) -> int:
     "`ccai status RUN`."
     from contemplative_cai.core.derived import stale_words
     from contemplative_cai.core.files import read_record
-    from contemplative_cai.core.run import open_run, read_manifest
+    from contemplative_cai.core.run import check_run_name, open_run, read_manifest
     from contemplative_cai.core.terminal import Standing, progress_line
+    check_run_name(arguments.run)
+    sent = _job_status(arguments.run)
+    if sent and not (runs_root() / arguments.run).is_dir():
+        say(f"its run is not here yet; bring it with: ccai fetch {arguments.run}")
+        return 0
     run = open_run(arguments.run, create=False)
     steps, progress, failed = read_manifest(run).steps, run.path("progress.json"), _failed_calls(run)
     for name in dict.fromkeys([*ALL, *steps]):
@@ -339,6 +344,61 @@ def _status(arguments) -> int:
     if progress.exists(): say(progress_line(read_record(progress, Standing).model_dump()))
     say(f"so far       {_cost(run)}")
     for words in stale_words(run): say(f"stale        {words}")
+    return 0
+
+def _job_status(run: str) -> bool:
+    "Say how a run's newest job stands; returns whether one was sent."
+    from contemplative_cai.cloud.follow import job_state, state_lines
+    from contemplative_cai.cloud.submit import last_job, sent_jobs
+    if not sent_jobs(run): return False
+    job = last_job(run)
+    for line in state_lines(job, job_state(job)): say(line)
+    return True
+
+
+def _logs(arguments) -> int:
+    "`ccai logs RUN`."
+    from contemplative_cai.cloud.follow import log_lines
+    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.core.run import check_run_name
+    check_run_name(arguments.run)
+    if arguments.lines < 1: raise InputError(f"--lines {arguments.lines}: expected how many, such as --lines 40")
+    lines = log_lines(last_job(arguments.run), arguments.lines)
+    for line in lines or ["the job has not said anything yet"]: say(line)
+    return 0
+
+
+def _fetch(arguments) -> int:
+    "`ccai fetch RUN`."
+    from contemplative_cai.cloud.follow import OVER, fetch_run, fetched_words, job_state
+    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.core.run import check_run_name, open_run
+    check_run_name(arguments.run)
+    job = last_job(arguments.run)
+    state = job_state(job)
+    fetched = fetch_run(job, open_run(arguments.run), state.status in OVER, lambda name: say(name, sys.stderr))
+    for line in fetched_words(fetched): say(line)
+    if state.status not in OVER: say("the job is still at work: fetch again when it has ended")
+    return 0
+
+
+def _stop(arguments) -> int:
+    "`ccai stop RUN`."
+    from contemplative_cai.cloud.follow import stop_job
+    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.core.run import check_run_name
+    check_run_name(arguments.run)
+    say(stop_job(last_job(arguments.run)))
+    return 0
+
+
+def _policy(_) -> int:
+    "`ccai policy`."
+    from contemplative_cai.cloud.machines import cloud_settings
+    from contemplative_cai.cloud.policy import job_policy, trust_policy, user_policy
+    where = cloud_settings()
+    policies = {"user": user_policy(where), "role": job_policy(where), "trust": trust_policy()}
+    with arriving(sys.stdout): print(json_text(policies))
     return 0
 
 
@@ -601,7 +661,7 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "search": _search, "labels": _labels,
-             "completion": _completion}
+             "logs": _logs, "fetch": _fetch, "stop": _stop, "policy": _policy, "completion": _completion}
 
 
 @contextmanager

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Job', 'prepare_job', 'launch']
 
-# %% ../../nbs/10_command/07_sagemaker.ipynb #xcf9c3e0
+# %% ../../nbs/10_command/07_sagemaker.ipynb #x3b8e800
 import json
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ..cloud.entry import Needs, command_line, entry_script, job_needs
 from ..cloud.machines import CloudSettings, cloud_settings, machine_of, missing_settings
+from ..cloud.money import bound_words, check_budget, cost_bound, phase_costs, phase_rows
 from ..cloud.request import job_faults, plan, request_faults, request_rows
 from ..cloud.submit import submit
 from ..cloud.travel import input_files, portable, refuse_weights, run_archive, source_archive
-from .plan import fit_on
+from .plan import fit_on, run_phases
 from ..core.errors import InputError
 from ..core.project import ALL, every, runs_root
 from ..core.recipe import Recipe
@@ -92,7 +93,7 @@ def prepare_job(step: str,  # a step, or all
     if faults: raise InputError(*(f"the service would refuse the request: {fault}" for fault in faults))
     return Job(request, files, needs, memory, inputs)
 
-# %% ../../nbs/10_command/07_sagemaker.ipynb #x178f4c3
+# %% ../../nbs/10_command/07_sagemaker.ipynb #xfec61cd
 def _job_rows(job: Job, recipe_name: str) -> list[tuple[str, str]]:
     "What the request does not say."
     vllm = ["vllm, in an environment of its own"] if job.needs.vllm else []
@@ -109,6 +110,16 @@ def _not_yet(missing: list[str]) -> str:
     return f"Nothing was submitted; add --yes to submit.{before}"
 
 
+def _cost_text(step: str, run: str, recipe: Recipe, where: CloudSettings) -> str:
+    "Hours and dollars of each phase, and the most that the job can cost."
+    phases = run_phases(recipe, Run(run, runs_root() / run), _all_steps(step, recipe))
+    costs = phase_costs(phases, cost_bound(where).usd_per_hour)
+    unknown = [cost.name for cost in costs[:-1] if cost.hours is None]
+    note = (f"\nno run here has measured {', '.join(unknown)} with {recipe.model}: only the clock is known" if unknown
+            else "\nrates were measured here; another machine has others")
+    return f"{text_table(phase_rows(costs), table_width())}{note if phases else ''}\n{bound_words(where)}"
+
+
 def launch(step: str,  # a step, or all
            run: str,  # the run's name
            recipe_name: str,  # for the record
@@ -121,9 +132,12 @@ def launch(step: str,  # a step, or all
     where = cloud_settings(settings)
     job, missing = prepare_job(step, run, recipe, overrides, where), missing_settings(where)
     say(text_table([("what", "it is"), *request_rows(job.request), *_job_rows(job, recipe_name)], table_width()))
+    say(f"\n{_cost_text(step, run, portable(recipe), where)}\n")
     if not yes:
         say(_not_yet(missing))
         return 0
     if missing: raise InputError(*missing)
-    say(f"submitted: {submit(job.request, job.files, where.region)}")
+    bound = check_budget(where)
+    sent = submit(job.request, job.files, where, step, run, bound.usd_per_hour)
+    say(f"submitted: {sent.arn}\nfollow it: ccai status {run} · ccai logs {run} · ccai fetch {run} · ccai stop {run}")
     return 0
