@@ -393,6 +393,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                             'contemplative_cai/cloud/request.py'),
                                                  'contemplative_cai.cloud.request._hours': ( '09a_cloud/request.html#_hours',
                                                                                              'contemplative_cai/cloud/request.py'),
+                                                 'contemplative_cai.cloud.request._key_faults': ( '09a_cloud/request.html#_key_faults',
+                                                                                                  'contemplative_cai/cloud/request.py'),
                                                  'contemplative_cai.cloud.request._network': ( '09a_cloud/request.html#_network',
                                                                                                'contemplative_cai/cloud/request.py'),
                                                  'contemplative_cai.cloud.request._resources': ( '09a_cloud/request.html#_resources',

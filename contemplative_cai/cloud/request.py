@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HUB_TOKENS', 'job_name', 'run_place', 'plan', 'request_faults', 'job_models', 'job_faults', 'request_rows']
 
-# %% ../../nbs/09a_cloud/05_request.ipynb #xe046116
+# %% ../../nbs/09a_cloud/05_request.ipynb #xe4decc1
+import os
 import re
 from functools import cache
 from typing import Any
@@ -143,7 +144,7 @@ def request_faults(request: dict,  # from `plan`
     if report.has_errors(): return report.generate_report().split("\n")
     return _shape_faults(model, request, "")
 
-# %% ../../nbs/09a_cloud/05_request.ipynb #x21b8fc4
+# %% ../../nbs/09a_cloud/05_request.ipynb #xe3f6536
 _HERE = re.compile(r"(?i)localhost|.*\.localhost|127\..*|0\.0\.0\.0|\[?::1\]?|\[?::\]?|host\.docker\.internal")
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -153,6 +154,14 @@ def _server_faults(recipe: Recipe) -> list[str]:
     urls = {key: getattr(recipe, key) for key in ("base_url", "judge_url")}
     return [f"{key}: {url} is this computer, and a job runs on another; name a server that the job can reach, or take "
             f"{key} away" for key, url in urls.items() if url and _HERE.fullmatch(urlsplit(url).hostname or "")]
+
+
+def _key_faults(recipe: Recipe, where: CloudSettings) -> list[str]:
+    "A server's key that is here and not there."
+    name = recipe.api_key_env
+    if not recipe.base_url or not os.environ.get(name) or name in where.secrets: return []
+    return [f"api_key_env: the server's key is in {name} on this computer, and the job has none; put it into Secrets "
+            f"Manager, and write its name there in {SETTINGS_FILE}: secrets: {{{name}: NAME}}"]
 
 
 def job_models(recipe: Recipe,
@@ -183,7 +192,7 @@ def _fetch_faults(recipe: Recipe, steps: set[str], where: CloudSettings) -> list
     return [f"{name}: its terms must be accepted at the hub, and the job has no token; name the secret that holds one "
             f"in {SETTINGS_FILE}: secrets: {{HF_TOKEN: NAME}}" for name in names if _gated(name) and not token]
 
-# %% ../../nbs/09a_cloud/05_request.ipynb #x6f912de
+# %% ../../nbs/09a_cloud/05_request.ipynb #xb797d21
 def _device_faults(recipe: Recipe, steps: set[str], machine: Instance) -> list[str]:
     "What the recipe asks of a device that the machine does not have."
     trains, faults = bool(steps & {"quickstart", "train"}), []
@@ -211,8 +220,8 @@ def job_faults(recipe: Recipe,  # from `portable`
     try: machine = machine_of(where.instance)
     except InputError as error: return list(error.problems)
     people = ["review: people review, where they are; run it here"] if "review" in steps else []
-    faults = [*people, *_server_faults(recipe), *_fetch_faults(recipe, steps, where),
-              *_device_faults(recipe, steps, machine)]
+    faults = [*people, *_server_faults(recipe), *_key_faults(recipe, where),
+              *_fetch_faults(recipe, steps, where), *_device_faults(recipe, steps, machine)]
     if where.count > 1:
         faults.append(f"{SETTINGS_FILE}: count: {where.count}: a job uses one instance; set count to 1, and take an "
                       "instance with more GPUs, with launch: ddp or fsdp2 in the recipe")

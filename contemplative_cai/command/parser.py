@@ -353,8 +353,8 @@ _FETCH_ABOUT = """Bring what a job elsewhere has made of a run into its folder h
 is the same here is not fetched again, and the same command goes on where it broke off. Reviews that are here stay as
 they are; what a file of the job's takes the place of is kept in runs/RUN/.before-fetch."""
 _POLICY_ABOUT = """Print three policies of AWS as JSON, for the settings of configs/sagemaker.yaml: user, what whoever
-runs ccai needs; role, what the job's role needs; trust, who may take that role. They allow the calls that are made, in the
-bucket below the prefix, and no other."""
+runs ccai needs; role, what the job's role needs; trust, who may take that role. They allow the calls that
+are made, in the bucket below the prefix, and no other."""
 _JOB_ENDING = """examples:
   ccai run all --run big --recipe qwen2.5-7b --on sagemaker --yes     send it
   ccai status big                                                     how it stands, and what it has cost

@@ -16,7 +16,7 @@ import yaml
 
 from contemplative_cai.cloud.entry import Needs, command_line, entry_script, job_needs
 from contemplative_cai.cloud.machines import cloud_settings, known_instances, machine_of
-from contemplative_cai.cloud.request import plan, request_faults
+from contemplative_cai.cloud.request import job_faults, plan, request_faults
 from contemplative_cai.cloud.travel import run_archive
 from contemplative_cai.command.commands import main
 from contemplative_cai.command.sagemaker import prepare_job
@@ -137,6 +137,15 @@ def test_what_the_jobs_machine_cannot_do_is_refused(where, values, steps, more, 
 ])
 def test_what_is_not_installed_here_is_installed_there(values, steps, needs):
     assert job_needs(build_recipe(values), steps) == needs
+
+
+def test_a_servers_key_that_only_this_computer_has_is_refused(where, monkeypatch):
+    recipe = build_recipe({"base_url": "http://server:1/v1", "engine": "endpoint", "model": "m"})
+    assert job_faults(recipe, {"generate"}, where) == []
+    monkeypatch.setenv("CCAI_API_KEY", "here-alone")
+    assert "CCAI_API_KEY" in (told := job_faults(recipe, {"generate"}, where)[0]) and "here-alone" not in told
+    there = where.model_copy(update={"secrets": {"CCAI_API_KEY": "lab/key"}})
+    assert job_faults(recipe, {"generate"}, there) == []
 
 
 # what is shown, what is sent
