@@ -407,6 +407,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                     'contemplative_cai/cloud/request.py'),
                                                  'contemplative_cai.cloud.request._value_faults': ( '09a_cloud/request.html#_value_faults',
                                                                                                     'contemplative_cai/cloud/request.py'),
+                                                 'contemplative_cai.cloud.request._weight_faults': ( '09a_cloud/request.html#_weight_faults',
+                                                                                                     'contemplative_cai/cloud/request.py'),
                                                  'contemplative_cai.cloud.request.job_faults': ( '09a_cloud/request.html#job_faults',
                                                                                                  'contemplative_cai/cloud/request.py'),
                                                  'contemplative_cai.cloud.request.job_models': ( '09a_cloud/request.html#job_models',
