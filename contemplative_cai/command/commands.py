@@ -194,7 +194,7 @@ def _farewell(plan: "Plan") -> None:
 # %% ../../nbs/10_command/05_commands.ipynb #00000016
 def _looked_at(arguments) -> "Plan":
     "What a command line asks for, once it has been looked at whether that can be done."
-    from contemplative_cai.command.pipeline import check_request, make_plan, preflight
+    from contemplative_cai.command.pipeline import make_plan, preflight
     overrides = _overrides(arguments)
     if arguments.on == "ray":
         if arguments.step not in ("generate", "all"):
@@ -203,9 +203,20 @@ def _looked_at(arguments) -> "Plan":
         if overrides.setdefault("on", "ray") != "ray":
             raise InputError(f"--on ray, and -p on={quote(overrides['on'])}; take one of the two away")
     plan = make_plan(arguments.step, arguments.run, arguments.recipe, overrides)
-    if arguments.on in ("local", "ray"): preflight(plan)
-    else: check_request(plan)
+    preflight(plan, here=arguments.on in ("local", "ray"))
     return plan
+
+
+def _shaped_settings(recipe: str | None) -> dict:
+    "What a recipe's file in the shape of a method's plan says of the machine, for a launcher; its keys are told."
+    from contemplative_cai.core.project import project_root
+    from contemplative_cai.core.recipe import Recipe
+    from contemplative_cai.core.shape import read_plan
+    from contemplative_cai.inputs.places import placed
+    if recipe is None or not recipe.endswith((".yaml", ".yml")): return {}
+    shaped = read_plan(Path(placed(recipe, Path.cwd(), project_root())), Recipe.model_fields)
+    for line in shaped.told if shaped else (): say(f"plan     {line}")
+    return {"settings": shaped.settings} if shaped else {}
 
 
 def _run(arguments) -> int:
@@ -218,7 +229,7 @@ def _run(arguments) -> int:
     if not here:
         parameters = {key: value for key, value in plan.parameters.items() if key != "recipe"}
         return _launcher(arguments.on)(arguments.step, plan.run, plan.recipe_name, plan.recipe, parameters,
-                                       arguments.yes and not arguments.dry_run)
+                                       arguments.yes and not arguments.dry_run, **_shaped_settings(arguments.recipe))
     if arguments.dry_run:
         from contemplative_cai.command.pipeline import show_plan
         return show_plan(plan) or 0
@@ -319,8 +330,13 @@ def _status(arguments) -> int:
     "`ccai status RUN`."
     from contemplative_cai.core.derived import stale_words
     from contemplative_cai.core.files import read_record
-    from contemplative_cai.core.run import open_run, read_manifest
+    from contemplative_cai.core.run import check_run_name, open_run, read_manifest
     from contemplative_cai.core.terminal import Standing, progress_line
+    check_run_name(arguments.run)
+    sent = _job_status(arguments.run)
+    if sent and not (runs_root() / arguments.run).is_dir():
+        say(f"its run is not here yet; bring it with: ccai fetch {arguments.run}")
+        return 0
     run = open_run(arguments.run, create=False)
     steps, progress, failed = read_manifest(run).steps, run.path("progress.json"), _failed_calls(run)
     for name in dict.fromkeys([*ALL, *steps]):
@@ -329,6 +345,61 @@ def _status(arguments) -> int:
     if progress.exists(): say(progress_line(read_record(progress, Standing).model_dump()))
     say(f"so far       {_cost(run)}")
     for words in stale_words(run): say(f"stale        {words}")
+    return 0
+
+def _job_status(run: str) -> bool:
+    "Say how a run's newest job stands; returns whether one was sent."
+    from contemplative_cai.cloud.follow import job_state, state_lines
+    from contemplative_cai.cloud.submit import last_job, sent_jobs
+    if not sent_jobs(run): return False
+    job = last_job(run)
+    for line in state_lines(job, job_state(job)): say(line)
+    return True
+
+
+def _logs(arguments) -> int:
+    "`ccai logs RUN`."
+    from contemplative_cai.cloud.follow import log_lines
+    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.core.run import check_run_name
+    check_run_name(arguments.run)
+    if arguments.lines < 1: raise InputError(f"--lines {arguments.lines}: expected how many, such as --lines 40")
+    lines = log_lines(last_job(arguments.run), arguments.lines)
+    for line in lines or ["the job has not said anything yet"]: say(line)
+    return 0
+
+
+def _fetch(arguments) -> int:
+    "`ccai fetch RUN`."
+    from contemplative_cai.cloud.follow import OVER, fetch_run, fetched_words, job_state
+    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.core.run import check_run_name, open_run
+    check_run_name(arguments.run)
+    job = last_job(arguments.run)
+    state = job_state(job)
+    fetched = fetch_run(job, open_run(arguments.run), state.status in OVER, lambda name: say(name, sys.stderr))
+    for line in fetched_words(fetched): say(line)
+    if state.status not in OVER: say("the job is still at work: fetch again when it has ended")
+    return 0
+
+
+def _stop(arguments) -> int:
+    "`ccai stop RUN`."
+    from contemplative_cai.cloud.follow import stop_job
+    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.core.run import check_run_name
+    check_run_name(arguments.run)
+    say(stop_job(last_job(arguments.run)))
+    return 0
+
+
+def _policy(_) -> int:
+    "`ccai policy`."
+    from contemplative_cai.cloud.machines import cloud_settings
+    from contemplative_cai.cloud.policy import job_policy, trust_policy, user_policy
+    where = cloud_settings()
+    policies = {"user": user_policy(where), "role": job_policy(where), "trust": trust_policy()}
+    with arriving(sys.stdout): print(json_text(policies))
     return 0
 
 
@@ -434,7 +505,7 @@ def _constitution(arguments) -> int:
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     from contemplative_cai.command.plan import plan_text
-    from contemplative_cai.command.places import named_recipe, placed_values
+    from contemplative_cai.inputs.places import named_recipe, placed_values
     from contemplative_cai.core.project import project_root
     from contemplative_cai.core.run import open_run
     here = Path.cwd(), project_root()
@@ -642,7 +713,8 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
-             "labels": _labels, "capability": _capability, "completion": _completion}
+             "labels": _labels, "capability": _capability, "logs": _logs, "fetch": _fetch, "stop": _stop,
+             "policy": _policy, "completion": _completion}
 
 
 @contextmanager

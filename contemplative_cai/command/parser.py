@@ -145,7 +145,7 @@ def _runs_parser(commands) -> None:
     "`ccai runs`, `recipes`, `status`, `repair` and `report`."
     _add(commands, "runs", "list the runs")
     _add(commands, "recipes", "list recipes and models, with the memory each needs")
-    status = _add(commands, "status", "what of a run is done, what is left")
+    status = _add(commands, "status", "what of a run is done, what is left; how its job elsewhere stands")
     repair = _add(commands, "repair", "save the calls of a damaged journal that can still be read")
     report = _add(commands, "report", "rebuild a run's report from its folder")
     for parser in (status, repair, report): parser.add_argument("run", metavar="RUN", help="a folder in runs/")
@@ -383,6 +383,32 @@ def _labels_parser(commands) -> None:
     read.add_argument("file", type=Path, metavar="FILE", help="the sheet, as .csv, .jsonl, .json or .parquet")
     read.add_argument("--who", required=True, metavar="NAME", help="a short name of the person who filled it")
 
+# %% ../../nbs/10_command/04_parser.ipynb #xbcdaab0
+_FETCH_ABOUT = """Bring what a job elsewhere has made of a run into its folder here. Files are checked by digest; what
+is the same here is not fetched again, and the same command goes on where it broke off. Reviews that are here stay as
+they are; what a file of the job's takes the place of is kept in runs/RUN/.before-fetch."""
+_POLICY_ABOUT = """Print three policies of AWS as JSON, for the settings of configs/sagemaker.yaml: user, what whoever
+runs ccai needs; role, what the job's role needs; trust, who may take that role. They allow the calls that
+are made, in the bucket below the prefix, and no other."""
+_JOB_ENDING = """examples:
+  ccai run all --run big --recipe qwen2.5-7b --on sagemaker --yes     send it
+  ccai status big                                                     how it stands, and what it has cost
+  ccai logs big --lines 100                                           what it said last
+  ccai fetch big                                                      bring its run here
+  ccai stop big                                                       end it; its checkpoint is kept
+
+exit status: 0 done · 2 no job was sent, or AWS refused"""
+
+
+def _cloud_parsers(commands) -> None:
+    "`ccai logs`, `fetch`, `stop` and `policy`."
+    logs = _add(commands, "logs", "what a run's job elsewhere said last", ending=_JOB_ENDING)
+    fetch = _add(commands, "fetch", "bring what a job elsewhere has made of a run", _FETCH_ABOUT, _JOB_ENDING)
+    stop = _add(commands, "stop", "end a run's job elsewhere; its checkpoint is kept", ending=_JOB_ENDING)
+    for parser in (logs, fetch, stop): parser.add_argument("run", metavar="RUN", help="a run that was sent from here")
+    logs.add_argument("--lines", type=int, default=40, metavar="N", help="how many lines (default: 40)")
+    _add(commands, "policy", "the least rights that sending jobs needs, as AWS takes them", _POLICY_ABOUT)
+
 # %% ../../nbs/10_command/04_parser.ipynb #x56ece46
 _CAPABILITY_ENDING = """examples:
   ccai capability check smollm2-135m                              every benchmark that a score was published of
@@ -448,7 +474,7 @@ def _completion_parser(commands) -> None:
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
            _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
-           _capability_parser, _completion_parser)
+           _capability_parser, _cloud_parsers, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

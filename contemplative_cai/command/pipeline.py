@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from .parameters import Parameter, notebook_cells, notebook_parameters, step_keys
-from .places import far_places, named_recipe, placed_values, told_name
+from ..inputs.places import far_places, named_recipe, placed_values, told_name
 from ..core.errors import InputError, StepFailed
 from ..core.files import read_record, write_record
 from ..core.foreign import one_line, quote, without_secrets
@@ -375,13 +375,14 @@ def _check_names(*folders: Path) -> None:
                              "give the folder another name, or set PYTHONUTF8=1 if its name is UTF-8") from None
 
 
-def _check_what_is_there(plan: Plan, run: Run) -> None:
+def _check_what_is_there(plan: Plan, run: Run, here: bool = True) -> None:
     "Raises `InputError` when what the first step goes on from cannot be read."
     first, journal = plan.steps[0], run.folder / "journal.sqlite"
     if journal.exists() and journal.stat().st_size: Journal(journal).close()  # an empty file is no journal yet
     if first == "review" or (first == "train" and not plan.recipe.pairs):
         load_pairs(open_run(plan.run, create=False))
-    if first == "train": check_training(run, plan.recipe, record=False)
+    # the lengths of pairs need the model's tokenizer, which is not fetched for a run that goes elsewhere
+    if first == "train" and (here or not _absent_models(plan)): check_training(run, plan.recipe, record=False)
     if first == "evaluate": trained_arm(run)  # what has begun to be trained must have ended; nothing has to be there
     if first != "review" and not plan.recipe.base_url and model_spec(plan.recipe.model).kind == "embedded":
         embedded_file()
@@ -416,18 +417,20 @@ def check_request(plan: Plan,  # what will run, here or elsewhere
 
 
 def preflight(plan: Plan,  # what will run
+              here: bool = True,  # False: on a machine that is looked at by who sends it there
               ) -> None:
-    "Look, without writing anything, at what a local run needs; raises `InputError`."
+    "Look, without writing anything, at what a run needs; raises `InputError`."
     run = Run(plan.run, runs_root() / plan.run)
-    check_disk(run.folder)
+    if here: check_disk(run.folder)
     _check_names(project_root(), run.folder)
     if plan.steps != ["review"]: refuse_busy(run)
     check_request(plan, run.folder)
-    _check_packages(plan)
-    _check_hub(plan)
-    _check_local(plan, run)
-    _check_servers(plan)
-    if plan.steps[0] not in ("setup", "smoke-test"): _check_what_is_there(plan, run)
+    if here:
+        _check_packages(plan)
+        _check_hub(plan)
+        _check_local(plan, run)
+        _check_servers(plan)
+    if plan.steps[0] not in ("setup", "smoke-test"): _check_what_is_there(plan, run, here)
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #d3d5c401
 class _ProgressLine:

@@ -4,17 +4,23 @@
 
 # %% auto #0
 __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIONS', 'XSTEST_SAFE', 'CHANGES', 'layer_bytes',
-           'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fits', 'measured_rate',
-           'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines', 'plan_text']
+           'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fit_on', 'fits',
+           'measured_rate', 'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines',
+           'run_phases', 'money_lines', 'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
+from collections.abc import Collection
 from pathlib import Path
 
+from ..cloud.machines import cloud_settings
+from ..cloud.money import MEASURED, WRITTEN, Phase, hourly_price, phase_costs, phase_rows
 from ..core.files import read_json
-from ..core.project import read_config, runs_root
+from ..core.journal import read_ledger
+from ..core.project import ALL, read_config, runs_root
 from ..core.recipe import Recipe
 from ..core.run import Run, open_run, run_names, trained_stage
 from ..core.schema import InputError, Record
+from ..core.screen import text_table
 from ..core.terminal import clock
 from ..evaluation.claims import EVERYWHERE, GAMES, Outcome, known_outcomes, smallest_change
 from ..evaluation.dependencies import planned_arms
@@ -30,6 +36,7 @@ from ..models.catalog import ModelSpec, Shape, model_spec
 from ..models.folders import read_model_json
 from ..models.weights import pick_device, pick_dtype
 from ..pairs.gate import WEIGHINGS, measuring_weighings
+from ..report.compare import costs
 from ..training.packed import SCORES_KEPT
 
 # %% ../../nbs/10_command/01_plan.ipynb #56587cd5
@@ -200,13 +207,22 @@ def _fit(name: str, machine: dict, memory: Memory) -> Fit:
     return Fit(machine=name, what=machine["what"], needed_gb=needed, has_gb=machine["memory_gb"], how=how)
 
 # %% ../../nbs/10_command/01_plan.ipynb #452be015
+def fit_on(recipe: Recipe,
+           name: str,  # of the machine
+           machine: dict,  # its entry in machines.yaml
+           length: int | None = None,  # tokens of the longest row; None: max_length
+           ) -> Fit:
+    "One machine, with what the training needs there."
+    return _fit(name, machine, plan_memory(recipe, machine["kind"], machine["bf16"], length))
+
+
 def fits(recipe: Recipe,
          length: int | None = None,  # tokens of the longest row; None: max_length
          ) -> list[Fit]:
     "Every machine of machines.yaml, smallest first, with what the training needs there."
     small = (model_spec(recipe.model).parameters or 0) <= CPU_BILLIONS
-    return [_fit(name, machine, plan_memory(recipe, machine["kind"], machine["bf16"], length))
-            for name, machine in read_config("machines").items() if small or machine["kind"] != "cpu"]
+    return [fit_on(recipe, name, machine, length) for name, machine in read_config("machines").items()
+            if small or machine["kind"] != "cpu"]
 
 
 def _smallest(machines: list[Fit]) -> Fit | None:
@@ -283,14 +299,16 @@ def call_lines(recipe: Recipe,
 XSTEST_SAFE = 250 / 450  # share of XSTest's prompts that are safe to answer
 
 
-def _asked_prompts(recipe: Recipe, outcome: Outcome) -> int:
-    "Prompts of an outcome as the recipe asks for them: files that lack, and near duplicates, are not looked for."
+def _asked_prompts(recipe: Recipe,
+                   what: str,  # an outcome's set
+                   ) -> int:
+    "Prompts of a set as the recipe asks for them: files that lack, and near duplicates, are not looked for."
     asked = {"safety": recipe.n_safety, "helpful": recipe.n_helpful,
              "safe": recipe.n_refusal + round(recipe.n_refusal * XSTEST_SAFE),  # every twin is safe
              "unsafe": round(recipe.n_refusal * (1 - XSTEST_SAFE)),
              "contemplative": recipe.n_eval_prompts + round(recipe.n_prompts * recipe.test_share)}
     asked |= {EVERYWHERE: sum(asked.values()), GAMES: len(OPPONENTS) * recipe.n_games}
-    return asked[outcome.set]
+    return asked[what]
 
 
 def _fetched(recipe: Recipe) -> list[str]:
@@ -320,7 +338,7 @@ def primary_prompts(recipe: Recipe,
                     ) -> tuple[int, str]:
     """Independent prompts of an outcome as the evaluation will draw them here, and which files lack; as the recipe
     asks for them where they cannot be drawn without fetching, or are not there at all, and why."""
-    asked, run = _asked_prompts(recipe, outcome), run or Run("not begun", runs_root() / "not begun")
+    asked, run = _asked_prompts(recipe, outcome.set), run or Run("not begun", runs_root() / "not begun")
     if far := _fetched(recipe): return asked, f"as the recipe asks, for {', '.join(far)} would have to be fetched"
     try: suites = settled_suites(run, recipe, planned_arms(recipe, run))
     except InputError as error:
@@ -409,6 +427,38 @@ def _dollars(hours: float, smallest: Fit | None, prices: dict[str, float]) -> st
     return f"; on {smallest.machine}, if that is where it was measured, {hours * price:.2f} USD"
 
 
+def _step_rates(model: str, step: str) -> tuple[float, ...]:
+    "Tokens a second that a step wrote, in each run here whose model it is."
+    rates = []
+    for name in run_names():
+        run = open_run(name, create=False)
+        if run.manifest.get("recipe", {}).get("model") != model: continue
+        try: spent = costs(read_ledger(run)).get(step)
+        except InputError: continue  # `ccai runs` tells what is damaged
+        if spent and spent.tokens_out and spent.seconds: rates.append(spent.tokens_out / spent.seconds)
+    return tuple(rates)
+
+
+def run_phases(recipe: Recipe,
+               run: Run | None = None,  # whose pairs count
+               steps: Collection[str] = ALL,  # that will run
+               rate: float | None = None,  # tokens a second of training, as given
+               ) -> list[Phase]:
+    """What goes through the models in each step, at most, and the rates that were measured here; of an evaluation the
+    answers, without wrapped prompts and games, whose seconds and those of judges are in the rate."""
+    answers, critiques, revisions, _ = _loops(recipe)
+    written = (answers * recipe.answer_tokens + critiques * recipe.critique_tokens
+               + revisions * recipe.revision_tokens)
+    asked = _asked_prompts(recipe, EVERYWHERE)
+    learned, basis = training_tokens(recipe, run)
+    measured = (rate,) if rate else tuple(known[:1]) if (known := measured_rate(recipe.model)) else ()
+    phases = {"generate": Phase("generation", written, _step_rates(recipe.model, "generate")),
+              "train": Phase("training", learned, measured, MEASURED if "median" in basis else WRITTEN),
+              "evaluate": Phase("evaluation", asked * recipe.eval_samples * len(recipe.eval_arms)
+                                * recipe.answer_tokens, _step_rates(recipe.model, "evaluate"))}
+    return [phase for step, phase in phases.items() if step in steps]
+
+
 def _hours_line(model: str, tokens: float, rate: float | None, smallest: Fit | None, prices: dict[str, float]) -> str:
     "How long so many tokens take at a rate that was given, or measured in a run."
     known = (rate, "as given") if rate else measured_rate(model)
@@ -420,6 +470,24 @@ def _hours_line(model: str, tokens: float, rate: float | None, smallest: Fit | N
     return f"hours: {clock(hours * 3600)} at {known[0]:,.0f} tokens/s ({basis}){_dollars(hours, smallest, prices)}"
 
 # %% ../../nbs/10_command/01_plan.ipynb #4e0a9c28
+def money_lines(recipe: Recipe,
+                run: Run | None,  # whose pairs count
+                smallest: Fit | None,  # machine that can
+                rate: float | None,  # tokens a second of training, as given
+                ) -> list[str]:
+    "Hours and dollars of every step, low, middle and high, on the smallest machine that has a price."
+    where, name = cloud_settings(), smallest.machine if smallest else ""
+    try: usd = hourly_price(name, where.region)
+    except InputError: usd = None
+    phases = run_phases(recipe, run, rate=rate)
+    rows = phase_rows(phase_costs(phases, usd or 0.0))
+    unknown = [phase.name for phase in phases if not phase.rates]
+    told = [f"  not measured here with {recipe.model}: {', '.join(unknown)}; a first run measures them"]
+    price = f", at {usd:g} USD/h of {name} in {where.region}" if usd else ", no price known"
+    return [f"the whole run, of rates measured here{price}:",
+            *text_table([row if usd else row[:4] for row in rows]).split("\n"), *(told if unknown else [])]
+
+
 def plan_text(recipe: Recipe,
               run: Run | None = None,  # for the lengths of its pairs
               pairs: int | None = None,  # pairs that are trained on
@@ -429,7 +497,9 @@ def plan_text(recipe: Recipe,
     "The plan, for a terminal."
     machines, prices = fits(recipe, length), read_config("prices")["training_usd_per_hour"]
     tokens, basis = training_tokens(recipe, run, pairs)
+    smallest = _smallest(machines)
     return "\n".join([*_memory_lines(recipe, length), "", *_machine_lines(machines, prices),
                       f"tokens: {tokens:,.0f} ({basis})",
-                      _hours_line(recipe.model, tokens, rate, _smallest(machines), prices), "", *call_lines(recipe), "",
-                      *power_lines(recipe, run), *held_out_lines(recipe, run)])
+                      _hours_line(recipe.model, tokens, rate, smallest, prices), "", *call_lines(recipe), "",
+                      *money_lines(recipe, run, smallest, rate), "", *power_lines(recipe, run),
+                      *held_out_lines(recipe, run)])

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from .declare import planned_content
 from .pipeline import Plan, begin, execute, make_plan, preflight
-from .places import named_recipe, placed_values
+from ..inputs.places import named_recipe, placed_values
 from .plan import call_lines
 from ..core.errors import InputError, StepFailed
 from ..core.files import append_row, read_rows

@@ -43,6 +43,7 @@ class ModelSpec(BaseModel):
     context: int | None = None  # tokens
     memory_gb: dict[str, float] = {}  # weights alone, by precision: bf16, int8, int4
     licence: str = "unknown"
+    gated: bool = False  # whether its terms must be accepted before it can be fetched
     # of its transformer, for memory plans; None: read from its config.json where that is at hand
     shape: Shape | None = None
     chat_template: str | None = None  # takes the place of the tokenizer's own; None: that one
@@ -133,7 +134,7 @@ def _guard(text: str) -> ModelSpec | None:
     name, _, place = text.partition("@")
     if name not in read_config("guards"): return None
     guard = guard_model(name)
-    facts: dict[str, Any] = guard.model_dump(include={"name", "parameters", "context", "licence"})
+    facts: dict[str, Any] = guard.model_dump(include={"name", "parameters", "context", "licence", "gated"})
     facts["chat_template"] = guard.frame.chat_template if guard.frame else None
     if place and (Path(place) / "config.json").is_file(): return ModelSpec(kind="folder", hub_id=place, **facts)
     revision = place or guard.revision or ""

@@ -10,11 +10,11 @@ import yaml
 
 from contemplative_cai.command import commands, pipeline
 from contemplative_cai.command.pipeline import begin, make_plan, notebook_parameters, refuse_parameters
-from contemplative_cai.command.places import ONE_PLACE, placed, placed_value
 from contemplative_cai.core.project import STEPS, project_root
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
+from contemplative_cai.inputs.places import ONE_PLACE, placed, placed_value
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = [(step, name) for step in STEPS for name in notebook_parameters(step)

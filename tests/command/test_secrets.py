@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from model_server import Server, completion
 from support import ROOT, contents, play, user
 
+from contemplative_cai.cloud.travel import portable, refuse_weights
 from contemplative_cai.command import commands, pipeline
-from contemplative_cai.command.places import told_name
-from contemplative_cai.command.sagemaker import portable, refuse_weights
 from contemplative_cai.core.foreign import quote, without_secrets
 from contemplative_cai.core.recipe import Recipe, build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.core.sections import check_key_name
 from contemplative_cai.inputs.constitution import load_constitution
+from contemplative_cai.inputs.places import told_name
 from contemplative_cai.models.endpoint import EndpointLLM, check_served, without_address
 from contemplative_cai.models.llm import CallFailed, ModelCallError, Sampling
 from contemplative_cai.pairs.dataset import write_dataset

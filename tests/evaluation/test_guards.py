@@ -7,7 +7,6 @@ import torch
 import transformers as made
 from model_server import Server, completion
 
-from contemplative_cai.command.places import far_places, placed_value
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.schema import Criterion, InputError
 from contemplative_cai.evaluation import dependencies, guards
@@ -22,6 +21,7 @@ from contemplative_cai.evaluation.guards import (
     read_guard,
 )
 from contemplative_cai.evaluation.judge import Asked, Paired, read_seats
+from contemplative_cai.inputs.places import far_places, placed_value
 from contemplative_cai.inputs.rubrics import load_calibration, load_rubric
 from contemplative_cai.inputs.sources import HAZARDS
 from contemplative_cai.models import choose

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 import contemplative_cai.evaluation.evaluate as evaluation
+from contemplative_cai.cloud.travel import input_files
 from contemplative_cai.command.declare import planned_content
-from contemplative_cai.command.places import placed_value
-from contemplative_cai.command.sagemaker import input_files
 from contemplative_cai.core.files import append_row, read_record, write_rows
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
@@ -23,6 +22,7 @@ from contemplative_cai.evaluation.passport import measure_parts
 from contemplative_cai.evaluation.questions import Item
 from contemplative_cai.inputs.constitution import load_constitution
 from contemplative_cai.inputs.labels import OwnLabels, file_labels, read_own_answers, shared_out
+from contemplative_cai.inputs.places import placed_value
 from contemplative_cai.inputs.rubrics import Labelled, load_calibration, load_rubric
 from contemplative_cai.models.llm import ScriptedLLM
 from contemplative_cai.pairs.generate import generate_pairs

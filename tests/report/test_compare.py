@@ -235,7 +235,7 @@ def test_a_sum_that_lacks_a_part_is_none_and_nothing_is_shared_among_no_pairs():
 
 
 def test_the_shipped_prices_can_be_read_and_a_wrong_one_is_named(monkeypatch):
-    assert load_prices().hour["ml.m5.xlarge"] == 0.23 and load_prices().as_of == "2025-06"
+    assert load_prices().hour["ml.m5.xlarge"] == 0.23 and load_prices().as_of == "2026-07"
     monkeypatch.setattr(spent, "read_config", lambda name: {"usd_per_million_tokens": {"m": 3}})
     with pytest.raises(InputError, match="configs/prices.yaml: expected a number"): load_prices()
 
