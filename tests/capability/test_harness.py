@@ -121,10 +121,23 @@ class TestPlans:
          "no subject 'anatmy' in mmlu; did you mean 'anatomy'"),
         ("ifeval", {"key": 1, "prompt": "Say.", "instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]},
          "no instruction 'punctuation:no_coma'; did you mean 'punctuation:no_comma'"),
+        *(("ifeval", {"key": 1, "prompt": "Say.", "instruction_id_list": ["length_constraints:number_words"],
+                      "kwargs": [given]}, f"ifeval.jsonl, row 1: instruction 'length_constraints:number_words' {why}")
+          for given, why in (({"num_words": 3}, "takes num_words and relation, found num_words"),
+                             ({"num_words": 3, "relatio": "at least"}, "takes num_words and relation, found"),
+                             ({"num_words": 3, "relation": "at most"}, "cannot be checked by"),
+                             ({"num_words": "three", "relation": "at least"}, "cannot be checked by"))),
     ])
     def test_rows_that_the_harness_cannot_use_are_refused(self, tmp_path, name, row, message):
         write(tmp_path, f"{name}.jsonl", [row])
         with pytest.raises(InputError, match=message): harness_plan([name], tmp_path)
+
+    def test_a_column_of_several_kinds_is_refused(self, tmp_path):
+        write(tmp_path, "ifeval.jsonl", [
+            {"key": n, "prompt": "Say.", "instruction_id_list": [name], "kwargs": [{"keywords": given}]}
+            for n, (name, given) in enumerate([("keywords:existence", ["a"]), ("keywords:existence", "b")])])
+        with pytest.raises(InputError, match=r"ifeval\.jsonl: a column holds values of several kinds"):
+            harness_plan(["ifeval"], tmp_path)
 
     def test_too_few_worked_examples_are_refused(self, folder):
         with pytest.raises(InputError, match="8 worked examples are shown before each item, and 7 are there"):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from contemplative_cai.capability import measured, mtjudged
+from contemplative_cai.capability import measured, mtbench, mtjudged
 from contemplative_cai.capability.abilities import ability_changes, ability_figure
 from contemplative_cai.capability.benchmark import (
     BenchmarkItem,
@@ -118,6 +118,24 @@ def test_a_row_of_the_hubs_editions_is_read_too(tmp_path):
     row = {"prompt_id": 5, "category": "math", "prompt": ["a?", "b?"], "reference": ["1", "2"]}
     [one] = mt_questions(str(laid_out(tmp_path / "mt", [row], ())))
     assert (one.id, one.turns, one.references) == ("5", ("a?", "b?"), ("1", "2"))
+
+
+@pytest.mark.parametrize("row", [{"question_id": 0, "choices": [{"turns": ["one"]}]}, {"question_id": 0, "choices": []},
+                                 {"question_id": 0, "choices": [{"turns": ["one", ""]}]},
+                                 {"choices": [{"turns": ["one", "two"]}]}])
+def test_a_reference_to_one_turn_alone_is_refused_before_anything_is_asked(tmp_path, row):
+    place = laid_out(tmp_path / "mt", ROWS[:1])
+    (place / REFERENCES).write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="line 1: expected question_id, and choices with an answer to each of two"):
+        mt_questions(str(place))
+
+
+def test_a_data_set_of_the_hub_is_looked_at_as_a_file_is(monkeypatch):
+    rows = [{"prompt_id": 5, "category": "math", "prompt": ["a?", "b?"]}] * 2
+    monkeypatch.setattr(mtbench, "hub_rows", lambda name, split: rows)
+    with pytest.raises(InputError, match="hub:lab/mt, row 2: question_id 5 stands twice"): mt_questions("hub:lab/mt")
+    rows.clear()
+    with pytest.raises(InputError, match="hub:lab/mt: the file is empty"): mt_questions("hub:lab/mt")
 
 
 def test_what_is_missing_is_said_before_anything_is_asked(tmp_path, folder, monkeypatch):
