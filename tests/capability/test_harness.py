@@ -281,19 +281,26 @@ class TestResults:
         assert harness_results(LazyLLM("scripted", lambda: script), plan, journal=journal) == came
         assert len(script.calls) == 6, "nothing is asked twice"
 
-    def test_a_call_that_failed_is_asked_again(self, folder, journal):
-        fails = [True]
+    def test_a_call_that_failed_leaves_its_item_unscored_and_is_asked_again(self, folder, journal):
+        failing = ["has 4 pears"]
         def reply(conversation):
-            return ModelCallError("no answer") if fails[0] and "has 4 pears" in conversation[-1].content else "5"
+            return ModelCallError("too long") if any(words in conversation[-1].content for words in failing) else "5"
         script = ScriptedLLM(reply)
         plan = harness_plan(["gsm8k"], folder, chat_template=True)
-        with pytest.raises(ModelCallError, match="1 of 6 items failed: no answer"):
-            harness_results(script, plan, journal=journal)
-        fails.clear()
-        fails.append(False)
+        came = harness_results(script, plan, journal=journal)
+        assert [(one.right is None, one.unscored) for one in came.results].count((True, "too long")) == 1
+        assert sum(one.right is None for one in came.results) == 1
+        right = [one.right for one in came.results if one.right is not None]
+        assert came.shares["gsm8k"]["exact_match, flexible-extract"] == sum(right) / 5, "of those that were scored"
+        failing.clear()
         script.calls.clear()
-        harness_results(script, plan, journal=journal)
+        assert None not in [one.right for one in harness_results(script, plan, journal=journal).results]
         assert len(script.calls) == 1
+
+    def test_where_no_call_is_answered_the_reason_is_told(self, folder):
+        with pytest.raises(ModelCallError, match="all 6 items failed: no answer"):
+            harness_results(ScriptedLLM(lambda asked: ModelCallError("no answer")),
+                            harness_plan(["gsm8k"], folder, chat_template=True))
 
     def test_ifeval_is_asked_and_checked_by_the_harness(self, llm, folder, monkeypatch):
         plan = harness_plan(["ifeval"], folder, limit=2)
