@@ -120,10 +120,11 @@ def _answer(told):
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #5034de4d
 def _raised(name, words):
-    "The error that a function of the program raised, if it is one of Python's own."
+    "The error that a function of the program raised, if it is one of Python's own, and does not end a loop of checks."
     import builtins
     kind = getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)): return RuntimeError(f"{name}: {words}")
+    ends = isinstance(kind, type) and issubclass(kind, (StopIteration, StopAsyncIteration))
+    if ends or not (isinstance(kind, type) and issubclass(kind, Exception)): return RuntimeError(f"{name}: {words}")
     try: return kind(words)
     except TypeError: return RuntimeError(f"{name}: {words}")
 

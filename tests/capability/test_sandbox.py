@@ -613,3 +613,10 @@ def test_a_box_that_does_not_come_up_is_no_failure_of_the_program(monkeypatch, b
 def test_a_box_that_is_too_slow_is_told_apart_from_a_program_that_is(monkeypatch):
     monkeypatch.setattr(sandbox, "boxed_command", lambda *args: ["sleep", "9"])
     assert run_code(HONEST, CHECKS, seconds=0.2, allow_unsafe=True).status == "unstarted"
+
+
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration"])
+def test_an_error_that_would_end_the_checks_loop_ends_the_checks(mode, error):
+    checks = "double = remote('double')\nassert all(map(lambda number: double(number) == 2 * number, range(5)))"
+    came = run(f"def double(number): raise {error}", mode, checks)
+    assert (came.status, "RuntimeError" in came.stderr) == ("failed", True)
