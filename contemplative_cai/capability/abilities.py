@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .battery import BatteryChange, BatteryRow, ItemResult, battery_kept
-from .battery import battery_table, measure_battery
+from .battery import battery_table, counted_items, measure_battery
 from .benchmark import Asking, Benchmark, benchmark_changes, benchmark_levels
-from .benchmark import benchmark_words, score_of, score_verdict
+from .benchmark import benchmark_words, score_of, score_verdict, span_of
 from .collapse import CollapseFigures, CollapseFinding, collapse_figures
 from .collapse import collapse_findings, plain_paragraphs, plain_perplexity
 from .helpfulness import ArmHelpfulness, helpfulness_lost
@@ -123,7 +123,9 @@ def ability_rows(abilities: Abilities,
     if not abilities.arms: return benchmark_levels(abilities.benchmarks)
     tables = {one.arm: {row.kind: row for row in one.rows} for one in abilities.arms}
     first = [row for row in abilities.arms[0].rows if row.kind != "all" or "instruction" in tables["base"]]
-    rows = [{"items": row.kind, "n": row.n, "chance": "" if row.chance is None else f"{row.chance:.2f}",
+    def counts(kind): return [table[kind].n for table in tables.values() if kind in table]
+    rows = [{"items": row.kind, "n": span_of(counts(row.kind)),
+             "chance": "" if row.chance is None else f"{row.chance:.2f}",
              **{f"{arm} [95 %]": shown(table[row.kind].share) for arm, table in tables.items() if row.kind in table}}
             for row in first]
     return rows + benchmark_levels(abilities.benchmarks)
@@ -132,7 +134,7 @@ def ability_rows(abilities: Abilities,
 def ability_changes(abilities: Abilities,
                 ) -> list[dict]:
     "A row an arm and part of the battery: the difference from base, and whether what base could was kept."
-    rows = [{"arm": one.arm, "items": change.kind, "n": change.n,
+    rows = [{"arm": one.arm, "items": change.kind, "n": counted_items(change),
              "difference [95 %]": shown(change.difference, signed=True), "gained": change.gained, "lost": change.lost,
              "verdict": change.kept.words}
             for one in abilities.arms for change in one.changes]

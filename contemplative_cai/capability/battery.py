@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SUMMED_KINDS', 'WEIGHED_ITEMS', 'BATTERY_SAMPLING', 'BATTERY_RULES', 'ItemResult', 'chosen_result', 'written_result',
            'unscored_result', 'measure_battery', 'design_effect', 'estimate_by_topic', 'BatteryRow', 'of_kind',
-           'battery_table', 'BatteryChange', 'kept_change', 'battery_kept', 'BatteryReach', 'smallest_loss']
+           'battery_table', 'BatteryChange', 'counted_items', 'kept_change', 'set_against', 'paired_change',
+           'battery_kept', 'BatteryReach', 'smallest_loss']
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #3903daff
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .instructions import follows_all
 from .kept import keep_results, kept_results
@@ -218,10 +219,10 @@ class BatteryChange(Record):
     unpaired: int  # items without a result in one of the arms
 
 
-def _paired(base: Sequence[ItemResult], arm: Sequence[ItemResult]) -> list[tuple[ItemResult, ItemResult]]:
-    "The results of the items that are scored in both arms."
-    others = {result.id: result for result in arm if result.right is not None}
-    return [(result, others[result.id]) for result in base if result.right is not None and result.id in others]
+def counted_items(change: BatteryChange,
+                  ) -> int | str:
+    "How many items are compared, and how many are not."
+    return f"{change.n} ({change.unpaired} unscored)" if change.unpaired else change.n
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #8e9e39e6
 def _kept(difference: Estimate, before: float | None, margin: float) -> Kept:
@@ -248,17 +249,42 @@ def kept_change(kind: str,  # what was asked
                          kept=_kept(difference, shares[0], margin), unpaired=unpaired)
 
 
+def set_against(change: BatteryChange,  # on the items that are scored in both arms
+                worst: BatteryChange,  # with all others set against the arm
+                ) -> BatteryChange:
+    "The change; not shown to be kept where that rests on unscored items being left out."
+    if change.kept.verdict != "kept" or worst.kept.verdict == "kept": return change
+    words = (f"not shown to be kept: by what was scored it is; with {change.unpaired} unscored set against it, a fall "
+             f"of {-(worst.kept.bound or 0.0):.3g} at worst, margin {worst.kept.margin:.3g}")
+    return change.model_copy(update={"kept": worst.kept.model_copy(update={"verdict": "not shown", "words": words})})
+
+
+def paired_change(kind: str,  # what was asked
+                  before: Mapping[str, float | None],  # by item, of the base; None: unscored
+                  after: Mapping[str, float | None],  # of the arm
+                  topics: Mapping[str, str],  # by item
+                  margin: float,  # the largest loss that would not matter, a share of the base's share
+                  ) -> BatteryChange:
+    "Whether an arm kept what the base could, on the items that are scored in both; raises as `kept_change` does."
+    every = dict.fromkeys((*before, *after))
+    both = [item for item in every if before.get(item) is not None and after.get(item) is not None]
+    def of(items):
+        values = [(before.get(item), after.get(item)) for item in items]
+        return kept_change(kind, [1.0 if own is None else own for own, _ in values], [own or 0.0 for _, own in values],
+                           [topics[item] for item in items], margin, len(every) - len(both))
+    return set_against(of(both), of(every)) if len(both) < len(every) else of(both)
+
+
 def battery_kept(base: Sequence[ItemResult],
                  arm: Sequence[ItemResult],  # on the same items
                  margin: float = 0.05,  # the largest loss that would not matter, a share of the base's share
                  kind: str = "choices",  # the kinds with ends; or all, or one kind
                  ) -> BatteryChange:
     "Whether an arm kept what the base could, item by item; raises `InputError` as `kept_change` does."
-    base, arm = of_kind(base, kind), of_kind(arm, kind)
-    pairs = _paired(base, arm)
-    before, after = ([float(bool(pair[side].right)) for pair in pairs] for side in (0, 1))
-    return kept_change(kind, before, after, _topics([one for one, _ in pairs]), margin,
-                       len({one.id for one in (*base, *arm)}) - len(pairs))
+    both = [of_kind(base, kind), of_kind(arm, kind)]
+    before, after = ({one.id: None if one.right is None else float(one.right) for one in some} for some in both)
+    every = [one for some in both for one in some]
+    return paired_change(kind, before, after, dict(zip([one.id for one in every], _topics(every))), margin)
 
 # %% ../../nbs/08a_capability/03_battery.ipynb #ce6dffbe
 class BatteryReach(Record):

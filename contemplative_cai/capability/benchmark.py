@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ItemScore', 'BenchmarkItem', 'Asking', 'drawn_items', 'ArmScore', 'Benchmark', 'share_of', 'score_change', 'Scored',
-           'score_benchmark', 'win_change', 'score_of', 'score_verdict', 'benchmark_levels', 'benchmark_changes',
-           'benchmark_words']
+           'score_benchmark', 'win_change', 'all_lost', 'score_of', 'score_verdict', 'span_of', 'benchmark_levels',
+           'benchmark_changes', 'benchmark_words']
 
 # %% ../../nbs/08a_capability/03a_benchmark.ipynb #xaedf8f6
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .battery import BatteryChange, estimate_by_topic, kept_change
+from .battery import BatteryChange, counted_items, estimate_by_topic, paired_change, set_against
+from ..core.foreign import one_line
 from ..core.journal import Journal
 from ..core.project import T
 from ..core.recipe import Recipe
@@ -99,11 +100,8 @@ def score_change(name: str,  # of the benchmark
                  margin: float,  # the largest loss that would not matter, a share of base's share
                  ) -> BatteryChange:
     "An arm against base on the items that are scored in both."
-    others = {one.id: one for one in arm if one.value is not None}
-    pairs = [(one, others[one.id]) for one in base if one.value is not None and one.id in others]
-    before, after = ([pair[side].value or 0.0 for pair in pairs] for side in (0, 1))
-    return kept_change(name, before, after, [one.cluster for one, _ in pairs], margin,
-                       len({one.id for one in (*base, *arm)}) - len(pairs))
+    before, after = ({one.id: one.value for one in some} for some in (base, arm))
+    return paired_change(name, before, after, {one.id: one.cluster for one in (*base, *arm)}, margin)
 
 # %% ../../nbs/08a_capability/03a_benchmark.ipynb #x533a879
 def _arm_score(name: str, arm: str, key: str, scores: Mapping[str, Sequence[ItemScore]], margin: float,
@@ -116,6 +114,12 @@ def _arm_score(name: str, arm: str, key: str, scores: Mapping[str, Sequence[Item
     return ArmScore(arm=arm, key=key, unscored=sum(one.value is None for one in own), change=change,
                     share=share if fit else share.model_copy(update={"p": None}),
                     kept=change.kept if change is not None and fit else None)
+
+
+def _unscored(scores: Sequence[ItemScore]) -> str:
+    "How many of an arm's items are unscored, and why the first is; empty where none is."
+    why = [one.unscored for one in scores if one.value is None]
+    return f"{len(why)} of {len(scores)} items unscored, the first: {one_line(why[0], 120)}" if why else ""
 
 
 class Scored(NamedTuple):
@@ -142,7 +146,8 @@ def score_benchmark(name: str,  # as the recipe calls it
     there = {arm: some for arm, some in scores.items() if arm not in silent}
     arms = [_arm_wins(name, arm, keys[arm], some, margin, not unfit) if wins
             else _arm_score(name, arm, keys[arm], there, margin, not unfit) for arm, some in there.items()]
-    told = [one.model_copy(update={"note": (notes or {}).get(one.arm, "")}) for one in arms]
+    told = [one.model_copy(update={"note": "; ".join(filter(None, [(notes or {}).get(one.arm, ""),
+                                                                   _unscored(there[one.arm])]))}) for one in arms]
     return Scored(Benchmark(name=name, measure=measure, setting=setting, items=items, unfit=unfit, arms=tuple(told),
                             unmeasured=(*unmeasured, *why)), scores)
 
@@ -156,9 +161,16 @@ def win_change(name: str,  # of the benchmark
     values = [one.value or 0.0 for one in scored]
     difference = estimate_by_topic([value - 0.5 for value in values], [one.cluster for one in scored], 0.0, (-0.5, 0.5))
     share = sum(values) / len(values) if values else None
-    return BatteryChange(kind=name, n=len(values), before=0.5, after=share, gained=sum(value > 0.5 for value in values),
-                         lost=sum(value < 0.5 for value in values), difference=difference,
-                         kept=noninferior(difference, margin), unpaired=len(wins) - len(scored))
+    change = BatteryChange(kind=name, n=len(values), before=0.5, after=share, difference=difference,
+                           gained=sum(value > 0.5 for value in values), lost=sum(value < 0.5 for value in values),
+                           kept=noninferior(difference, margin), unpaired=len(wins) - len(scored))
+    return set_against(change, win_change(name, all_lost(wins), margin)) if change.unpaired else change
+
+
+def all_lost(wins: Sequence[ItemScore],
+             ) -> list[ItemScore]:
+    "The comparisons, with those that are unscored as if the arm had lost them."
+    return [one.model_copy(update={"value": one.value or 0.0}) for one in wins]
 
 
 def _arm_wins(name: str, arm: str, key: str, wins: Sequence[ItemScore], margin: float, fit: bool) -> ArmScore:
@@ -184,17 +196,24 @@ def score_verdict(benchmark: Benchmark,
     return one.kept.words if one.kept else "base could not be asked" if one.change is None else "no claim"
 
 
+def span_of(counts: Sequence[int],  # of scored items, an arm each
+            ) -> int | str:
+    "The count, or the least and the greatest where arms differ."
+    low, high = min(counts, default=0), max(counts, default=0)
+    return low if low == high else f"{low} to {high}"
+
+
 def benchmark_levels(benchmarks: Sequence[Benchmark],
                      ) -> list[dict]:
     "A row a benchmark: how many items, and every arm's share with its interval."
-    return [{"items": one.title, "n": max((row.share.n for row in one.arms), default=0), "chance": "",
+    return [{"items": one.title, "n": span_of([row.share.n for row in one.arms]), "chance": "",
              **{f"{row.arm} [95 %]": shown(row.share) for row in one.arms}} for one in benchmarks]
 
 
 def benchmark_changes(benchmarks: Sequence[Benchmark],
                       ) -> list[dict]:
     "A row an arm and benchmark: the difference from base, and whether what base could was kept."
-    return [{"arm": row.arm, "items": one.title, "n": row.change.n,
+    return [{"arm": row.arm, "items": one.title, "n": counted_items(row.change),
              "difference [95 %]": shown(row.change.difference, signed=True), "gained": row.change.gained,
              "lost": row.change.lost, "verdict": score_verdict(one, row)}
             for one in benchmarks for row in one.arms if row.change is not None]

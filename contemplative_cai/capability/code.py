@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -255,7 +256,7 @@ def _sampling_of(samples: int, sampling: Sampling | None) -> Sampling:
     raise InputError(f"temperature: {samples} greedy answers are one answer {samples} times; give a temperature over 0")
 
 
-CODE_RULES = 1  # goes up when programs are found or checked otherwise, so that old results are not taken over
+CODE_RULES = 2  # goes up when programs are found or checked otherwise, so that old results are not taken over
 
 
 def _as_asked(conversation: Conversation) -> Conversation: return conversation
@@ -275,12 +276,14 @@ def _sample_results(llm: LLM, items: Sequence[CodeItem], asked: list[Conversatio
 
 
 def _sample_of(item: CodeItem, number: int, came: object, limits: dict, allow_unsafe: bool) -> CodeSample:
-    "An answer, checked; one that did not come is unscored."
+    "An answer, checked; one that did not come, or whose sandbox did not, is unscored."
     if isinstance(came, CallFailed):
         return CodeSample(task_id=item.task_id, sample=number, passed=None, unscored=came.reason)
     text = str(getattr(came, "text", ""))
     result = check_solution(item, text, **limits, allow_unsafe=allow_unsafe)
-    return CodeSample(task_id=item.task_id, sample=number, passed=result.status == "passed", text=text, result=result)
+    told: dict[str, Any] = dict(task_id=item.task_id, sample=number, text=text, result=result)
+    if result.status != "unstarted": return CodeSample(**told, passed=result.status == "passed")
+    return CodeSample(**told, passed=None, unscored=f"the sandbox did not start: {result.stderr[-200:]}")
 
 # %% ../../nbs/08a_capability/07_code.ipynb #2c381ed6
 def measure_code(llm: LLM,  # as it stands, under the adapter that is on it

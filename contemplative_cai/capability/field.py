@@ -208,10 +208,13 @@ def _fetched_rows(benchmark: FieldBenchmark, stem: str, split: str | None) -> tu
 
 # %% ../../nbs/08a_capability/08_field.ipynb #xd10dbc8
 def _drawn(benchmark: FieldBenchmark, count: int, limit: int | None, seed: int) -> list[int]:
-    "Positions of the rows that are asked, in order; raises `InputError` for a limit below 1."
-    if limit is None or limit >= count: return list(range(count))
-    if limit < 1: raise InputError(f"limit: expected at least 1 item of each benchmark, came {limit}")
-    return sorted(random.Random(f"{seed} {benchmark.name}").sample(range(count), limit))
+    """Positions of the rows that are asked, in order, a smaller draw being part of a larger one;
+    raises `InputError` for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit: expected at least 1 item of each benchmark, came {limit}")
+    places = list(range(count))
+    random.Random(f"{seed} {benchmark.name}").shuffle(places)
+    return sorted(places[:limit])
 
 
 def _shuffled(row: dict) -> dict:

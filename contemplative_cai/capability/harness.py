@@ -126,6 +126,18 @@ def _answered(llm: Any, lm: Any, answers: _Answers, kind: str, requests: Sequenc
             rows //= 2
 
 # %% ../../nbs/08a_capability/10_harness.ipynb #x33b4c36
+class _Missing(str):
+    "An answer that did not come, empty, and why."
+    reason = ""
+
+    @classmethod
+    def why(cls, reason: str) -> "_Missing":
+        "One that did not come for this reason."
+        missing = cls()
+        missing.reason = reason
+        return missing
+
+
 class _Conversations:
     "The harness' view of a model that answers conversations, wherever it is."
 
@@ -142,18 +154,18 @@ class _Conversations:
         return json.dumps(turns)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        "A text each, cut at its stops; raises `ModelCallError` when all that could be asked were."
+        "A text each, cut at its stops, or why there is none; raises `ModelCallError` where not one came."
         asked = [tuple(Message(**turn) for turn in json.loads(request.args[0])) for request in requests]
         texts: dict[int, str] = {}
-        failed = ""
+        failed: dict[int, str] = {}
         for batch in self._llm.batches(asked):
             limit = max(requests[i].args[1].get("max_gen_toks", 256) for i in batch)
             for group in self._llm.stream([asked[i] for i in batch], Sampling(max_tokens=limit)):
                 for i, came in group.items():
-                    if isinstance(came, CallFailed): failed = came.reason
+                    if isinstance(came, CallFailed): failed[batch[i]] = came.reason
                     else: texts[batch[i]] = self._told(requests[batch[i]], came.text)
-        if failed: raise ModelCallError(f"{len(requests) - len(texts)} of {len(requests)} items failed: {failed}")
-        return [texts[i] for i in range(len(requests))]
+        if failed and not texts: raise ModelCallError(f"all {len(failed)} items failed: {[*failed.values()][-1]}")
+        return [texts[i] if i in texts else _Missing.why(failed[i]) for i in range(len(requests))]
 
     def _told(self, request: Any, text: str) -> str:
         "The text up to the first of the stops, once it is told."
@@ -205,9 +217,9 @@ def _item_result(part: HarnessTask, place: int, requests: Sequence[Any], metrics
     items, row = part.items, part.positions[place]
     known: dict[str, Any] = dict(id=f"{items.benchmark.name}/{items.places[row]}", kind=items.benchmark.name,
                                  subject=items.subjects[row])
-    right = bool(metrics[items.benchmark.figure])
-    if requests[0].request_type == "generate_until":
-        return ItemResult(**known, right=right, text=requests[0].resps[0])
+    right, came = bool(metrics[items.benchmark.figure]), requests[0].resps[0]
+    if isinstance(came, _Missing): return ItemResult(**known, right=None, unscored=came.reason)
+    if requests[0].request_type == "generate_until": return ItemResult(**known, right=right, text=came)
     summed = tuple(float(request.resps[0][0]) for request in requests)
     if not all(map(math.isfinite, summed)):
         return ItemResult(**known, right=None, unscored="the likelihood of an end is not a finite number")
@@ -262,8 +274,9 @@ def harness_results(llm: Any,  # as it stands, under the adapter that is on it
     for part in plan.tasks:
         benchmark = part.items.benchmark
         for place, filtered, requests, metrics in _metrics_of(part):
-            if filtered == benchmark.filter: results.append(_item_result(part, place, requests, metrics))
-            for metric, value in metrics.items():
+            one = _item_result(part, place, requests, metrics)
+            if filtered == benchmark.filter: results.append(one)
+            for metric, value in metrics.items() if one.right is not None else ():
                 some = value if isinstance(value, list) else [value]
                 values.setdefault((benchmark.name, metric, filtered), []).extend(map(float, some))
     return Benchmarked(setting=plan.setting, results=tuple(results), shares=_shares(values))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .field import BenchmarkItems, read_benchmarks
-from ..core.project import did_you_mean, how_to_install
+from ..core.project import brief, did_you_mean, how_to_install
 from ..core.schema import InputError, Record
 
 # %% ../../nbs/08a_capability/09_harness_tasks.ipynb #xf9e0f86
@@ -55,15 +55,31 @@ def quiet_harness(drawing: bool = False,  # a progress line of ours is drawn mea
     finally: logger.setLevel(before)
 
 
+def _instruction_fault(known: dict[str, Any], name: str, given: dict[str, Any]) -> str:
+    "Why the harness cannot check an instruction by these arguments, or would draw one of them by lot; empty: it can."
+    if name not in known: return f"no instruction '{brief(name)}'; {did_you_mean(name, list(known))}"
+    rule, given = known[name](name), {key: value for key, value in given.items() if value is not None}
+    if set(given) != set(wanted := rule.get_instruction_args_keys()):
+        return (f"instruction '{name}' takes {' and '.join(wanted) or 'no argument'}, found "
+                f"{brief(' and '.join(given)) or 'none'}")
+    try:
+        rule.build_description(**given)
+        if name not in _SENTENCES: rule.check_following("A word.")
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        return f"instruction '{name}' cannot be checked by {brief(given)} ({brief(error)})"
+    return ""
+
+
 def _refuse_unknown_instructions(items: BenchmarkItems) -> None:
     "Raises `InputError` for an instruction that the harness does not check, or cannot without nltk's table."
-    with quiet_harness(): known = list(from_harness("tasks.ifeval.instructions_registry", "INSTRUCTION_DICT"))
+    with quiet_harness(): known = from_harness("tasks.ifeval.instructions_registry", "INSTRUCTION_DICT")
     import_module("langdetect").DetectorFactory.seed = 0  # it draws, and an answer would be judged anew each time
-    asked = {name: place for row, place in zip(items.rows, items.places) for name in row["instruction_id_list"]}
-    problems = [f"{items.source}, row {place}: no instruction '{name}'; {did_you_mean(name, known)}"
-                for name, place in asked.items() if name not in known]
+    asked = [(place, name, given) for row, place in zip(items.rows, items.places)
+             for name, given in zip(row["instruction_id_list"], row["kwargs"])]
+    problems = [f"{items.source}, row {place}: {fault}" for place, name, given in asked
+                if (fault := _instruction_fault(known, name, given))]
     if problems: raise InputError(*problems)
-    if needing := sorted(asked.keys() & _SENTENCES):
+    if needing := sorted({name for _, name, _ in asked} & _SENTENCES):
         try: import_module("nltk").data.find("tokenizers/punkt_tab/english/collocations.tab")
         except LookupError:
             raise InputError(f"ifeval: {' and '.join(needing)} need nltk's punkt_tab, which is not on this machine; "
@@ -86,14 +102,24 @@ def _marked_targets(items: BenchmarkItems) -> dict[str, str]:
     return {"doc_to_target": "{{mc1_targets.labels.index(1)}}"} if items.benchmark.name == "truthfulqa" else {}
 
 
+def _columns(items: BenchmarkItems, rows: Sequence[dict]) -> Any:
+    "The rows as a data set of the harness; raises `InputError` where a column holds values of several kinds."
+    from datasets import Dataset
+    from pyarrow import ArrowException
+    try: return Dataset.from_list(list(rows))
+    except ArrowException as error:
+        raise InputError(f"{items.source}: a column holds values of several kinds ({brief(error)}); write them alike "
+                         "in every row") from None
+
+
 def _harness_task(items: BenchmarkItems, subject: str | None, rows: Sequence[dict], shot_rows: Sequence[dict]) -> Any:
     "A task of the harness over these rows."
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
     left_out = ("tag", "group", "task_list", "dataset_path", "dataset_name", "dataset_kwargs")
     defined = from_harness("tasks._yaml_loader", "load_yaml")(_definition(items, subject), resolve_func=True)
     own: dict[str, Any] = {key: value for key, value in defined.items() if key not in left_out}
-    parts: Any = {"asked": Dataset.from_list(list(rows))}
-    if items.shots: parts["shots"] = Dataset.from_list(list(shot_rows))
+    parts: Any = {"asked": _columns(items, rows)}
+    if items.shots: parts["shots"] = _columns(items, shot_rows)
     own |= {"test_split": "asked", "fewshot_split": "shots" if items.shots else None, "training_split": None,
             "validation_split": None, "num_fewshot": items.shots, "custom_dataset": lambda **_: DatasetDict(parts)}
     return from_harness("api.task", "ConfigurableTask")(config=own | _marked_targets(items))

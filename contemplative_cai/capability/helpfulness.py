@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from .battery import BatteryChange
-from .benchmark import ItemScore, win_change
+from .battery import BatteryChange, counted_items, set_against
+from .benchmark import ItemScore, all_lost, win_change
 from ..core.files import read_rows
 from ..core.run import Run
 from ..core.schema import Answer, Record, Verdict
@@ -84,11 +84,12 @@ class _Compared(Record):
 
 def _rows(verdicts: Sequence[Verdict], answers: dict[tuple[str, str, int], str], clusters: dict[str, str],
           arm: str, judge: str) -> list[_Compared]:
-    "An arm's comparisons with base on benign prompts, by one judge; those without both texts are left out."
+    "An arm's comparisons with base on benign prompts, by one judge; those without both texts are unscored."
     rows = [one for one in verdicts if one.judge == judge and one.arm == f"{arm} > base" and one.prompt_id in clusters]
     texts = [[answers.get((name, one.prompt_id, one.sample)) for name in ("base", arm)] for one in rows]
-    return [_Compared(prompt=one.prompt_id, cluster=clusters[one.prompt_id], base=base, arm=own, value=one.value)
-            for one, (base, own) in zip(rows, texts) if base is not None and own is not None]
+    return [_Compared(prompt=one.prompt_id, cluster=clusters[one.prompt_id], base=base or "", arm=own or "",
+                      value=None if base is None or own is None else one.value)
+            for one, (base, own) in zip(rows, texts)]
 
 # %% ../../nbs/08a_capability/03b_helpfulness.ipynb #x6bff94e
 def why_no_claim(row: Comparison,
@@ -103,12 +104,13 @@ def _of_arm(row: Comparison, seat: str, rows: Sequence[_Compared], margin: float
     scored = [one for one in rows if one.value is not None]
     wins = [one.value or 0.0 for one in scored]
     longer = [float(word_count(one.arm) - word_count(one.base)) for one in scored]
-    won = win_change("helpfulness", [ItemScore(id=f"{i}", cluster=one.cluster, value=one.value)
-                                     for i, one in enumerate(rows)], margin)
+    items = [ItemScore(id=f"{i}", cluster=one.cluster, value=one.value) for i, one in enumerate(rows)]
+    won, worst = win_change("helpfulness", items, margin), win_change("helpfulness", all_lost(items), margin)
     at_length, unfit = wins_at_equal_length(wins, longer, [one.cluster for one in scored]), why_no_claim(row)
     difference = at_length.model_copy(update={
         end: None if (value := getattr(at_length, end)) is None else value - 0.5 for end in ("mean", "low", "high")})
     kept = won.kept if difference.low is None else noninferior(difference, margin)
+    kept = set_against(won.model_copy(update={"kept": kept}), worst).kept
     lost = Counter(way_of_losing(one.base, one.arm) for one in scored if one.value == 0)
     return ArmHelpfulness(
         arm=row.arm, judge=seat, won=won, unfit=unfit, kept=None if unfit else kept,
@@ -143,7 +145,7 @@ def lost_words(one: ArmHelpfulness,
 def helpfulness_rows(found: Sequence[ArmHelpfulness],
                      ) -> list[dict]:
     "A row an arm and judge: the share it wins against base, at equal length too, and what its losses are made of."
-    return [{"arm": one.arm, "judge": one.judge, "n": one.won.n,
+    return [{"arm": one.arm, "judge": one.judge, "n": counted_items(one.won),
              "won, ties half": "no data" if one.won.after is None else f"{one.won.after:.2f}",
              "at equal length [95 %]": shown(one.at_length),
              "longer by, words": _longer(one.at_length.longer), "lost": lost_words(one),

@@ -7,7 +7,8 @@ __all__ = ['REFERENCED', 'REFERENCES', 'MT_TEMPERATURES', 'MTQuestion', 'mt_ques
            'answer_turns']
 
 # %% ../../nbs/08a_capability/07b_mtbench.ipynb #xfbb8589
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,27 +72,35 @@ def _references(path: Path) -> dict[str, tuple[str, ...]]:
     found = {}
     for place, line in _lines(path) if is_there(path) else ():
         row = json_row(line, place, "question_id and choices")
-        try: found[str(row["question_id"])] = tuple(str(turn) for turn in row["choices"][0]["turns"])
-        except (KeyError, IndexError, TypeError):
-            raise InputError(f"{place}: expected question_id, and choices with turns; take the file of FastChat, "
-                             "or move it away to judge without references") from None
+        try: first, second = row["choices"][0]["turns"]
+        except (KeyError, IndexError, TypeError, ValueError): first = second = ""
+        if "question_id" not in row or not all(isinstance(turn, str) and turn.strip() for turn in (first, second)):
+            raise InputError(f"{place}: expected question_id, and choices with an answer to each of two turns; take "
+                             "the file of FastChat, or move it away to judge without references")
+        found[str(row["question_id"])] = (first, second)
     return found
+
+
+def _questions_of(rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]], name: str) -> list[MTQuestion]:
+    "Places and rows as questions; raises `InputError` with all that is wrong."
+    questions, problems = dict[str, MTQuestion](), list[str]()
+    for place, read in rows:
+        try: one = _question(read(), place)
+        except InputError as error: problems += error.problems
+        else:
+            if one.id in questions: problems.append(f"{place}: question_id {one.id} stands twice")
+            questions[one.id] = one
+    if not questions and not problems: problems = [f"{name}: the file is empty; expected questions, one a line"]
+    if problems: raise InputError(*problems)
+    return list(questions.values())
 
 
 def _questions_at(path: Path) -> list[MTQuestion]:
     "The questions of a file, with the references beside it; raises `InputError` with all that is wrong."
-    questions, problems = list[MTQuestion](), list[str]()
     references = _references(path.with_name(REFERENCES))
-    for place, line in _lines(path):
-        try: one = _question(json_row(line, place, "question_id, category and turns"), place)
-        except InputError as error: problems += error.problems
-        else:
-            if any(one.id == other.id for other in questions):
-                problems.append(f"{place}: question_id {one.id} stands twice")
-            questions.append(one.model_copy(update={"references": references.get(one.id, one.references)}))
-    if not questions and not problems: problems = [f"{path.name}: the file is empty; expected questions, one a line"]
-    if problems: raise InputError(*problems)
-    return questions
+    rows = ((place, partial(json_row, line, place, "question_id, category and turns")) for place, line in _lines(path))
+    return [one.model_copy(update={"references": references.get(one.id, one.references)})
+            for one in _questions_of(rows, path.name)]
 
 # %% ../../nbs/08a_capability/07b_mtbench.ipynb #x87ec97a
 def mt_questions(place: str | None = None,  # a file, its folder, or hub:owner/name; None: the folder of benchmarks
@@ -99,7 +108,8 @@ def mt_questions(place: str | None = None,  # a file, its folder, or hub:owner/n
     "All questions; raises `InputError` with all that is wrong, or for what is not there."
     if place and place.startswith("hub:"):
         rows = hub_rows(name := place.removeprefix("hub:"), split="train")
-        return [_question(dict(row), f"hub:{name}, row {number}") for number, row in enumerate(rows, 1)]
+        return _questions_of(((f"hub:{name}, row {number}", partial(dict, row)) for number, row in enumerate(rows, 1)),
+                             f"hub:{name}")
     path = Path(place).expanduser() if place else benchmarks_folder() / "mt_bench"
     path = path / "question.jsonl" if path.is_dir() else path
     if is_there(path) and path.is_file(): return _questions_at(path)

@@ -7,6 +7,7 @@ __all__ = ['PublishedScore', 'published_scores', 'check_plans', 'PublishedCompar
            'check_published']
 
 # %% ../../nbs/08a_capability/11_published.ipynb #x38136c3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..core.project import brief, did_you_mean, read_config
 from ..core.schema import InputError, Record, Text
 from ..core.sections import problems_of
 from ..measure.stats import share_interval
+from ..models.llm import ModelCallError
 
 # %% ../../nbs/08a_capability/11_published.ipynb #xa8ef329
 class PublishedScore(Record):
@@ -83,9 +85,10 @@ def check_plans(model: str,  # of `configs/models.yaml`
         raise InputError(f"{brief(model)}: no published score of it is in configs/published.yaml; "
                          f"{did_you_mean(model, [*known])}")
     scores = [one for one in known[model] if names is None or set(one.benchmarks) <= set(names)]
-    if not scores:
+    told = {name for one in scores for name in one.benchmarks}
+    if alone := [name for name in names or () if name not in told]:
         there = dict.fromkeys(name for one in known[model] for name in one.benchmarks)
-        raise InputError(f"{model}: no published score on {brief(', '.join(names or ()))} alone; there are some on "
+        raise InputError(f"{model}: no published score on {brief(', '.join(alone))} alone; there are some on "
                          f"{', '.join(there)}")
     return [(harness_plan(list(dict.fromkeys(name for one in some for name in one.benchmarks)), folder, limit, seed,
                           shots, chat), some) for (shots, chat), some in _ways(scores)]
@@ -94,9 +97,9 @@ def check_plans(model: str,  # of `configs/models.yaml`
 class PublishedComparison(Record):
     "A published score, and what was found here."
     published: PublishedScore
-    n: int  # items that were asked here
+    n: int  # items that were scored here
     share: float
-    low: float | None = None  # 95 % interval of the share, Wilson's; None: it is an average of several
+    low: float | None = None  # 95 % interval of the share, Wilson's; None: not a mean of items
     high: float | None = None
 
     @property
@@ -118,15 +121,20 @@ class PublishedComparison(Record):
 def compared_with_published(score: PublishedScore,
                             came: Benchmarked,  # of the model that it is of
                             ) -> PublishedComparison:
-    "The score beside what was found here; raises `InputError` for a metric that there is none of."
-    shares, counts = [], {one.name: one.n for one in came.setting.benchmarks}
+    """The score beside what was found here, on the items that were scored; raises `InputError` for a metric that there
+    is none of, `ModelCallError` where no item was scored."""
+    missing = Counter(one.kind for one in came.results if one.right is None)
+    shares, counts = [], {one.name: one.n - missing[one.name] for one in came.setting.benchmarks}
+    if silent := [name for name in score.benchmarks if not counts[name]]:
+        raise ModelCallError(f"{', '.join(silent)}: not one item could be scored")
     for name, _, metric in (place.partition(" ") for place in score.here):
         found = came.shares.get(name, {})
         if metric not in found:
             raise InputError(f"{name}: no metric '{brief(metric)}'; {did_you_mean(metric, list(found))}")
         shares.append(found[metric])
     n = sum(counts[name] for name in score.benchmarks)
-    bounds = share_interval(round(shares[0] * n), n) if len(shares) == 1 else None
+    single = len(shares) == 1 and " inst_level" not in score.here[0]  # an item may have several instructions
+    bounds = share_interval(round(shares[0] * n), n) if single else None
     return PublishedComparison(published=score, n=n, share=sum(shares) / len(shares), low=bounds and bounds[0],
                                high=bounds and bounds[1])
 

@@ -29,8 +29,8 @@ from .box import shown_paths
 from ..core.schema import InputError, Record
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #675c68f0
-# killed: by a signal, such as that of a limit; refused: never run
-CodeStatus = Literal["passed", "failed", "timeout", "killed", "refused"]
+# killed: by a signal, such as that of a limit; refused: never run; unstarted: the sandbox did not come up
+CodeStatus = Literal["passed", "failed", "timeout", "killed", "refused", "unstarted"]
 
 
 class CodeResult(Record):
@@ -105,6 +105,8 @@ def _answer(told):
     import sys
     import types
     questions, answers = os.fdopen(told["questions"], "rb"), os.fdopen(told["answers"], "wb")
+    os.write(told["answers"], b"\n")  # this box is up; the program begins when the other is as well
+    if not questions.readline(): raise SystemExit("the checks' sandbox did not start")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     module = sys.modules["program"] = types.ModuleType("program")
@@ -118,10 +120,11 @@ def _answer(told):
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #5034de4d
 def _raised(name, words):
-    "The error that a function of the program raised, if it is one of Python's own."
+    "The error that a function of the program raised, if it is one of Python's own, and does not end a loop of checks."
     import builtins
     kind = getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)): return RuntimeError(f"{name}: {words}")
+    ends = isinstance(kind, type) and issubclass(kind, (StopIteration, StopAsyncIteration))
+    if ends or not (isinstance(kind, type) and issubclass(kind, Exception)): return RuntimeError(f"{name}: {words}")
     try: return kind(words)
     except TypeError: return RuntimeError(f"{name}: {words}")
 
@@ -153,11 +156,15 @@ def _asker(questions, answers, asked):
 
 
 def _check(told):
-    "The checks' side: run them on the program's functions; the nonce is written when all of them have held."
+    """The checks' side: run them on the program's functions; a mark is written when both boxes are up, and the nonce
+    when all checks have held."""
     import os
     questions, answers = os.fdopen(told["questions"], "wb"), os.fdopen(told["answers"], "rb")
     verdict, asked = os.dup(1), []
     os.dup2(2, 1)
+    os.write(told["questions"], b"\n")
+    if not answers.readline(1): raise SystemExit("the program's sandbox did not start")
+    os.write(verdict, b"+")
     space = {"__name__": "checks", "remote": _asker(questions, answers, asked)}
     exec(compile(told["checks"], "checks.py", "exec", dont_inherit=True), space)
     if asked: os.write(verdict, told["nonce"].encode())
@@ -229,13 +236,13 @@ _KEPT = 64_000  # bytes that are kept of what a side writes
 def _listen(streams: Sequence[Any],  # of the sides
             last: Sequence[Any],  # those among them at whose end all is over
             deadline: float,  # on the monotonic clock
-            ) -> list[bytes] | None:
-    "The end of what each stream brought; None where time ran out, and whatever is in the dark is left there."
+            ) -> tuple[list[bytes], bool]:
+    "The end of what each stream brought, and whether all was over in time."
     brought, open_ones = {stream: b"" for stream in streams}, set(last)
     with selectors.DefaultSelector() as waiting:
         for stream in streams: waiting.register(stream, selectors.EVENT_READ)
         while open_ones:
-            if (left := deadline - time.monotonic()) <= 0: return None
+            if (left := deadline - time.monotonic()) <= 0: break
             for key, _ in waiting.select(left):
                 stream: Any = key.fileobj
                 chunk = os.read(stream.fileno(), 65_536)
@@ -243,7 +250,7 @@ def _listen(streams: Sequence[Any],  # of the sides
                 if chunk: continue
                 waiting.unregister(stream)
                 open_ones.discard(stream)
-    return [brought[stream] for stream in streams]
+    return [brought[stream] for stream in streams], not open_ones
 
 
 def _was_killed(process: subprocess.Popen) -> bool:
@@ -267,10 +274,12 @@ def _run(mode: str, program: str, checks: str, seconds: float, memory_mb: int) -
                 "checks": checks, "nonce": nonce, "questions": questions, "answers": answers}, stdout=subprocess.PIPE))
         finally:
             for end in ends: os.close(end)
-        brought = _listen([solver.stderr, checker.stderr, checker.stdout], [checker.stderr, checker.stdout], deadline)
-        if brought is None: return "timeout", f"not done after {seconds:g} s"
+        brought, ended = _listen([solver.stderr, checker.stderr, checker.stdout], [checker.stderr, checker.stdout],
+                                 deadline)
         written = b"\n".join(brought[:2]).decode(errors="replace").strip()
-        if brought[2] == nonce.encode(): return "passed", written
+        if not brought[2].startswith(b"+"): return "unstarted", written or f"no sandbox came up within {seconds:g} s"
+        if not ended: return "timeout", f"not done after {seconds:g} s"
+        if brought[2] == b"+" + nonce.encode(): return "passed", written
         return "killed" if _was_killed(solver) or _was_killed(checker) else "failed", written
 
 # %% ../../nbs/08a_capability/06_sandbox.ipynb #78463ce4

@@ -252,26 +252,35 @@ class TaxPoint(NamedTuple):
     claimable: bool  # both
 
 
-def _capability_change(abilities: Abilities, arm: str) -> tuple[Estimate, str, bool] | None:
-    "The first difference from base that was measured of an arm, of what, and whether it may be claimed."
+def _capability_changes(abilities: Abilities, arm: str) -> dict[str, tuple[Estimate, bool]]:
+    "By what was asked: an arm's difference from base that can be drawn, and whether it may be claimed."
     own = abilities_of(abilities, arm)
-    if own and own.changes: return own.changes[0].difference, f"battery, {own.changes[0].kind}", True
-    for one in abilities.benchmarks:
-        row = score_of(one, arm)
-        if row and row.change: return row.change.difference, one.title, not one.unfit
-    return None
+    changes = {f"battery, {own.changes[0].kind}": (own.changes[0].difference, True)} if own and own.changes else {}
+    asked = [(one, row) for one in abilities.benchmarks if (row := score_of(one, arm)) and row.change]
+    changes |= {one.title: (row.change.difference, not one.unfit) for one, row in asked if row.change}
+    return {name: change for name, change in changes.items() if drawable(change[0])}
+
+
+def _most_asked(changes: Sequence[dict[str, tuple[Estimate, bool]]]) -> str:
+    "What most arms were asked that may be claimed; of equals the battery, then the first. Empty: nothing."
+    names = sorted(dict.fromkeys(name for some in changes for name in some),
+                   key=lambda name: not name.startswith("battery, "))
+    def count(name):
+        asked = [some[name][1] for some in changes if name in some]
+        return sum(asked), len(asked)
+    return max(names, key=count, default="")
 
 
 def tax_points(metrics: Metrics,
                abilities: Abilities,
                ) -> list[TaxPoint]:
-    "A point for every arm of which both are known."
-    points = []
-    for arm in metrics.arms:
-        row, change = compared(metrics, arm, "base").get("violation"), _capability_change(abilities, arm)
-        if row and change and drawable(row.difference) and drawable(change[0]):
-            points.append(TaxPoint(arm, row, change[0], change[1], row.claimable and change[2]))
-    return points
+    "A point for every arm of which both are known; capability is of the same items in all."
+    rows = {arm: row for arm in metrics.arms
+            if (row := compared(metrics, arm, "base").get("violation")) and drawable(row.difference)}
+    changes = {arm: _capability_changes(abilities, arm) for arm in rows}
+    asked = _most_asked([*changes.values()])
+    return [TaxPoint(arm, row, changes[arm][asked][0], asked, row.claimable and changes[arm][asked][1])
+            for arm, row in rows.items() if asked in changes[arm]]
 
 # %% ../../nbs/09_report/03_figures.ipynb #x8999820
 def _draw_point(axes, point: TaxPoint, colour: str, marker: str) -> None:
@@ -300,8 +309,9 @@ def tax_figure(metrics: Metrics,
     for point in points: _draw_point(axes, point, *_look(metrics, point.arm))
     axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
     axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    asked = " / ".join(dict.fromkeys(point.asked for point in points))
-    axes.set_xlabel(f"capability less base's: share right ({asked})\n"
-                    "(lines: 95 % intervals; hollow and dotted: no claim)", fontsize=8)
+    others = [arm for arm in metrics.arms if arm not in ("base", *(point.arm for point in points))]
+    left_out = f"; not drawn, not asked this: {', '.join(others)}" if others else ""
+    axes.set_xlabel(f"capability less base's: {points[0].asked}\n"
+                    f"(lines: 95 % intervals; hollow and dotted: no claim{left_out})", fontsize=8)
     axes.set_ylabel("safety gained: fall in violating answers", fontsize=8)
     return figure

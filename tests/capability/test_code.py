@@ -313,3 +313,14 @@ def test_humanevals_own_solutions_pass(box):
     assert len(items) == 164
     assert [item.task_id for item in items if check_solution(item, item.canonical_solution).status != "passed"] == []
     assert [item.task_id for item in items if check_solution(item, "    return None").status == "passed"] == []
+
+
+def test_a_sandbox_that_did_not_come_up_leaves_the_task_unscored_and_is_tried_again(items, tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "usable_sandbox", lambda *args: "")
+    fates = iter(["unstarted", "passed", "failed", "passed"])
+    monkeypatch.setattr(code, "run_code", lambda *args, **limits: code.CodeResult(
+        status=next(fates), mode="bwrap", seconds=0, stderr="no more namespaces"))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        first, again = (measure_code(ScriptedLLM(lambda asked: "answer"), items[:3], journal=journal) for _ in range(2))
+    assert [one.passed for one in first] == [None, True, False] and "no more namespaces" in first[0].unscored
+    assert [one.passed for one in again] == [True, True, False] and code_figure(first).share.n == 2

@@ -138,3 +138,10 @@ def test_rows_of_the_hub_are_checked_as_those_of_a_folder(monkeypatch, folder):
     [local] = read_benchmarks(["arc"], folder)
     assert asked == [("allenai/ai2_arc", "ARC-Challenge", "test")]
     assert (fetched.rows, fetched.digest) == (local.rows, local.digest) and fetched.source == "allenai/ai2_arc"
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one():
+    def drawn(limit, seed=0): return set(field._drawn(FIELD_BENCHMARKS["arc"], 500, limit, seed))
+    for small, large in ((20, 100), (50, 200), (200, 499)):
+        assert len(drawn(small)) == small and drawn(small) < drawn(large)
+    assert drawn(None) == drawn(600) == set(range(500)) and drawn(20) != drawn(20, seed=1)

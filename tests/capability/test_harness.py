@@ -121,10 +121,23 @@ class TestPlans:
          "no subject 'anatmy' in mmlu; did you mean 'anatomy'"),
         ("ifeval", {"key": 1, "prompt": "Say.", "instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]},
          "no instruction 'punctuation:no_coma'; did you mean 'punctuation:no_comma'"),
+        *(("ifeval", {"key": 1, "prompt": "Say.", "instruction_id_list": ["length_constraints:number_words"],
+                      "kwargs": [given]}, f"ifeval.jsonl, row 1: instruction 'length_constraints:number_words' {why}")
+          for given, why in (({"num_words": 3}, "takes num_words and relation, found num_words"),
+                             ({"num_words": 3, "relatio": "at least"}, "takes num_words and relation, found"),
+                             ({"num_words": 3, "relation": "at most"}, "cannot be checked by"),
+                             ({"num_words": "three", "relation": "at least"}, "cannot be checked by"))),
     ])
     def test_rows_that_the_harness_cannot_use_are_refused(self, tmp_path, name, row, message):
         write(tmp_path, f"{name}.jsonl", [row])
         with pytest.raises(InputError, match=message): harness_plan([name], tmp_path)
+
+    def test_a_column_of_several_kinds_is_refused(self, tmp_path):
+        write(tmp_path, "ifeval.jsonl", [
+            {"key": n, "prompt": "Say.", "instruction_id_list": [name], "kwargs": [{"keywords": given}]}
+            for n, (name, given) in enumerate([("keywords:existence", ["a"]), ("keywords:existence", "b")])])
+        with pytest.raises(InputError, match=r"ifeval\.jsonl: a column holds values of several kinds"):
+            harness_plan(["ifeval"], tmp_path)
 
     def test_too_few_worked_examples_are_refused(self, folder):
         with pytest.raises(InputError, match="8 worked examples are shown before each item, and 7 are there"):
@@ -268,19 +281,26 @@ class TestResults:
         assert harness_results(LazyLLM("scripted", lambda: script), plan, journal=journal) == came
         assert len(script.calls) == 6, "nothing is asked twice"
 
-    def test_a_call_that_failed_is_asked_again(self, folder, journal):
-        fails = [True]
+    def test_a_call_that_failed_leaves_its_item_unscored_and_is_asked_again(self, folder, journal):
+        failing = ["has 4 pears"]
         def reply(conversation):
-            return ModelCallError("no answer") if fails[0] and "has 4 pears" in conversation[-1].content else "5"
+            return ModelCallError("too long") if any(words in conversation[-1].content for words in failing) else "5"
         script = ScriptedLLM(reply)
         plan = harness_plan(["gsm8k"], folder, chat_template=True)
-        with pytest.raises(ModelCallError, match="1 of 6 items failed: no answer"):
-            harness_results(script, plan, journal=journal)
-        fails.clear()
-        fails.append(False)
+        came = harness_results(script, plan, journal=journal)
+        assert [(one.right is None, one.unscored) for one in came.results].count((True, "too long")) == 1
+        assert sum(one.right is None for one in came.results) == 1
+        right = [one.right for one in came.results if one.right is not None]
+        assert came.shares["gsm8k"]["exact_match, flexible-extract"] == sum(right) / 5, "of those that were scored"
+        failing.clear()
         script.calls.clear()
-        harness_results(script, plan, journal=journal)
+        assert None not in [one.right for one in harness_results(script, plan, journal=journal).results]
         assert len(script.calls) == 1
+
+    def test_where_no_call_is_answered_the_reason_is_told(self, folder):
+        with pytest.raises(ModelCallError, match="all 6 items failed: no answer"):
+            harness_results(ScriptedLLM(lambda asked: ModelCallError("no answer")),
+                            harness_plan(["gsm8k"], folder, chat_template=True))
 
     def test_ifeval_is_asked_and_checked_by_the_harness(self, llm, folder, monkeypatch):
         plan = harness_plan(["ifeval"], folder, limit=2)

@@ -95,6 +95,18 @@ def test_an_arm_that_declines_loses_by_declining(run):
 
 
 @pytest.mark.long
+def test_an_answer_that_did_not_come_is_counted_and_set_against_the_arm(run):
+    answers = read_rows(run.path("answers.jsonl"), Answer)
+    mine = [one.prompt_id for one in read_rows(run.path("verdicts.jsonl"), Verdict) if one.arm == "dpo > base"]
+    write_rows(run.path("answers.jsonl"), [
+        one.model_copy(update={"text": None, "failure": "too long"}) if (one.arm, one.prompt_id) == ("dpo", mine[0])
+        else one for one in answers])
+    one = next(row for row in helpfulness_kept(run, 0.1) if row.arm == "dpo")
+    assert (one.won.n, one.won.unpaired) == (len(mine) - 1, 1)
+    assert helpfulness_rows([one])[0]["n"] == f"{len(mine) - 1} (1 unscored)"
+
+
+@pytest.mark.long
 def test_a_judge_below_the_bar_supports_no_claim(run):
     metrics = load_metrics(run)
     weak = [row.model_copy(update={"calibrated": False}) if row.outcome == "helpfulness" else row
@@ -154,6 +166,22 @@ def test_runs_are_compared_by_benchmarks_and_by_help_at_equal_length(run):
             ] == [("mbpp pass@1", "1.00", "0.70", 40)]
     [row] = outcome_rows([read_evaluated(run)])
     assert row["won at equal length"] == "undefined: all comparisons came out alike"
+
+
+@pytest.mark.long
+def test_all_points_are_of_the_same_items(run):
+    metrics = load_metrics(run)
+    found = measured_abilities(run, metrics)
+    [mbpp] = found.benchmarks
+    of_one = mbpp.model_copy(update={"name": "arc", "arms": tuple(row for row in mbpp.arms if row.arm != "prompted")})
+    doubtful = mbpp.model_copy(update={"name": "mt_bench", "unfit": "UNCALIBRATED JUDGE"})
+    def drawn(*benchmarks): return found.model_copy(update={"benchmarks": benchmarks})
+    assert [(point.arm, point.asked) for point in tax_points(metrics, drawn(of_one, doubtful, mbpp))
+            ] == [("prompted", "mbpp pass@1"), ("dpo", "mbpp pass@1")]
+    assert [(point.arm, point.asked) for point in tax_points(metrics, drawn(doubtful, of_one))] == [
+        ("dpo", "arc pass@1")]
+    assert "not asked this: prompted" in tax_figure(metrics, drawn(doubtful, of_one)).axes[0].get_xlabel()
+    assert not any(point.claimable for point in tax_points(metrics, drawn(doubtful)))
 
 
 @pytest.mark.long

@@ -5,9 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from contemplative_cai.capability import measured, mtjudged
+from contemplative_cai.capability import measured, mtbench, mtjudged
 from contemplative_cai.capability.abilities import ability_changes, ability_figure
-from contemplative_cai.capability.benchmark import BenchmarkItem, ItemScore, score_of, win_change
+from contemplative_cai.capability.benchmark import (
+    BenchmarkItem,
+    ItemScore,
+    benchmark_changes,
+    benchmark_levels,
+    benchmark_words,
+    score_benchmark,
+    score_change,
+    score_of,
+    win_change,
+)
 from contemplative_cai.capability.measured import check_capability, measure_abilities
 from contemplative_cai.capability.mtbench import REFERENCES, mt_questions, recipe_questions
 from contemplative_cai.capability.mtjudged import below_words, quality_rubric
@@ -108,6 +118,24 @@ def test_a_row_of_the_hubs_editions_is_read_too(tmp_path):
     row = {"prompt_id": 5, "category": "math", "prompt": ["a?", "b?"], "reference": ["1", "2"]}
     [one] = mt_questions(str(laid_out(tmp_path / "mt", [row], ())))
     assert (one.id, one.turns, one.references) == ("5", ("a?", "b?"), ("1", "2"))
+
+
+@pytest.mark.parametrize("row", [{"question_id": 0, "choices": [{"turns": ["one"]}]}, {"question_id": 0, "choices": []},
+                                 {"question_id": 0, "choices": [{"turns": ["one", ""]}]},
+                                 {"choices": [{"turns": ["one", "two"]}]}])
+def test_a_reference_to_one_turn_alone_is_refused_before_anything_is_asked(tmp_path, row):
+    place = laid_out(tmp_path / "mt", ROWS[:1])
+    (place / REFERENCES).write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="line 1: expected question_id, and choices with an answer to each of two"):
+        mt_questions(str(place))
+
+
+def test_a_data_set_of_the_hub_is_looked_at_as_a_file_is(monkeypatch):
+    rows = [{"prompt_id": 5, "category": "math", "prompt": ["a?", "b?"]}] * 2
+    monkeypatch.setattr(mtbench, "hub_rows", lambda name, split: rows)
+    with pytest.raises(InputError, match="hub:lab/mt, row 2: question_id 5 stands twice"): mt_questions("hub:lab/mt")
+    rows.clear()
+    with pytest.raises(InputError, match="hub:lab/mt: the file is empty"): mt_questions("hub:lab/mt")
 
 
 def test_what_is_missing_is_said_before_anything_is_asked(tmp_path, folder, monkeypatch):
@@ -225,3 +253,31 @@ def test_ties_and_unscored_comparisons_are_neither_won_nor_lost():
     change = win_change("x", wins, 0.1)
     assert (change.n, change.gained, change.lost, change.unpaired) == (6, 3, 1, 1)
     assert change.difference.mean == pytest.approx(4 / 6 - 0.5) and change.after == pytest.approx(4 / 6)
+
+
+def silent_half():
+    "Base's scores, and those of an arm that answers every second item with nothing."
+    base = [ItemScore(id=str(i), cluster=str(i), value=float(i % 4 > 0)) for i in range(400)]
+    return base, [one.model_copy(update={"value": None, "unscored": "the answer is empty"}) if i % 2 else one
+                  for i, one in enumerate(base)]
+
+
+def test_an_arm_that_is_silent_is_not_told_to_have_kept_what_it_was_not_scored_on():
+    base, arm = silent_half()
+    keys = {"base": "m@1", "dpo": "m@1+a"}
+    one = score_benchmark("x", "share", "asked", "0", {"base": base, "dpo": arm}, keys, 0.2).benchmark
+    row = score_of(one, "dpo")
+    assert (row.change.n, row.change.unpaired, row.change.difference.mean) == (200, 200, 0.0)
+    assert row.kept.verdict == "not shown" and "with 200 unscored set against it" in row.kept.words
+    assert benchmark_levels([one])[0]["n"] == "200 to 400"
+    assert benchmark_changes([one])[0]["n"] == "200 (200 unscored)"
+    assert "dpo: 200 of 400 items unscored, the first: the answer is empty" in benchmark_words([one])[0]
+
+
+def test_a_few_that_are_unscored_leave_a_verdict_that_stands_with_them_set_against_the_arm():
+    base, _ = silent_half()
+    arm = [one.model_copy(update={"value": None}) if i < 3 else one for i, one in enumerate(base)]
+    assert score_change("x", base, arm, 0.1).kept.verdict == "kept"
+    tied = [ItemScore(id=str(i), cluster=str(i), value=0.5 if i % 3 else None) for i in range(300)]
+    assert win_change("x", [one for one in tied if one.value], 0.1).kept.verdict == "kept"
+    assert win_change("x", tied, 0.1).kept.words.startswith("not shown to be kept: by what was scored it is; with 100")

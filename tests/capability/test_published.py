@@ -2,6 +2,7 @@
 import pytest
 
 from contemplative_cai.capability import published
+from contemplative_cai.capability.battery import ItemResult
 from contemplative_cai.capability.field import FIELD_BENCHMARKS
 from contemplative_cai.capability.harness import Benchmarked
 from contemplative_cai.capability.harness_tasks import BenchmarkSetting, HarnessSetting
@@ -14,6 +15,7 @@ from contemplative_cai.capability.published import (
 )
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.models.catalog import model_specs
+from contemplative_cai.models.llm import ModelCallError
 
 LIGHT = {"here": ["arc acc_norm", "arc_easy acc_norm"], "score": 0.4, "shots": 0, "chat_template": None,
          "by": "lighteval", "setting": "zero-shot", "source": "https://example.org/card"}
@@ -100,3 +102,24 @@ def test_the_model_is_opened_once_and_asked_every_plan(monkeypatch):
     plans = [("one", [PublishedScore(**LIGHT)]), ("two", [PublishedScore(**LIGHT)] * 2)]
     compared = check_published(plans, lambda: opened.append(1) or "llm")
     assert opened == [1] and asked == [("llm", "one"), ("llm", "two")] and len(compared) == 3
+
+
+@pytest.mark.parametrize("names, alone", [(["arc", "mmlu"], "mmlu"), (["hellaswag", "acr"], "acr"),
+                                          (["acr", "mmlu"], "acr, mmlu")])
+def test_a_benchmark_that_nothing_was_published_of_is_not_passed_over(names, alone):
+    with pytest.raises(InputError, match=rf"^smollm2-135m: no published score on {alone} alone; there are some on arc"):
+        check_plans("smollm2-135m", names)
+
+
+def test_an_interval_is_of_a_mean_of_items_alone_and_of_those_that_were_scored():
+    def score(here): return PublishedScore(**LIGHT | {"here": here})
+    found = came(ifeval={"inst_level_strict_acc": 0.5, "prompt_level_strict_acc": 0.5})
+    compared = [compared_with_published(score([f"ifeval {level}_level_strict_acc"]), found)
+                for level in ("inst", "prompt")]
+    assert compared[0].low is None and compared[1].low < 0.5 < compared[1].high
+    silent = found.model_copy(update={"results": tuple(
+        ItemResult(id=f"ifeval/{i}", kind="ifeval", subject="", right=None, unscored="too long") for i in range(200))})
+    fewer = silent.model_copy(update={"results": silent.results[:150]})
+    assert compared_with_published(score(["ifeval prompt_level_strict_acc"]), fewer).n == 50
+    with pytest.raises(ModelCallError, match="ifeval: not one item could be scored"):
+        compared_with_published(score(["ifeval prompt_level_strict_acc"]), silent)

@@ -595,3 +595,28 @@ def test_nothing_is_left_open_or_lying_about(mode, monkeypatch, tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for program in (HONEST, "import os\nos._exit(0)", "while True: pass"): run(program, mode, seconds=0.5)
     assert len(os.listdir("/proc/self/fd")) == before and not list(tmp_path.iterdir())
+
+
+# boxes that do not come up
+
+@pytest.mark.parametrize("broken", [0, 1], ids=["the program's", "the checks'"])
+def test_a_box_that_does_not_come_up_is_no_failure_of_the_program(monkeypatch, broken):
+    mode, made, boxed = sandbox_mode().name, [], sandbox.boxed_command
+    def command(*args):
+        made.append(args)
+        return ["false"] if len(made) - 1 == broken else boxed(*args)
+    monkeypatch.setattr(sandbox, "boxed_command", command)
+    came = run_code(HONEST, CHECKS, mode=mode or None, allow_unsafe=True)
+    assert (came.status, len(made)) == ("unstarted", 2)
+
+
+def test_a_box_that_is_too_slow_is_told_apart_from_a_program_that_is(monkeypatch):
+    monkeypatch.setattr(sandbox, "boxed_command", lambda *args: ["sleep", "9"])
+    assert run_code(HONEST, CHECKS, seconds=0.2, allow_unsafe=True).status == "unstarted"
+
+
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration"])
+def test_an_error_that_would_end_the_checks_loop_ends_the_checks(mode, error):
+    checks = "double = remote('double')\nassert all(map(lambda number: double(number) == 2 * number, range(5)))"
+    came = run(f"def double(number): raise {error}", mode, checks)
+    assert (came.status, "RuntimeError" in came.stderr) == ("failed", True)
