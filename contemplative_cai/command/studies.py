@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from .declare import planned_content
 from .pipeline import Plan, begin, execute, make_plan, preflight
@@ -36,7 +37,8 @@ from ..evaluation.declarations import DECLARATIONS, append_declaration
 from ..evaluation.dependencies import planned_arms
 from ..evaluation.settled import settled_suites
 from ..inputs.constitution import recipe_constitution
-from ..inputs.study import Study, StudyCell, StudyRecord, declare_study, study_cells
+from ..inputs.study import Study, StudyCell, StudyRecord, declare_study, read_declared_study
+from ..inputs.study import study_cells
 from ..training.rows import stages
 
 # %% ../../nbs/10_command/03b_studies.ipynb #x5507712
@@ -55,14 +57,23 @@ class PlannedCell:
     def left(self) -> list[str]:
         "The steps still to be done, in order: all that come after one that is not done, or was done otherwise."
         manifest = read_manifest(self.run)
-        if manifest.recipe != self.plan.recipe.model_dump(mode="json"): return self.plan.steps
+        if not _is_recipe(manifest.recipe, self.plan.recipe): return self.plan.steps
         done = [_is_done(self.run, manifest, step) for step in self.plan.steps]
         return self.plan.steps[done.index(False):] if False in done else []
+
+
+def _is_recipe(stored: dict[str, Any], recipe: Recipe) -> bool:
+    "Whether a run was made by the recipe; a key that is newer than the run has its default."
+    if stored == recipe.model_dump(mode="json"): return True
+    try: return bool(stored) and Recipe.model_validate(stored) == recipe
+    except ValidationError: return False
 
 
 def _is_done(run: Run, manifest: Manifest, step: str) -> bool:
     "Whether a step has ended well, and what it wrote is there."
     entry = manifest.steps.get(step)
+    # a run has its new recipe before a step has begun under it: what was done under the old one is not done
+    if entry and entry.recipe not in (None, digest(manifest.recipe)): return False
     return bool(entry and entry.status == "done") and (step != "evaluate" or run.path("metrics.json").is_file())
 
 
@@ -253,7 +264,9 @@ def declare_cells(study: Study,
                   ) -> StudyRecord:
     "Write down what the study, and each of its cells, will claim."
     recipes = {cell.cell.run: digest(cell.plan.recipe) for cell in cells}
-    record = declare_study(folder, study, recipes, sum(cell.run.path("verdicts.jsonl").exists() for cell in cells))
+    known = read_declared_study(folder)  # cells that a change took out of the study have been seen all the same
+    runs = {*recipes, *(run for line in (known.lines if known else ()) for run in line.cells)}
+    record = declare_study(folder, study, recipes, sum((runs_root() / run / "verdicts.jsonl").exists() for run in runs))
     for cell in cells: _declare_cell(cell)
     return record
 

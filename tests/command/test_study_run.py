@@ -5,6 +5,7 @@ import pytest
 
 from contemplative_cai.command import studies
 from contemplative_cai.command.commands import main
+from contemplative_cai.command.pipeline import begin
 from contemplative_cai.command.studies import plan_lines, plan_study, run_cells
 from contemplative_cai.core.errors import StepFailed
 from contemplative_cai.core.files import read_rows, write_json
@@ -14,6 +15,7 @@ from contemplative_cai.core.run import now, open_run, step
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.evaluation.declarations import read_declarations
 from contemplative_cai.inputs.study import build_study, read_declared_study
+from contemplative_cai.report.studied import read_study_data
 
 FILE = """
 recipe: smoke
@@ -100,6 +102,42 @@ def test_a_cell_that_was_made_otherwise_is_made_again(cells, worker):
     run_cells(study, planned, lambda line: None)
     other = plan_study(study.model_copy(update={"settings": study.settings | {"learning_rate": 0.01}}))
     assert [len(cell.left) for cell in other] == [2, 2, 2, 2]
+
+
+@pytest.mark.long
+def test_what_an_old_recipe_made_is_not_taken_for_the_new_ones(cells, worker, monkeypatch):
+    "A run has its new recipe when its notebook begins; a training that is refused then leaves the old results."
+    study, planned = cells
+    run_cells(study, planned, lambda line: None)
+    other = plan_study(study.model_copy(update={"settings": study.settings | {"learning_rate": 0.01}}))
+
+    def refused(step, run, parameters):
+        begin(run, parameters["recipe"], {"settings": {key: value for key, value in parameters.items()
+                                                       if key != "recipe"}})
+        raise InputError("trained otherwise")
+    monkeypatch.setattr(studies, "execute", refused)
+    assert len(run_cells(study, other, lambda line: None)) == 4
+    assert [cell.left for cell in other] == [["train", "evaluate"]] * 4
+    finished = [cell.cell.name for cell in other if not cell.left]
+    data = read_study_data(study, [cell.cell for cell in other], finished)
+    assert not data.seen and len(data.otherwise) == 4
+
+
+@pytest.mark.long
+def test_seeds_that_are_changed_when_others_have_been_seen_are_told(cells, worker):
+    study, planned = cells
+    run_cells(study, planned, lambda line: None)
+    for cell in planned: cell.run.path("verdicts.jsonl").touch()
+    later = study.model_copy(update={"seeds": study.seeds.model_copy(update={"training": (4,)})})
+    studies.declare_cells(later, plan_study(later), runs_root() / "mine")
+    assert [line.evaluated for line in read_declared_study(runs_root() / "mine").late] == [4]
+
+
+def test_a_run_of_before_a_key_is_the_recipes_still(cells):
+    recipe = cells[1][0].plan.recipe
+    stored = recipe.model_dump(mode="json")
+    assert studies._is_recipe({key: value for key, value in stored.items() if key != "vllm_python"}, recipe)
+    assert not studies._is_recipe(stored | {"beta": 0.7}, recipe) and not studies._is_recipe({}, recipe)
 
 
 def test_two_processes_do_not_work_on_one_study(cells, worker):
