@@ -1571,6 +1571,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                       'contemplative_cai/command/studies.py'),
                                                    'contemplative_cai.command.studies._standing_words': ( '10_command/studies.html#_standing_words',
                                                                                                           'contemplative_cai/command/studies.py'),
+                                                   'contemplative_cai.command.studies._texts_changed': ( '10_command/studies.html#_texts_changed',
+                                                                                                         'contemplative_cai/command/studies.py'),
                                                    'contemplative_cai.command.studies._told_once': ( '10_command/studies.html#_told_once',
                                                                                                      'contemplative_cai/command/studies.py'),
                                                    'contemplative_cai.command.studies._whole_times': ( '10_command/studies.html#_whole_times',

@@ -542,8 +542,8 @@ def _study_told(study: "Study", planned: "Sequence[PlannedCell]") -> None:
     data = read_study_data(study, [one.cell for one in planned], [one.cell.name for one in planned if not one.left])
     if not data.seen:
         made = f" by this file ({len(data.otherwise)} otherwise, or not to the end)" if data.otherwise else ""
-        raise InputError(f"study {study.name}: no cell has been evaluated yet{made}; run them with the same command without "
-                         "--report")
+        raise InputError(f"study {study.name}: no cell has been evaluated yet{made}; run them with the same command "
+                         "without --report")
     with waiting("analysing all cells"): place = write_study(data)
     say()
     for row in study_contrasts(data):

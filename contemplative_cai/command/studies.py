@@ -34,9 +34,11 @@ from ..core.schema import Record, digest
 from ..core.terminal import clock
 from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.declarations import DECLARATIONS, append_declaration
+from ..evaluation.declarations import read_declarations
 from ..evaluation.dependencies import planned_arms
 from ..evaluation.settled import settled_suites
 from ..inputs.constitution import recipe_constitution
+from ..inputs.given import refuse_other_pairs
 from ..inputs.study import Study, StudyCell, StudyRecord, declare_study, read_declared_study
 from ..inputs.study import study_cells
 from ..training.rows import stages
@@ -58,6 +60,7 @@ class PlannedCell:
         "The steps still to be done, in order: all that come after one that is not done, or was done otherwise."
         manifest = read_manifest(self.run)
         if not _is_recipe(manifest.recipe, self.plan.recipe): return self.plan.steps
+        if manifest.recipe and _texts_changed(self.run, self.plan.recipe): return self.plan.steps
         done = [_is_done(self.run, manifest, step) for step in self.plan.steps]
         return self.plan.steps[done.index(False):] if False in done else []
 
@@ -67,6 +70,16 @@ def _is_recipe(stored: dict[str, Any], recipe: Recipe) -> bool:
     if stored == recipe.model_dump(mode="json"): return True
     try: return bool(stored) and Recipe.model_validate(stored) == recipe
     except ValidationError: return False
+
+
+def _texts_changed(run: Run, recipe: Recipe) -> bool:
+    "Whether the constitution, or the file of given pairs, says something else than when the run read it."
+    lines, constitution = read_declarations(run).lines, recipe_constitution(recipe)
+    told = lines[-1].content.get("inputs", {}).get("constitution") if lines else None
+    if told not in (None, f"{constitution.id}@{constitution.digest}"): return True
+    try: recipe.pairs and refuse_other_pairs(recipe, run)
+    except InputError: return True
+    return False
 
 
 def _is_done(run: Run, manifest: Manifest, step: str) -> bool:

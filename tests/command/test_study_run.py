@@ -10,11 +10,11 @@ from contemplative_cai.command.studies import plan_lines, plan_study, run_cells
 from contemplative_cai.core.errors import StepFailed
 from contemplative_cai.core.files import read_rows, write_json
 from contemplative_cai.core.journal import SHARED_JOURNAL, Journal
-from contemplative_cai.core.project import runs_root
+from contemplative_cai.core.project import project_root, runs_root
 from contemplative_cai.core.run import now, open_run, step
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.evaluation.declarations import read_declarations
-from contemplative_cai.inputs.study import build_study, read_declared_study
+from contemplative_cai.inputs.study import StudyDoses, build_study, read_declared_study, read_study
 from contemplative_cai.report.studied import read_study_data
 
 FILE = """
@@ -36,7 +36,6 @@ def mine(write): return write("mine.yaml", FILE)
 
 @pytest.fixture
 def cells(mine):
-    from contemplative_cai.inputs.study import read_study
     study = read_study(mine)
     return study, plan_study(study)
 
@@ -131,6 +130,25 @@ def test_seeds_that_are_changed_when_others_have_been_seen_are_told(cells, worke
     later = study.model_copy(update={"seeds": study.seeds.model_copy(update={"training": (4,)})})
     studies.declare_cells(later, plan_study(later), runs_root() / "mine")
     assert [line.evaluated for line in read_declared_study(runs_root() / "mine").late] == [4]
+
+
+@pytest.mark.long
+def test_a_constitution_that_was_edited_makes_its_cells_again(write, worker):
+    text = (project_root() / "data" / "constitutions" / "improve.md").read_text()
+    own = write("own.md", text)
+    study = read_study(write("mine.yaml", FILE.replace("[1, 2]", "[1]") + "without: [{training: sft}]\n"))
+    study = study.model_copy(update={"settings": study.settings | {"constitution": str(own)}})
+    run_cells(study, plan_study(study), lambda line: None)
+    assert [cell.left for cell in plan_study(study)] == [[]]
+    own.write_text(text.replace("Its weakest part", "The weakest part of it"))
+    assert [cell.left for cell in plan_study(study)] == [["train", "evaluate"]]
+
+
+def test_doses_of_all_weights_are_refused_before_anything_is_trained(cells):
+    study = cells[0].model_copy(update={"settings": cells[0].settings | {"adapter": "none"},
+                                        "doses": StudyDoses(weight=(0.5,))})
+    with pytest.raises(InputError, match="scales an adapter, and adapter: none trains all weights"):
+        plan_lines(study, plan_study(study))
 
 
 def test_a_run_of_before_a_key_is_the_recipes_still(cells):
