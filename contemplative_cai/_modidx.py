@@ -7022,6 +7022,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                    'contemplative_cai/report/studied.py'),
                                                   'contemplative_cai.report.studied._arm_abilities': ( '09_report/studied.html#_arm_abilities',
                                                                                                        'contemplative_cai/report/studied.py'),
+                                                  'contemplative_cai.report.studied._bar': ( '09_report/studied.html#_bar',
+                                                                                             'contemplative_cai/report/studied.py'),
                                                   'contemplative_cai.report.studied._choices': ( '09_report/studied.html#_choices',
                                                                                                  'contemplative_cai/report/studied.py'),
                                                   'contemplative_cai.report.studied._count_side': ( '09_report/studied.html#_count_side',

@@ -24,9 +24,9 @@ from .pipeline import Plan, begin, execute, make_plan, preflight
 from ..inputs.places import named_recipe, placed_values
 from .plan import call_lines
 from ..core.errors import InputError, StepFailed
-from ..core.files import append_row, read_rows
+from ..core.files import append_row, readable_rows
 from ..core.foreign import one_line
-from ..core.journal import SHARED_JOURNAL
+from ..core.journal import SHARED_JOURNAL, Journal
 from ..core.project import project_root, read_config, runs_root
 from ..core.recipe import Recipe
 from ..core.run import Manifest, Run, hold, instance_name, read_manifest, run_names
@@ -169,7 +169,7 @@ def _whole_times(cells: Sequence[PlannedCell]) -> list[float]:
     "Seconds of the cells that were done in one session."
     folder = runs_root() / cells[0].cell.run.partition(".")[0]
     done = {cell.cell.run: cell.plan.steps for cell in cells if not cell.left}
-    rows = [row for row in read_rows(folder / "times.jsonl", CellTime) if list(row.left) == done.get(row.run)]
+    rows = [row for row in readable_rows(folder / "times.jsonl", CellTime)[0] if list(row.left) == done.get(row.run)]
     return list({row.run: row.seconds for row in rows}.values())
 
 
@@ -255,7 +255,13 @@ def _held(study: Study) -> Generator[Path]:
 def _asked_once(folder: Path) -> Generator[None]:
     "Inside, every journal asks the study's first."
     before = os.environ.get(SHARED_JOURNAL)
-    os.environ[SHARED_JOURNAL] = os.path.abspath(folder / "calls.sqlite")
+    place = folder / "calls.sqlite"
+    try: Journal(place).close()
+    except InputError as error:
+        if "not a readable journal" not in str(error): raise
+        raise InputError(f"{place}: not a readable journal; move it away: what cells have asked is in their own, "
+                         "and only what base has been asked for others is asked again") from None
+    os.environ[SHARED_JOURNAL] = os.path.abspath(place)
     try: yield
     finally:
         if before is None: del os.environ[SHARED_JOURNAL]

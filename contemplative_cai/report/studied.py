@@ -77,7 +77,14 @@ class StudyData(NamedTuple):
     @property
     def clusters(self) -> dict[str, str]:
         "Prompt to what it shares with near duplicates."
-        return {id: name for one in self.seen.values() for id, name in one.seen.clusters.items()}
+        first: dict[str, str] = {}
+        def of(name):
+            while name in first: name = first[name]
+            return name
+        for one in self.seen.values():  # cells that were asked other questions may call a cluster otherwise
+            for id, name in one.seen.clusters.items():
+                if (here := of(id)) != (there := of(name)): first[here] = there
+        return {id: of(id) for one in self.seen.values() for id in one.seen.clusters}
 
 
 def read_study_data(study: Study,
@@ -377,13 +384,18 @@ class Universe(Record):
     choice: str  # in words
     estimate: CrossedEstimate
     doubts: str = ""  # why nothing could be claimed by it
-    # whether it says the same as declared: sign, and whether it is shown at .05; None: one of them says nothing
+    # whether it says the same as declared: sign, and whether it is shown, by Holm's bar; None: one says nothing
     agrees: bool | None
 
 
-def _shown(estimate: CrossedEstimate) -> int:
+def _bar(row: StudyContrast) -> float:
+    "The p below which the contrast is shown: what Holm's correction leaves of .05 to it."
+    return 0.05 * row.estimate.p / row.p if row.p and row.estimate.p is not None else 0.05
+
+
+def _shown(estimate: CrossedEstimate, bar: float) -> int:
     "1 or -1 where a difference is shown, else 0."
-    if estimate.p is None or estimate.p >= 0.05 or estimate.mean is None: return 0
+    if estimate.p is None or estimate.p >= bar or estimate.mean is None: return 0
     return 1 if estimate.mean > 0 else -1
 
 
@@ -479,7 +491,7 @@ def multiverse(data: StudyData,
                    for words, some, judge, adjust in _choices(data, row)]
         found += [Universe(contrast=row.name, choice=words, estimate=estimate, doubts=doubts,
                            agrees=None if doubts or row.withheld or estimate.p is None or row.estimate.p is None
-                           else _shown(estimate) == _shown(row.estimate))
+                           else _shown(estimate, _bar(row)) == _shown(row.estimate, _bar(row)))
                   for words, estimate, doubts in worlds if estimate.mean is not None]
     return found
 

@@ -282,8 +282,9 @@ def study_sections(data: StudyData,
               "of the primary outcome, and over those of the secondary ones."]
     spread = ["Shares of the spread of a single value, one prompt in one repetition, by what makes it: the prompts, "
               "the data that was drawn, the seed of training, and the rest, which is prompts and trainings together."]
-    choices = [_survival(worlds) + " Each row makes one other choice, and changes nothing else; its p is its own. At "
-               "equal length the slope over words is taken as known."]
+    choices = [_survival(worlds) + " Each row makes one other choice, and changes nothing else; its p is its own, "
+               "and shows a difference below what Holm's correction leaves of 0.05 to the declared contrast. At equal "
+               "length the slope over words is taken as known."]
     return [
         PageSection("The contrasts", family, [
             Plot("contrasts", contrasts_figure(declared), "every contrast with its 95 % interval", SOURCE),

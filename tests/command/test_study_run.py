@@ -151,6 +151,16 @@ def test_doses_of_all_weights_are_refused_before_anything_is_trained(cells):
         plan_lines(study, plan_study(study))
 
 
+def test_a_damaged_journal_of_the_study_is_told_with_what_helps_and_torn_times_stop_nothing(cells, worker):
+    folder = runs_root() / "mine"
+    folder.mkdir(parents=True)
+    (folder / "times.jsonl").write_text('{"run": "mine.sft.t1", "sec')
+    (folder / "calls.sqlite").write_text("no journal" * 500)
+    with pytest.raises(InputError, match="move it away: what cells have asked is in their own"):
+        run_cells(*cells, lambda line: None)
+    assert not worker.did and studies.measured_seconds(cells[1]) is None
+
+
 def test_a_run_of_before_a_key_is_the_recipes_still(cells):
     recipe = cells[1][0].plan.recipe
     stored = recipe.model_dump(mode="json")

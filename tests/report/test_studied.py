@@ -130,6 +130,28 @@ def test_no_other_choice_says_the_same_as_a_contrast_that_claims_nothing():
     assert worlds and all(world.agrees is None for world in worlds)
 
 
+def test_other_choices_are_held_against_the_conclusion_that_the_page_draws():
+    "Own p below .05 and Holm's above: as declared nothing is shown, and a choice without a difference agrees."
+    data = made_up()
+    row = next(row for row in study_contrasts(data) if row.name == "ours less theirs")
+    missed = row.model_copy(update={"p": 0.09, "estimate": row.estimate.model_copy(update={"p": 0.03})})
+    worlds = {world.choice: world for world in multiverse(data, [missed])}
+    assert worlds["judge logits b"].agrees and not worlds["training sft alone"].agrees
+    assert worlds["as declared"].agrees
+
+
+def test_clusters_of_cells_with_other_questions_are_joined():
+    data = made_up(prompts=8)
+    names = list(data.seen)[:2]
+    def asked(name, clusters):
+        one = data.seen[name]
+        return CellSeen(one.cell, one.arm, Seen(one.cell.run, one.arm, one.seen.columns, {}, clusters))
+    both = data._replace(seen={names[0]: asked(names[0], {"p1": "p1", "p2": "p1", "p5": "p5"}),
+                               names[1]: asked(names[1], {"p2": "p2", "p3": "p2", "p5": "p5"})})
+    clusters = both.clusters
+    assert len({clusters[id] for id in ("p1", "p2", "p3")}) == 1 and clusters["p5"] == "p5"
+
+
 def test_a_file_that_nobody_declared_is_told():
     data = made_up()
     declare_study(runs_root() / "made_up", data.study, {}, 0)
