@@ -563,7 +563,9 @@ def _study(arguments) -> int:
         for line in plan_lines(study, cells): say(line)
     if arguments.dry_run: return 0
     failed = [] if arguments.report else run_cells(study, cells, lambda line: say(line, sys.stderr))
-    _study_told(study, cells)
+    try: _study_told(study, cells)
+    except InputError:
+        if not failed: raise  # where every cell failed there is nothing to analyse, and why is told below
     if failed: raise StepFailed(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)[:1500]}")
     return 0
 

@@ -151,6 +151,18 @@ def test_doses_of_all_weights_are_refused_before_anything_is_trained(cells):
         plan_lines(study, plan_study(study))
 
 
+@pytest.mark.long
+def test_where_every_cell_fails_that_is_what_is_told(write, monkeypatch, capsys):
+    mine = write("mine.yaml", FILE.replace("[1, 2]", "[1]") + "without: [{training: sft}]\nfamily: "
+                 "{axis: training, level: dpo, against: [base]}\n")
+    def falls(name, run, parameters): raise StepFailed("05_train.ipynb, cell 10: no memory")
+    monkeypatch.setattr(studies, "execute", falls)
+    monkeypatch.setattr(studies, "look_at_cells", lambda cells: None)  # seconds, and another test's
+    assert main(["study", str(mine)]) == 1
+    told = capsys.readouterr().err
+    assert "1 of 1 cells failed: mine.dpo.t1: 05_train.ipynb, cell 10: no memory" in told and "--report" not in told
+
+
 def test_a_damaged_journal_of_the_study_is_told_with_what_helps_and_torn_times_stop_nothing(cells, worker):
     folder = runs_root() / "mine"
     folder.mkdir(parents=True)
