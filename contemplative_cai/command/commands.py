@@ -27,7 +27,8 @@ from ..core.project import ALL, STEPS, brief, did_you_mean, lay_out, runs_root
 if TYPE_CHECKING:
     from contemplative_cai.command.pipeline import Plan
     from contemplative_cai.core.run import Manifest, Run, StepEntry
-    from contemplative_cai.inputs.study import Study, StudyCell
+    from contemplative_cai.command.studies import PlannedCell
+    from contemplative_cai.inputs.study import Study
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000006
 _NEXT = """next:
@@ -534,14 +535,15 @@ def _declare(arguments) -> int:
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #xc1dd0f4
-def _study_told(study: "Study", cells: "Sequence[StudyCell]") -> None:
+def _study_told(study: "Study", planned: "Sequence[PlannedCell]") -> None:
     "Analyse what is there of a study, write its page, and say what it found."
     from contemplative_cai.report.study_page import finding_words, write_study
     from contemplative_cai.report.studied import read_study_data, study_contrasts
-    data = read_study_data(study, cells)
+    data = read_study_data(study, [one.cell for one in planned], [one.cell.name for one in planned if not one.left])
     if not data.seen:
-        raise InputError(f"study {study.name}: no cell has been evaluated yet; run them with the same command without "
-                         "--report")
+        made = f" by this file ({len(data.otherwise)} otherwise, or not to the end)" if data.otherwise else ""
+        raise InputError(f"study {study.name}: no cell has been evaluated yet{made}; run them with the same command "
+                         "without --report")
     with waiting("analysing all cells"): place = write_study(data)
     say()
     for row in study_contrasts(data):
@@ -561,7 +563,9 @@ def _study(arguments) -> int:
         for line in plan_lines(study, cells): say(line)
     if arguments.dry_run: return 0
     failed = [] if arguments.report else run_cells(study, cells, lambda line: say(line, sys.stderr))
-    _study_told(study, [one.cell for one in cells])
+    try: _study_told(study, cells)
+    except InputError:
+        if not failed: raise  # where every cell failed there is nothing to analyse, and why is told below
     if failed: raise StepFailed(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(failed)[:1500]}")
     return 0
 

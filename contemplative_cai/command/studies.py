@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from .declare import planned_content
 from .pipeline import Plan, begin, execute, make_plan, preflight
 from ..inputs.places import named_recipe, placed_values
 from .plan import call_lines
 from ..core.errors import InputError, StepFailed
-from ..core.files import append_row, read_rows
+from ..core.files import append_row, readable_rows
 from ..core.foreign import one_line
-from ..core.journal import SHARED_JOURNAL
+from ..core.journal import SHARED_JOURNAL, Journal
 from ..core.project import project_root, read_config, runs_root
 from ..core.recipe import Recipe
 from ..core.run import Manifest, Run, hold, instance_name, read_manifest, run_names
@@ -33,10 +34,13 @@ from ..core.schema import Record, digest
 from ..core.terminal import clock
 from ..evaluation.arms import STAGE_ARMS
 from ..evaluation.declarations import DECLARATIONS, append_declaration
+from ..evaluation.declarations import read_declarations
 from ..evaluation.dependencies import planned_arms
 from ..evaluation.settled import settled_suites
 from ..inputs.constitution import recipe_constitution
-from ..inputs.study import Study, StudyCell, StudyRecord, declare_study, study_cells
+from ..inputs.given import refuse_other_pairs
+from ..inputs.study import Study, StudyCell, StudyRecord, declare_study, read_declared_study
+from ..inputs.study import study_cells
 from ..training.rows import stages
 
 # %% ../../nbs/10_command/03b_studies.ipynb #x5507712
@@ -55,14 +59,34 @@ class PlannedCell:
     def left(self) -> list[str]:
         "The steps still to be done, in order: all that come after one that is not done, or was done otherwise."
         manifest = read_manifest(self.run)
-        if manifest.recipe != self.plan.recipe.model_dump(mode="json"): return self.plan.steps
+        if not _is_recipe(manifest.recipe, self.plan.recipe): return self.plan.steps
+        if manifest.recipe and _texts_changed(self.run, self.plan.recipe): return self.plan.steps
         done = [_is_done(self.run, manifest, step) for step in self.plan.steps]
         return self.plan.steps[done.index(False):] if False in done else []
+
+
+def _is_recipe(stored: dict[str, Any], recipe: Recipe) -> bool:
+    "Whether a run was made by the recipe; a key that is newer than the run has its default."
+    if stored == recipe.model_dump(mode="json"): return True
+    try: return bool(stored) and Recipe.model_validate(stored) == recipe
+    except ValidationError: return False
+
+
+def _texts_changed(run: Run, recipe: Recipe) -> bool:
+    "Whether the constitution, or the file of given pairs, says something else than when the run read it."
+    lines, constitution = read_declarations(run).lines, recipe_constitution(recipe)
+    told = lines[-1].content.get("inputs", {}).get("constitution") if lines else None
+    if told not in (None, f"{constitution.id}@{constitution.digest}"): return True
+    try: recipe.pairs and refuse_other_pairs(recipe, run)
+    except InputError: return True
+    return False
 
 
 def _is_done(run: Run, manifest: Manifest, step: str) -> bool:
     "Whether a step has ended well, and what it wrote is there."
     entry = manifest.steps.get(step)
+    # a run has its new recipe before a step has begun under it: what was done under the old one is not done
+    if entry and entry.recipe not in (None, digest(manifest.recipe)): return False
     return bool(entry and entry.status == "done") and (step != "evaluate" or run.path("metrics.json").is_file())
 
 
@@ -145,7 +169,7 @@ def _whole_times(cells: Sequence[PlannedCell]) -> list[float]:
     "Seconds of the cells that were done in one session."
     folder = runs_root() / cells[0].cell.run.partition(".")[0]
     done = {cell.cell.run: cell.plan.steps for cell in cells if not cell.left}
-    rows = [row for row in read_rows(folder / "times.jsonl", CellTime) if list(row.left) == done.get(row.run)]
+    rows = [row for row in readable_rows(folder / "times.jsonl", CellTime)[0] if list(row.left) == done.get(row.run)]
     return list({row.run: row.seconds for row in rows}.values())
 
 
@@ -231,7 +255,13 @@ def _held(study: Study) -> Generator[Path]:
 def _asked_once(folder: Path) -> Generator[None]:
     "Inside, every journal asks the study's first."
     before = os.environ.get(SHARED_JOURNAL)
-    os.environ[SHARED_JOURNAL] = os.path.abspath(folder / "calls.sqlite")
+    place = folder / "calls.sqlite"
+    try: Journal(place).close()
+    except InputError as error:
+        if "not a readable journal" not in str(error): raise
+        raise InputError(f"{place}: not a readable journal; move it away: what cells have asked is in their own, "
+                         "and only what base has been asked for others is asked again") from None
+    os.environ[SHARED_JOURNAL] = os.path.abspath(place)
     try: yield
     finally:
         if before is None: del os.environ[SHARED_JOURNAL]
@@ -253,7 +283,9 @@ def declare_cells(study: Study,
                   ) -> StudyRecord:
     "Write down what the study, and each of its cells, will claim."
     recipes = {cell.cell.run: digest(cell.plan.recipe) for cell in cells}
-    record = declare_study(folder, study, recipes, sum(cell.run.path("verdicts.jsonl").exists() for cell in cells))
+    known = read_declared_study(folder)  # cells that a change took out of the study have been seen all the same
+    runs = {*recipes, *(run for line in (known.lines if known else ()) for run in line.cells)}
+    record = declare_study(folder, study, recipes, sum((runs_root() / run / "verdicts.jsonl").exists() for run in runs))
     for cell in cells: _declare_cell(cell)
     return record
 

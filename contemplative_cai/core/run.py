@@ -28,7 +28,7 @@ from pydantic import ConfigDict
 from .files import FileRecord, check_record, read_json, read_record, write_json
 from .foreign import one_line, quote, without_secrets
 from .project import runs_root
-from .schema import InputError, Record
+from .schema import InputError, Record, digest
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040000
 def now() -> str:
@@ -45,6 +45,7 @@ class StepEntry(Record):
     pid: int | None = None  # process that works, or worked, on it
     error: str | None = None  # what it failed of
     instance: str | None = None  # the machine it ran on, by its name in configs/prices.yaml
+    recipe: str | None = None  # digest of the run's recipe when it began; None: nobody wrote it down
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040003
 class DeclarationAnchor(Record):
@@ -287,10 +288,11 @@ def step(run: Run,  # the run it belongs to
          name: str,  # generate, review, train, evaluate, ...
          **facts: Any,  # what to keep beside the status
          ) -> Generator[dict]:
-    """Record a step's status, start and end in the manifest; yields a dict whose entries are kept there too.
+    """Record a step's status, start, end and recipe in the manifest; yields a dict whose entries are kept there too.
     One process at a time, but for reviewing."""
     with nullcontext() if name == "review" else hold(run):
-        entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(), **facts}
+        entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(),
+                 "recipe": digest(run.manifest.get("recipe", {})), **facts}
         if name_here := instance_name(): entry["instance"] = name_here
         def save(): run.record(steps=run.manifest.get("steps", {}) | {name: entry})
         save()

@@ -104,6 +104,9 @@ def planned_arms(recipe: Recipe,
 def _scaled(recipe: Recipe, places: dict[str, Path]) -> list[Arm]:
     "Stages with their adapters at other weights, where the stage is trained or will be."
     asked = [part for text in recipe.eval_arms if (part := scaled_stage(text))]
+    if asked and recipe.adapter == "none":
+        raise InputError(f"eval_arms: {asked[0][0]}*{asked[0][1]:g} scales an adapter, and adapter: none trains all "
+                         "weights; take the arm, or the study's doses, away, or train adapters")
     return [Arm(name=scaled_name(stage, weight), description=f"{STAGE_ARMS[stage]}, at {weight:g}",
                 **({"adapter": str(place)} if (place := scaled_place(places[stage], weight)).is_dir() else {}))
             for stage, weight in asked if stage in stages(recipe) or places[stage].is_dir()]

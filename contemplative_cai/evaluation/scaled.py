@@ -41,7 +41,20 @@ def scaled_place(adapter: Path,  # of a trained stage
 def _same_weights(one: Path, other: Path) -> bool:
     "Whether two folders hold the same weights."
     def content(folder): return [(path.name, file_digest(path)) for path in weight_files(folder)]
-    return (other / "adapter_config.json").is_file() and content(one) == content(other)
+    return content(one) == content(other)
+
+
+def _at_weight(settings: dict, weight: float) -> dict:
+    "An adapter's settings at a weight: what scales it, in all modules and in single ones."
+    single = {name: alpha * weight for name, alpha in (settings.get("alpha_pattern") or {}).items()}
+    return settings | {"lora_alpha": settings["lora_alpha"] * weight} | ({"alpha_pattern": single} if single else {})
+
+
+def _is_scaled(adapter: Path, place: Path, wanted: dict) -> bool:
+    "Whether the folder holds the adapter's weights under the settings that are wanted."
+    path = place / "adapter_config.json"
+    try: return path.is_file() and read_json(path) == wanted and _same_weights(adapter, place)
+    except InputError: return False  # half copied
 
 
 def scaled_adapter(adapter: Path,  # of a trained stage
@@ -52,11 +65,11 @@ def scaled_adapter(adapter: Path,  # of a trained stage
     if not settings.is_file():
         raise InputError(f"{adapter}: expected an adapter to scale, and all weights were trained; take the arm away")
     place = scaled_place(adapter, weight)
-    if _same_weights(adapter, place): return place
+    wanted = _at_weight(read_json(settings), weight)
+    if _is_scaled(adapter, place, wanted): return place
     draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     for path in weight_files(adapter): shutil.copyfile(path, draft / path.name)
-    changed = read_json(settings)
-    write_json(draft / settings.name, changed | {"lora_alpha": changed["lora_alpha"] * weight})
+    write_json(draft / settings.name, wanted)
     if place.exists(): shutil.rmtree(place)
     os.replace(draft, place)
     return place

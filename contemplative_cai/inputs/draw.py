@@ -237,7 +237,8 @@ def take_in_pairs(run: Run,  # where pairs.jsonl, dropped.jsonl and split.json g
     given = run_pairs(drawn.recipe)
     write_record(run.path("split.json"), drawn.split)
     write_rows(run.path("dropped.jsonl"), given.dropped)
-    divided = {"split": "inherited" if _inherited_split(drawn.recipe) else "by the recipe"}
+    divided = {"split": "inherited" if _inherited_split(drawn.recipe) else "by the recipe",
+               "left_out": list(drawn.recipe.leave_out or ())}
     run.record(given=given.facts | divided, prompts=drawn.split.prompts_digest, seed=drawn.recipe.seed_of_data,
                drawn=dict(Counter(prompt.source for prompt in drawn.prompts)))
     write_rows(run.path("pairs.jsonl"), given.pairs)

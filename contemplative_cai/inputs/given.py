@@ -366,6 +366,11 @@ def refuse_other_pairs(recipe: Recipe,  # with `pairs`
     if same and known.get("there") and run.manifest.get("seed") not in (None, recipe.seed_of_data):
         raise InputError(f"run '{run.name}' has drawn its pairs with seed {run.manifest['seed']}, and seed is "
                          f"{recipe.seed_of_data} now; take a new --run name, or the same seed")
+    out, now_out = (None if some is None else sorted(some) for some in (known.get("left_out"), recipe.leave_out or ()))
+    if same and out not in (None, now_out):
+        raise InputError(f"run '{run.name}' has taken in pairs without {', '.join(out) or 'leaving any out'}, and "
+                         f"leave_out is {', '.join(now_out or ()) or 'not set'} now; take a new --run name, "
+                         "or the same")
     if not same:
         raise InputError(f"run '{run.name}' has taken in pairs of {brief(known['pairs'], 200)} (digest "
                          f"{known['digest']}), and {named} holds others now; take a new --run name, or name what it "

@@ -149,10 +149,13 @@ class Study(_StudyKeys):
         faults = [*_name_faults(self.axes), *_key_faults(self.axes, self.settings)]
         for rule in self.without:
             for axis, levels in rule.items(): faults += _unknown_levels(self.axes, axis, levels, "without")
+        faults += [f"axis '{axis}': no level may be called base, which is the model as it came; give it another name"
+                   for axis, levels in self.axes.items() if "base" in levels]
         if family := self.family:
             named = (*family.against, family.level)
             faults += _unknown_levels(self.axes, family.axis, named, "family", ("base",))
             if family.level == "base": faults.append("family: base is what a level is held against; name a level")
+            if len(set(family.against)) < len(family.against): faults.append("family: against names one of them twice")
             if family.level in family.against: faults.append(f"family: '{family.level}' is held against itself")
         if faults: raise ValueError("\n".join(faults))
         return self

@@ -10,7 +10,7 @@ __all__ = ['Chosen', 'Adjust', 'INCOMPLETE', 'COSTS_BESIDE', 'EQUAL_LENGTH', 'MA
 
 # %% ../../nbs/09_report/11_studied.ipynb #xa64855d
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from ..evaluation.evaluate import Metrics, load_metrics
 from ..evaluation.judge import DETECTOR_VERSION
 from ..evaluation.scaled import scaled_name
 from ..inputs.study import Study, StudyCell, StudyFamily
-from ..measure.crossed import CrossedEstimate, Repeat, crossed_estimate
+from ..measure.crossed import FEWEST_REPEATS, CrossedEstimate, Repeat, crossed_estimate
 from ..measure.outcomes import Kept, holm, noninferior
 from ..measure.stats import Estimate
 from .between import Seen, read_seen
@@ -67,6 +67,7 @@ class StudyData(NamedTuple):
     study: Study
     cells: tuple[StudyCell, ...]
     seen: dict[str, CellSeen]  # by the cell's name
+    otherwise: tuple[str, ...] = ()  # cells left out: what they hold is of another recipe, or half made
 
     @property
     def missing(self) -> list[str]:
@@ -76,15 +77,26 @@ class StudyData(NamedTuple):
     @property
     def clusters(self) -> dict[str, str]:
         "Prompt to what it shares with near duplicates."
-        return {id: name for one in self.seen.values() for id, name in one.seen.clusters.items()}
+        first: dict[str, str] = {}
+        def of(name):
+            while name in first: name = first[name]
+            return name
+        for one in self.seen.values():  # cells that were asked other questions may call a cluster otherwise
+            for id, name in one.seen.clusters.items():
+                if (here := of(id)) != (there := of(name)): first[here] = there
+        return {id: of(id) for one in self.seen.values() for id in one.seen.clusters}
 
 
 def read_study_data(study: Study,
                     cells: Sequence[StudyCell],  # all of them
+                    finished: Collection[str] | None = None,  # names of those that their recipe made; None: all
                     ) -> StudyData:
-    "What there is of the study so far."
-    seen = {cell.name: one for cell in cells if (one := read_cell(cell))}
-    return StudyData(study, tuple(cells), seen)
+    "What there is of the study so far; what an earlier recipe left in a cell that is not finished is left out."
+    whole = [cell for cell in cells if finished is None or cell.name in finished]
+    seen = {cell.name: one for cell in whole if (one := read_cell(cell))}
+    return StudyData(study, tuple(cells), seen,
+                     tuple(cell.name for cell in cells if cell not in whole
+                           and (runs_root() / cell.run / "metrics.json").is_file()))
 
 # %% ../../nbs/09_report/11_studied.ipynb #xaa6bc56
 Chosen = Callable[[CellSeen], Column | None]  # an outcome in the eyes of some judge
@@ -213,7 +225,7 @@ class StudyContrast(Record):
     second: float | None  # mean of its opponent
     estimate: CrossedEstimate
     pairs: int  # of cells, in all repetitions together
-    lacking: int = 0  # repetitions that lack a cell
+    lacking: int = 0  # repetitions that lack a cell, or the outcome in one
     p: float | None = None  # Holm's, over the contrasts of its role; None: nothing is claimed
     withheld: str = ""  # why nothing is
     judge: str = ""
@@ -236,6 +248,12 @@ def _overall(values: Sequence[dict[str, float]]) -> float | None:
     return math.fsum(means) / len(means) if means else None
 
 
+def _few_repeats(estimate: CrossedEstimate) -> str:
+    "Why nothing is claimed of few trainings: of two the interval errs up to twice as often as it says."
+    if not 1 < estimate.repeats < FEWEST_REPEATS: return ""
+    return f"{estimate.repeats} repetitions, {FEWEST_REPEATS} are the least for a claim"
+
+
 def study_contrast(data: StudyData,
                    family: StudyFamily,
                    against: str,  # one of the family's
@@ -247,12 +265,14 @@ def study_contrast(data: StudyData,
     pairs = whole_repeats(data, planned)
     flat = [pair for some in pairs.values() for pair in some]
     sides = [side for pair in flat if (side := _two_sides(data, pair, choose))]
-    estimate = crossed_estimate(contrast_values(data, pairs, choose), data.clusters, _scale(data, choose))
+    values = contrast_values(data, pairs, choose)
+    estimate = crossed_estimate(values, data.clusters, _scale(data, choose))
     judges = {column.judge for pair in flat if (column := choose(data.seen[pair.cell.name]))}
     return StudyContrast(outcome=outcome, axis=family.axis, level=family.level, against=against, role=role,
                          first=_overall([side[0] for side in sides]), second=_overall([side[1] for side in sides]),
-                         estimate=estimate, pairs=len(flat), lacking=len(planned) - len(pairs),
-                         withheld=contrast_doubts(data, flat, choose) if flat else INCOMPLETE,
+                         estimate=estimate, pairs=len(flat), lacking=len(planned) - len(values),
+                         withheld=(contrast_doubts(data, flat, choose) or _few_repeats(estimate)) if flat
+                         else INCOMPLETE,
                          judge=judges.pop() if len(judges) == 1 else "")
 
 # %% ../../nbs/09_report/11_studied.ipynb #x2b78ba8
@@ -271,9 +291,10 @@ def study_outcomes(data: StudyData,
 
 
 def _with_holm(rows: Sequence[StudyContrast]) -> list[StudyContrast]:
-    "The same with Holm's p over all of them that may be claimed."
-    corrected = holm({str(i): row.estimate.p if not row.withheld else None for i, row in enumerate(rows)})
-    return [row.model_copy(update={"p": corrected[str(i)]}) for i, row in enumerate(rows)]
+    "The same with Holm's p over all that may be claimed, those whose cells are still to come counted among them."
+    def its_p(row): return row.estimate.p if not row.withheld else 1.0 if row.lacking else None
+    corrected = holm({str(i): its_p(row) for i, row in enumerate(rows)})
+    return [row.model_copy(update={"p": None if row.withheld else corrected[str(i)]}) for i, row in enumerate(rows)]
 
 
 def study_contrasts(data: StudyData,
@@ -363,12 +384,18 @@ class Universe(Record):
     choice: str  # in words
     estimate: CrossedEstimate
     doubts: str = ""  # why nothing could be claimed by it
-    agrees: bool | None  # whether it says the same as declared: sign, and whether it is shown at .05; None: neither
+    # whether it says the same as declared: sign, and whether it is shown, by Holm's bar; None: one says nothing
+    agrees: bool | None
 
 
-def _shown(estimate: CrossedEstimate) -> int:
+def _bar(row: StudyContrast) -> float:
+    "The p below which the contrast is shown: what Holm's correction leaves of .05 to it."
+    return 0.05 * row.estimate.p / row.p if row.p and row.estimate.p is not None else 0.05
+
+
+def _shown(estimate: CrossedEstimate, bar: float) -> int:
     "1 or -1 where a difference is shown, else 0."
-    if estimate.p is None or estimate.p >= 0.05 or estimate.mean is None: return 0
+    if estimate.p is None or estimate.p >= bar or estimate.mean is None: return 0
     return 1 if estimate.mean > 0 else -1
 
 
@@ -463,8 +490,8 @@ def multiverse(data: StudyData,
                     contrast_doubts(data, [pair for its in some.values() for pair in its], judge))
                    for words, some, judge, adjust in _choices(data, row)]
         found += [Universe(contrast=row.name, choice=words, estimate=estimate, doubts=doubts,
-                           agrees=None if estimate.p is None or row.estimate.p is None
-                           else _shown(estimate) == _shown(row.estimate))
+                           agrees=None if doubts or row.withheld or estimate.p is None or row.estimate.p is None
+                           else _shown(estimate, _bar(row)) == _shown(row.estimate, _bar(row)))
                   for words, estimate, doubts in worlds if estimate.mean is not None]
     return found
 

@@ -67,7 +67,7 @@ def finding_words(row: StudyContrast,
     if row.withheld: return f"{what}. Nothing is claimed: {row.withheld}."
     if row.p is None: return f"{what}: {row.estimate.undefined or 'nothing to test'}."
     if row.p >= 0.05: return f"{what}. Not shown to differ (Holm p {row.p:.2f})."
-    more = "more" if row.estimate.mean > 0 else "less"
+    more = ("more" if row.estimate.mean > 0 else "less") + " in this one training" * (row.estimate.repeats == 1)
     return f"{what}. Shown to be {more} (Holm p {'< 0.001' if row.p < 0.001 else f'{row.p:.3f}'})."
 
 # %% ../../nbs/09_report/12_study_page.ipynb #x7c8b491
@@ -209,6 +209,9 @@ def study_limits(data: StudyData,
     lines = [f"{len(missing)} of {len(data.cells)} cells are not there yet ({', '.join(missing[:3])}"
              + (" and others" if len(missing) > 3 else "") + "); a repetition without all its cells is left out."
              ] if missing else []
+    if data.otherwise:
+        lines.append(f"Cells whose results are of another recipe, or half made, are left out: {len(data.otherwise)} "
+                     f"({', '.join(data.otherwise[:3])}). Run the study to make them again.")
     lines += [f"{row.outcome}, {row.name}: {row.lacking} repetition{'s' * (row.lacking > 1)} left out."
               for row in lacking[:1] if not missing]
     if repeats and min(repeats) == 1:
@@ -221,6 +224,9 @@ def study_limits(data: StudyData,
     if below: lines.append(f"{UNCALIBRATED}: on {', '.join(below)} the judge is below its bar; nothing is claimed.")
     lines += [f"The study was changed on {line.written}, when {line.evaluated} cells had been evaluated; its file said "
               f"something else before (digest {line.digest})." for line in (declared.late if declared else [])]
+    if declared and declared.lines and declared.lines[-1].digest != data.study.digest:
+        lines.append(f"The study's file says something else (digest {data.study.digest}) than was declared last "
+                     f"({declared.lines[-1].digest}): nobody declared what this page tests.")
     if declared is None: lines.append("Nothing was declared before the cells were made: this is no test of a plan.")
     models = {str(one.metrics.probed[0].key).partition("@")[0] for one in data.seen.values()
               if one.metrics and one.metrics.probed}
@@ -276,8 +282,9 @@ def study_sections(data: StudyData,
               "of the primary outcome, and over those of the secondary ones."]
     spread = ["Shares of the spread of a single value, one prompt in one repetition, by what makes it: the prompts, "
               "the data that was drawn, the seed of training, and the rest, which is prompts and trainings together."]
-    choices = [_survival(worlds) + " Each row makes one other choice, and changes nothing else; its p is its own. At "
-               "equal length the slope over words is taken as known."]
+    choices = [_survival(worlds) + " Each row makes one other choice, and changes nothing else; its p is its own, "
+               "and shows a difference below what Holm's correction leaves of 0.05 to the declared contrast. At equal "
+               "length the slope over words is taken as known."]
     return [
         PageSection("The contrasts", family, [
             Plot("contrasts", contrasts_figure(declared), "every contrast with its 95 % interval", SOURCE),

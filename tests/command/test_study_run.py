@@ -5,15 +5,17 @@ import pytest
 
 from contemplative_cai.command import studies
 from contemplative_cai.command.commands import main
+from contemplative_cai.command.pipeline import begin
 from contemplative_cai.command.studies import plan_lines, plan_study, run_cells
 from contemplative_cai.core.errors import StepFailed
 from contemplative_cai.core.files import read_rows, write_json
 from contemplative_cai.core.journal import SHARED_JOURNAL, Journal
-from contemplative_cai.core.project import runs_root
+from contemplative_cai.core.project import project_root, runs_root
 from contemplative_cai.core.run import now, open_run, step
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.evaluation.declarations import read_declarations
-from contemplative_cai.inputs.study import build_study, read_declared_study
+from contemplative_cai.inputs.study import StudyDoses, build_study, read_declared_study, read_study
+from contemplative_cai.report.studied import read_study_data
 
 FILE = """
 recipe: smoke
@@ -34,7 +36,6 @@ def mine(write): return write("mine.yaml", FILE)
 
 @pytest.fixture
 def cells(mine):
-    from contemplative_cai.inputs.study import read_study
     study = read_study(mine)
     return study, plan_study(study)
 
@@ -100,6 +101,83 @@ def test_a_cell_that_was_made_otherwise_is_made_again(cells, worker):
     run_cells(study, planned, lambda line: None)
     other = plan_study(study.model_copy(update={"settings": study.settings | {"learning_rate": 0.01}}))
     assert [len(cell.left) for cell in other] == [2, 2, 2, 2]
+
+
+@pytest.mark.long
+def test_what_an_old_recipe_made_is_not_taken_for_the_new_ones(cells, worker, monkeypatch):
+    "A run has its new recipe when its notebook begins; a training that is refused then leaves the old results."
+    study, planned = cells
+    run_cells(study, planned, lambda line: None)
+    other = plan_study(study.model_copy(update={"settings": study.settings | {"learning_rate": 0.01}}))
+
+    def refused(step, run, parameters):
+        begin(run, parameters["recipe"], {"settings": {key: value for key, value in parameters.items()
+                                                       if key != "recipe"}})
+        raise InputError("trained otherwise")
+    monkeypatch.setattr(studies, "execute", refused)
+    assert len(run_cells(study, other, lambda line: None)) == 4
+    assert [cell.left for cell in other] == [["train", "evaluate"]] * 4
+    finished = [cell.cell.name for cell in other if not cell.left]
+    data = read_study_data(study, [cell.cell for cell in other], finished)
+    assert not data.seen and len(data.otherwise) == 4
+
+
+@pytest.mark.long
+def test_seeds_that_are_changed_when_others_have_been_seen_are_told(cells, worker):
+    study, planned = cells
+    run_cells(study, planned, lambda line: None)
+    for cell in planned: cell.run.path("verdicts.jsonl").touch()
+    later = study.model_copy(update={"seeds": study.seeds.model_copy(update={"training": (4,)})})
+    studies.declare_cells(later, plan_study(later), runs_root() / "mine")
+    assert [line.evaluated for line in read_declared_study(runs_root() / "mine").late] == [4]
+
+
+@pytest.mark.long
+def test_a_constitution_that_was_edited_makes_its_cells_again(write, worker):
+    text = (project_root() / "data" / "constitutions" / "improve.md").read_text()
+    own = write("own.md", text)
+    study = read_study(write("mine.yaml", FILE.replace("[1, 2]", "[1]") + "without: [{training: sft}]\n"))
+    study = study.model_copy(update={"settings": study.settings | {"constitution": str(own)}})
+    run_cells(study, plan_study(study), lambda line: None)
+    assert [cell.left for cell in plan_study(study)] == [[]]
+    own.write_text(text.replace("Its weakest part", "The weakest part of it"))
+    assert [cell.left for cell in plan_study(study)] == [["train", "evaluate"]]
+
+
+def test_doses_of_all_weights_are_refused_before_anything_is_trained(cells):
+    study = cells[0].model_copy(update={"settings": cells[0].settings | {"adapter": "none"},
+                                        "doses": StudyDoses(weight=(0.5,))})
+    with pytest.raises(InputError, match="scales an adapter, and adapter: none trains all weights"):
+        plan_lines(study, plan_study(study))
+
+
+@pytest.mark.long
+def test_where_every_cell_fails_that_is_what_is_told(write, monkeypatch, capsys):
+    mine = write("mine.yaml", FILE.replace("[1, 2]", "[1]") + "without: [{training: sft}]\nfamily: "
+                 "{axis: training, level: dpo, against: [base]}\n")
+    def falls(name, run, parameters): raise StepFailed("05_train.ipynb, cell 10: no memory")
+    monkeypatch.setattr(studies, "execute", falls)
+    monkeypatch.setattr(studies, "look_at_cells", lambda cells: None)  # seconds, and another test's
+    assert main(["study", str(mine)]) == 1
+    told = capsys.readouterr().err
+    assert "1 of 1 cells failed: mine.dpo.t1: 05_train.ipynb, cell 10: no memory" in told and "--report" not in told
+
+
+def test_a_damaged_journal_of_the_study_is_told_with_what_helps_and_torn_times_stop_nothing(cells, worker):
+    folder = runs_root() / "mine"
+    folder.mkdir(parents=True)
+    (folder / "times.jsonl").write_text('{"run": "mine.sft.t1", "sec')
+    (folder / "calls.sqlite").write_text("no journal" * 500)
+    with pytest.raises(InputError, match="move it away: what cells have asked is in their own"):
+        run_cells(*cells, lambda line: None)
+    assert not worker.did and studies.measured_seconds(cells[1]) is None
+
+
+def test_a_run_of_before_a_key_is_the_recipes_still(cells):
+    recipe = cells[1][0].plan.recipe
+    stored = recipe.model_dump(mode="json")
+    assert studies._is_recipe({key: value for key, value in stored.items() if key != "vllm_python"}, recipe)
+    assert not studies._is_recipe(stored | {"beta": 0.7}, recipe) and not studies._is_recipe({}, recipe)
 
 
 def test_two_processes_do_not_work_on_one_study(cells, worker):

@@ -1,4 +1,6 @@
 """An adapter at another weight: 0 is base, 1 what was trained, and in between what lies in between."""
+import json
+
 import pytest
 
 from contemplative_cai.core.files import read_json, write_json
@@ -71,3 +73,15 @@ def test_a_new_training_makes_new_doses(tmp_path):
     for content in (b"first", b"second"):
         (folder / "adapter_model.safetensors").write_bytes(content)
         assert (scaled_adapter(folder, 0.5) / "adapter_model.safetensors").read_bytes() == content
+
+
+def test_settings_that_changed_under_the_same_weights_are_scaled_anew(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    def settings(at): return json.loads((at / "adapter_config.json").read_text())
+    for alpha in (16, 32):
+        (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha, "alpha_pattern": {"q_proj": 4}}))
+        assert settings(scaled_adapter(folder, 0.5)) == {"lora_alpha": alpha / 2, "alpha_pattern": {"q_proj": 2}}
+    (tmp_path / "adapter-at-50" / "adapter_config.json").write_text("{")
+    assert settings(scaled_adapter(folder, 0.5))["lora_alpha"] == 16

@@ -279,3 +279,14 @@ def test_hh_rlhf_as_it_is(shared_data):
     assert all(pair.prompt[-1].role == "user" and isinstance(pair, PreferencePair) for pair in given.pairs)
     drawn = draw(build_recipe({"pairs": str(path)}))
     assert not drawn.leakage.leaks and len(drawn.part("test")) > 600, "what shares words was moved to one side"
+
+
+def test_a_run_that_took_pairs_in_without_a_principle_refuses_to_leave_out_another(runs):
+    run, keys = open_run("own"), {"pairs": "contemplative-512", "n_pairs": 40, "guarded": []}
+    first = build_recipe(keys | {"leave_out": "emptiness"})
+    take_in_pairs(run, draw(first, run))
+    take_in_pairs(run, draw(first, run))
+    for other, words in (({"leave_out": "mindfulness"}, "without emptiness, and leave_out is mindfulness now"),
+                         ({}, "leave_out is not set now")):
+        recipe = build_recipe(keys | other)
+        with pytest.raises(InputError, match=words): take_in_pairs(run, draw(recipe, run))

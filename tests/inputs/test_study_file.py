@@ -65,6 +65,8 @@ def test_without_a_family_the_first_level_is_held_against_all_others():
     ({"family": {"axis": "contents", "level": "ours", "against": "base"}}, "no axis 'contents'; did you mean"),
     ({"family": {"axis": "content", "level": "ours", "against": "ours"}}, "held against itself"),
     ({"family": {"axis": "content", "level": "base", "against": "ours"}}, "base is what a level is held against"),
+    ({"axes": {"content": {"base": {}, "ours": {"beta": 0.2}}}}, "no level may be called base"),
+    ({"family": {"axis": "content", "level": "ours", "against": ["base", "base"]}}, "names one of them twice"),
     ({"without": [{"content": "mine"}]}, "has no level 'mine'"),
     ({"seeds": {"training": [1, 1]}}, "expected each once"),
     ({"doses": {"weight": [-1]}}, "doses.weight"), ({"name": "a.b"}, "name"), ({"recipe": ""}, "recipe"),

@@ -5,7 +5,7 @@ import pytest
 from contemplative_cai.core.files import read_record
 from contemplative_cai.core.project import runs_root
 from contemplative_cai.evaluation.claims import Column, Outcome
-from contemplative_cai.inputs.study import build_study, declare_study, study_cells
+from contemplative_cai.inputs.study import build_study, declare_study, read_declared_study, study_cells
 from contemplative_cai.report.between import Seen
 from contemplative_cai.report.studied import (
     CellSeen,
@@ -98,6 +98,68 @@ def test_a_repetition_that_lacks_a_cell_is_left_out_and_told():
     told = "\n".join(study_limits(left, list(rows.values()), None))
     assert "1 of 18 cells are not there yet (theirs.dpo.t2)" in told and "Of 2 repetitions" in told
     assert "Nothing was declared" in told
+
+
+def test_contrasts_whose_cells_are_to_come_are_counted_in_the_family():
+    data = made_up(effect=0.0)
+    left = data._replace(seen={name: one for name, one in data.seen.items() if not name.startswith("nothing")})
+    rows = by_name(left)
+    told = [rows["boundless_care", f"ours less {other}"] for other in ("theirs", "base")]
+    assert min(row.p for row in told) == pytest.approx(min(1, 3 * min(row.estimate.p for row in told)))
+    assert rows["boundless_care", "ours less nothing"].p is None
+
+
+def test_two_repetitions_claim_nothing_and_one_speaks_of_itself():
+    row = by_name(made_up(seeds={"training": [1, 2]}))["boundless_care", "ours less theirs"]
+    assert row.p is None and row.withheld == "2 repetitions, 3 are the least for a claim"
+    row = by_name(made_up(seeds={"training": [1]}))["boundless_care", "ours less theirs"]
+    assert "Shown to be more in this one training" in finding_words(row)
+
+
+def test_a_repetition_without_the_outcome_is_told_as_lacking():
+    data = made_up()
+    one = data.seen["theirs.dpo.t2"]
+    bare = CellSeen(one.cell, one.arm, Seen(one.cell.run, one.arm, one.seen.columns[2:], {}, {}))
+    row = by_name(data._replace(seen=data.seen | {"theirs.dpo.t2": bare}))["boundless_care", "ours less theirs"]
+    assert row.lacking == 1 and row.estimate.repeats == 2
+
+
+def test_no_other_choice_says_the_same_as_a_contrast_that_claims_nothing():
+    data = made_up(calibrated=False)
+    worlds = multiverse(data, study_contrasts(data)[:1])
+    assert worlds and all(world.agrees is None for world in worlds)
+
+
+def test_other_choices_are_held_against_the_conclusion_that_the_page_draws():
+    "Own p below .05 and Holm's above: as declared nothing is shown, and a choice without a difference agrees."
+    data = made_up()
+    row = next(row for row in study_contrasts(data) if row.name == "ours less theirs")
+    missed = row.model_copy(update={"p": 0.09, "estimate": row.estimate.model_copy(update={"p": 0.03})})
+    worlds = {world.choice: world for world in multiverse(data, [missed])}
+    assert worlds["judge logits b"].agrees and not worlds["training sft alone"].agrees
+    assert worlds["as declared"].agrees
+
+
+def test_clusters_of_cells_with_other_questions_are_joined():
+    data = made_up(prompts=8)
+    names = list(data.seen)[:2]
+    def asked(name, clusters):
+        one = data.seen[name]
+        return CellSeen(one.cell, one.arm, Seen(one.cell.run, one.arm, one.seen.columns, {}, clusters))
+    both = data._replace(seen={names[0]: asked(names[0], {"p1": "p1", "p2": "p1", "p5": "p5"}),
+                               names[1]: asked(names[1], {"p2": "p2", "p3": "p2", "p5": "p5"})})
+    clusters = both.clusters
+    assert len({clusters[id] for id in ("p1", "p2", "p3")}) == 1 and clusters["p5"] == "p5"
+
+
+def test_a_file_that_nobody_declared_is_told():
+    data = made_up()
+    declare_study(runs_root() / "made_up", data.study, {}, 0)
+    declared = read_declared_study(runs_root() / "made_up")
+    other = data._replace(study=data.study.model_copy(update={"primary": "refusal"}), otherwise=("ours.sft.t1",))
+    told = "\n".join(study_limits(other, study_contrasts(other), declared))
+    assert "nobody declared what this page tests" in told and "left out: 1 (ours.sft.t1)" in told
+    assert "nobody declared" not in "\n".join(study_limits(data, study_contrasts(data), declared))
 
 
 def test_a_conclusion_that_is_one_judges_or_one_lengths_is_told_so():
