@@ -211,10 +211,10 @@ def _shaped_settings(recipe: str | None) -> dict:
     "What a recipe's file in the shape of a method's plan says of the machine, for a launcher; its keys are told."
     from contemplative_cai.core.project import project_root
     from contemplative_cai.core.recipe import Recipe
-    from contemplative_cai.core.shape import read_plan
+    from contemplative_cai.core.shape import read_shape
     from contemplative_cai.inputs.places import placed
     if recipe is None or not recipe.endswith((".yaml", ".yml")): return {}
-    shaped = read_plan(Path(placed(recipe, Path.cwd(), project_root())), Recipe.model_fields)
+    shaped = read_shape(Path(placed(recipe, Path.cwd(), project_root())), Recipe.model_fields)
     for line in shaped.told if shaped else (): say(f"plan     {line}")
     return {"settings": shaped.settings} if shaped else {}
 

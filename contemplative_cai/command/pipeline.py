@@ -754,8 +754,9 @@ def write_setup(run: Run,  # where setup.json goes
     return checks
 
 # %% ../../nbs/10_command/03_pipeline.ipynb #b36fa4f8
-def _given_pairs(run_name: str, recipe: str | None) -> bool:
-    "Whether the recipe names given pairs; one that is wrong is told later, with what replaces its keys."
+def _given_pairs(run_name: str, recipe: str | None, overrides: dict[str, Any]) -> bool:
+    "Whether the recipe names given pairs, where it matters; one that is wrong is told later, with what replaces keys."
+    if not set(DIVIDING) & set(overrides): return False
     try: return bool(settle(run_name, recipe, {})[1].pairs)
     except InputError: return False
 
@@ -773,7 +774,7 @@ def make_plan(step: str,  # one of STEPS, or all
     if recipe is None and step in ("smoke-test", "quickstart", "setup"):
         recipe = notebook_parameters(step).get("recipe", Parameter("", "", None, "")).default
     run_name = notebook_parameters(steps[0])["run"].default if run_name is None else run_name
-    check_parameters(steps, overrides, _given_pairs(run_name, recipe))
+    check_parameters(steps, overrides, _given_pairs(run_name, recipe, overrides))
     overrides = placed_values(overrides, Path.cwd(), project_root())
     name, resolved = settle(run_name, recipe, {key: value for key, value in overrides.items()
                                                if key in Recipe.model_fields})

@@ -255,13 +255,14 @@ class Journal:
              ) -> None:
         "Commit a batch whole; its earlier failures are forgotten."
         share, same = seconds / max(len(completions), 1), alike or {}
-        rows = [(key, stage, json.dumps(value, ensure_ascii=False), share, now(), same.get(key, (None,))[0])
-                for key, value in completions.items()]
-        if self._others and self._shared:  # first: what stood here alone would be asked again by another cell
-            with _transaction(self._others, self._shared) as db: db.executemany(_SAVE, rows)
-        with _transaction(self._db, self.path) as db:
-            db.executemany(_SAVE, rows)
-            db.executemany("DELETE FROM failures WHERE key = ?", [(key,) for key in completions])
+        with _unbroken():
+            rows = [(key, stage, json.dumps(value, ensure_ascii=False), share, now(), same.get(key, (None,))[0])
+                    for key, value in completions.items()]
+            if self._others and self._shared:  # first: what stood here alone would be asked again by another cell
+                with _transaction(self._others, self._shared) as db: db.executemany(_SAVE, rows)
+            with _transaction(self._db, self.path) as db:
+                db.executemany(_SAVE, rows)
+                db.executemany("DELETE FROM failures WHERE key = ?", [(key,) for key in completions])
 
     def fail(self,
              stage: str,  # respond, critique, revise, answer

@@ -23,7 +23,7 @@ from .sections import ARMS, BALANCED, EACH, FILTERS, FINDINGS, JUDGES, LOSSES, N
 from .sections import Count, EvaluationKeys, FilterKeys, MethodKeys, ModelKeys, Names, PromptKeys
 from .sections import Section, Share, Source, Sources, SplitKeys, StatisticsKeys, TrainingKeys
 from .sections import Weights, build_section, check_key_name
-from .shape import read_plan
+from .shape import has_plan_shape, translate_plan
 
 _all_ = ["ARMS", "BALANCED", "FILTERS", "FINDINGS", "JUDGES", "LOSSES", "NORMALISED", "TRACKERS", "Count", "Names",
          "Section", "Share", "Source", "Sources", "Weights"]
@@ -114,8 +114,8 @@ def load_recipe(name: str,  # a recipe's name, or a path to a .yaml file
                 ) -> Recipe:
     "The recipe `name` with `overrides`; raises `InputError` listing every problem."
     if name.endswith((".yaml", ".yml")):
-        shaped = read_plan(Path(name), Recipe.model_fields)
-        values = shaped.recipe if shaped else read_yaml(read_text(Path(name), LARGEST_BY_HAND), name)
+        values = read_yaml(read_text(Path(name), LARGEST_BY_HAND), name)
+        if has_plan_shape(values): values = translate_plan(values, name, Recipe.model_fields).recipe
     elif name in recipe_names(): values = read_config(name)
     else: raise InputError(f"unknown recipe '{name}'; {did_you_mean(name, recipe_names())}")
     recipe = build_recipe(values | (overrides or {}), f"recipe {name}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAN_PARTS', 'PLANNED_MACHINE', 'PLANNED_MODEL', 'PLANNED_NUMBERS', 'ShapedPlan', 'has_plan_shape', 'translate_plan',
-           'read_plan']
+           'read_shape']
 
 # %% ../../nbs/01_core/08a_shape.ipynb #xd220dfb
 from collections.abc import Collection
@@ -96,7 +96,7 @@ def translate_plan(values: dict[str, Any],  # of a file that `has_plan_shape`
     return plan
 
 
-def read_plan(path: Path,
+def read_shape(path: Path,
               known: Collection[str],  # the keys of a recipe
               ) -> ShapedPlan | None:
     "A file in the shape of a plan, translated; None for a file of another shape."

@@ -328,12 +328,12 @@ def _raters_tables(facts: Facts) -> list[Table]:
     "How far reviewers agree, with each other, with judges and over time."
     found = facts.raters
     return [
-        Table("How far reviewers agree", together_rows(found), "reviews/",
+        Table("How far reviewers agree", together_rows(found), "reviews/*.jsonl",
               "The same share of equal votes is much where votes are spread, and nothing where all say yes: beside the "
               "share and the prevalence, coefficients beyond chance, with intervals by prompt."),
-        Table("Two by two, and beside judges", two_rows(found), "reviews/; pairs.jsonl: margins", folded=True),
-        Table("Early and late", drift_rows(found), "reviews/", folded=True),
-        Table("What reviewers dispute", dispute_rows(found), "reviews/", folded=True),
+        Table("Two by two, and beside judges", two_rows(found), "reviews/*.jsonl; pairs.jsonl: margins", folded=True),
+        Table("Early and late", drift_rows(found), "reviews/*.jsonl", folded=True),
+        Table("What reviewers dispute", dispute_rows(found), "reviews/*.jsonl", folded=True),
     ]
 
 

@@ -55,7 +55,8 @@ def taught_by(manifest: Manifest,  # of a run
     "A run's constitution beside every rubric, or why its text is not to be had."
     label = constitution_named(manifest)
     if label is None:
-        return Taught(constitution="unknown", arms=arms, note="the pairs do not all name one constitution")
+        why = "the pairs do not all name one constitution" if manifest.given else "the run does not say which it was"
+        return Taught(constitution="unknown", arms=arms, note=why)
     id = label.partition("@")[0]
     try: recipe = build_recipe({key: manifest.recipe[key] for key in _OF_CONSTITUTION
                                 if manifest.recipe.get(key) is not None})

@@ -14,7 +14,7 @@ OTHER = Arm(name="other", description="as it is in other", model="smollm2-135m")
 
 
 def facts(*arms, split=None, training=None):
-    manifest = SimpleNamespace(constitution=None, recipe={"judge": "auto"}, gate=None)
+    manifest = SimpleNamespace(constitution=None, recipe={"judge": "auto"}, gate=None, given=None)
     return SimpleNamespace(arms=(BASE, *arms), split=split, training=training, model="tiny", given=None, kept=[],
                            dropped=[], reviewed=[], run="demo", manifest=manifest, metrics=None)
 

@@ -72,8 +72,8 @@ def test_what_is_said_follows_the_figure(figure, words):
 
 @pytest.mark.parametrize("changed, why", [
     ({"constitution": "contemplative@0000"}, "its file has changed since"),
-    ({"recipe": {"constitution": "contemplativ"}}, "did you mean 'contemplative'"),
-    ({"constitution": None}, "its file has changed since"),
+    ({"constitution": "contemplativ@0000"}, "its file has changed since"),
+    ({"constitution": None}, "the run does not say which it was"),
 ])
 def test_a_constitution_that_is_no_longer_here_has_no_figure(changed, why):
     taught = what_was_taught(manifest().model_copy(update=changed), [arm("dpo")])
