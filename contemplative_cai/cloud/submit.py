@@ -87,17 +87,21 @@ def _refuse_unfetched(run: str, where: CloudSettings) -> None:
                          f"and send the run after that: ccai fetch {run}. Nothing was submitted")
 
 
-def _free_name(name: str,  # of the job; a name is used up by a job, whatever became of it
+def _free_name(job: SentJob,  # as it would be sent; its name is used up by a job, whatever became of it
                run: str,
                where: CloudSettings,
                ) -> str:
     "The name, or one with a number where that job failed or was stopped; raises `InputError` where it did not."
     for n in range(1, 100):
         end = f"-{n}" if n > 1 else ""
-        tried = f"{name[:-9][:54 - len(end)].rstrip('-')}{name[-9:]}{end}"
+        tried = f"{job.job[:-9][:54 - len(end)].rstrip('-')}{job.job[-9:]}{end}"
         state = _standing(tried, where)
         if state is None: return tried
         if state not in ("Failed", "Stopped"):
+            # whoever sent it was ended before it was written down
+            jobs = sent_jobs(run)
+            if all(one.job != tried for one in jobs):
+                write_record(jobs_file(run), SentJobs(jobs=(*jobs, job.model_copy(update={"job": tried}))))
             raise InputError(f"run '{run}': job {tried} is the same code, recipe and command, and is {state}; fetch "
                              f"what it made with: ccai fetch {run}. Nothing was submitted")
     raise InputError(f"run '{run}': the same job has failed a hundred times; see why with: ccai logs {run}")
@@ -122,11 +126,12 @@ def submit(request: dict,  # from `plan`
     _refuse_beside(run)
     if "run.tar.gz" in files: _refuse_unfetched(run, where)
     sent_under = request["TrainingJobName"]
-    name = _free_name(sent_under, run, where)
+    job = SentJob(job=sent_under, arn="", step=step, instance=where.instance, count=where.count, region=where.region,
+                  bucket=str(where.bucket), prefix=where.prefix, submitted=now(), usd_per_hour=usd_per_hour)
+    name = _free_name(job, run, where)
     send_files(where, f"code/{sent_under}", dict(files))
     request = request | {"TrainingJobName": name}
     with talking(where): arn = aws("sagemaker", where).create_training_job(**request)["TrainingJobArn"]
-    job = SentJob(job=name, arn=arn, step=step, instance=where.instance, count=where.count, region=where.region,
-                  bucket=str(where.bucket), prefix=where.prefix, submitted=now(), usd_per_hour=usd_per_hour)
+    job = job.model_copy(update={"job": name, "arn": arn})
     write_record(jobs_file(run), SentJobs(jobs=(*sent_jobs(run), job)))
     return job

@@ -24,7 +24,7 @@ from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import InputError
 from ..inputs.constitution import constitution_names, constitution_path, names_a_file
-from ..inputs.given import pairs_path
+from ..inputs.given import pairs_path, shipped_pairs
 from ..inputs.places import each_place
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
 from ..review.review_labels import labels_run
@@ -82,6 +82,8 @@ def portable(recipe: Recipe,
              ) -> Recipe:
     "The recipe with every path inside the project written from its root; a python of this machine is not the job's."
     values = recipe.model_dump(mode="json")
+    # a run's pairs travel as a file: the runs of here are not there
+    if recipe.pairs and recipe.pairs not in shipped_pairs(): values["pairs"] = str(pairs_path(recipe.pairs).resolve())
     return build_recipe({key: each_place(key, value, _inside) for key, value in values.items()} | {"vllm_python": None})
 
 

@@ -16,12 +16,13 @@ from contemplative_cai.cloud.machines import cloud_settings
 from contemplative_cai.cloud.request import plan
 from contemplative_cai.cloud.store import is_same
 from contemplative_cai.cloud.submit import last_job, note_fetched, submit
-from contemplative_cai.cloud.travel import input_files, source_archive
+from contemplative_cai.cloud.travel import input_files, portable, source_archive
 from contemplative_cai.core.project import project_root
 from contemplative_cai.core.recipe import Recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.core.shape import translate_plan
+from contemplative_cai.inputs import given
 
 BASE = "contemplative-cai/checkpoints/demo/runs/demo"
 
@@ -62,6 +63,21 @@ def test_what_failed_or_was_stopped_is_sent_again_under_another_name(account, mo
     second = send()
     states[second.job] = state
     assert [second.job, send().job] == [f"{first.job}-2", f"{first.job}-3"]
+
+
+def test_a_job_that_was_sent_and_not_written_down_is_found_again(account, monkeypatch):
+    first = send()
+    sending.jobs_file("demo").unlink()
+    monkeypatch.setattr(sending, "_standing", lambda name, where: "InProgress" if name == first.job else None)
+    with pytest.raises(InputError, match="is InProgress"): send()
+    assert last_job("demo").job == first.job
+
+
+def test_a_runs_pairs_travel_as_a_file(monkeypatch):
+    monkeypatch.setenv("CCAI_RUNS", str(project_root() / "data"))  # a folder of the project's
+    monkeypatch.setattr(given, "_run_file", lambda name: project_root() / "data/pairs" / "x.jsonl")
+    assert portable(Recipe(pairs="another-run")).pairs == "data/pairs/x.jsonl"
+    assert portable(Recipe(pairs="contemplative-512")).pairs == "contemplative-512"
 
 
 def test_a_run_that_lacks_what_its_last_job_made_is_not_sent(account, monkeypatch, runs):
