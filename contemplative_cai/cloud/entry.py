@@ -80,8 +80,23 @@ keep() {  # what becomes the job's result, with digests by which it is checked w
 }
 
 tar xzf "$CODE/source.tar.gz" -C "$ML/code" || fail 1 "the code could not be unpacked"
-# what an interrupted job left behind is newer than what was sent
-if [ -f "$CODE/run.tar.gz" ]; then tar xzf "$CODE/run.tar.gz" --skip-old-files -C "$CCAI_RUNS"; fi
+# digests are of a job's end: a journal's own files that are not among them were removed by then
+if [ -s "$CCAI_RUNS/digests.txt" ]; then
+  for place in "$CCAI_RUNS"/*/*.sqlite-*; do
+    [ ! -f "$place" ] || grep -qF " ./${place#"$CCAI_RUNS/"}" "$CCAI_RUNS/digests.txt" || rm -f "$place"
+  done
+fi
+: > "$CCAI_RUNS/digests.txt"
+if [ -f "$CODE/run.tar.gz" ]; then
+  # what an interrupted job left behind is newer than what it was sent; what is sent anew is newer than an older job's
+  SENT=$(sha256sum < "$CODE/run.tar.gz") OVER=--skip-old-files
+  if [ "$(cat "$ML/checkpoints/sent.txt" 2>/dev/null)" != "$SENT" ]; then
+    OVER=--overwrite
+    rm -f "$CCAI_RUNS"/*/*.sqlite-*
+  fi
+  tar xzf "$CODE/run.tar.gz" $OVER -C "$CCAI_RUNS" || fail 1 "the run could not be unpacked"
+  echo "$SENT" > "$ML/checkpoints/sent.txt"
+fi
 cd "$ML/code" || fail 1 "no folder $ML/code"
 
 install() {

@@ -12,6 +12,8 @@ import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .policy import LOG_GROUP
@@ -19,8 +21,10 @@ from .store import aws, is_same, list_objects, may_travel, receive_file, talking
 from .submit import SentJob, job_settings
 from ..core.errors import InputError
 from ..core.foreign import one_line, without_secrets
+from ..core.project import read_text
 from ..core.run import Run, hold
 from ..core.terminal import clock
+from ..models.folders import file_digest
 
 # %% ../../nbs/09a_cloud/10_follow.ipynb #x061ba2e
 OVER = ("Completed", "Failed", "Stopped")  # states that do not change any more
@@ -82,7 +86,9 @@ def log_lines(job: SentJob,
                                          startFromHead=False)["events"]
             lines += [(event["timestamp"], event["message"]) for event in events]
     # a progress line is drawn over itself: what it said last counts
-    shown = [message.rstrip("\r\n").split("\r")[-1] for _, message in sorted(lines)[-count:]]
+    # lines of one moment stay in the order in which they were said
+    newest = sorted(lines, key=lambda line: line[0])[-count:]
+    shown = [message.rstrip("\r\n").split("\r")[-1] for _, message in newest]
     return [one_line(without_secrets(line), 400) for line in shown]
 
 # %% ../../nbs/09a_cloud/10_follow.ipynb #xd1c0228
@@ -122,6 +128,9 @@ def _read_digests(where: Any, run: str, objects: dict[str, dict]) -> dict[str, s
     return _digests(body.decode("utf-8", "replace"), run)
 
 # %% ../../nbs/09a_cloud/10_follow.ipynb #xb435c89
+_DATABASE = re.compile(r"\.sqlite(-wal|-shm|-journal)?$")
+
+
 def fetch_run(job: SentJob,
               run: Run,  # its folder here, which may be empty
               over: bool = True,  # whether the job has ended: only then do digests mean the files
@@ -133,6 +142,9 @@ def fetch_run(job: SentJob,
     digests = _read_digests(where, run.name, objects) if over else {}
     files = {name.removeprefix(f"{run.name}/"): item for name, item in objects.items()
              if name.startswith(f"{run.name}/") and may_travel(name)}
+    # what a job had removed at its end may still lie in the bucket, and a database that is written to is not whole
+    files = {name: item for name, item in files.items()
+             if (name in digests if digests else over or not _DATABASE.search(name))}
     if not files:
         raise InputError(f"s3://{where.bucket}/{where.prefix}/{place}/{run.name} is empty: the job has not written "
                          f"anything yet; see how it stands with: ccai status {run.name}")
@@ -152,17 +164,47 @@ def fetch_run(job: SentJob,
     return result
 
 
+def _free(kept: Path) -> Path:
+    "A place beside it that nothing has: what was kept before stays."
+    return next(place for n in count(1)
+                if not os.path.lexists(place := kept.with_name(f"{kept.name}.{n}") if n > 1 else kept))
+
+
+def _keep(path: Path, run: Run) -> None:
+    "Move a file, and what a database has beside it, out of the way."
+    ends = ("", "-wal", "-shm", "-journal") if path.suffix == ".sqlite" else ("",)
+    kept = _free(run.path(BEFORE_FETCH, *path.relative_to(run.folder).parts))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for end in ends:
+        if (part := path.with_name(path.name + end)).exists(): os.replace(part, f"{kept}{end}")
+
+
+_BROUGHT = "brought.txt"  # in .before-fetch: digests of what was fetched
+
+
+def _brought(run: Run) -> dict[str, str]:
+    "The digests of the files that an earlier fetch left in the run's folder."
+    path = run.path(BEFORE_FETCH, _BROUGHT)
+    return _digests(read_text(path), run.name) if path.exists() else {}
+
+
+def _note_brought(run: Run, name: str, path: Path) -> None:
+    "Write down what was fetched: the next fetch need not keep it."
+    place = run.path(BEFORE_FETCH, _BROUGHT)
+    place.parent.mkdir(exist_ok=True)
+    with open(place, "a", encoding="utf-8") as file: file.write(f"{file_digest(path)}  {run.name}/{name}\n")
+
+
 def _bring(where: Any, key: str, item: dict, run: Run, name: str, digest: str | None, result: Fetched) -> None:
     "Fetch one file, and keep what it takes the place of."
     path, arrived = run.path(*name.split("/")), run.path(".fetched", *name.split("/"))
     receive_file(where, key, item, arrived, digest)
-    if path.exists():
-        kept = run.path(BEFORE_FETCH, *name.split("/"))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, kept)
+    if path.exists() and file_digest(path) != _brought(run).get(name):
+        _keep(path, run)
         result.replaced.append(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.replace(arrived, path)
+    _note_brought(run, name, path)
     result.fetched.append(name)
 
 

@@ -14,13 +14,15 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from ..core.errors import InputError
-from ..core.foreign import without_secrets
+from ..core.foreign import quote, without_secrets
 from ..core.project import did_you_mean, read_config
 from ..core.schema import Record
 from ..core.sections import problems_of
 
 # %% ../../nbs/09a_cloud/01_machines.ipynb #x7ed1ef1
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
+_KEY = re.compile(r"(?i)(?:^|_)(?:api_?key|access_?key|token|secret|password|passwd|pwd|credentials?)$")  # by its name
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 
 
 class CloudSettings(Record):
@@ -56,7 +58,11 @@ def _setting_faults(where: CloudSettings) -> list[str]:
               for key in ("environment", "secrets") for name in getattr(where, key) if not _VARIABLE.fullmatch(name)]
     faults += [f"environment: '{name}' holds a password or a key, and a request is kept by the service; put it into "
                f"Secrets Manager, and write its name there under secrets: {{{name}: NAME}}"
-               for name, value in where.environment.items() if without_secrets(value) != value]
+               for name, value in where.environment.items()
+               if without_secrets(value) != value or (value and _KEY.search(name))]
+    if where.role and not _ROLE.fullmatch(where.role):
+        faults.append(f"role: expected the ARN of a role, such as arn:aws:iam::123456789012:role/NAME, got "
+                      f"{quote(where.role)}")
     if bool(where.subnets) != bool(where.security_groups):
         faults.append("subnets and security_groups belong together; name both, or none")
     return [f"{SETTINGS_FILE}: {fault}" for fault in faults]

@@ -21,6 +21,7 @@ from .policy import action_for, missing_statement
 from ..core.errors import InputError
 from ..core.foreign import one_line, without_secrets
 from ..core.project import how_to_install
+from ..models.folders import file_digest
 
 # %% ../../nbs/09a_cloud/08_store.ipynb #x6d003b4
 def aws(service: str,  # s3, sagemaker, logs
@@ -51,6 +52,7 @@ _REMEDIES = {  # AWS's code: what to do
                      "RequestLimitExceeded"), "AWS asks for patience; wait a minute, and run the same command again: "
                     "what was sent is not sent again"),
     "ResourceLimitExceeded": "the account's quota does not allow it; ask for more under Service Quotas, SageMaker",
+    **dict.fromkeys(("PreconditionFailed", "412"), "the job has written it anew meanwhile; run the same command again"),
     "ResourceInUse": "a job of that name is there already: the same code, recipe and command; look at it with: "
                      "ccai status RUN",
 }
@@ -113,11 +115,6 @@ PART = 16 * 2**20  # bytes of a part; files up to that are sent whole
 DIGEST = "ccai-sha256"  # under which an object keeps its digest
 
 
-def _sha256(path: Path) -> str:
-    "Of a file's content."
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _known(s3: Any, bucket: str, key: str) -> str | None:
     "The digest that an object keeps; None where there is no object, or it keeps none."
     from botocore.exceptions import ClientError
@@ -156,7 +153,7 @@ def _send_parts(s3: Any, bucket: str, key: str, path: Path, digest: str) -> None
 
 def _send(s3: Any, bucket: str, key: str, content: Path | bytes) -> bool:
     "Send one file where it is not there yet; returns whether it was sent."
-    digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _sha256(content)
+    digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_digest(content)
     if _known(s3, bucket, key) == digest: return False
     if isinstance(content, Path) and content.stat().st_size > PART: _send_parts(s3, bucket, key, content, digest)
     else:
@@ -199,27 +196,46 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+_PARTS = tuple(size * 2**20 for size in (5, 8, 16, 32, 64))  # in which files are commonly sent
+
+
+def _parts_tag(path: Path, part: int) -> str:
+    "The tag of a file that was sent in parts of so many bytes."
+    with open(path, "rb") as file:
+        tags = [hashlib.md5(chunk, usedforsecurity=False).digest() for chunk in iter(lambda: file.read(part), b"")]
+    return f"{hashlib.md5(b''.join(tags), usedforsecurity=False).hexdigest()}-{len(tags)}"
+
+
 def is_same(path: Path,  # a file here
             item: dict,  # of `list_objects`
             digest: str | None = None,  # SHA-256 of the object, where it is known
             ) -> bool:
-    "Whether a file here is the object: by its digest, the tag of an object sent whole, or its size alone."
+    "Whether a file here is known to be the object: by its digest, or by its tag; the size alone proves nothing."
     if not path.is_file() or path.stat().st_size != item["Size"]: return False
     tag = item["ETag"].strip('"')
-    if digest: return _sha256(path) == digest
-    return "-" in tag or _md5(path) == tag
+    if digest: return file_digest(path) == digest
+    if "-" not in tag: return _md5(path) == tag
+    count = int(tag.rpartition("-")[2]) if tag.rpartition("-")[2].isdecimal() else 0
+    return any(-(-item["Size"] // part) == count and _parts_tag(path, part) == tag for part in _PARTS)
 
 
-def _fetch_rest(s3: Any, bucket: str, key: str, draft: Path, size: int) -> str | None:
-    "Append what a draft lacks; returns the digest that the object keeps."
-    begun = draft.stat().st_size if draft.exists() else 0
+def _fetch_rest(s3: Any, bucket: str, key: str, draft: Path, item: dict) -> dict:
+    "Append what a draft lacks, of the object that was listed and no newer one; returns what S3 says of it."
+    size, begun = item["Size"], draft.stat().st_size if draft.exists() else 0
     if begun > size: begun = draft.unlink() or 0
-    if begun == size and size: return _known(s3, bucket, key)
+    if begun == size and size: return s3.head_object(Bucket=bucket, Key=key, IfMatch=item["ETag"])
     more = {"Range": f"bytes={begun}-"} if begun else {}
-    answer = s3.get_object(Bucket=bucket, Key=key, **more)
+    answer = s3.get_object(Bucket=bucket, Key=key, IfMatch=item["ETag"], **more)
     with open(draft, "ab") as file:
         for chunk in answer["Body"].iter_chunks(2**20): file.write(chunk)
-    return answer["Metadata"].get(DIGEST)
+    return answer
+
+
+def _arrived(draft: Path, item: dict, answer: dict, digest: str | None) -> bool:
+    "Whether what came is what lies there; a tag says it of an object that was sent whole, without a key of KMS's."
+    digest = digest or answer.get("Metadata", {}).get(DIGEST)
+    tagged = "-" not in item["ETag"] and not str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+    return is_same(draft, item, digest) if digest or tagged else draft.stat().st_size == item["Size"]
 
 
 def receive_file(where: CloudSettings,
@@ -232,8 +248,8 @@ def receive_file(where: CloudSettings,
     draft = path.with_name(f".{path.name}.{item['ETag'].strip(chr(34))[:16]}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     s3 = aws("s3", where)
-    with talking(where): kept = _fetch_rest(s3, str(where.bucket), key, draft, item["Size"])
-    if not is_same(draft, item, digest or kept):
+    with talking(where): answer = _fetch_rest(s3, str(where.bucket), key, draft, item)
+    if not _arrived(draft, item, answer, digest):
         draft.unlink(missing_ok=True)
         raise InputError(f"s3://{where.bucket}/{key}: what came is not what lies there, and {path.name} was left as it "
                          "was; run the same command again")

@@ -9,6 +9,7 @@ __all__ = ['STAY', 'input_files', 'portable', 'refuse_weights', 'source_archive'
 import gzip
 import io
 import os
+import re
 import sqlite3
 import subprocess
 import tarfile
@@ -22,7 +23,8 @@ from ..core.project import project_root
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
 from ..core.schema import InputError
-from ..inputs.given import pairs_path
+from ..inputs.constitution import constitution_names, constitution_path, names_a_file
+from ..inputs.given import pairs_path, shipped_pairs
 from ..inputs.places import each_place
 from ..inputs.sources import BENCHMARK_FILES, benchmarks_folder, source_path
 from ..review.review_labels import labels_run
@@ -49,6 +51,9 @@ def _named_files(recipe: Recipe) -> list[Path]:
     if recipe.calibration: sources.append(_labels_file(recipe.calibration))
     texts = [recipe.split, *(text for text in (recipe.constitution, recipe.template, recipe.launch, recipe.helpful)
                              if text and Path(text).suffix and not text.startswith("hub:"))]
+    weighing = [name for name in recipe.ensemble or () if names_a_file(name) or name in constitution_names()]
+    texts += [str(constitution_path(name)) for name in (recipe.constitution, *weighing) if not Path(name).suffix
+              or name in weighing]
     return [*filter(None, sources), *filter(Path.is_file, benchmarks), *map(Path, filter(None, texts))]
 
 
@@ -77,6 +82,8 @@ def portable(recipe: Recipe,
              ) -> Recipe:
     "The recipe with every path inside the project written from its root; a python of this machine is not the job's."
     values = recipe.model_dump(mode="json")
+    # a run's pairs travel as a file: the runs of here are not there
+    if recipe.pairs and recipe.pairs not in shipped_pairs(): values["pairs"] = str(pairs_path(recipe.pairs).resolve())
     return build_recipe({key: each_place(key, value, _inside) for key, value in values.items()} | {"vllm_python": None})
 
 
@@ -109,15 +116,28 @@ def _packed(files: Iterable[tuple[str, Path | bytes]]) -> bytes:
     return gzip.compress(buffer.getvalue(), compresslevel=4, mtime=0)
 
 
+# without them nothing can be installed
+_INSTALLED_FROM = ("settings.ini", "setup.py", "constraints.txt", "contemplative_cai/__init__.py")
+_SECRET_FILE = re.compile(r"(?:^|/)(?:\.env|\.netrc|id_rsa|id_ed25519|credentials(?:\.\w+)?|[^/]+\.(?:pem|key|p12))$")
+
+
 def source_archive(extra: list[str],  # files to send although git does not track them
                    ) -> bytes:
     "The tracked files of the project and `extra` as a .tar.gz that is the same for the same content."
     root = project_root()
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
+    try: listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
+    except FileNotFoundError: raise InputError("git, which says what is sent, is not installed; install it") from None
     if listed.returncode:
         raise InputError(f"{root} is not a git checkout, so it is unclear what to send: {listed.stderr.strip()}; "
                          "clone the project with git")
-    return _packed((name, root / name) for name in [*extra, *filter(None, listed.stdout.split("\0"))])
+    names = [*extra, *filter(None, listed.stdout.split("\0"))]
+    if lacking := [name for name in _INSTALLED_FROM if name not in names]:
+        raise InputError(f"{root}: a job installs the project from what is sent, and git tracks no {lacking[0]} there; "
+                         "send it from a clone of the project, with the folder's files in it")
+    if kept := [name for name in names if _SECRET_FILE.search(name)]:
+        raise InputError(f"{', '.join(kept[:3])}: keys and passwords are not sent, and the recipe or git names them; "
+                         "take them out")
+    return _packed((name, root / name) for name in names)
 
 # %% ../../nbs/09a_cloud/03_travel.ipynb #x4ecbbcb
 STAY = ("notebooks", "checkpoints", "__pycache__")  # folders of a run that do not travel

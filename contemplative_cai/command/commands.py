@@ -373,14 +373,15 @@ def _logs(arguments) -> int:
 def _fetch(arguments) -> int:
     "`ccai fetch RUN`."
     from contemplative_cai.cloud.follow import OVER, fetch_run, fetched_words, job_state
-    from contemplative_cai.cloud.submit import last_job
+    from contemplative_cai.cloud.submit import last_job, note_fetched
     from contemplative_cai.core.run import check_run_name, open_run
     check_run_name(arguments.run)
     job = last_job(arguments.run)
     state = job_state(job)
     fetched = fetch_run(job, open_run(arguments.run), state.status in OVER, lambda name: say(name, sys.stderr))
     for line in fetched_words(fetched): say(line)
-    if state.status not in OVER: say("the job is still at work: fetch again when it has ended")
+    if state.status in OVER: note_fetched(arguments.run, job)
+    else: say("the job is still at work, and its databases stay there: fetch again when it has ended")
     return 0
 
 

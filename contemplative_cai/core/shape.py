@@ -48,11 +48,17 @@ def _own_model(name: Any) -> Any:
     return known.get(name, name) if isinstance(name, str) else name
 
 
+def _seconds_as_hours(value: Any) -> Any:
+    "Hours; what is no number of seconds as a text that no setting takes."
+    try: return str(value) if isinstance(value, bool) else float(value) / 3600
+    except (TypeError, ValueError): return f"{value} seconds"
+
+
 def _translated(part: str, key: str, value: Any, known: Collection[str]) -> tuple[str, Any] | None:
     "A key and its value as they are called here; None for a key that means nothing here."
     if part == "training":
         name = PLANNED_MACHINE.get(key)
-        if name in ("max_hours", "max_wait_hours") and isinstance(value, (int, float)): value = value / 3600
+        if name in ("max_hours", "max_wait_hours"): value = _seconds_as_hours(value)
         return (name, value) if name else None
     aliases = PLANNED_MODEL if part == "model" else PLANNED_NUMBERS
     name = aliases.get(key, key if key in known else None)
