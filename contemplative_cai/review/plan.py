@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Strategy', 'BY_LOT', 'BY_RULE', 'ORDERS', 'ReviewPool', 'review_pool', 'kept_stratum', 'PlannedPair', 'ReviewPlan',
-           'read_plan', 'grown_plan', 'plan_reviews']
+           'read_review_plan', 'grown_plan', 'plan_reviews']
 
 # %% ../../nbs/06a_review/02_plan.ipynb #x7d43bdd
 import math
@@ -160,7 +160,7 @@ class ReviewPlan(FileRecord):
             (one.id for one in round if not one.readers or reviewer in one.readers), key=place(number))]
 
 
-def read_plan(run: Run,  # with a plan, or without
+def read_review_plan(run: Run,  # with a plan, or without
               ) -> ReviewPlan:
     "The run's plan; an empty one where there is none yet. Raises `InputError` for a file that is none."
     path = run.path("reviews", "plan.json")
@@ -214,7 +214,7 @@ def grown_plan(plan: ReviewPlan,  # may be empty
 # %% ../../nbs/06a_review/02_plan.ipynb #xd8f6c91
 def _begun(run: Run, pool: ReviewPool, seed: int) -> ReviewPlan:
     "The run's plan; where there is none, one of what was decided before."
-    if (plan := read_plan(run)).rounds: return plan
+    if (plan := read_review_plan(run)).rounds: return plan
     before = [PlannedPair(id=id, why="decided") for id in read_decisions(run) if id in pool.pairs]
     return ReviewPlan(seed=seed, rounds=(tuple(before),) if before else (), times=(now(),) if before else ())
 

@@ -24,7 +24,7 @@ from ..measure.corrected import CorrectedLevel, corrected_levels
 from ..measure.stats import share_interval
 from ..pairs.baselines import Measure, clustered_share, prompt_units
 from ..pairs.health import stated
-from .plan import ReviewPool, read_plan, review_pool
+from .plan import ReviewPool, read_review_plan, review_pool
 from .session import ReviewSession, open_pairs
 from .votes import Decision, last_decisions, read_votes
 
@@ -281,7 +281,7 @@ def load_raters(run: Run,  # any run; one without reviews has nothing to say
     "Everything above for a run's reviews."
     decided = {name: rows for name, lines in read_votes(run).items() if (rows := last_decisions(lines))}
     if not decided or not run.path("pairs.jsonl").exists(): return Raters()
-    pool, plan = review_pool(run), read_plan(run)
+    pool, plan = review_pool(run), read_review_plan(run)
     pairs = pool.pairs
     decided = {name: {id: row for id, row in rows.items() if id in pairs} for name, rows in decided.items()}
     unprompted = {name: {id: row for id, row in rows.items() if not row.settles} for name, rows in decided.items()}

@@ -22,7 +22,7 @@ from ..core.schema import Criterion, InputError, PreferencePair, Principle, Prom
 from ..core.terminal import clock
 from ..inputs.rubrics import APPLIES, judged_rubrics, load_rubric
 from ..inputs.sources import own_prompts
-from .plan import ReviewPlan, ReviewPool, plan_reviews, read_plan, review_pool
+from .plan import ReviewPlan, ReviewPool, plan_reviews, read_review_plan, review_pool
 from contemplative_cai.review.votes import (
     DECIDED,
     Decision,
@@ -272,7 +272,7 @@ def _rated_by(run: Run, principles: Sequence[str]) -> dict[str, tuple[Criterion,
 
 def _planned(run: Run, seed: int, sample: int, size: int) -> ReviewPlan:
     "The run's plan with a sample in it; one that names reviewers was made by somebody, and stays as it is."
-    plan = read_plan(run)
+    plan = read_review_plan(run)
     if any(one.readers for one in plan.pairs.values()): return plan
     return plan_reviews(run, {"stratified": sample or size}, seed=seed)
 
@@ -293,7 +293,8 @@ def open_pairs(run: Run,  # a run that has generated
     "A reviewer's session over some pairs, whatever the plan says."
     check_reviewer(reviewer)
     pool = review_pool(run)
-    return _session(run, reviewer, pool, [pool.pairs[id] for id in ids if id in pool.pairs], read_plan(run).seed, True)
+    pairs = [pool.pairs[id] for id in ids if id in pool.pairs]
+    return _session(run, reviewer, pool, pairs, read_review_plan(run).seed, True)
 
 
 def open_review(run: Run,  # a run that has generated

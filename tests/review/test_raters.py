@@ -7,7 +7,7 @@ from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import Dropped, Message, PreferencePair
 from contemplative_cai.inputs.constitution import BENIGN
-from contemplative_cai.review.plan import plan_reviews, read_plan
+from contemplative_cai.review.plan import plan_reviews, read_review_plan
 from contemplative_cai.review.raters import (
     BETTER,
     FALLS_SHORT,
@@ -135,7 +135,7 @@ def review(run, name, revision, sample=30):
 
 def test_the_yield_rests_on_pairs_drawn_by_lot_and_counts_what_filters_cost(run):
     plan_reviews(run, {"stratified": 30, "outliers": 10, "dropped": 6})
-    lot = {one.id for one in read_plan(run).pairs.values() if one.why == "stratified"}
+    lot = {one.id for one in read_review_plan(run).pairs.values() if one.why == "stratified"}
     bad = set(sorted(lot)[:6])
     review(run, "ada", lambda shown: shown.pair_id in lot - bad or int(shown.question.split()[1][:-1]) in (50, 51))
     found = load_raters(run)

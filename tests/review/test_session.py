@@ -20,7 +20,7 @@ from contemplative_cai.review.plan import (
     grown_plan,
     kept_stratum,
     plan_reviews,
-    read_plan,
+    read_review_plan,
     review_pool,
 )
 from contemplative_cai.review.session import ReviewSession, open_review
@@ -64,7 +64,7 @@ def test_a_plan_outlives_decisions_applying_and_dropping(run):
     for _ in range(8): session.decide("neither")
     apply_reviews(run)
     assert len(review_pool(run).kept) == 60, "what reviewers took out was kept before any review"
-    assert read_plan(run) == plan == plan_reviews(run, {"stratified": 20, "dropped": 4})
+    assert read_review_plan(run) == plan == plan_reviews(run, {"stratified": 20, "dropped": 4})
     again, other = open_review(run, "ada", sample=20), open_review(run, "bo", sample=20)
     assert again.order == session.order and set(other.order) == set(session.order) and len(again.queue) == 16
     assert other.order != again.order, "each in an order of his own"
@@ -117,7 +117,7 @@ def test_two_who_begin_at_once_make_one_plan(run):
                for many in (5, 10, 15, 20)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
-    last = read_plan(run)
+    last = read_review_plan(run)
     assert len(last.pairs) == 20 and all(plan.rounds == last.rounds[:len(plan.rounds)] for plan in plans)
 
 
@@ -138,7 +138,7 @@ def test_a_draw_by_lot_counts_what_a_rule_chose_before(run):
     alone = grown_plan(ReviewPlan(), review_pool(run), {"stratified": 40})
     assert {id for id, one in grown.pairs.items() if one.by_lot} == set(alone.pairs)
     assert list(grown.pairs)[:30] == list(first.pairs) and 40 < len(grown.pairs) < 70
-    assert plan_reviews(run, {"stratified": 40, "outliers": 30}) == grown == read_plan(run)
+    assert plan_reviews(run, {"stratified": 40, "outliers": 30}) == grown == read_review_plan(run)
 
 
 def test_a_run_that_generates_others_is_reviewed_again(run, capsys):
@@ -148,7 +148,7 @@ def test_a_run_that_generates_others_is_reviewed_again(run, capsys):
     new = open_review(run, "ada", sample=8)
     assert len(new.order) == 8 == len(new.queue) and not set(new.order) & set(old.order)
     assert "8 of 16 planned pairs are not in the run any more" in capsys.readouterr().err
-    assert open_review(run, "ada", sample=8).order == new.order and len(read_plan(run).rounds) == 2
+    assert open_review(run, "ada", sample=8).order == new.order and len(read_review_plan(run).rounds) == 2
 
 
 # applying
