@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Origin', 'Flag', 'Stars', 'FLAGS', 'LineKind', 'Preferred', 'DECIDED', 'Vote', 'Decision', 'check_reviewer',
            'last_decisions', 'reviewer_rows', 'read_votes', 'read_decisions', 'reviews_alone', 'reviewed_out',
-           'reviewable_pairs', 'apply_reviews', 'shown_principles']
+           'reviewable_pairs', 'apply_reviews', 'edited_pair', 'pairs_by_reviews', 'shown_principles']
 
 # %% ../../nbs/06a_review/01_votes.ipynb #xc4cff64
 import sys
@@ -187,6 +187,30 @@ def apply_reviews(run: Run,  # a run that has generated
         if back: write_rows(run.path("dropped.jsonl"), dropped)
         write_ledger(run, generate={"kept_pairs": len(kept)})
     return kept, dropped
+
+# %% ../../nbs/06a_review/01_votes.ipynb #x83ddf15
+def edited_pair(pair: PreferencePair,
+                decisions: Sequence[Decision],  # of all reviewers
+                ) -> PreferencePair:
+    "The pair with its chosen answer as the last of those who accept it would have it; itself where nobody edited."
+    edits = [row.edit.strip() for row in sorted(decisions, key=lambda row: row.at) if row.decision == "accept"]
+    texts = [text for text in edits if text and text != pair.rejected[0].content]
+    if not texts or texts[-1] == pair.chosen[0].content: return pair
+    chosen = (pair.chosen[0].model_copy(update={"content": texts[-1]}),)
+    return PreferencePair(**{**pair.model_dump(exclude={"id"}), "chosen": chosen, "chosen_finish_reason": None,
+                             "mended_margin": None})
+
+
+def pairs_by_reviews(pairs: Sequence[PreferencePair],
+                     decisions: dict[str, list[Decision]],  # by pair id
+                     use: str,  # as the recipe's `use_reviews` says
+                     ) -> list[PreferencePair]:
+    "What reviews leave of the pairs."
+    if use == "none": return list(pairs)
+    out = reviewed_out(decisions)
+    kept = [pair for pair in pairs if pair.id not in out]
+    if use == "only_accepted": return [pair for pair in kept if pair.id in decisions]
+    return [edited_pair(pair, decisions.get(pair.id, ())) for pair in kept] if use == "edits" else kept
 
 # %% ../../nbs/06a_review/01_votes.ipynb #xb4c9691
 def _made_by(run: Run, pairs: Sequence[PreferencePair]) -> Constitution | None:
