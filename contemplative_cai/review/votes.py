@@ -197,8 +197,8 @@ def edited_pair(pair: PreferencePair,
     texts = [text for text in edits if text and text != pair.rejected[0].content]
     if not texts or texts[-1] == pair.chosen[0].content: return pair
     chosen = (pair.chosen[0].model_copy(update={"content": texts[-1]}),)
-    return PreferencePair(**{**pair.model_dump(exclude={"id"}), "chosen": chosen, "chosen_finish_reason": None,
-                             "mended_margin": None})
+    return PreferencePair.model_validate(pair.model_dump(exclude={"id"}) | {
+        "chosen": chosen, "chosen_finish_reason": None, "mended_margin": None})
 
 
 def pairs_by_reviews(pairs: Sequence[PreferencePair],

@@ -59,7 +59,8 @@ def test_an_edit_is_the_last_of_those_who_accept(run):
     pair = load_pairs(run)[0]
     def row(edit, at, decision="accept"):
         return Decision(pair_id=pair.id, reviewer="ada", decision=decision, shown_as_a="chosen", at=at, edit=edit)
-    later = edited_pair(pair, [row("late", "2026-01-03"), row("early", "2026-01-02"), row("no", "2026-01-04", "reject")])
+    rows = [row("late", "2026-01-03"), row("early", "2026-01-02"), row("no", "2026-01-04", "reject")]
+    later = edited_pair(pair, rows)
     assert later.chosen[0].content == "late" and later.id != pair.id and later.mended_margin is None
     for edit in ("", "  \n", pair.chosen[0].content, pair.rejected[0].content):
         assert edited_pair(pair, [row(edit, "2026-01-02")]) == pair
