@@ -75,6 +75,8 @@ def _apply(session: ReviewSession) -> str:
     "Let the decisions of all reviewers take effect; returns what came of it."
     if session.opened is None: raise InputError("these pairs are of no run; there is nothing to apply decisions to")
     kept, dropped = apply_reviews(Run(session.opened["run"], Path(session.opened["folder"])))
+    if session.queue: return ("Applied. How many pairs stay is told here when all are decided, for it would tell whose "
+                              "answers you preferred; reports follow when the cells below are run.")
     out = sum(row.reason == "review" for row in dropped)
     return f"Applied: {len(kept)} pairs stay, {out} were reviewed out. Reports follow when the cells below are run."
 
