@@ -694,6 +694,11 @@ class _Objective(Section):
     n_pairs: Count | None = _key(None,
         "given pairs to draw, of as many prompts as there are, with the principles in turn; None: all",
         exclude_if=lambda count: count is None)
+    use_reviews: Literal["none", "drop_rejected", "only_accepted", "edits"] = _key("drop_rejected",
+        "what people's reviews do to the training pairs: none: nothing; drop_rejected: pairs that not more accept than "
+        "reject are left out; only_accepted: so are those that nobody reviewed; edits: as drop_rejected, the chosen "
+        "answer as the last of those who accept it edited it",
+        exclude_if=lambda use: use == "drop_rejected")
     helpful: str | None = _key(None,
         "helpful data against over-refusal: a .jsonl/.parquet file or hub:owner/name, in TRL's formats (messages; "
         "prompt + completion; prompt + chosen + rejected for DPO); None: none")

@@ -119,14 +119,14 @@ def krippendorff_alpha(
 
 # %% ../../nbs/02_measure/06_agreement.ipynb #57d3d847
 def _kappa(one: list[int], two: list[int], levels: int, weights: str | None) -> float:
-    "scikit-learn's kappa of two lists of places; nan where all verdicts are the same."
-    import warnings
-
-    from sklearn.metrics import cohen_kappa_score
+    "Cohen's kappa of two lists of places; nan where all verdicts are the same. Counted here, for it is resampled."
+    import numpy as np
     if len({*one, *two}) < 2: return math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(cohen_kappa_score(one, two, labels=list(range(levels)), weights=weights))
+    counts = np.bincount(np.asarray(one) * levels + np.asarray(two), minlength=levels ** 2).reshape(levels, levels)
+    apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels)))
+    cost = apart ** 2 if weights == "quadratic" else apart if weights == "linear" else apart > 0
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    return float(1 - (cost * counts).sum() / (cost * by_chance).sum())
 
 
 def weighted_kappa(

@@ -4,17 +4,14 @@
 
 # %% auto #0
 __all__ = ['Strategy', 'BY_LOT', 'BY_RULE', 'ORDERS', 'ReviewPool', 'review_pool', 'kept_stratum', 'PlannedPair', 'ReviewPlan',
-           'read_plan', 'grown_plan', 'plan_reviews']
+           'read_review_plan', 'grown_plan', 'plan_reviews']
 
 # %% ../../nbs/06a_review/02_plan.ipynb #x7d43bdd
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from ..core.files import FileRecord, read_record, read_rows, write_record
@@ -25,7 +22,7 @@ from ..core.schema import Dropped, InputError, PreferencePair, Record, digest
 from ..inputs.constitution import BENIGN
 from ..measure.text import similarity, word_count
 from ..pairs.make import load_pairs
-from .votes import check_reviewer, read_decisions
+from .votes import check_reviewer, read_decisions, reviews_alone
 
 # %% ../../nbs/06a_review/02_plan.ipynb #x5819a4b
 class ReviewPool(Record):
@@ -134,11 +131,12 @@ class PlannedPair(Record):
     why: Strategy
     stratum: str = ""  # of a draw by lot: principle and hazard, or what a row was dropped for
     readers: tuple[str, ...] = ()  # who looks at it; empty: everybody
+    also: Strategy | None = None  # a draw by lot that met it later, and counts it without asking twice
 
     @property
     def by_lot(self) -> bool:
         "Whether it speaks for those that nobody looks at."
-        return self.why in BY_LOT
+        return self.why in BY_LOT or self.also in BY_LOT
 
 
 class ReviewPlan(FileRecord):
@@ -162,23 +160,29 @@ class ReviewPlan(FileRecord):
             (one.id for one in round if not one.readers or reviewer in one.readers), key=place(number))]
 
 
-def read_plan(run: Run,  # with a plan, or without
+def read_review_plan(run: Run,  # with a plan, or without
               ) -> ReviewPlan:
     "The run's plan; an empty one where there is none yet. Raises `InputError` for a file that is none."
     path = run.path("reviews", "plan.json")
     return read_record(path, ReviewPlan) if path.exists() else ReviewPlan()
 
 # %% ../../nbs/06a_review/02_plan.ipynb #x3ef98a2
-def _drawn(pool: ReviewPool, wanted: Mapping[Strategy, int], seed: int, taken: set[str]) -> list[PlannedPair]:
-    "So many pairs of each strategy, none that is taken."
+def _free(one: PlannedPair | None, why: Strategy) -> bool:
+    "Whether a strategy may take a pair: one that is not planned; a draw by lot also what a rule chose."
+    return one is None or (why in BY_LOT and not one.by_lot and one.why != "decided")
+
+
+def _drawn(plan: ReviewPlan, pool: ReviewPool, wanted: Mapping[Strategy, int]) -> dict[str, PlannedPair]:
+    "The plan's pairs, some of which a draw by lot counts too, and behind them the new ones."
     strata = {pair.id: kept_stratum(pair) for pair in pool.kept}
     strata |= {row.pair.id: row.reason for row in pool.dropped if row.pair}
-    drawn: list[PlannedPair] = []
+    planned = dict(plan.pairs)
     for why, many in wanted.items():
-        fresh = [id for id in ORDERS[why](pool, seed) if id not in taken][:many]
-        taken = taken | set(fresh)
-        drawn += [PlannedPair(id=id, why=why, stratum=strata[id] if why in BY_LOT else "") for id in fresh]
-    return drawn
+        for id in [id for id in ORDERS[why](pool, plan.seed) if _free(planned.get(id), why)][:many]:
+            stratum = strata[id] if why in BY_LOT else ""
+            planned[id] = (planned[id].model_copy(update={"also": why, "stratum": stratum}) if id in planned
+                           else PlannedPair(id=id, why=why, stratum=stratum))
+    return planned
 
 
 def _dealt(drawn: Sequence[PlannedPair], reviewers: Sequence[str], overlap: int, readers: int,
@@ -199,32 +203,18 @@ def grown_plan(plan: ReviewPlan,  # may be empty
                at: str = "",  # time, UTC
                ) -> ReviewPlan:
     "The plan with a round more; the same plan where there is nothing to add."
-    drawn = _drawn(pool, wanted, plan.seed, set(plan.pairs))
-    if not drawn: return plan
+    planned, before = _drawn(plan, pool, wanted), plan.pairs
+    rounds = tuple(tuple(planned[one.id] for one in round) for round in plan.rounds)
+    drawn = [one for id, one in planned.items() if id not in before]
+    if not drawn: return plan.model_copy(update={"rounds": rounds})
     return plan.model_copy(update={
-        "rounds": (*plan.rounds, _dealt(drawn, reviewers, overlap, min(readers, len(reviewers)), plan.seed)),
+        "rounds": (*rounds, _dealt(drawn, reviewers, overlap, min(readers, len(reviewers)), plan.seed)),
         "times": (*plan.times, at)})
 
 # %% ../../nbs/06a_review/02_plan.ipynb #xd8f6c91
-@contextmanager
-def _planning(run: Run) -> Generator[Path]:
-    "Keep others off the plan for a moment; raises `InputError` where that is not possible."
-    path = run.path("reviews", "plan.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(".plan.lock"), timeout=30)
-    try: lock.acquire()
-    except Timeout:
-        raise InputError(f"{path}: another process has been planning for 30 s; wait for it, or end it") from None
-    except (OSError, NotImplementedError) as error:
-        raise InputError(f"{path}: expected to lock it for a moment, and it cannot be done ({error}); "
-                         "set CCAI_RUNS to a folder that can be written and has locks") from None
-    try: yield path
-    finally: lock.release()
-
-
 def _begun(run: Run, pool: ReviewPool, seed: int) -> ReviewPlan:
     "The run's plan; where there is none, one of what was decided before."
-    if (plan := read_plan(run)).rounds: return plan
+    if (plan := read_review_plan(run)).rounds: return plan
     before = [PlannedPair(id=id, why="decided") for id in read_decisions(run) if id in pool.pairs]
     return ReviewPlan(seed=seed, rounds=(tuple(before),) if before else (), times=(now(),) if before else ())
 
@@ -250,9 +240,10 @@ def plan_reviews(run: Run,  # a run that has generated
     "Make the run's plan, or let it grow to what is wanted; it never shrinks. Raises `InputError`."
     _refuse_plan(wanted, reviewers, overlap, readers)
     pool = review_pool(run)
-    with _planning(run) as path:
-        plan = _begun(run, pool, seed)
-        have = Counter(one.why for one in plan.pairs.values())
+    with reviews_alone(run, "plan") as folder:
+        plan, path = _begun(run, pool, seed), folder / "plan.json"
+        there = [one for id, one in plan.pairs.items() if id in pool.pairs]  # a run may have generated others
+        have = Counter(why for one in there for why in (one.why, one.also) if why)
         have["stratified"] += have["decided"]  # which were drawn by lot too
         missing = {why: many - have[why] for why, many in wanted.items() if many > have[why]}
         grown = grown_plan(plan, pool, missing, list(dict.fromkeys(reviewers)), overlap, readers, now())

@@ -18,12 +18,13 @@ from typing import Literal, NamedTuple
 
 from ..core.run import Run
 from ..core.schema import PreferencePair, Record
+from ..inputs.constitution import BENIGN
 from ..measure.agreement import Agreement, gwet_ac1, krippendorff_alpha, weighted_kappa
 from ..measure.corrected import CorrectedLevel, corrected_levels
 from ..measure.stats import share_interval
 from ..pairs.baselines import Measure, clustered_share, prompt_units
 from ..pairs.health import stated
-from .plan import ReviewPool, read_plan, review_pool
+from .plan import ReviewPool, read_review_plan, review_pool
 from .session import ReviewSession, open_pairs
 from .votes import Decision, last_decisions, read_votes
 
@@ -224,7 +225,10 @@ def open_disputes(run: Run,  # that several people reviewed
                   ) -> ReviewSession:
     "A session of the pairs that others leave open, in the adjudicator's own file."
     others = {name: last_decisions(rows) for name, rows in read_votes(run).items() if name != reviewer}
-    return open_pairs(run, reviewer, list(dict.fromkeys(one.pair_id for one in disputes(others) if not one.settled)))
+    left_open = dict.fromkeys(one.pair_id for one in disputes(others) if not one.settled)
+    session = open_pairs(run, reviewer, list(left_open))
+    session.settles = True
+    return session
 
 # %% ../../nbs/06a_review/06_raters.ipynb #xdb0f7d4
 class ReviewedYield(Record):
@@ -233,27 +237,29 @@ class ReviewedYield(Record):
     dropped: Measure | None  # share of dropped rows that are; None: none was looked at
     dropped_rows: int  # with a pair, in all
     reviewers: int
+    twins: int = 0  # kept pairs that claim no fault, and are in none of these
 
 
 def reviewed_yield(pool: ReviewPool,
                    decided: Mapping[str, Mapping[str, Decision]],  # reviewer to pair to decision
                    by_lot: set[str],  # ids of pairs that were drawn by lot
                    ) -> ReviewedYield:
-    "The shares, each pair counted once whoever looked at it."
+    "The shares, each pair counted once whoever looked at it; benign twins, which mend nothing, apart."
     units = prompt_units(pool.pairs.values())
     votes: dict[str, list[float]] = {}
     for rows in decided.values():
         for id, row in rows.items(): votes.setdefault(id, []).append(float(row.decision == "accept"))
     labels = {id: statistics.fmean(said) for id, said in votes.items() if id in by_lot}
-    judged = [None if pair.mended_margin is None else float(pair.mended_margin > 0) for pair in pool.kept]
-    kept = [labels.get(pair.id) for pair in pool.kept]
-    dropped = [(labels[row.pair.id], units[row.pair.prompt_id]) for row in pool.dropped
-               if row.pair and row.pair.id in labels]
+    claiming = [pair for pair in pool.kept if pair.principle != BENIGN.id]
+    judged = [None if pair.mended_margin is None else float(pair.mended_margin > 0) for pair in claiming]
+    kept = [labels.get(pair.id) for pair in claiming]
+    out = [row.pair for row in pool.dropped if row.pair and row.pair.principle != BENIGN.id]
+    dropped = [(labels[pair.id], units[pair.prompt_id]) for pair in out if pair.id in labels]
     return ReviewedYield(
-        kept=corrected_levels(judged, kept, [units[pair.prompt_id] for pair in pool.kept]) if any(
+        kept=corrected_levels(judged, kept, [units[pair.prompt_id] for pair in claiming]) if any(
             label is not None for label in kept) else None,
         dropped=clustered_share([value for value, _ in dropped], [unit for _, unit in dropped]) if dropped else None,
-        dropped_rows=len(pool.dropped), reviewers=len(decided))
+        dropped_rows=len(out), reviewers=sum(map(bool, decided.values())), twins=len(pool.kept) - len(claiming))
 
 # %% ../../nbs/06a_review/06_raters.ipynb #x325d0b8
 class Raters(Record):
@@ -275,15 +281,16 @@ def load_raters(run: Run,  # any run; one without reviews has nothing to say
     "Everything above for a run's reviews."
     decided = {name: rows for name, lines in read_votes(run).items() if (rows := last_decisions(lines))}
     if not decided or not run.path("pairs.jsonl").exists(): return Raters()
-    pool, plan = review_pool(run), read_plan(run)
+    pool, plan = review_pool(run), read_review_plan(run)
     pairs = pool.pairs
     decided = {name: {id: row for id, row in rows.items() if id in pairs} for name, rows in decided.items()}
+    unprompted = {name: {id: row for id, row in rows.items() if not row.settles} for name, rows in decided.items()}
     units = prompt_units(pairs.values())
-    clusters, asked = {id: units[pair.prompt_id] for id, pair in pairs.items()}, asked_of_raters(decided)
+    clusters, asked = {id: units[pair.prompt_id] for id, pair in pairs.items()}, asked_of_raters(unprompted)
     return Raters(
         together=tuple(rater_agreement(one, clusters) for one in asked if _several(one)),
         two=tuple(two_by_two(asked, judges_said(list(pairs.values())), clusters)),
-        drifts=tuple(one for name, rows in decided.items() for one in drift(name, list(rows.values()))),
+        drifts=tuple(one for name, rows in unprompted.items() for one in drift(name, list(rows.values()))),
         disputes=tuple(disputes(decided)),
         shares=reviewed_yield(pool, decided, {one.id for one in plan.pairs.values() if one.by_lot}))
 
@@ -342,7 +349,9 @@ def yield_words(raters: Raters) -> list[str]:
     if kept is not None:
         interval = "" if kept.low is None or kept.high is None else f" [{100 * kept.low:.0f}, {100 * kept.high:.0f}]"
         share = kept.undefined if kept.mean is None else f"{kept.mean:.0%}{interval} are better by people's word"
-        words.append(f"Of {kept.answers} pairs kept, {share} ({kept.labels} looked at, drawn by lot; 95 % by prompt).")
+        apart = ", benign twins apart," if raters.shares.twins else ","
+        words.append(f"Of {kept.answers} pairs kept{apart} {share} "
+                     f"({kept.labels} looked at, drawn by lot; 95 % by prompt).")
     if dropped is not None:
         words.append(f"Of {raters.shares.dropped_rows} rows that were dropped with a pair, the share that is better by "
                      f"people's word is {stated(dropped)} ({dropped.n} looked at): what the filters cost.")

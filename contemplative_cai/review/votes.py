@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['Origin', 'Flag', 'Stars', 'FLAGS', 'LineKind', 'Preferred', 'DECIDED', 'Vote', 'Decision', 'check_reviewer',
-           'last_decisions', 'reviewer_rows', 'read_votes', 'read_decisions', 'reviewed_out', 'reviewable_pairs',
-           'apply_reviews', 'shown_principles']
+           'last_decisions', 'reviewer_rows', 'read_votes', 'read_decisions', 'reviews_alone', 'reviewed_out',
+           'reviewable_pairs', 'apply_reviews', 'edited_pair', 'pairs_by_reviews', 'shown_principles']
 
 # %% ../../nbs/06a_review/01_votes.ipynb #xc4cff64
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 
 from ..core.files import read_rows, readable_rows, write_rows
@@ -61,6 +63,7 @@ class Decision(Vote):
     preferred: Preferred | None = None
     shown_as_a: Origin  # which side stood as A
     at: str  # time, UTC
+    settles: bool = False  # shown because others dispute it: a vote, and no measure of how far people agree
 
     def falls_short(self, side: Origin) -> bool | None:
         "Whether that side was said to fall short of the principle; None where nobody asked."
@@ -131,6 +134,24 @@ def read_decisions(run: Run,  # a run with reviews/
         for id, row in last_decisions(rows).items(): decisions.setdefault(id, []).append(row)
     return decisions
 
+# %% ../../nbs/06a_review/01_votes.ipynb #xaeec820
+@contextmanager
+def reviews_alone(run: Run,
+                  what: str,  # is done: a short name
+                  ) -> Generator[Path]:
+    "Keep others from doing the same for a moment; yields the folder. Raises `InputError` where that is not possible."
+    folder = run.path("reviews")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{what}.lock", timeout=30)
+    try: lock.acquire()
+    except Timeout:
+        raise InputError(f"{lock.lock_file}: another process has held it for 30 s; wait for it, or end it") from None
+    except (OSError, NotImplementedError) as error:
+        raise InputError(f"{lock.lock_file}: expected to lock it for a moment, and it cannot be done ({error}); "
+                         "set CCAI_RUNS to a folder that can be written and has locks") from None
+    try: yield folder
+    finally: lock.release()
+
 # %% ../../nbs/06a_review/01_votes.ipynb #xca7ab8c
 def reviewed_out(decisions: dict[str, list[Decision]],  # by pair id
                  ) -> dict[str, str]:
@@ -143,24 +164,53 @@ def reviewed_out(decisions: dict[str, list[Decision]],  # by pair id
 def reviewable_pairs(run: Run,  # a run that has generated
                      ) -> list[PreferencePair]:
     "The pairs as they were before any review: the kept ones, and those that reviewers took out."
-    dropped = read_rows(run.path("dropped.jsonl"), Dropped)
-    return [*load_pairs(run), *(row.pair for row in dropped if row.reason == "review" and row.pair is not None)]
+    kept = load_pairs(run)
+    there = {pair.id for pair in kept}
+    taken_out = {row.pair.id: row.pair for row in read_rows(run.path("dropped.jsonl"), Dropped)
+                 if row.reason == "review" and row.pair is not None}
+    return [*kept, *(pair for id, pair in taken_out.items() if id not in there)]
 
 
 def apply_reviews(run: Run,  # a run that has generated
                   ) -> tuple[list[PreferencePair], list[Dropped]]:
     "Rewrite `pairs.jsonl` and `dropped.jsonl` by the decisions there are; returns both."
-    dropped = read_rows(run.path("dropped.jsonl"), Dropped)
-    candidates = reviewable_pairs(run)
-    out = reviewed_out(read_decisions(run))
-    kept = [pair for pair in candidates if pair.id not in out]
-    left = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason="review", detail=out[pair.id], pair=pair)
-            for pair in candidates if pair.id in out]
-    dropped = [row for row in dropped if row.reason != "review"] + left
-    write_rows(run.path("dropped.jsonl"), dropped)
-    write_rows(run.path("pairs.jsonl"), kept)
-    write_ledger(run, generate={"kept_pairs": len(kept)})
+    with reviews_alone(run, "apply"):
+        before, candidates = read_rows(run.path("dropped.jsonl"), Dropped), reviewable_pairs(run)
+        out = reviewed_out(read_decisions(run))
+        kept = [pair for pair in candidates if pair.id not in out]
+        left = [Dropped(prompt_id=pair.prompt_id, principle=pair.principle, reason="review", detail=out[pair.id],
+                        pair=pair) for pair in candidates if pair.id in out]
+        back = [row for row in before if row.reason == "review" and row.pair and row.pair.id not in out]
+        dropped = [row for row in before if row.reason != "review"] + left
+        write_rows(run.path("dropped.jsonl"), dropped + back)
+        write_rows(run.path("pairs.jsonl"), kept)
+        if back: write_rows(run.path("dropped.jsonl"), dropped)
+        write_ledger(run, generate={"kept_pairs": len(kept)})
     return kept, dropped
+
+# %% ../../nbs/06a_review/01_votes.ipynb #x83ddf15
+def edited_pair(pair: PreferencePair,
+                decisions: Sequence[Decision],  # of all reviewers
+                ) -> PreferencePair:
+    "The pair with its chosen answer as the last of those who accept it would have it; itself where nobody edited."
+    edits = [row.edit.strip() for row in sorted(decisions, key=lambda row: row.at) if row.decision == "accept"]
+    texts = [text for text in edits if text and text != pair.rejected[0].content]
+    if not texts or texts[-1] == pair.chosen[0].content: return pair
+    chosen = (pair.chosen[0].model_copy(update={"content": texts[-1]}),)
+    return PreferencePair.model_validate(pair.model_dump(exclude={"id"}) | {
+        "chosen": chosen, "chosen_finish_reason": None, "mended_margin": None})
+
+
+def pairs_by_reviews(pairs: Sequence[PreferencePair],
+                     decisions: dict[str, list[Decision]],  # by pair id
+                     use: str,  # as the recipe's `use_reviews` says
+                     ) -> list[PreferencePair]:
+    "What reviews leave of the pairs."
+    if use == "none": return list(pairs)
+    out = reviewed_out(decisions)
+    kept = [pair for pair in pairs if pair.id not in out]
+    if use == "only_accepted": return [pair for pair in kept if pair.id in decisions]
+    return [edited_pair(pair, decisions.get(pair.id, ())) for pair in kept] if use == "edits" else kept
 
 # %% ../../nbs/06a_review/01_votes.ipynb #xb4c9691
 def _made_by(run: Run, pairs: Sequence[PreferencePair]) -> Constitution | None:

@@ -44,8 +44,10 @@ function common(left, right) {
 
 function shown(text, other, differences) {
   // paragraphs, each in the direction of its script; what only this answer has is marked
-  const tokens = words(text), own = differences && tokens.length * words(other).length < 25e6
-    ? common(tokens, words(other))[0] : null;
+  // a text without marks is one piece: a long one would be a million
+  const left = differences ? words(text) : [], right = differences ? words(other) : [];
+  const own = differences && left.length * right.length < 25e6 ? common(left, right)[0] : null;
+  const tokens = own ? left : [text];
   const box = make("div"), fresh = () => make("p", { class: "ccr-text", dir: "auto" });
   let line = fresh();
   tokens.forEach((token, i) => {
@@ -63,6 +65,7 @@ function shown(text, other, differences) {
 
 function render({ model: first, el }) {
   let model = first, state = model.get("state"), form = {}, dirty = false, differences = false, critique = false;
+  let edits = 0, sent = 0, before = ""; // changes made, those in the message under way, the key pressed before
   let editing = false, waiting = null, drafting = null, uncovered = new Set(), newest = 0, looked = 0, tick = performance.now(), sign = tick;
 
   const root = make("section", { class: "ccr", tabindex: "0", role: "application", "aria-label": "Review of pairs",
@@ -88,9 +91,13 @@ function render({ model: first, el }) {
   }
 
   function changed() {
-    dirty = true; touch();
+    dirty = true; edits += 1; touch();
+    keep();
+  }
+
+  function keep() {
     clearTimeout(drafting);
-    drafting = setTimeout(() => { if (dirty && !waiting && state.pair) tell("draft"); }, DRAFT);
+    drafting = setTimeout(() => { if (!dirty || !state.pair) return; if (waiting) keep(); else tell("draft"); }, DRAFT);
   }
 
   function tell(what, more = {}) {
@@ -98,15 +105,16 @@ function render({ model: first, el }) {
     clearTimeout(drafting);
     const seconds = Math.round(10 * (looked + Math.min((performance.now() - tick) / 1000, 1))) / 10;
     waiting = setTimeout(() => { waiting = null; sleep("No answer came."); }, PATIENCE);
+    sent = edits;
     model.send({ do: what, pair: state.pair?.id ?? null, said: { ...form, seconds }, dirty, ...more });
   }
 
   function answered() {
-    const before = state;
+    const was = state;
     state = model.get("state");
     clearTimeout(waiting); waiting = null;
-    if (state.shown !== before.shown) { begin(); draw(); root.focus({ preventScroll: true }); }
-    else { if (!state.problem) dirty = false; draw_told(); draw_head(); }
+    if (state.shown !== was.shown) { begin(); draw(); root.focus({ preventScroll: true }); }
+    else { if (!state.problem && sent === edits) dirty = false; draw_told(); draw_head(); }
   }
 
   function listen(to) {
@@ -153,8 +161,9 @@ function render({ model: first, el }) {
 
   // actions
 
-  function decide(preferred, clicked = false) {
-    if (!state.pair || (clicked && !dirty && performance.now() - newest < QUIET)) return;
+  function decide(preferred, again = false) {
+    // again: a click, or the key of before once more; meant for the pair before, where this one has just come
+    if (!state.pair || (again && !dirty && performance.now() - newest < QUIET)) return;
     if (covered()) return show_text();
     tell("decide", { preferred });
   }
@@ -202,7 +211,8 @@ function render({ model: first, el }) {
 
   const KEYS = {
     1: () => fall("a", true), 2: () => fall("a", false), 3: () => fall("b", true), 4: () => fall("b", false),
-    a: () => decide("A"), b: () => decide("B"), t: () => decide("tie"), n: () => decide("neither"),
+    a: (again) => decide("A", again), b: (again) => decide("B", again), t: (again) => decide("tie", again),
+    n: (again) => decide("neither", again),
     s: () => state.pair && tell("skip"), u: () => tell("undo"), o: () => tell("on"),
     ArrowLeft: () => go(state.pair ? state.number - 1 : state.total), ArrowRight: () => go(state.number + 1),
     j: () => by("jump").select(), d: () => { differences = !differences; draw(); }, c: open_critique, e: edit,
@@ -219,7 +229,9 @@ function render({ model: first, el }) {
       root.focus({ preventScroll: true });
     else if (!typing && !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat) {
       const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (act) { event.preventDefault(); act(); }
+      const again = event.key === before;
+      before = event.key;
+      if (act) { event.preventDefault(); act(again); }
     }
     event.stopPropagation();
   });
@@ -335,8 +347,8 @@ function render({ model: first, el }) {
   function said_before() {
     const last = state.said;
     if (!last) return "";
-    const what = { accept: last.preferred, reject: last.preferred, tie: "alike", draft: "a draft", skip: "for later" }[last.decision];
-    return `said before: ${{ A: "A is better", B: "B is better", neither: "neither will do" }[what] ?? what}${state.counts ? "" : " (not decided)"}`;
+    const what = { decided: last.preferred, draft: "a draft", skip: "for later" }[last.decision];
+    return `said before: ${{ A: "A is better", B: "B is better", tie: "alike", neither: "neither will do" }[what] ?? what}${state.counts ? "" : " (not decided)"}`;
   }
 
   function bar() {

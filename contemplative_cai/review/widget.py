@@ -17,7 +17,7 @@ from ..core.foreign import visible
 from ..core.run import Run
 from ..core.schema import InputError
 from .session import ReviewSession, open_review
-from .votes import FLAGS, Vote, apply_reviews
+from .votes import DECIDED, FLAGS, Vote, apply_reviews
 
 # %% ../../nbs/06a_review/07_widget.ipynb #xd1c9a4a
 def _shown_pair(session: ReviewSession, show_text: bool) -> dict[str, Any] | None:
@@ -46,9 +46,10 @@ def shown_state(session: ReviewSession,
     session.catch_up()
     progress, id = session.progress(), session.current_id
     said = session.said(id) if id else None
+    kind = {"decision": "decided" if said.decision in DECIDED else said.decision} if said else {}
     return {"shown": shown, "problem": problem, "notes": _notes(session), "reviewer": session.reviewer,
             "pair": _shown_pair(session, show_text), "number": session.order.index(id) + 1 if id else 0,
-            "said": said.model_dump(include={*Vote.model_fields, "decision", "preferred"}) if said else None,
+            "said": said.model_dump(include={*Vote.model_fields, "preferred"}) | kind if said else None,
             "counts": id in session.decisions, "total": progress.total, "decided": progress.decided,
             "left": len(session.queue), "progress": progress.words, "flags": FLAGS,
             "opened": session.opened and {**session.opened, "show_text": show_text}}
@@ -74,6 +75,8 @@ def _apply(session: ReviewSession) -> str:
     "Let the decisions of all reviewers take effect; returns what came of it."
     if session.opened is None: raise InputError("these pairs are of no run; there is nothing to apply decisions to")
     kept, dropped = apply_reviews(Run(session.opened["run"], Path(session.opened["folder"])))
+    if session.queue: return ("Applied. How many pairs stay is told here when all are decided, for it would tell whose "
+                              "answers you preferred; reports follow when the cells below are run.")
     out = sum(row.reason == "review" for row in dropped)
     return f"Applied: {len(kept)} pairs stay, {out} were reviewed out. Reports follow when the cells below are run."
 

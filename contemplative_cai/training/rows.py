@@ -21,7 +21,7 @@ from ..models.catalog import model_spec
 from ..models.content import NotAsText, encode_turns, first_mark, why_not_text
 from ..models.weights import load_tokenizer, named_ends
 from ..pairs.make import load_pairs, load_split, pairs_of
-from ..review.votes import read_decisions, reviewed_out
+from ..review.votes import pairs_by_reviews, read_decisions, reviewable_pairs
 from .audit import Audit, Encoded, audit_lengths, encode_pair, learnable, refuse_cuts
 from .audit import template_faults
 
@@ -54,7 +54,8 @@ def _compared(drawn: Drawn, helpful: tuple[HelpfulRow, ...]) -> Drawn:
 
 def _pairs_and_split(run: Run, recipe: Recipe, drawn: Drawn) -> tuple[list[PreferencePair], Split]:
     "What the run holds, or will hold: given pairs need not have been taken in yet. Raises `InputError`."
-    if recipe.pairs is None or taken_in(run): return load_pairs(run), load_split(run)
+    if recipe.pairs is None or taken_in(run):
+        return reviewable_pairs(run) if recipe.use_reviews == "none" else load_pairs(run), load_split(run)
     refuse_other_pairs(recipe, run)
     return run_pairs(recipe, run).pairs, drawn.split
 
@@ -68,18 +69,20 @@ def training_pairs(run: Run,  # a run that has generated, or is given pairs
     """Pairs to train on and pairs held out, reviewers' decisions applied;
     raises `InputError` on a leak or too few pairs."""
     if recipe.pairs is None: load_pairs(run)  # whoever has none is told so before anything is drawn
-    drawn, out = handed(drawn, recipe, run), reviewed_out(read_decisions(run))
+    drawn, decisions, use = handed(drawn, recipe, run), read_decisions(run), recipe.use_reviews
     there, split = _pairs_and_split(run, recipe, drawn)
-    pairs = [pair for pair in there if pair.id not in out]
+    pairs = pairs_by_reviews(there, decisions, "drop_rejected" if use == "only_accepted" else use)
+    learned = pairs_by_reviews(there, decisions, use)
     never = untrained(split, {pair.principle for pair in pairs if pair.principle}, recipe)
-    train, held_out = (pairs_of(pairs, split.train, never), pairs_of(pairs, (*split.validation, *split.test)))
+    train, held_out = pairs_of(learned, split.train, never), pairs_of(pairs, (*split.validation, *split.test))
     _refuse_strangers(run, pairs, drawn)
     compared = _compared(drawn, helpful)
     if record: refuse_leakage(run, compared)
     else: refuse_leaks(compared.leakage.leaks)
     if len(train) < 2:
         raise InputError(f"run '{run.name}' has {len(train)} pairs to train on, at least 2 are needed; "
-                         + ("give more pairs, or lower test_share and validation_share" if recipe.pairs
+                         + ("review more pairs, or set use_reviews to drop_rejected" if use == "only_accepted"
+                            else "give more pairs, or lower test_share and validation_share" if recipe.pairs
                             else "raise n_prompts, loosen the filters, or look at dropped.jsonl"))
     if recipe.pairs and record: take_in_pairs(run, drawn)
     return train, held_out

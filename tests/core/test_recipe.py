@@ -59,7 +59,7 @@ WRITTEN = {
 RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto", "n_prompts": 16, "answer_tokens": 384,
           "critique_tokens": 320, "revision_tokens": 384}
 # keys that came afterwards: written where they are set, so that records stay as they are
-LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration", "n_pairs", "capability",
+LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration", "n_pairs", "use_reviews", "capability",
          "capability_margin", "capability_chat", "capability_items", "capability_samples", "capability_files",
          "data_seed", "training_seed"}
 

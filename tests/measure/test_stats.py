@@ -654,3 +654,15 @@ def test_the_prior_studys_numbers_are_reproduced():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200, -1e308])
 def test_what_has_no_square_is_refused(value):
     with pytest.raises(ValueError, match="must be finite"): estimate([value, 0.0, 1.0, 2.0, 3.0, 4.0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=6, max_size=30),
+       st.sampled_from([None, "linear", "quadratic"]))
+def test_kappa_is_scikit_learns(ratings, weights):
+    "Counted here because it is resampled: a report of reviews asks for it ten thousand times."
+    from sklearn.metrics import cohen_kappa_score
+    one, two = zip(*ratings)
+    if len({*one, *two}) < 2: return
+    expected = cohen_kappa_score(one, two, labels=[0, 1, 2, 3], weights=weights)
+    assert weighted_kappa(one, two, [0, 1, 2, 3], weights, resamples=1).value == pytest.approx(expected, abs=1e-12)

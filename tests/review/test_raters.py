@@ -6,7 +6,8 @@ import pytest
 from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import Dropped, Message, PreferencePair
-from contemplative_cai.review.plan import plan_reviews, read_plan
+from contemplative_cai.inputs.constitution import BENIGN
+from contemplative_cai.review.plan import plan_reviews, read_review_plan
 from contemplative_cai.review.raters import (
     BETTER,
     FALLS_SHORT,
@@ -31,9 +32,9 @@ from contemplative_cai.review.votes import Decision
 def turn(role, text): return (Message(role=role, content=text),)
 
 
-def pair(i, margin=None):
+def pair(i, margin=None, principle="emptiness"):
     return PreferencePair(prompt=turn("user", f"Question {i}?"), chosen=turn("assistant", f"Revised {i}"),
-                          rejected=turn("assistant", f"First {i}"), prompt_id=f"p{i}", principle="emptiness",
+                          rejected=turn("assistant", f"First {i}"), prompt_id=f"p{i}", principle=principle,
                           locale="en_US", source="demo", critique="x", constitution="c@0", model="m", seed=0,
                           template="t@0", judge="j" if margin else None, fault_margin=margin, mended_margin=margin)
 
@@ -134,7 +135,7 @@ def review(run, name, revision, sample=30):
 
 def test_the_yield_rests_on_pairs_drawn_by_lot_and_counts_what_filters_cost(run):
     plan_reviews(run, {"stratified": 30, "outliers": 10, "dropped": 6})
-    lot = {one.id for one in read_plan(run).pairs.values() if one.why == "stratified"}
+    lot = {one.id for one in read_review_plan(run).pairs.values() if one.why == "stratified"}
     bad = set(sorted(lot)[:6])
     review(run, "ada", lambda shown: shown.pair_id in lot - bad or int(shown.question.split()[1][:-1]) in (50, 51))
     found = load_raters(run)
@@ -158,6 +159,29 @@ def test_disputes_are_settled_by_somebody_else(run):
     after = load_raters(run)
     assert len(after.disputes) == len(before.disputes) and all(one.settled for one in after.disputes)
     assert together_rows(before)[0]["units"] == 30 and dispute_rows(before)[0][""] == "open"
+
+
+def test_who_settles_disputes_makes_nobody_agree_more(run):
+    "A third vote on the disputed pairs alone would lift the agreement of the two that differ there."
+    def number(shown): return int(shown.question.split()[1][:-1])
+    review(run, "ada", lambda shown: number(shown) % 2 == 0)
+    review(run, "bo", lambda shown: (number(shown) % 2 == 0) != (number(shown) % 5 == 0))
+    before = load_raters(run)
+    session = open_disputes(run, "eve")
+    while session.current: session.decide("A")
+    after = load_raters(run)
+    assert (after.together, after.two, after.drifts) == (before.together, before.two, before.drifts)
+    assert all(row.settles for row in session.decisions.values()) and after.shares.reviewers == 3
+
+
+def test_a_benign_twin_is_no_revision_that_is_better(run):
+    "Twins come last in a draw by lot, so that the others cannot speak for them."
+    twins = [pair(100 + i, principle=BENIGN.id) for i in range(40)]
+    write_rows(run.path("pairs.jsonl"), [*(pair(i) for i in range(40)), *twins])
+    review(run, "ada", lambda shown: True, sample=45)
+    found = load_raters(run)
+    assert (found.shares.kept.answers, found.shares.kept.labels, found.shares.twins) == (40, 40, 40)
+    assert yield_words(found)[0].startswith("Of 40 pairs kept, benign twins apart, 100%")
 
 
 def test_a_run_without_reviews_has_nothing_to_say(run):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from contemplative_cai.core.files import append_row, write_rows
 from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import Dropped, InputError, Message, PreferencePair
+from contemplative_cai.review import votes
 from contemplative_cai.review.plan import (
     BY_LOT,
     ReviewPlan,
@@ -19,11 +20,11 @@ from contemplative_cai.review.plan import (
     grown_plan,
     kept_stratum,
     plan_reviews,
-    read_plan,
+    read_review_plan,
     review_pool,
 )
 from contemplative_cai.review.session import ReviewSession, open_review
-from contemplative_cai.review.votes import Decision, apply_reviews, read_decisions
+from contemplative_cai.review.votes import Decision, apply_reviews, read_decisions, reviewable_pairs
 
 PRINCIPLES = ("emptiness", "non_duality", "boundless_care", "mindfulness")
 
@@ -63,7 +64,7 @@ def test_a_plan_outlives_decisions_applying_and_dropping(run):
     for _ in range(8): session.decide("neither")
     apply_reviews(run)
     assert len(review_pool(run).kept) == 60, "what reviewers took out was kept before any review"
-    assert read_plan(run) == plan == plan_reviews(run, {"stratified": 20, "dropped": 4})
+    assert read_review_plan(run) == plan == plan_reviews(run, {"stratified": 20, "dropped": 4})
     again, other = open_review(run, "ada", sample=20), open_review(run, "bo", sample=20)
     assert again.order == session.order and set(other.order) == set(session.order) and len(again.queue) == 16
     assert other.order != again.order, "each in an order of his own"
@@ -116,7 +117,7 @@ def test_two_who_begin_at_once_make_one_plan(run):
                for many in (5, 10, 15, 20)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
-    last = read_plan(run)
+    last = read_review_plan(run)
     assert len(last.pairs) == 20 and all(plan.rounds == last.rounds[:len(plan.rounds)] for plan in plans)
 
 
@@ -128,6 +129,60 @@ def test_what_was_decided_before_there_were_plans_is_in_the_plan(run):
     session = open_review(run, "ada", sample=10)
     assert len(session.decisions) == 3 and len(session.order) == 10
     assert len(open_review(run, "bo", sample=10).queue) == 10
+
+
+def test_a_draw_by_lot_counts_what_a_rule_chose_before(run):
+    "Else a sample drawn after the outliers would speak for all pairs without the odd ones."
+    first = plan_reviews(run, {"outliers": 30})
+    grown = plan_reviews(run, {"outliers": 30, "stratified": 40})
+    alone = grown_plan(ReviewPlan(), review_pool(run), {"stratified": 40})
+    assert {id for id, one in grown.pairs.items() if one.by_lot} == set(alone.pairs)
+    assert list(grown.pairs)[:30] == list(first.pairs) and 40 < len(grown.pairs) < 70
+    assert plan_reviews(run, {"stratified": 40, "outliers": 30}) == grown == read_review_plan(run)
+
+
+def test_a_run_that_generates_others_is_reviewed_again(run, capsys):
+    old = open_review(run, "ada", sample=8)
+    old.decide("A")
+    write_rows(run.path("pairs.jsonl"), [pair(1000 + i) for i in range(60)])
+    new = open_review(run, "ada", sample=8)
+    assert len(new.order) == 8 == len(new.queue) and not set(new.order) & set(old.order)
+    assert "8 of 16 planned pairs are not in the run any more" in capsys.readouterr().err
+    assert open_review(run, "ada", sample=8).order == new.order and len(read_review_plan(run).rounds) == 2
+
+
+# applying
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_applying_that_is_broken_off_loses_no_pair_and_doubles_none(run, monkeypatch, at):
+    "One pair goes and another comes back; the disk is full at one of the files."
+    session, ids = open_review(run, "ada"), {one.id for one in reviewable_pairs(run)}
+    session.decide("neither")
+    apply_reviews(run)
+    session.undo()
+    session.decide("A" if session.current.a.startswith("Revised") else "B")
+    session.decide("neither")
+    write, count = votes.write_rows, iter(range(1, 9))
+
+    def full(path, rows):
+        if next(count) == at: raise OSError(errno.ENOSPC, "No space left")
+        write(path, rows)
+
+    monkeypatch.setattr(votes, "write_rows", full)
+    with pytest.raises(OSError, match="No space"): apply_reviews(run)
+    monkeypatch.undo()
+    assert {one.id for one in reviewable_pairs(run)} == ids == {one.id for one in review_pool(run).kept}
+    kept, dropped = apply_reviews(run)
+    assert len(kept) == 59 == len({one.id for one in kept}) and [one.reason for one in dropped].count("review") == 1
+
+
+def test_windows_that_apply_at_once_lose_nothing(run):
+    session = open_review(run, "ada")
+    for _ in range(5): session.decide("neither")
+    threads = [threading.Thread(target=apply_reviews, args=(run,)) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert len(reviewable_pairs(run)) == 60 and len(apply_reviews(run)[0]) == 55
 
 
 @pytest.mark.parametrize("wanted, more, said", [
@@ -213,3 +268,28 @@ def test_a_second_window_is_noticed(tmp_path):
     assert one.elsewhere == 1 and one.current_id == two.current_id
     one.decide("A")
     assert one.elsewhere == 1 and len(one.path.read_text().splitlines()) == 2
+
+
+def test_what_was_said_before_stands_under_the_letter_it_was_said_of(tmp_path):
+    "Sides were once drawn by another seed: words, ratings and an edit are not turned round by opening the file again."
+    pairs, path = [pair(i) for i in range(12)], tmp_path / "ada.jsonl"
+    old = ReviewSession(pairs, path, "ada", seed=7)
+    while old.current: old.decide("A", a_falls_short=False, b_falls_short=True)
+    before, new = dict(old.decisions), ReviewSession(pairs, path, "ada", seed=0)
+    for number, id in enumerate(new.order, 1):
+        new.go_to(number)
+        assert new.current.a == (pairs[number - 1].chosen if before[id].shown_as_a == "chosen"
+                                 else pairs[number - 1].rejected)[0].content
+        again = new.decide("A", a_falls_short=False, b_falls_short=True)
+        assert (again.decision, again.shown_as_a) == (before[id].decision, before[id].shown_as_a)
+
+
+def test_a_file_of_the_first_days_is_read(tmp_path):
+    line = ('{"pair_id":"%s","reviewer":"ada","decision":"accept","preferred":"A","shown_as_a":"chosen","note":"",'
+            '"at":"2026-01-01T00:00:00+00:00"}')
+    path = tmp_path / "ada.jsonl"
+    path.write_text(line % pair(0).id + "\n" + (line % pair(1).id).replace('"A"', "null"))
+    session = session_of(tmp_path, 3)
+    assert len(session.decisions) == 2 and not session.damage
+    session.decide("B")
+    assert len(session_of(tmp_path, 3).decisions) == 3, "a last line without an end costs nobody"

@@ -79,6 +79,20 @@ def test_a_full_disk_is_told_and_nothing_is_lost(session, monkeypatch):
     assert widget.state["shown"] == 0 and "No space" in widget.state["problem"], "the page keeps what was typed"
 
 
+def test_the_page_is_told_neither_side_of_a_pair(session):
+    "Not in what is sent to it either: the vote that was taken back says which answer was preferred, not whose it was."
+    for vote in ("A", "B", "neither"): say(session, "decide", preferred=vote)
+    sent = []
+    for number in (1, 2, 3):
+        session.go_to(number)
+        state = shown_state(session)
+        sent.append((state["said"]["decision"], state["said"]["preferred"]))
+        telling = {key: value for key, value in state["pair"].items() if key not in ("a", "b")}
+        assert not {"accept", "reject", "chosen", "rejected", "shown_as_a"} & {*telling, *state, *state["said"],
+                                                                              state["said"]["decision"]}
+    assert sent == [("decided", "A"), ("decided", "B"), ("decided", "neither")]
+
+
 def test_a_hidden_principle_is_told_after_the_vote(tmp_path):
     session = ReviewSession([pair(0), pair(1)], tmp_path / "ada.jsonl", "ada", principles={"emptiness": PRINCIPLE},
                             show_principle=False)
@@ -102,8 +116,11 @@ def test_applying_is_a_button_and_a_restart_goes_on(tmp_path):
     write_rows(run.path("pairs.jsonl"), [pair(i) for i in range(4)])
     session = open_review(run, "ada", sample=4)
     assert say(session, "decide", preferred="neither") == ""
-    assert "3 pairs stay, 1 were reviewed out" in say(session, "apply")
+    told = say(session, "apply")
+    assert told.startswith("Applied") and not any(sign.isdigit() for sign in told), "counts would tell the sides"
     assert len(read_rows(run.path("pairs.jsonl"), PreferencePair)) == 3
     opened = shown_state(session)["opened"]
     woken = wake_review(json.dumps({**opened, "model_id": "0" * 32}))
     assert woken.model_id == "0" * 32 and woken.state["decided"] == 1 and woken.state["number"] == 2
+    while session.current: say(session, "decide", preferred="neither")
+    assert "0 pairs stay, 4 were reviewed out" in say(session, "apply")
