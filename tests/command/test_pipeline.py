@@ -68,7 +68,7 @@ def test_setup_generate_review_train_evaluate_by_the_command(runs):
 def words_of(values): return [word for key, value in values.items() for word in ("-p", f"{key}={value}")]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_pure_loop_on_the_real_model(runs):
     """The embedded model with few prompts and the recipe's limits: real texts, real DPO, a report,
     and pairs whose sides end alike, so that no model learns from them where to stop."""

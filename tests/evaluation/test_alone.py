@@ -10,7 +10,7 @@ from contemplative_cai.command import commands
 from contemplative_cai.command.pipeline import make_plan
 from contemplative_cai.core.files import read_json, read_rows, write_json
 from contemplative_cai.core.recipe import build_recipe
-from contemplative_cai.core.run import open_run, step
+from contemplative_cai.core.run import open_run, read_manifest, step
 from contemplative_cai.core.schema import InputError, PreferencePair, Prompt
 from contemplative_cai.evaluation.arms import evaluated_arm, recipe_arms, trained_arm
 from contemplative_cai.evaluation.claims import contrasts, declaration
@@ -205,8 +205,9 @@ def test_a_training_on_given_pairs_says_so_everywhere(given):
     assert table["Pairs kept"].number == "12 of 12" and "none named" in table["Trained"].basis
     generic = load_constitution("generic")
     label = f"{generic.id}@{generic.digest}"
-    assert constitution_named(run.manifest) is None and "do not all name one" in taught_by(run.manifest, ("dpo",)).note
-    named = run.manifest.model_copy(update={"given": run.manifest.given | {"constitutions": {label: 12}}})
+    manifest = read_manifest(run)
+    assert constitution_named(manifest) is None and "do not all name one" in taught_by(manifest, ("dpo",)).note
+    named = manifest.model_copy(update={"given": manifest.given | {"constitutions": {label: 12}}})
     assert constitution_named(named) == label and taught_by(named, ("dpo",)).shared
     assert constitution_named(named.model_copy(update={"given": named.given | {"constitutions": {label: 11}}})) is None
     with pytest.raises(InputError, match="holds others now|correct the path|has taken in"):

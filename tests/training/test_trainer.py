@@ -321,7 +321,10 @@ def test_logs_go_back_to_the_checkpoint(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SIGNALS = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]  # handled by the same lines
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_saves_the_step_it_is_in_and_ends_badly(run, number):
     recipe = RECIPE | {"epochs": 40, "save_steps": 1000, "save_minutes": None}
     process = started(recipe)
@@ -600,7 +603,7 @@ def test_a_training_that_moved_nothing_is_said_to_have_learned_nothing(run):
     assert "Nothing was learned" in learned(collect(run)) and "Nothing was learned" in write_card(run).read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_ccai_told_to_end_lets_the_training_save_its_step(run, number):
     settings = [word
                 for key, value in {"epochs": 60, "save_steps": 1000, "save_minutes": 1000, "max_length": 256}.items()
