@@ -26,12 +26,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from .kept import keep_results, kept_results
 from .sandbox import CodeResult, run_code, usable_sandbox
 from ..core.journal import Journal
-from ..core.project import brief, how_to_install, is_there, read_text
+from ..core.project import brief, how_to_install, is_there
 from ..core.run import Run
 from ..core.schema import Conversation, InputError, Message, Record, Text, digest
 from ..core.sections import problems_of
 from ..core.terminal import Progress
-from ..inputs.tables import json_row
+from ..inputs.tables import json_row, placed_lines
 from ..measure.stats import Estimate, estimate_each
 from ..models.llm import LLM, CallFailed, ModelCallError, Sampling
 
@@ -141,9 +141,7 @@ def read_code_items(path: Path,  # JSONL in the format of HumanEval or MBPP, gzi
     if not is_there(path): raise InputError(f"{path}: no such file; expected tasks in the format of HumanEval or MBPP")
     items: dict[str, CodeItem] = {}
     problems: list[str] = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip(): continue
-        place = f"{path.name}, line {number}"
+    for place, line in placed_lines(path):
         try: item = _code_item(line, place)
         except InputError as error: problems += error.problems
         else:

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from ..core.project import brief, did_you_mean, is_there, project_root, read_text
+from ..core.project import brief, did_you_mean, is_there, project_root
 from ..core.schema import InputError, Record, Text
 from ..core.sections import problems_of
-from ..inputs.tables import json_row
+from ..inputs.tables import json_row, placed_lines
 
 # %% ../../nbs/08a_capability/01_items.ipynb #616eafff
 CONTINUED_KINDS = ("completion", "copying", "closing")  # kinds whose ends go on with a context
@@ -148,9 +148,7 @@ def _item_of(line: str, place: str, kind: str) -> BatteryItem:
 def _items_of(path: Path, homes: dict[str, str]) -> tuple[list[BatteryItem], list[str]]:
     "The items of a file, and what is wrong in it; where each id stands is noted."
     items, problems = [], []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip(): continue
-        place = f"{path.name}, line {number}"
+    for place, line in placed_lines(path):
         try: item = _item_of(line, place, path.stem)
         except InputError as error: problems += error.problems
         else:

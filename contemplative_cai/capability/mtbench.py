@@ -7,7 +7,7 @@ __all__ = ['REFERENCED', 'REFERENCES', 'MT_TEMPERATURES', 'MTQuestion', 'mt_ques
            'answer_turns']
 
 # %% ../../nbs/08a_capability/07b_mtbench.ipynb #xfbb8589
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from .benchmark import Asking, drawn_items
-from ..core.project import is_there, read_text
+from ..core.project import is_there
 from ..core.recipe import Recipe
 from ..core.schema import Answer, InputError, Message, Record, Text
 from ..core.sections import problems_of
@@ -23,7 +23,7 @@ from ..evaluation.arms import OpenArm
 from ..evaluation.judge import read_seats
 from ..inputs.hub import hub_rows
 from ..inputs.sources import benchmarks_folder
-from ..inputs.tables import json_row
+from ..inputs.tables import json_row, placed_lines
 from ..models.ask import HOPELESS, ask
 from ..models.llm import CallFailed, Completion, Sampling
 
@@ -61,16 +61,10 @@ def _question(row: dict[str, Any], place: str) -> MTQuestion:
 REFERENCES = "reference_answer_gpt-4.jsonl"  # beside question.jsonl, as FastChat calls it
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    "Place and text of each line that has one."
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip(): yield f"{path.name}, line {number}", line
-
-
 def _references(path: Path) -> dict[str, tuple[str, ...]]:
     "By question: the reference answers of a file, which need not be there."
     found = {}
-    for place, line in _lines(path) if is_there(path) else ():
+    for place, line in placed_lines(path) if is_there(path) else ():
         row = json_row(line, place, "question_id and choices")
         try: first, second = row["choices"][0]["turns"]
         except (KeyError, IndexError, TypeError, ValueError): first = second = ""
@@ -98,7 +92,8 @@ def _questions_of(rows: Iterable[tuple[str, Callable[[], dict[str, Any]]]], name
 def _questions_at(path: Path) -> list[MTQuestion]:
     "The questions of a file, with the references beside it; raises `InputError` with all that is wrong."
     references = _references(path.with_name(REFERENCES))
-    rows = ((place, partial(json_row, line, place, "question_id, category and turns")) for place, line in _lines(path))
+    rows = ((place, partial(json_row, line, place, "question_id, category and turns"))
+            for place, line in placed_lines(path))
     return [one.model_copy(update={"references": references.get(one.id, one.references)})
             for one in _questions_of(rows, path.name)]
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 
-from ..core.project import brief, did_you_mean, is_there, read_text
+from ..core.project import brief, did_you_mean, is_there
 from ..core.schema import Criterion, InputError, Record, Rubric, Text, digest
 from ..core.sections import problems_of
 from .rubrics import LABELLED_RUBRICS, Kind, Labelled, load_calibration
 from .rubrics import load_rubric, met_share
-from .tables import json_row
+from .tables import json_row, placed_lines
 from ..measure.bar import LEAST_LABELS
 from ..measure.text import normalise
 
@@ -84,9 +84,7 @@ def read_own_answers(path: Path,  # JSONL: an answer a line
     "The lines, and each as a labelled answer; raises `InputError` with what is wrong, by file, line and field."
     if not is_there(path): raise InputError(f"calibration: no file {path}; expected labelled answers there, as JSONL")
     rows, problems, homes, names = [], [], {}, label_names()
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip(): continue
-        place = f"{path.name}, line {number}"
+    for place, line in placed_lines(path):
         try:
             own = _own_line(line, place, names)
             rows.append((own, own.labelled))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOST_HIGH_BYTE', 'FIELDS', 'SCHEMAS', 'READERS', 'ENDINGS', 'LONGEST_PROMPT', 'TURN', 'ROW_ENDINGS', 'clean_text',
-           'is_visible', 'mended', 'no_repeats', 'json_row', 'table_kind', 'ignored_parts', 'table_schema',
-           'read_transcript', 'chat_turns', 'read_chat', 'table_prompts', 'read_prompts', 'table_rows']
+           'is_visible', 'mended', 'no_repeats', 'json_row', 'placed_lines', 'table_kind', 'ignored_parts',
+           'table_schema', 'read_transcript', 'chat_turns', 'read_chat', 'table_prompts', 'read_prompts', 'table_rows']
 
 # %% ../../nbs/03_inputs/01_tables.ipynb #00000002
 import csv
@@ -146,6 +146,13 @@ def json_row(line: str,  # of a JSONL file
                          "write the line again, or take it out") from None
     if isinstance(row, dict): return row
     raise InputError(f"{place}: expected an object with {wanted}, found a {type(row).__name__}")
+
+
+def placed_lines(path: Path,  # a text
+                 ) -> Iterator[tuple[str, str]]:
+    "Place, for messages, and text of each line that has one."
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip(): yield f"{path.name}, line {number}", line
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:

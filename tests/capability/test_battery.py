@@ -23,7 +23,6 @@ from contemplative_cai.measure.stats import share_interval
 from contemplative_cai.models.catalog import model_spec
 from contemplative_cai.models.llm import LazyLLM, Logprob, ModelCallError, ScriptedLLM
 from contemplative_cai.models.local import load_llm
-from contemplative_cai.models.weights import model_source
 
 ITEMS = battery_items()
 BY_ID = {item.id: item for item in ITEMS}
@@ -34,19 +33,6 @@ SHOWN = {item.shown: item for item in CHOICES}
 
 @pytest.fixture(scope="module")
 def tiny(): return load_llm(model_spec("random-tiny"), "float32", "cpu")
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    "A LoRA adapter that changes what the random model finds likely, saved by PEFT itself."
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-    torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(model_source(model_spec("random-tiny"))[0], dtype=torch.float32)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False,
-                                            task_type="CAUSAL_LM"))
-    model.save_pretrained(folder := tmp_path_factory.mktemp("adapters") / "other")
-    return folder
 
 
 def in_the_open(llm, context, end):
