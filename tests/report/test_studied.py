@@ -215,7 +215,7 @@ def test_the_page_and_the_numbers_say_the_same():
 # by readers
 
 def read_arms(data, lenient):
-    "Labels of all answers of the first repetition: what the judge says above one half, but for the better side's faults."
+    "Labels of the first repetition: the judge says the same, but calls more of one side's faults good."
     labelled = {cell.run for cell in data.cells if cell.training_seed == 1}
     ours = {cell.run for cell in data.cells if cell.levels["content"] == "ours"}
 
