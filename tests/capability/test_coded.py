@@ -90,7 +90,20 @@ def test_what_is_missing_is_said_before_anything_is_asked(tasks, monkeypatch, tm
     run.path("capability.json").write_text("{}")
     with pytest.raises(InputError, match="no sandbox to run a model's code in"): measure_abilities(run, asking(tasks))
     assert run.path("capability.json").read_text() == "{}", "nothing is thrown away for a run that does not begin"
+    with pytest.raises(InputError, match="capability_unsafe: true in a recipe"): check_capability(asking(tasks))
+    check_capability(asking(tasks, capability_unsafe=True))
     check_inputs(["train"], build_recipe({"capability": "mbpp"}))
+
+
+def test_what_ran_without_a_sandbox_is_told_wherever_the_figure_is(opened, tasks, monkeypatch, runs):
+    monkeypatch.setattr(sandbox, "_fault_of", lambda name: f"{name} is not installed")
+    opened(base=knowing("m@1", ["area"]), dpo=knowing("m@1+a", ["area"]))
+    run = open_run("demo")
+    found = measure_abilities(run, asking(tasks, capability_unsafe=True, capability_items=3))
+    assert "no sandbox (capability_unsafe): the programs had this user's rights" in found.benchmarks[0].setting
+    facts = SimpleNamespace(abilities=found, stage="dpo", training=True, metrics=None)
+    assert "no sandbox (capability_unsafe)" in " ".join(capability_section(facts).words)
+    assert found.benchmarks[0].setting in run.path("capability.json").read_text()
 
 
 def test_where_humaneval_is_not_installed_the_file_that_would_do_is_named(monkeypatch):
