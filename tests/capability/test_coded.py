@@ -7,7 +7,7 @@ import pytest
 from support import need_sandbox
 from test_code import BEGUN, SOLVED, written
 
-from contemplative_cai.capability import coded, measured, mtjudged, sandbox
+from contemplative_cai.capability import coded, measured, mtgrade, mtjudged, sandbox
 from contemplative_cai.capability.abilities import (
     Abilities,
     ability_changes,
@@ -228,7 +228,9 @@ def test_the_embedded_model_writes_programs_that_are_run_and_is_judged_in_two_tu
     recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 2, "eval_arms": "base",
                            "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 8})
     run = open_run("demo")
-    programs, single = measure_abilities(run, recipe).benchmarks
+    monkeypatch.setattr(mtjudged, "graded_rows", lambda own: (mtgrade.graded_rows(own)[0][:2], "two answers"))
+    programs, single, grade = measure_abilities(run, recipe).benchmarks
+    assert grade.arms == () and "grades from 1 to 10 are withheld" in grade.unmeasured[0]
     assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 2, 0)]
     assert UNCALIBRATED in single.unfit and "same model" in single.setting
     assert all(row.kept is None for row in single.arms) and (single.arms or single.unmeasured)
