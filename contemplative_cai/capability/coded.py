@@ -40,7 +40,7 @@ def recipe_tasks(recipe: Recipe,
 def check_code(name: str,  # humaneval or mbpp
                recipe: Recipe,
                ) -> None:
-    "Raises `InputError` where the tasks cannot be read, or programs may only be run in a sandbox and there is none."
+    "Raises `InputError` where the tasks cannot be read, or there is no sandbox and programs may not run without."
     recipe_tasks(recipe, name)
     usable_sandbox(None, recipe.capability_unsafe)
 
@@ -115,8 +115,8 @@ def ask_code(name: str,  # humaneval or mbpp
     unmeasured = []
     for arm, opened in arms.items():
         try: samples[arm] = measure_code(opened.llm, items, recipe.capability_samples, run, journal,
-                                         code_sampling(recipe), allow_unsafe=recipe.capability_unsafe, shown=opened.arm.shown,
-                                         label=f"{name} {arm}")
+                                         code_sampling(recipe), allow_unsafe=recipe.capability_unsafe,
+                                         shown=opened.arm.shown, label=f"{name} {arm}")
         except ModelCallError as error: unmeasured.append(f"{arm}: {error}")
     modes = sorted({one.result.mode for some in samples.values() for one in some if one.result})
     return [score_benchmark(
