@@ -33,9 +33,10 @@ def job_needs(recipe: Recipe,
     served = asks and (recipe.base_url or recipe.judge_url or recipe.engine in ("vllm", "endpoint"))
     quantized = ((recipe.quantization != "none" and asks) or (recipe.train_quantization != "none" and trains))
     extras = {EXTRAS[name] for name in recipe.trackers or () if name in EXTRAS} if trains else set()
-    extras |= {name for name, needed in {"vllm": served, "quantize": quantized, "cluster": on == "ray",
-                                         "sagemaker": secrets}.items() if needed}
-    return Needs(tuple(sorted(extras)), ("deepspeed",) if trains and _deepspeed(recipe) else (),
+    extras |= {name for name, needed in {"vllm": served, "quantize": quantized, "cluster": on == "ray"}.items()
+               if needed}
+    packages = {"boto3": secrets, "deepspeed": trains and _deepspeed(recipe)}
+    return Needs(tuple(sorted(extras)), tuple(name for name, needed in packages.items() if needed),
                  bool(asks) and recipe.engine == "vllm")
 
 

@@ -74,14 +74,15 @@ def plan(step: str,  # a step, or all
     "The CreateTrainingJob request."
     name = job_name(step, run, digest([code, recipe.model_dump(mode="json"), step, run, overrides]))
     base = f"s3://{where.bucket or '<bucket>'}/{where.prefix}"
-    output = {"S3OutputPath": f"{base}/output"} | ({"KmsKeyId": where.kms_key} if where.kms_key else {})
+    output = {"S3OutputPath": f"{base}/output", "CompressionType": "GZIP"}
     return {
         "TrainingJobName": name,
         "RoleArn": where.role or "<role, not filled in>",
+        "HyperParameters": {},
         "AlgorithmSpecification": {"TrainingImage": where.image or "<image>", "TrainingInputMode": "File",
                                    "ContainerEntrypoint": ["bash", f"{CODE}/entry.sh"]},
         "InputDataConfig": [_code_channel(f"{base}/code/{name}")],
-        "OutputDataConfig": output,
+        "OutputDataConfig": output | ({"KmsKeyId": where.kms_key} if where.kms_key else {}),
         "CheckpointConfig": {"S3Uri": run_place(where, run), "LocalPath": CHECKPOINTS},
         "ResourceConfig": _resources(where),
         "EnableManagedSpotTraining": where.spot,

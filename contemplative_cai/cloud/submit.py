@@ -9,6 +9,7 @@ __all__ = ['SentJob', 'SentJobs', 'jobs_file', 'sent_jobs', 'last_job', 'job_set
 from pathlib import Path
 
 from .machines import CloudSettings, cloud_settings
+from .sdk import create_job
 from .store import aws, list_objects, send_files, talking
 from ..core.errors import InputError
 from ..core.files import FileRecord, read_record, write_record
@@ -130,8 +131,7 @@ def submit(request: dict,  # from `plan`
                   bucket=str(where.bucket), prefix=where.prefix, submitted=now(), usd_per_hour=usd_per_hour)
     name = _free_name(job, run, where)
     send_files(where, f"code/{sent_under}", dict(files))
-    request = request | {"TrainingJobName": name}
-    with talking(where): arn = aws("sagemaker", where).create_training_job(**request)["TrainingJobArn"]
+    arn = create_job(request | {"TrainingJobName": name}, where)
     job = job.model_copy(update={"job": name, "arn": arn})
     write_record(jobs_file(run), SentJobs(jobs=(*sent_jobs(run), job)))
     return job
