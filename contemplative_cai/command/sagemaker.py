@@ -133,11 +133,11 @@ def launch(step: str,  # a step, or all
     job, missing = prepare_job(step, run, recipe, overrides, where), missing_settings(where)
     say(text_table([("what", "it is"), *request_rows(job.request), *_job_rows(job, recipe_name)], table_width()))
     say(f"\n{_cost_text(step, run, portable(recipe), where)}\n")
+    bound = check_budget(where)
     if not yes:
         say(_not_yet(missing))
         return 0
     if missing: raise InputError(*missing)
-    bound = check_budget(where)
     sent = submit(job.request, job.files, where, step, run, bound.usd_per_hour)
     say(f"submitted: {sent.arn}\nfollow it: ccai status {run} · ccai logs {run} · ccai fetch {run} · ccai stop {run}")
     return 0

@@ -105,6 +105,20 @@ def test_a_file_that_arrives_damaged_does_not_take_the_place_of_what_was_here(he
     assert (tmp_path / "a.txt").read_text() == "right"
 
 
+def test_what_is_sent_is_encrypted_with_the_key_of_the_settings(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PART", 5 * 2**20)
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"0123456789abcdef" * (6 * 2**16))
+    s3, locked = boto3.client("s3"), here.model_copy(update={"kms_key": "alias/lab"})
+    for settings, keys in ((here, {None}), (locked, {"alias/lab"})):
+        place = f"code/{settings.kms_key or 'open'}"
+        send_files(settings, place, {"a.txt": b"small", "big.bin": big})
+        heads = [s3.head_object(Bucket="lab-bucket", Key=f"contemplative-cai/{place}/{name}")
+                 for name in ("a.txt", "big.bin")]
+        assert {head.get("SSEKMSKeyId") for head in heads} == keys
+    assert "kms:GenerateDataKey" in json.dumps(user_policy(locked)) and "kms:" not in json.dumps(user_policy(here))
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../b", "a/../../b", ".git/x", "a/id_rsa", "a/credentials", "x.key"])
 def test_secrets_and_what_lies_outside_never_travel(name):
     assert not may_travel(name) and may_travel("a/b.jsonl") and not may_travel("a/b.jsonl", exclude=["a/*"])
