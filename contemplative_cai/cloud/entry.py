@@ -26,7 +26,7 @@ class Needs(NamedTuple):
 def job_needs(recipe: Recipe,
               steps: set[str],  # that will run
               on: str = "local",  # where the calls of generation are made
-              secrets: bool = False,  # whether the job asks Secrets Manager
+              asks_aws: bool = False,  # whether the job reads secrets, or keeps its wheels
               ) -> Needs:
     "What the steps need of that recipe."
     asks, trains = steps & {"quickstart", "generate", "evaluate"}, steps & {"quickstart", "train"}
@@ -35,7 +35,7 @@ def job_needs(recipe: Recipe,
     extras = {EXTRAS[name] for name in recipe.trackers or () if name in EXTRAS} if trains else set()
     extras |= {name for name, needed in {"vllm": served, "quantize": quantized, "cluster": on == "ray"}.items()
                if needed}
-    packages = {"boto3": secrets, "deepspeed": trains and _deepspeed(recipe)}
+    packages = {"boto3": asks_aws, "deepspeed": trains and _deepspeed(recipe)}
     return Needs(tuple(sorted(extras)), tuple(name for name, needed in packages.items() if needed),
                  bool(asks) and recipe.engine == "vllm")
 
@@ -80,12 +80,14 @@ keep() {  # what becomes the job's result, with digests by which it is checked w
 }
 
 # of several instances the first keeps the run; the others work on copies, which nobody takes to the bucket
-HOSTS=1 RANK=0 MAIN=localhost KEPT=$ML/checkpoints
+HOSTS=1 RANK=0 MAIN=localhost PORT=eth0 KEPT=$ML/checkpoints
 if [ -f "$ML/input/config/resourceconfig.json" ]; then
-  read -r HOSTS RANK MAIN < <("$PYTHON" -c 'import json, sys
+  read -r HOSTS RANK MAIN PORT < <("$PYTHON" -c 'import json, sys
 told = json.load(open(sys.argv[1])); hosts = sorted(told["hosts"])
-print(len(hosts), hosts.index(told["current_host"]), hosts[0])' "$ML/input/config/resourceconfig.json")
+print(len(hosts), hosts.index(told["current_host"]), hosts[0], told.get("network_interface_name", "eth0"))' \\
+    "$ML/input/config/resourceconfig.json")
 fi
+[ "$HOSTS" -eq 1 ] || export NCCL_SOCKET_IFNAME=$PORT GLOO_SOCKET_IFNAME=$PORT
 if [ "$RANK" -gt 0 ]; then
   KEPT=$ML/work
   mkdir -p "$KEPT" && cp -r "$ML/checkpoints/." "$KEPT/" 2>/dev/null
@@ -94,8 +96,8 @@ export CCAI_RUNS=$KEPT/runs CCAI_MACHINES=$HOSTS CCAI_MACHINE_RANK=$RANK CCAI_MA
 mkdir -p "$CCAI_RUNS"
 
 tar xzf "$CODE/source.tar.gz" -C "$ML/code" || fail 1 "the code could not be unpacked"
-# what the job before wrote down at its end must be what came
-if [ -s "$CCAI_RUNS/digests.txt" ]; then
+# what the job before wrote down at its end must be what came; a job that is started again goes on with what there is
+if [ -s "$CCAI_RUNS/digests.txt" ] && [ "$(cat "$KEPT/job.txt" 2>/dev/null)" != "${TRAINING_JOB_NAME:-}" ]; then
   (cd "$CCAI_RUNS" && sha256sum --check --quiet digests.txt) > "$LOG" 2>&1 ||
     fail 1 "the run in the bucket is not what the job before it left; fetch it (ccai fetch RUN), and send it anew"
 fi
@@ -106,6 +108,7 @@ if [ -s "$CCAI_RUNS/digests.txt" ]; then
   done
 fi
 : > "$CCAI_RUNS/digests.txt"
+echo "${TRAINING_JOB_NAME:-}" > "$KEPT/job.txt"
 if [ -f "$CODE/run.tar.gz" ]; then
   # what an interrupted job left behind is newer than what it was sent; what is sent anew is newer than an older job's
   SENT=$(sha256sum < "$CODE/run.tar.gz") OVER=--skip-old-files
@@ -155,14 +158,17 @@ fi
 _RAY = """RAY=$PWD/.venv/bin/ray
 if [ "$RANK" -gt 0 ]; then
   for n in $(seq 120); do
-    "$RAY" start --address="$MAIN:6379" --block > "$LOG" 2>&1 && break
+    "$RAY" start --address="$MAIN:6379" --block > "$LOG" 2>&1 &
+    child=$!
+    wait "$child"
     grep -q "Ray runtime started" "$LOG" && break  # it ends when the first instance does
     sleep "${CCAI_PAUSE:-5}"
   done
   grep -q "Ray runtime started" "$LOG" || fail 1 "$(hostname) found no first instance at $MAIN"
   exit 0
 fi
-"$RAY" start --head --port=6379 --disable-usage-stats > "$LOG" 2>&1 || fail 1 "Ray could not be started"
+"$RAY" start --head --port=6379 --include-dashboard=false --disable-usage-stats > "$LOG" 2>&1 ||
+  fail 1 "Ray could not be started"
 export RAY_ADDRESS=$MAIN:6379
 for n in $(seq 120); do
   joined=$(.venv/bin/python -c 'import ray; ray.init("auto", logging_level="ERROR")

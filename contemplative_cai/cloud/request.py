@@ -166,6 +166,16 @@ def _key_faults(recipe: Recipe, where: CloudSettings) -> list[str]:
             f"Manager, and write its name there in {SETTINGS_FILE}: secrets: {{{name}: NAME}}"]
 
 
+def _isolation_faults(recipe: Recipe, steps: set[str], where: CloudSettings) -> list[str]:
+    "What a job that reaches nothing would reach for."
+    if not where.network_isolation: return []
+    asked = steps & {"quickstart", "generate", "evaluate"}
+    wanted = {"base_url": recipe.base_url and asked, "judge_url": recipe.judge_url and asked,
+              "engine: vllm (its own environment)": recipe.engine == "vllm" and asked, "secrets": where.secrets}
+    return [f"{name}: network_isolation lets the job reach nothing; take it away, or set network_isolation to false in "
+            f"{SETTINGS_FILE}" for name, there in wanted.items() if there]
+
+
 def job_models(recipe: Recipe,
                steps: set[str],  # that will run
                ) -> list[str]:
@@ -237,8 +247,8 @@ def job_faults(recipe: Recipe,  # from `portable`
     except InputError as error: return list(error.problems)
     people = ["review: people review, where they are; run it here"] if "review" in steps else []
     faults = [*people, *_server_faults(recipe), *_key_faults(recipe, where),
-              *_fetch_faults(recipe, steps, where), *_device_faults(recipe, steps, machine),
-              *_weight_faults(recipe, steps, machine)]
+              *_fetch_faults(recipe, steps, where), *_isolation_faults(recipe, steps, where),
+              *_device_faults(recipe, steps, machine), *_weight_faults(recipe, steps, machine)]
     if where.count > 1:
         faults.append(f"{SETTINGS_FILE}: count: {where.count}: a job uses one instance; set count to 1, and take an "
                       "instance with more GPUs, with launch: ddp or fsdp2 in the recipe")

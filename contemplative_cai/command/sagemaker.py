@@ -15,6 +15,7 @@ from ..cloud.machines import CloudSettings, cloud_settings, machine_of, missing_
 from ..cloud.money import bound_words, check_budget, cost_bound, phase_costs, phase_rows
 from ..cloud.request import job_faults, plan, request_faults, request_rows
 from ..cloud.submit import submit
+from ..cloud.wheels import kept_as, wheels_place, with_wheels
 from ..cloud.travel import input_files, portable, refuse_weights, run_archive, source_archive
 from .plan import fit_on, run_phases
 from ..core.errors import InputError
@@ -56,13 +57,15 @@ def _all_steps(step: str, recipe: Recipe) -> set[str]:
     return (set(ALL) - ({"generate"} if recipe.pairs else set())) if step == "all" else {step}
 
 
-def _files(step: str, run: str, recipe: Recipe, overrides: dict, needs: Needs, secrets: dict) -> dict[str, bytes]:
+def _files(step: str, run: str, recipe: Recipe, overrides: dict, needs: Needs,
+           where: CloudSettings) -> dict[str, bytes]:
     "Everything the job is given, by name."
     import yaml
     here = run_archive(Run(run, runs_root() / run))
     return {"source.tar.gz": source_archive(input_files(recipe)),
             "recipe.yaml": yaml.safe_dump(json.loads(recipe.model_dump_json())).encode(),
-            "entry.sh": entry_script(command_line(step, run, overrides), needs, secrets).encode(),
+            "entry.sh": entry_script(command_line(step, run, overrides), needs, where.secrets, kept_as(needs, where),
+                                     overrides.get("on") == "ray" and where.count > 1).encode(),
             **({"run.tar.gz": here} if here else {})}
 
 
@@ -85,8 +88,8 @@ def prepare_job(step: str,  # a step, or all
     recipe, steps = portable(recipe), _all_steps(step, recipe)
     _refuse(recipe, steps, where)
     memory, inputs = _memory(recipe, steps, where), input_files(recipe)
-    needs = job_needs(recipe, steps, overrides.get("on", "local"), bool(where.secrets))
-    files = _files(step, run, recipe, overrides, needs, where.secrets)
+    needs = job_needs(recipe, steps, overrides.get("on", "local"), bool(where.secrets or where.bucket))
+    files = _files(step, run, recipe, overrides, needs, where)
     content = digest({name: sha256(data).hexdigest() for name, data in files.items()})
     request = plan(step, run, recipe, overrides, where, content)
     faults = request_faults(request) or ()
@@ -138,6 +141,7 @@ def launch(step: str,  # a step, or all
         say(_not_yet(missing))
         return 0
     if missing: raise InputError(*missing)
-    sent = submit(job.request, job.files, where, step, run, bound.usd_per_hour)
+    request = with_wheels(job.request, where, wheels_place(job.needs, where))
+    sent = submit(request, job.files, where, step, run, bound.usd_per_hour)
     say(f"submitted: {sent.arn}\nfollow it: ccai status {run} · ccai logs {run} · ccai fetch {run} · ccai stop {run}")
     return 0
