@@ -19,6 +19,7 @@ from ..core.recipe import Recipe
 from ..core.schema import digest
 from ..evaluation.judge import read_seats
 from ..models.catalog import guard_model, model_spec
+from ..revision.cluster import recipe_chain
 from .entry import CHECKPOINTS, CODE
 from .machines import SETTINGS_FILE, CloudSettings, Instance, machine_of
 
@@ -238,6 +239,19 @@ def _weight_faults(recipe: Recipe, steps: set[str], machine: Instance) -> list[s
             for name, size in sizes.items() if size > room]
 
 
+def _count_faults(recipe: Recipe, steps: set[str], count: int) -> list[str]:
+    "What keeps several instances from sharing the work."
+    if steps == {"generate"}:
+        try: recipe_chain(recipe)
+        except InputError as error: return [f"count: {count}: {problem}" for problem in error.problems]
+        return []
+    if steps == {"train"}:
+        return [] if recipe.launch else [f"count: {count}: several instances train with launch: ddp, fsdp2, zero2 or "
+                                         "zero3, and the recipe has none; set one, or count to 1"]
+    return [f"{SETTINGS_FILE}: count: {count}: several instances share generation, or training, and here is more in "
+            f"one job; set count to 1, and write each step's under steps, such as {{generate: {{count: {count}}}}}"]
+
+
 def job_faults(recipe: Recipe,  # from `portable`
                steps: set[str],  # that will run
                where: CloudSettings,
@@ -249,10 +263,7 @@ def job_faults(recipe: Recipe,  # from `portable`
     faults = [*people, *_server_faults(recipe), *_key_faults(recipe, where),
               *_fetch_faults(recipe, steps, where), *_isolation_faults(recipe, steps, where),
               *_device_faults(recipe, steps, machine), *_weight_faults(recipe, steps, machine)]
-    if where.count > 1:
-        faults.append(f"{SETTINGS_FILE}: count: {where.count}: a job uses one instance; set count to 1, and take an "
-                      "instance with more GPUs, with launch: ddp or fsdp2 in the recipe")
-    return faults
+    return [*faults, *(_count_faults(recipe, steps, where.count) if where.count > 1 else ())]
 
 # %% ../../nbs/09a_cloud/05_request.ipynb #x07841d5
 def _hours(seconds: int) -> str: return f"{seconds / 3600:g} h"

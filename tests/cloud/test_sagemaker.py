@@ -119,7 +119,9 @@ def test_what_is_refused_here_is_refused_there_in_the_same_words(local, capsys, 
     ({"device": "cuda"}, "generate", {"instance": "ml.m5.xlarge"}, "not what ml.m5.xlarge has"),
     ({"train_quantization": "int4"}, "train", {"instance": "ml.m5.xlarge"}, "needs a GPU"),
     ({"dtype": "float16"}, "train", {"instance": "ml.m5.xlarge"}, "float16 cannot be trained"),
-    ({"device": "mps"}, "generate", {}, "device: mps"), ({}, "generate", {"count": 2}, "one instance"),
+    ({"device": "mps"}, "generate", {}, "device: mps"), ({}, "evaluate", {"count": 2}, "under steps"),
+    ({"engine": "vllm"}, "generate", {"network_isolation": True}, "engine: vllm .*reach nothing"),
+    ({}, "generate", {"network_isolation": True, "secrets": {"HF_TOKEN": "lab/hub"}}, "secrets: .*reach nothing"),
     ({}, "generate", {"instance": "ml.g5.huge"}, "machines.yaml"), ({}, "review", {}, "people review"),
 ])
 def test_what_the_jobs_machine_cannot_do_is_refused(where, values, steps, more, words):
