@@ -143,6 +143,36 @@ def test_a_refusal_says_what_to_do_and_no_job_is_written_down(here, monkeypatch,
     with pytest.raises(InputError, match="no job of it was sent"): last_job("demo")
 
 
+@pytest.mark.parametrize("operation, code, words", [
+    ("ListObjectsV2", "AccessDenied", '"s3:ListBucket"'), ("ListObjectsV2", "NoSuchBucket", "make it, or name another"),
+    ("GetObject", "SlowDown", "patience"), ("GetObject", "ExpiredToken", "have expired"),
+    ("GetObject", "PreconditionFailed", "written it anew"),
+])
+def test_a_fetch_that_is_refused_loses_nothing_and_is_gone_on_with(sent, runs, monkeypatch, operation, code, words):
+    run = open_run("demo")
+    run.path("run.json").write_text("mine")
+    put({"run.json": b"new", "pairs.jsonl": b"pairs"})
+    calls = refuse(monkeypatch, operation, code)
+    with pytest.raises(InputError, match=words): fetch_run(sent, run)
+    assert run.path("run.json").read_text() == "mine" and not run.path("pairs.jsonl").exists()
+    calls.extend([operation] * 10**6)  # from now on it is allowed
+    assert sorted(fetch_run(sent, run).fetched) == ["pairs.jsonl", "run.json"]
+    assert run.path(".before-fetch", "run.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command, operation, code, words", [
+    ("status", "DescribeTrainingJob", "ThrottlingException", "patience"),
+    ("logs", "DescribeLogStreams", "AccessDeniedException", "logs:DescribeLogStreams"),
+    ("stop", "DescribeTrainingJob", "ExpiredTokenException", "have expired"),
+    ("fetch", "DescribeTrainingJob", "AccessDeniedException", "sagemaker:DescribeTrainingJob"),
+])
+def test_every_command_says_what_aws_refused_and_what_to_do(sent, monkeypatch, capsys, command, operation, code, words):
+    refuse(monkeypatch, operation, code)
+    assert main([command, "demo"]) == 2
+    told = capsys.readouterr().err
+    assert words in told and operation in told and "Traceback" not in told and last_job("demo") == sent
+
+
 def test_no_credentials_and_no_answer_are_told(where):
     assert "aws sso login" in aws_fault(NoCredentialsError(), where)
     assert "region" in aws_fault(EndpointConnectionError(endpoint_url="https://s3.nowhere"), where)
