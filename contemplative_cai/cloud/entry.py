@@ -156,6 +156,8 @@ fi
 """
 # the calls of generation over all instances: the first asks, and Ray's actors on all of them answer
 _RAY = """RAY=$PWD/.venv/bin/ray
+# who may read what was sent may join, and nobody else
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({ echo "${TRAINING_JOB_NAME:-}"; cat "$CODE"/*; } | sha256sum | cut -c1-64)
 if [ "$RANK" -gt 0 ]; then
   for n in $(seq 120); do
     "$RAY" start --address="$MAIN:6379" --block > "$LOG" 2>&1 &

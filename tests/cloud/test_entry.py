@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 
 import boto3
@@ -116,7 +117,8 @@ def test_generation_over_hosts_is_asked_by_the_first_and_answered_by_rays_actors
     asked = [line for line in start(script) if line.startswith(("ray", "ccai"))]
     assert asked[0].startswith("ray start --head --port=6379") and asked[-1] == "ray stop"
     assert asked[1].startswith("ccai run generate") and '-p on="ray"' in asked[1]
-    assert "RAY_ADDRESS=algo-1:6379" in (root / "checkpoints/runs/env.txt").read_text()
+    told = (root / "checkpoints/runs/env.txt").read_text()
+    assert "RAY_ADDRESS=algo-1:6379" in told and re.search(r"RAY_AUTH_TOKEN=[0-9a-f]{64}\n", told)
     hosts(root, "algo-2")
     asked = [line for line in start(script) if line.startswith(("ray", "ccai"))]
     assert asked == ["ray start --address=algo-1:6379 --block"]
