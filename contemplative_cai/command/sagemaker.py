@@ -86,7 +86,7 @@ def _refuse(recipe: Recipe, steps: set[str], where: CloudSettings) -> None:
 def _over_instances(overrides: dict[str, Any], where: CloudSettings) -> dict[str, Any]:
     "The parameters of a generation whose calls are made on all instances, one actor a GPU, or one an instance."
     actors = {"actors": where.count} if machine_of(where.instance).kind == "cpu" else {}
-    return {"on": "ray"} | actors | overrides
+    return actors | overrides | {"on": "ray"}
 
 
 def prepare_job(step: str,  # a step, or all
