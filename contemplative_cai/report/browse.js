@@ -66,11 +66,13 @@ function render({ model, el }) {
   function draw_read(state) {
     const { read } = state;
     if (!read) return reading.replaceChildren(make("p", {}, "Choose a row to read it: click it, or press Enter on it."));
-    if (read.covered) return reading.replaceChildren(
+    const facts = make("p", { class: "ccb-facts" }, read.facts);
+    if (read.covered) return reading.replaceChildren(facts,
       make("p", {}, `This text is covered (${read.covered}): some were written to elicit harm.`),
       make("button", { onclick: () => ask({ uncovered: true }) }, "Show the text"));
-    reading.replaceChildren(...read.texts.flatMap(([name, text]) => [make("h4", {}, name),
-      ...text.split("\n").map((line) => make("p", { class: "ccb-text", dir: "auto" }, line))]));
+    reading.replaceChildren(facts, make("div", { class: "ccb-texts" }, ...read.texts.map(([name, text]) =>
+      make("div", {}, make("h4", {}, name),
+        ...text.split("\n").map((line) => make("p", { class: "ccb-text", dir: "auto" }, line))))));
     reading.scrollTop = 0;
   }
 
@@ -87,6 +89,7 @@ function render({ model, el }) {
     const state = now(), bars = JSON.stringify([state.run, state.runs, state.shelf, state.filters]);
     if (bars !== drawn) { draw_bars(state); drawn = bars; }
     told.textContent = state.problem;
+    root.dataset.shelf = state.shelf;
     draw_table(state); draw_read(state); draw_pager(state);
   }
 

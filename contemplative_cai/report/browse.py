@@ -78,7 +78,7 @@ def _pairs(run: Run) -> Shelf:
     "Kept pairs; margins are the judge's."
     own, pairs = own_prompts(), read_rows(run.path("pairs.jsonl"), PreferencePair)
     return Shelf(
-        ("question", "principle", "hazard", "source", "first falls short", "revision better", "change", "pair"),
+        ("question", "change", "principle", "hazard", "source", "first falls short", "revision better"),
         ("principle", "hazard", "source"), [_pair_row(pair, own) for pair in pairs])
 
 
@@ -96,7 +96,7 @@ def _dropped_row(row: Dropped, own: Own) -> BrowsedRow:
 def _dropped(run: Run) -> Shelf:
     "Rows that are no pairs, and why."
     own, rows = own_prompts(), read_rows(run.path("dropped.jsonl"), Dropped)
-    return Shelf(("question", "reason", "detail", "principle", "hazard", "change", "pair"),
+    return Shelf(("question", "reason", "detail", "change", "principle", "hazard"),
                  ("reason", "principle", "hazard"), [_dropped_row(row, own) for row in rows])
 
 # %% ../../nbs/09_report/13_browse.ipynb #xdcf4a52
@@ -130,7 +130,7 @@ def _answers(run: Run) -> Shelf:
         texts = {"question": _question(id, first.source, own)} | {arm: _said(one) for arm, one in by_arm.items()}
         sides = (_said(first), _said(last)) if len(by_arm) > 1 else None
         return BrowsedRow(cells, texts, _foreign(id, first.source, own), sides)
-    return Shelf(("question", "set", "source", "principle", "hazard", "sample", "arms", "change"),
+    return Shelf(("question", "change", "set", "source", "principle", "hazard", "sample", "arms"),
                  ("set", "source", "principle", "hazard"), [row(*key, by_arm) for key, by_arm in arms.items()])
 
 
@@ -214,7 +214,8 @@ def _shown_cell(row: BrowsedRow, column: str, open_text: bool) -> str:
 def _read_row(row: BrowsedRow, number: int, look: Look, show_text: bool) -> dict[str, Any]:
     "The row that is read; a text that is covered stays here."
     covered = "" if show_text or look.uncovered else row.covered
-    return {"number": number, "covered": visible(covered),
+    facts = [f"{name} {cell_text(value)}" for name, value in row.cells.items() if value is not None]
+    return {"number": number, "covered": visible(covered), "facts": visible(" · ".join(facts)),
             "texts": [] if covered else [[name, visible(text)] for name, text in row.texts.items() if text]}
 
 

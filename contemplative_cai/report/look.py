@@ -244,8 +244,7 @@ def untold(session: ReviewSession,  # the reviewer's
     "Why what was found is not told yet; empty where it may be: to a reviewer who has decided all there is."
     left = len(session.queue)
     return "" if reveal or not left else (
-        f"Held back until {session.reviewer} has decided all pairs ({left} left), for it would tell which answers were "
-        "revisions, or what others think; reveal shows it now.")
+        f"Held back until {session.reviewer} has decided all pairs ({left} left); reveal shows it now.")
 
 
 def reviewed(run: Run,  # that was reviewed, or not yet

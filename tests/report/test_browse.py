@@ -102,7 +102,8 @@ def test_what_is_covered_stays_in_the_kernel_until_it_is_asked_for(run):
             assert SECRET not in json.dumps(state)
     seen(browser, shelf="pairs")
     state = seen(browser, row=2)
-    assert state["read"] == {"number": 2, "covered": "vcr", "texts": []} and "covered: vcr" in column(state, "question")
+    assert (state["read"]["covered"], state["read"]["texts"]) == ("vcr", []) and "hazard vcr" in state["read"]["facts"]
+    assert "covered: vcr" in column(state, "question")
     assert SECRET in str(seen(browser, row=2, uncovered=True)["read"])
     assert SECRET not in str(seen(browser, row=1)["read"]) and seen(browser, row=2)["read"]["covered"], "covered again"
     assert seen(browser, row=3)["read"]["covered"] == "", "the project's own prompts may be read"
