@@ -29,6 +29,7 @@ HOMES = {  # what a notebook begins with, and the module that defines it
     "load_pairs": "pairs.make",
     "apply_reviews": "review.votes",
     "plan_reviews": "review.plan",
+    "plan_active": "review.active",
     "open_review": "review.session",
     "open_disputes": "review.raters",
     "review_widget": "review.widget",
@@ -46,6 +47,7 @@ HOMES = {  # what a notebook begins with, and the module that defines it
     "write_card": "report.card",
     "rebuild": "report.rebuild",
     "compare_runs": "report.compare",
+    "browse": "report.browse",
 }
 __all__ = ["__version__", *HOMES]
 

@@ -16,10 +16,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support import ROOT
 
 from contemplative_cai.command.pipeline import begin
-from contemplative_cai.core.files import write_rows
+from contemplative_cai.core.files import read_rows, write_rows
 from contemplative_cai.core.run import Run
-from contemplative_cai.core.schema import Message, PreferencePair
+from contemplative_cai.core.schema import Answer, Message, PreferencePair
 from contemplative_cai.inputs.constitution import load_constitution, parse_constitution, recipe_constitution
+from contemplative_cai.inputs.sources import own_prompts
 from contemplative_cai.review.session import open_review
 
 CHROMIUM = shutil.which("chromium")
@@ -284,6 +285,57 @@ def test_builder_widget(page, lab):
     assert (saved.principles[0].clauses == ("<b>Bold</b> claims are left open.",)
             and saved.principles[1:] == load_constitution("contemplative").principles[1:])
     assert form.locator("b", has_text="Bold").count() == 0
+
+
+def test_a_run_is_browsed(page, lab, monkeypatch):
+    """Pairs of other sources are covered until one is asked for; sorting, filtering, searching and reading work by
+    mouse and keyboard; nothing a model wrote becomes part of the page."""
+    run = prepared_run(monkeypatch, lab, 120)
+    rows = read_rows(run.path("pairs.jsonl"), PreferencePair)
+    write_rows(run.path("pairs.jsonl"), [
+        row.model_copy(update={"hazard": "vcr"}) if i == 7 else row for i, row in enumerate(rows)])
+    shutil.copy(ROOT / "nbs" / "browse.ipynb", lab.tree / "nbs")
+    notebook = lab.tree / "nbs" / "browse.ipynb"
+    source = notebook.read_text(encoding="utf-8")
+    assert source.count(r'run: str = \"demo\"') == 1
+    notebook.write_text(source.replace(r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), encoding="utf-8")
+    write_rows(run.path("answers.jsonl"), [
+        Answer(arm=arm, prompt_id=id, source="practice", model="m", text=f"<i>{arm}</i> speaks of what it saw. " * k)
+        for k, id in enumerate(sorted(own_prompts())[:3], 2) for arm in ("base", "dpo")])
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    run_all(page, lab, "nbs/browse.ipynb")
+    widget = page.locator(".ccb")
+    count, reading = widget.locator("[data-name=count]"), widget.locator(".ccb-read")
+    expect(count).to_contain_text("120 of 120 pairs · page 1 of 3")
+    widget.scroll_into_view_if_needed()
+    widget.get_by_role("button", name="change").click()
+    expect(widget.locator("th[aria-sort=descending]")).to_contain_text("change")
+    widget.get_by_role("searchbox").fill("matter 7.")
+    expect(count).to_contain_text("1 of 120 pairs")
+    widget.locator("tbody tr").focus()
+    page.keyboard.press("Enter")
+    expect(reading).to_contain_text("covered (vcr)")
+    assert "It is about matter 7" not in widget.inner_html()
+    reading.get_by_role("button", name="Show the text").click()
+    for text in ("It is about matter 7.", ANSWER, REVISION.replace("\u202e", "\\u202e")):
+        expect(reading).to_contain_text(text)
+    widget.get_by_role("searchbox").fill("")
+    expect(count).to_contain_text("120 of 120 pairs")
+    widget.get_by_label("principle", exact=True).select_option(index=1)
+    expect(count).to_contain_text("30 of 120 pairs")
+    widget.locator("tbody tr").nth(0).click()
+    page.keyboard.press("ArrowDown")
+    expect(reading).to_contain_text("first answer (rejected)")
+    widget.get_by_role("button", name="answers").click()
+    expect(count).to_contain_text("3 of 3 answers")
+    widget.locator("tbody tr").nth(0).click()
+    beside = [reading.get_by_text(f"<i>{arm}</i> speaks").bounding_box() for arm in ("base", "dpo")]
+    assert beside[0]["y"] == beside[1]["y"] and beside[0]["x"] < beside[1]["x"], "arms stand beside each other"
+    page.screenshot(path=lab.folder / "browse.png")
+    widget.get_by_role("button", name="games").click()
+    expect(count).to_contain_text("0 of 0 games")
+    assert page.evaluate("window.ran") is None and not errors, errors
 
 
 PROGRESS = """\

@@ -639,6 +639,30 @@ def _read_labels(arguments) -> int:
     say(f"report: {place}")
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #x2cdae74
+def _as_table(rows: Sequence[dict]) -> str:
+    "Rows of one kind as a table."
+    from contemplative_cai.core.screen import table_width, text_table
+    return text_table([tuple(rows[0]), *(tuple(row.values()) for row in rows)], table_width())
+
+
+def _review(arguments) -> int:
+    "`ccai review RUN`."
+    from contemplative_cai.core.run import open_run
+    from contemplative_cai.evaluation.corrections import claims_to_label
+    from contemplative_cai.evaluation.evaluate import load_metrics
+    from contemplative_cai.review.active import active_words, choose_active, chosen_rows, kind_rows, load_active
+    if arguments.next < 0: raise InputError(f"--next {arguments.next}: expected how many pairs, such as --next 20")
+    run = open_run(arguments.run, create=False)
+    say("\n".join(active_words(load_active(run))))  # of the last choice, before there is another
+    chosen = choose_active(run, arguments.next, arguments.who) if arguments.next else None
+    active = load_active(run)
+    if active.strata: say(f"\n{_as_table(kind_rows(active))}")
+    if chosen is not None: say(f"\n{chosen}" + (f"\n\n{_as_table(chosen_rows(active))}" if chosen.pairs else ""))
+    metrics = load_metrics(run)
+    for line in claims_to_label(metrics.corrections if metrics else None, run.name, arguments.next or 20): say(line)
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #x6b12869
 def _capability(arguments) -> int:
     "`ccai capability check MODEL`."
@@ -718,8 +742,8 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
-             "labels": _labels, "capability": _capability, "logs": _logs, "fetch": _fetch, "stop": _stop,
-             "policy": _policy, "completion": _completion}
+             "labels": _labels, "review": _review, "capability": _capability, "logs": _logs, "fetch": _fetch,
+             "stop": _stop, "policy": _policy, "completion": _completion}
 
 
 @contextmanager

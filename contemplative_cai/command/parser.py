@@ -383,6 +383,27 @@ def _labels_parser(commands) -> None:
     read.add_argument("file", type=Path, metavar="FILE", help="the sheet, as .csv, .jsonl, .json or .parquet")
     read.add_argument("--who", required=True, metavar="NAME", help="a short name of the person who filled it")
 
+# %% ../../nbs/10_command/04_parser.ipynb #xc770c8e
+_REVIEW_ABOUT = """Say how a run's review stands, and choose the pairs where one more vote changes most: by how sure the
+judge of the pairs is, and in each such kind by lot, so that the share of good pairs stays one of all kept pairs. They
+join the plan (runs/RUN/reviews/plan.json), which grows and is never reshuffled; 04_review shows them."""
+_REVIEW_ENDING = """examples:
+  ccai review mine                        what was chosen, and what the last choice brought
+  ccai review mine --next 20              20 pairs more, which and why
+  ccai review mine --next 20 --who ann    for ann alone
+  ccai run review --run mine              applies the decisions there are; open 04_review in JupyterLab to decide
+
+exit status: 0 told, or chosen · 2 the input is wrong, and nothing was planned"""
+
+
+def _review_parser(commands) -> None:
+    "`ccai review RUN`."
+    review = _add(commands, "review", "choose the pairs where one more vote changes most; what the last ones brought",
+                  _REVIEW_ABOUT, _REVIEW_ENDING)
+    review.add_argument("run", metavar="RUN", help="a folder in runs/, with pairs")
+    review.add_argument("--next", type=int, default=0, metavar="N", help="choose N pairs more (default: none)")
+    review.add_argument("--who", default="", metavar="NAME", help="the reviewer who alone is asked (default: all)")
+
 # %% ../../nbs/10_command/04_parser.ipynb #xbcdaab0
 _FETCH_ABOUT = """Bring what a job elsewhere has made of a run into its folder here. Files are checked by digest; what
 is the same here is not fetched again, and the same command goes on where it broke off. Reviews that are here stay as
@@ -474,7 +495,7 @@ def _completion_parser(commands) -> None:
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
            _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
-           _capability_parser, _cloud_parsers, _completion_parser)
+           _review_parser, _capability_parser, _cloud_parsers, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:
