@@ -94,11 +94,10 @@ def preferred_counts(votes: Sequence[DemoVote],  # from `demo_votes`
 # %% ../../nbs/06a_review/04a_demo_votes.ipynb #xd5588da
 def _no_label(vote: DemoVote, clauses: Mapping[str, tuple[str, ...]]) -> str:
     "Why a vote is no label; empty where it is one."
-    if all(one.falls_short is None for one in vote.answers): 
-        return "votes of the demo that say of no answer whether it falls short"
-    if not vote.blind: return "votes of the demo with the arms' names or scores in sight"
+    if all(one.falls_short is None for one in vote.answers): return "said in the demo of no answer's falling short"
+    if not vote.blind: return "said in the demo with the arms' names or scores in sight"
     if clauses.get(vote.principle or "") != vote.clauses:
-        return "votes of the demo by other clauses than a rubric asks about"
+        return "said in the demo by other clauses than a rubric asks about"
     return ""
 
 

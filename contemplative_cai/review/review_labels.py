@@ -89,7 +89,7 @@ def _labelled(question: str, answer: str, by_principle: dict[str, dict[str, bool
 # %% ../../nbs/06a_review/05_review_labels.ipynb #rl000008
 def review_labels(run: Run,  # any run; one without decisions has no labels
                   ) -> OwnLabels:
-    "The answers that a run's reviewers labelled, and how many votes are no label, by reason: on pairs, and in the demo."
+    "The answers that a run's reviewers labelled; and how many votes, on pairs and in the demo, are no label, by why."
     decided = read_decisions(run)
     pairs = [pair for pair in reviewable_pairs(run) if pair.id in decided] if decided else []
     shown = shown_principles(run, pairs)
