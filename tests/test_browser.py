@@ -369,7 +369,7 @@ def test_demo_page(demo_page, browser, tmp_path):
     wait_for(lambda: any("Openness" in c[0].content for c in demo.base.calls), PATIENCE)
     expect(prompted).to_contain_text("ended")
     page.get_by_label("keeps to it").nth(1).check()
-    page.get_by_label("Best").get_by_label("prompted").check()
+    page.get_by_role("radio", name="prompted", exact=True).check()
     page.get_by_role("button", name="Criticise").click()
     page.get_by_role("button", name="Vote").click()
     expect(page.get_by_text("1 votes, 0 of them blind")).to_be_visible()

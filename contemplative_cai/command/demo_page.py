@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .demo import Demo, DemoWindow
-from .demo_shown import KEEPS, SHORT, UNDECIDED_WORDS, VotingPage, notes_html
+from .demo_shown import FALLS, KEEPS, UNDECIDED_WORDS, VotingPage, notes_html
 from ..core.schema import InputError
 
 # %% ../../nbs/10_command/04d_demo_page.ipynb #x958b80d
@@ -86,7 +86,7 @@ CSS = """
 .ccd { max-height: 52vh; overflow: auto; padding: .2em .4em;
        border: 1px solid rgba(127,127,127,.45); border-radius: 6px }
 .ccd-text textarea { font-family: monospace; font-size: 12px; line-height: 1.35 }
-.ccd-small button, button.ccd-small { min-height: 0; padding: .4em .8em }
+.ccd-end { align-self: flex-end }
 footer { display: none !important }
 """
 
@@ -109,6 +109,7 @@ class _Layout:
         self.number = self.gr.State("", time_to_live=24 * 3600, delete_callback=page.leave)
         self.gr.HTML(notes_html(page.demo), padding=False)
         self._question()
+        self.note = self.gr.HTML("", padding=False)
         with self.gr.Row():
             with self.gr.Column(scale=3):
                 self._answers()
@@ -117,34 +118,33 @@ class _Layout:
         self._wire()
 
     def _question(self) -> None:
-        with self.gr.Row(equal_height=True):
+        with self.gr.Row():
             self.question = self.gr.Textbox(label="Question", lines=1, max_lines=4, scale=6, autofocus=True,
                                             info="Enter asks every arm")
             self.blind = self.gr.Checkbox(label="Blind", info="names and scores hidden", scale=1, min_width=150)
-            self.ask = self.gr.Button("Ask", variant="primary", scale=1, min_width=80)
-            self.stop = self.gr.Button("Stop", scale=1, min_width=80)
+            self.ask = self.gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_classes="ccd-end")
+            self.stop = self.gr.Button("Stop", scale=1, min_width=80, elem_classes="ccd-end")
 
     def _answers(self) -> None:
         fresh = DemoWindow(self.demo)
         with self.gr.Row():
             self.columns = [self.gr.HTML(html, padding=False, min_width=150) for html in self.page.columns(fresh)]
         with self.gr.Row():
-            self.said = [self.gr.Radio([KEEPS, SHORT], label=f"{name}, by the principle", min_width=150)
+            self.said = [self.gr.Radio([KEEPS, FALLS], label=f"{name}, by the principle", min_width=150)
                          for name, _ in self.page.arms(fresh)]
 
     def _votes(self, who: str) -> None:
         gr, principles = self.gr, [(one.title, one.id) for one in self.demo.constitution.principles]
         arms = self.page.arms(DemoWindow(self.demo))
-        with gr.Row(equal_height=True):
+        with gr.Row():
             self.principle = gr.Dropdown(principles, value=principles[0][1], label="Principle", min_width=140)
             self.best = gr.Radio([*arms, *UNDECIDED_WORDS], label="Best", min_width=240, scale=2)
             self.who = gr.Textbox(who, label="Your short name", min_width=110)
-        with gr.Row(equal_height=True):
-            self.keep = gr.Button("Vote", variant="primary", min_width=80)
-            self.reveal = gr.Button("Reveal", min_width=80)
+        with gr.Row():
+            self.keep = gr.Button("Vote", variant="primary", min_width=80, elem_classes="ccd-end")
+            self.reveal = gr.Button("Reveal", min_width=80, elem_classes="ccd-end")
             self.criticised = gr.Dropdown(arms, value=0, label="Critique of", min_width=120)
-            self.criticise = gr.Button("Criticise", min_width=80)
-        self.note = gr.HTML("", padding=False)
+            self.criticise = gr.Button("Criticise", min_width=80, elem_classes="ccd-end")
         self.critique = gr.HTML("", padding=False)
 
     def _constitution(self) -> None:
@@ -167,7 +167,8 @@ class _Wired(_Layout):
             self._on(event, page.ask, [self.question, self.blind], shown)
             self._on(event, self._fresh, [self.blind], [*self.said, self.best, self.criticised, self.critique])
         self._on(self.stop.click, page.stop, [], self.columns)
-        self._on(self.text.input, page.edit, [self.text], shown, trigger_mode="multiple")
+        # change: gradio tells of an input only at a key, and of a paste not at all
+        self._on(self.text.change, page.edit, [self.text], shown, trigger_mode="multiple")
         self._on(self.principle.focus, self._principles, [self.principle], [self.principle])
         self._on(self.criticise.click, page.criticise, [self.criticised, self.principle], [self.critique])
         self._on(self.keep.click, page.vote, [self.who, self.best, self.principle, *self.said], [self.note])

@@ -104,6 +104,5 @@ def token_steps(going: PackedRows | PaddedRows,  # rows that were not read yet
 def continued(*rows: Any,  # as for `token_steps`
               ) -> list[list[int]]:
     "The new ids of each row, when all have ended."
-    new: list[list[int]] = []
-    for new in token_steps(*rows): pass
+    *_, new = token_steps(*rows)
     return new

@@ -8,7 +8,7 @@ from support import scripted_demo, user
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.command.demo import DemoWindow, covers, open_demo, stream_answers
-from contemplative_cai.command.demo_shown import KEEPS, SHORT, VotingPage, answer_html, votes_html
+from contemplative_cai.command.demo_shown import FALLS, KEEPS, VotingPage, answer_html, votes_html
 from contemplative_cai.command.pipeline import begin
 from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.run import Run
@@ -94,7 +94,7 @@ def test_blind_votes_join_the_labels_of_the_reviews_and_the_others_are_counted()
     page, principle = VotingPage(demo), demo.constitution.principles[2]
     for blind in (True, False):
         for _ in page.ask("w", f"May I read her diary, {blind}?", blind): pass
-        short = [SHORT if arm != "prompted" else KEEPS for arm in page.window("w").columns]
+        short = [FALLS if arm != "prompted" else KEEPS for arm in page.window("w").columns]
         assert "Kept" in page.vote("w", " ann ", "neither", principle.id, *short)
     own = review_labels(demo.run)
     assert {(row.answer, row.labels[principle.id]) for row in own.rows} == {
