@@ -83,7 +83,7 @@ def _with_policy(send: Callable) -> Callable:
 
 # %% ../../nbs/10_command/04d_demo_page.ipynb #xed74805
 CSS = """
-.ccd { max-height: 52vh; overflow: auto; padding: .2em .4em;
+.ccd { max-height: 42vh; overflow: auto; font-size: 92%; padding: .2em .4em;
        border: 1px solid rgba(127,127,127,.45); border-radius: 6px }
 .ccd-text textarea { font-family: monospace; font-size: 12px; line-height: 1.35 }
 .ccd-end { align-self: flex-end }
@@ -111,10 +111,10 @@ class _Layout:
         self._question()
         self.note = self.gr.HTML("", padding=False)
         with self.gr.Row():
-            with self.gr.Column(scale=3):
+            with self.gr.Column(scale=2):
                 self._answers()
                 self._votes(who)
-            with self.gr.Column(scale=2): self._constitution()
+            with self.gr.Column(scale=1): self._constitution()
         self._wire()
 
     def _question(self) -> None:
@@ -148,8 +148,8 @@ class _Layout:
         self.critique = gr.HTML("", padding=False)
 
     def _constitution(self) -> None:
-        self.text = self.gr.Textbox(DemoWindow(self.demo).text, label="Constitution of the prompted arm", lines=24,
-                                    max_lines=24, elem_classes="ccd-text",
+        self.text = self.gr.Textbox(DemoWindow(self.demo).text, label="Constitution of the prompted arm", lines=26,
+                                    max_lines=26, elem_classes="ccd-text",
                                     info="change a clause: the prompted arm answers anew when you pause")
 
 # %% ../../nbs/10_command/04d_demo_page.ipynb #x6748a46

@@ -58,13 +58,14 @@ def _bar_html(asked: ScoreAsked, value: float) -> str:
     "One score: its name, a bar, its figure; in brackets where the judge is below the bar."
     colour, width = UNMET if asked.shortfall else MET, round(100 * value)
     figure = f"({value:.2f})" if asked.shortfall else f"{value:.2f}"
-    turned = " <small>(low is good)</small>" if asked.lower else ""
+    turned = ", low is good" if asked.lower else ""
     title = f" title='{html_text('not above the bar: ' + asked.shortfall)}'" if asked.shortfall else ""
     fill = "transparent" if asked.shortfall else colour
-    bar = (f"<span style='display:inline-block;width:{width}%;height:.6em;background:{fill};"
-           f"border:1px solid {colour};box-sizing:border-box'></span>")
-    return (f"<tr{title}><td style='padding-right:.6em;white-space:nowrap'>{html_text(asked.name)}{turned}</td>"
-            f"<td style='width:45%'>{bar}</td><td style='text-align:right;padding-left:.4em'>{figure}</td></tr>")
+    bar = (f"<div style='width:{width}%;height:.6em;background:{fill};border:1px solid {colour};"
+           "box-sizing:border-box'></div>")
+    return (f"<div{title} style='display:flex;gap:.5em;align-items:center'><span style='flex:0 0 9.5em'>"
+            f"{html_text(asked.name)}{turned}</span><span style='flex:1'>{bar}</span>"
+            f"<span style='flex:0 0 3em;text-align:right'>{figure}</span></div>")
 
 
 def scores_html(scores: AnswerScores | None,
@@ -73,9 +74,8 @@ def scores_html(scores: AnswerScores | None,
     "What the judge says of the answer as it stands; nothing before it has been read."
     if scores is None or not answer.scores: return ""
     rows = "".join(_bar_html(asked, answer.scores[asked.name]) for asked in scores.asked)
-    behind = "" if answer.scored >= answer.tokens else f" <small>(its first {answer.scored} tokens)</small>"
-    return (f"<div style='margin-top:.5em'><small>A probe's scores</small>{behind}"
-            f"<table style='width:100%;font-size:85%;border-collapse:collapse'>{rows}</table></div>")
+    behind = "" if answer.scored >= answer.tokens else f", of its first {answer.scored} tokens"
+    return (f"<div style='margin-top:.5em;font-size:85%'><div>A probe's scores{behind}</div>{rows}</div>")
 
 # %% ../../nbs/10_command/04c_demo_shown.ipynb #x51d2ace
 def notes_html(demo: Demo,
@@ -84,7 +84,7 @@ def notes_html(demo: Demo,
     notes = list(demo.notes)
     if demo.covered:
         notes.insert(0, "This run is about sensitive matters. What a model writes here may be wrong or hurtful; texts "
-                        "are covered until they are opened.")
+                        "are covered until they are opened, and closed again while more comes (show_text opens all).")
     if demo.scores:
         below = [asked.name for asked in demo.scores.asked if asked.shortfall]
         notes.append("Scores are a probe's probabilities, of a principle the mean over its questions. They follow the "
