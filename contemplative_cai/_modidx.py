@@ -1275,6 +1275,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                              'contemplative_cai/command/demo_page.py'),
                                                      'contemplative_cai.command.demo_page._Wired': ( '10_command/demo_page.html#_wired',
                                                                                                      'contemplative_cai/command/demo_page.py'),
+                                                     'contemplative_cai.command.demo_page._Wired.__init__': ( '10_command/demo_page.html#_wired.__init__',
+                                                                                                              'contemplative_cai/command/demo_page.py'),
                                                      'contemplative_cai.command.demo_page._Wired._fields': ( '10_command/demo_page.html#_wired._fields',
                                                                                                              'contemplative_cai/command/demo_page.py'),
                                                      'contemplative_cai.command.demo_page._Wired._fresh': ( '10_command/demo_page.html#_wired._fresh',

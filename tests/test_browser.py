@@ -325,8 +325,8 @@ def demo_page() -> Iterator[tuple]:
     import uvicorn
 
     from contemplative_cai.command.demo_page import demo_app, loopback_socket
-    connected = []
-    sys.addaudithook(lambda event, args: connected.append(args[1]) if event == "socket.connect" else None)
+    connected, heard = [], [True]  # a hook stays for good
+    sys.addaudithook(lambda event, args: connected.append(args[1]) if event == "socket.connect" and heard else None)
     demo = scripted_demo(lambda c: ACTING if c[0].role == "system" else "Of course you may. " * 12, pause=0.02)
     with loopback_socket() as listening:
         port = listening.getsockname()[1]
@@ -338,6 +338,7 @@ def demo_page() -> Iterator[tuple]:
             wait_for(lambda: server.started, PATIENCE)
             yield demo, f"http://127.0.0.1:{port}", connected
         finally:
+            heard.clear()
             server.should_exit = True
             thread.join(20)
 

@@ -115,7 +115,6 @@ class _Layout:
                 self._answers()
                 self._votes(who)
             with self.gr.Column(scale=1): self._constitution()
-        self._wire()
 
     def _question(self) -> None:
         with self.gr.Row():
@@ -155,6 +154,10 @@ class _Layout:
 # %% ../../nbs/10_command/04d_demo_page.ipynb #x6748a46
 class _Wired(_Layout):
     "What happens when a field changes."
+
+    def __init__(self, page: VotingPage, who: str):
+        super().__init__(page, who)
+        self._wire()
 
     def _on(self, event: Callable, does: Callable, inputs: list, outputs: list, **more: Any) -> Any:
         "Let an event do something; many at a time, for windows do not wait for each other."
