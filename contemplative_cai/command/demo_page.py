@@ -236,9 +236,11 @@ def demo_app(demo: Demo,
 # %% ../../nbs/10_command/04d_demo_page.ipynb #xa8e219f
 def loopback_socket(port: int = 0,  # 0: any that is free
                     ) -> socket.socket:
-    "A socket on 127.0.0.1; raises `InputError` for a port that cannot be had."
+    "A socket that listens on 127.0.0.1; raises `InputError` for a port that cannot be had."
     listening = socket.socket()
-    try: listening.bind(("127.0.0.1", port))
+    try:
+        listening.bind(("127.0.0.1", port))
+        listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
         raise InputError(f"--port {port}: expected a free port of 127.0.0.1, came {error}; take another, or 0 for any"

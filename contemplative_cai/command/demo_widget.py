@@ -59,7 +59,7 @@ class _DemoFields:
         self.text = w.Textarea(fresh.text, **_wide("100%", height="30em"))
 
     def _best(self, arms: list[tuple[str, int]]) -> list[tuple[str, Any]]:
-        return [(NOT_SAID, None), *arms, *UNDECIDED_WORDS]
+        return [(NOT_SAID, ""), *arms, *UNDECIDED_WORDS]
 
     def box(self) -> list[Any]:
         "The fields as they stand on the page."
@@ -128,7 +128,8 @@ class DemoFields(_DemoFields):
 
     def _voted(self) -> None:
         said = [None if field.value == NOT_SAID else field.value for field in self.said]
-        self.note.value = self.page.vote(HERE, self.who.value, self.best.value, self.principle.value, *said)
+        best = None if self.best.value == "" else self.best.value
+        self.note.value = self.page.vote(HERE, self.who.value, best, self.principle.value, *said)
 
     def _revealed(self) -> None:
         self._show(self.page.reveal(HERE))

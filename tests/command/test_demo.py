@@ -22,6 +22,7 @@ def told(conversation):
     return "Ask her first, and listen." if conversation[0].role == "system" else "Of course you may."
 
 
+@pytest.mark.long
 def test_arms_of_one_model_grow_in_turns_as_each_would_alone():
     run, recipe = begin("asked", "smoke", {"settings": {"constitution": "contemplative-minimal"}})
     with open_demo(run) as demo:
