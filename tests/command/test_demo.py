@@ -1,5 +1,6 @@
 """The demo: answers that grow in turns, edits, critiques, votes, and a page that only its owner opens."""
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_what_cannot_be_shown_is_said_before_a_model_is_read(capsys, monkeypatch
     monkeypatch.setitem(sys.modules, "gradio", None)
     for words, said in ((["demo", "nobody"], "no run 'nobody'"), (["demo", "asked"], "contemplative_cai[demo]")):
         assert main(words) == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_command_tells_an_address_of_this_machine_and_ends_by_ctrl_c(capsys, monkeypatch):
+    import uvicorn
+    def interrupted(server, sockets):
+        assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
+        raise KeyboardInterrupt
+    begin("asked", "smoke", {})
+    monkeypatch.setattr(uvicorn.Server, "run", interrupted)
+    assert main(["demo", "asked"]) == 0
+    assert re.search(r"^http://127\.0\.0\.1:\d+/\?token=[\w-]{32}$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.long
