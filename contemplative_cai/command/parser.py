@@ -306,7 +306,7 @@ _STUDY_ENDING = """a study, such as mine.yaml; more in configs/studies/:
       generic: {pairs: generic-116, constitution: generic}
     training: [sft, dpo]
   seeds: {training: [1, 2, 3]}
-  primary: boundless_care
+  primary: non_duality
   family: {axis: content, level: contemplative, against: [generic, base]}
 
 examples:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CorrectedArm', 'CorrectedComparison', 'MeasuredRule', 'LabelRound', 'Corrections', 'corrected_arms',
-           'load_corrections', 'transfer_of', 'without_transfer', 'with_people']
+           'load_corrections', 'judged_arms', 'transfer_of', 'without_transfer', 'with_people']
 
 # %% ../../nbs/08_evaluation/08e_corrections.ipynb #co000002
 from collections.abc import Mapping, Sequence
@@ -208,6 +208,20 @@ def load_corrections(run: Run,  # evaluated
     rounds = [_round(draw, {row.id for row in labels}) for draw in read_rows(run.path(DRAW_FILE), LabelDraw)]
     return Corrections(people=people, agreement=_agreement(labels), rounds=tuple(rounds), lost=lost,
                        damage=tuple(damage), arms=arms, comparisons=compared, rules=_rules(known))
+
+# %% ../../nbs/08_evaluation/08e_corrections.ipynb #x12b1a39
+def judged_arms(run: Run,  # evaluated
+                outcome: Outcome,
+                judge: str,  # whose values
+                names: Sequence[str],  # of arms
+                ) -> dict[str, JudgedArm] | None:
+    "What a judge said of arms' answers, and people of some; None where nobody labelled any answer of the run."
+    labels, _ = current_labels(run)
+    if not labels: return None
+    answers = read_rows(run.path("answers.jsonl"), Answer)
+    known = _known(answers, read_rows(run.path("items.jsonl"), Item), read_rows(run.path("verdicts.jsonl"), Verdict),
+                   label_verdicts(labels, answers)[0])
+    return {name: known.arm(outcome, judge, name) for name in names}
 
 # %% ../../nbs/08_evaluation/08e_corrections.ipynb #co000017
 def _estimated(prompts: int, of: CorrectedLevel | CorrectedDifference) -> Estimate:
