@@ -197,8 +197,8 @@ def write_sources() -> list:
     return [{"Front page": convert(page(NBS / "index.ipynb")).popitem()[1]},
             {"Tutorial": convert(page(NBS / "docs" / "tutorial.ipynb")).popitem()[1]},
             {"Guide": list(map(convert, docs()))},
-            {"Notebooks": list(map(convert, [*pages(NBS / "pipelines"), page(NBS / "browse.ipynb"),
-                                            page(NBS / "builder.ipynb")]))},
+            {"Notebooks": list(map(convert, [*pages(NBS / "pipelines"), *(page(NBS / f"{name}.ipynb")
+                                                                          for name in ("browse", "builder", "demo"))]))},
             {"Rooms": list(map(write_room, rooms))},
             {"Studies": list(map(convert, pages(NBS / "studies")))}]
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 import nbformat.v4 as v4
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from support import ROOT
+from support import ROOT, scripted_demo, wait_for
 
 from contemplative_cai.command.pipeline import begin
 from contemplative_cai.core.files import read_rows, write_rows
@@ -365,3 +366,69 @@ def test_progress_line(page, lab):
         expect(outputs).to_contain_text([shown])
     expect(page.get_by_text(KERNEL_IDLE)).to_be_visible()
     expect(outputs).to_have_text([re.compile(r"^answers: 3 of 3 calls · .*done in \d+ s\n?$")])
+
+
+ACTING = '<img src=x onerror="window.ran=true"> ${window.ran=true} {{window.ran=true}} Ask \u202eher.'
+
+
+@pytest.fixture
+def demo_page() -> Iterator[tuple]:
+    "The demo's page on a port of its own, and every address that this process connects to meanwhile."
+    import uvicorn
+
+    from contemplative_cai.command.demo_page import demo_app, loopback_socket
+    connected, heard = [], [True]  # a hook stays for good
+    sys.addaudithook(lambda event, args: connected.append(args[1]) if event == "socket.connect" and heard else None)
+    demo = scripted_demo(lambda c: ACTING if c[0].role == "system" else "Of course you may. " * 12, pause=0.02)
+    with loopback_socket() as listening:
+        port = listening.getsockname()[1]
+        app = demo_app(demo, "s3cret", port, "ann")
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            wait_for(lambda: server.started, PATIENCE)
+            yield demo, f"http://127.0.0.1:{port}", connected
+        finally:
+            heard.clear()
+            server.should_exit = True
+            thread.join(20)
+
+
+def test_demo_page(demo_page, browser, tmp_path):
+    "Refused without the token; a question streams, a clause restarts one arm, a vote lands; nobody else is asked."
+    demo, url, connected = demo_page
+    expect.set_options(timeout=PATIENCE * 1000)
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for refused in (url, f"{url}/config", f"{url}/?token=wrong"):
+        assert page.goto(refused).status == 403
+    page.goto(f"{url}/?token=s3cret")
+    assert page.url == f"{url}/"
+    base, prompted = page.locator(".ccd").nth(0), page.locator(".ccd").nth(1)
+    page.get_by_label("Question").fill("May I read her diary?")
+    page.get_by_label("Question").press("Enter")
+    expect(base).to_contain_text("writing ...")
+    lengths = []
+    while "ended" not in base.inner_text(): lengths.append(len(base.inner_text()))
+    assert len(set(lengths)) > 3, "it grows"
+    expect(prompted).to_contain_text("Ask \\u202eher.")
+    page.screenshot(path=tmp_path / "answers.png")
+    text = page.get_by_label("Constitution")
+    text.fill(text.input_value().replace("## Emptiness", "## Openness", 1))
+    expect(page.get_by_text("The prompted arm answers anew.")).to_be_visible()
+    wait_for(lambda: any("Openness" in c[0].content for c in demo.base.calls), PATIENCE)
+    expect(prompted).to_contain_text("ended")
+    page.get_by_label("keeps to it").nth(1).check()
+    page.get_by_role("radio", name="prompted", exact=True).check()
+    page.get_by_role("button", name="Criticise").click()
+    page.get_by_role("button", name="Vote").click()
+    expect(page.get_by_text("1 votes, 0 of them blind")).to_be_visible()
+    row = json.loads(demo.run.path("reviews/demo/ann.jsonl").read_text())
+    assert row["preferred"] == "prompted" and [one["falls_short"] for one in row["answers"]] == [None, False, None]
+    assert not page.evaluate("window.ran") and not errors
+    assert {address.split("/")[2] for address in asked if not address.startswith(("data:", "blob:"))} == {url[7:]}
+    assert all(isinstance(address, (str, bytes)) or address[0] in ("127.0.0.1", "::1") for address in connected)
+    page.close()

@@ -683,6 +683,20 @@ def _capability(arguments) -> int:
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000031
+def _demo(arguments) -> int:
+    "`ccai demo RUN`."
+    from contemplative_cai.command.demo import open_demo
+    from contemplative_cai.command.demo_page import gradio_module, serve_demo
+    from contemplative_cai.core.run import open_run
+    run = open_run(arguments.run, create=False)
+    gradio_module()
+    with open_demo(run) as demo:
+        for note in demo.notes: say(note)
+        say("Ctrl-C closes the page. It is open to whoever has this address, on this machine:")
+        with suppress(KeyboardInterrupt): serve_demo(demo, arguments.port, arguments.who, arguments.show_text, say)
+    return 0
+
+
 def _push(arguments) -> int:
     "`ccai push RUN --repo OWNER/NAME`."
     from contemplative_cai.core.run import hold, open_run
@@ -742,8 +756,8 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
-             "labels": _labels, "review": _review, "capability": _capability, "logs": _logs, "fetch": _fetch,
-             "stop": _stop, "policy": _policy, "completion": _completion}
+             "labels": _labels, "review": _review, "capability": _capability, "demo": _demo, "logs": _logs,
+             "fetch": _fetch, "stop": _stop, "policy": _policy, "completion": _completion}
 
 
 @contextmanager

@@ -493,9 +493,33 @@ def _completion_parser(commands) -> None:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
+_DEMO_ENDING = """examples:
+  ccai demo mine                    prints an address with a token; open it in a browser of this machine
+  ccai demo mine --port 7860        so that the address of a tunnel stays the same
+
+The page is on 127.0.0.1, asks no other machine, and needs gradio: pip install 'contemplative_cai[demo]'.
+From elsewhere, through a tunnel: ssh -L 7860:127.0.0.1:7860 HOST. Without gradio: nbs/demo.ipynb.
+
+exit status: 0 closed by Ctrl-C · 2 the input is wrong"""
+_DEMO_ABOUT = """Ask base, prompted and trained model a question of your own, side by side: answers grow, with a probe's
+scores; a clause of the constitution is changed and the prompted one answers anew; critiques are asked for; votes go
+to runs/RUN/reviews/demo/NAME.jsonl."""
+
+
+def _demo_parser(commands) -> None:
+    "`ccai demo`."
+    demo = _add(commands, "demo", "a page to ask a run's arms a question of your own, side by side", _DEMO_ABOUT,
+                _DEMO_ENDING)
+    demo.add_argument("run", metavar="RUN", help="a folder in runs/")
+    demo.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: any that is free)")
+    demo.add_argument("--who", default="", metavar="NAME", help="your short name, for votes (it can be typed there)")
+    demo.add_argument("--show-text", action="store_true",
+                      help="texts of a run about sensitive matters without a click for each")
+
+
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
            _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
-           _review_parser, _capability_parser, _cloud_parsers, _completion_parser)
+           _review_parser, _capability_parser, _demo_parser, _cloud_parsers, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:
