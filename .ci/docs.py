@@ -194,11 +194,11 @@ def write_sources() -> list:
         SOURCES.mkdir(parents=True, exist_ok=True)
         shutil.copy(NBS / "docs" / name, SOURCES / name)
     rooms = sorted(folder for folder in NBS.glob("[0-9]*_*") if folder.is_dir())
+    more = [page(NBS / f"{name}.ipynb") for name in ("browse", "builder", "demo")]
     return [{"Front page": convert(page(NBS / "index.ipynb")).popitem()[1]},
             {"Tutorial": convert(page(NBS / "docs" / "tutorial.ipynb")).popitem()[1]},
             {"Guide": list(map(convert, docs()))},
-            {"Notebooks": list(map(convert, [*pages(NBS / "pipelines"), *(page(NBS / f"{name}.ipynb")
-                                                                          for name in ("browse", "builder", "demo"))]))},
+            {"Notebooks": list(map(convert, [*pages(NBS / "pipelines"), *more]))},
             {"Rooms": list(map(write_room, rooms))},
             {"Studies": list(map(convert, pages(NBS / "studies")))}]
 
