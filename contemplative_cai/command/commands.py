@@ -507,6 +507,7 @@ def _constitution(arguments) -> int:
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     from contemplative_cai.command.plan import plan_text
+    from contemplative_cai.command.priced import price_text
     from contemplative_cai.inputs.places import named_recipe, placed_values
     from contemplative_cai.core.project import project_root
     from contemplative_cai.core.run import open_run
@@ -515,8 +516,9 @@ def _plan(arguments) -> int:
     for name in ("pairs", "length", "tokens_per_second"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0")
-    say(plan_text(recipe, open_run(arguments.run, create=False) if arguments.run else None, arguments.pairs,
-                  arguments.length, arguments.tokens_per_second))
+    run = open_run(arguments.run, create=False) if arguments.run else None
+    say(plan_text(recipe, run, arguments.pairs, arguments.length, arguments.tokens_per_second))
+    say(f"\n{price_text(recipe, run, arguments.tokens_per_second, arguments.models)}")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #x5430961
