@@ -1,10 +1,8 @@
 """Where a process runs is told from what SageMaker leaves there; the kernel `ccai` is an environment of its own in a
-folder that stays; and a pipeline notebook runs on a kernel of any name, from and to a bucket."""
+folder that stays; and the pipeline notebooks ask for no kernel of their own."""
 import base64
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import boto3
@@ -168,23 +166,7 @@ def test_the_lifecycle_configuration_is_taken_by_the_service(account):
         subprocess.run(["bash", "-n", str(ROOT / "configs/sagemaker" / name)], check=True)
 
 
-# any kernel, and a bucket
-
-
-@pytest.mark.long
-def test_a_pipeline_notebook_runs_on_a_kernel_of_another_name_from_and_to_a_bucket(account, tmp_path, runs):
-    spec = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": "conda", "language": "python"}
-    lay(tmp_path, {"jupyter/kernels/conda_pytorch_p310/kernel.json": spec})
-    s3 = boto3.client("s3")
-    s3.upload_file(str(ROOT / "nbs/pipelines/00_setup.ipynb"), "lab-bucket", "in/00_setup.ipynb")
-    subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "conda_pytorch_p310",
-                    "s3://lab-bucket/in/00_setup.ipynb", "s3://lab-bucket/out/00_setup.ipynb", "-p", "run", "far"],
-                   check=True, timeout=280, cwd=ROOT, capture_output=True,
-                   env={**os.environ, "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")})
-    out = json.loads(s3.get_object(Bucket="lab-bucket", Key="out/00_setup.ipynb")["Body"].read())
-    assert out["metadata"]["papermill"]["parameters"] == {"run": "far"} and (runs / "far" / "setup.json").exists()
-    assert not [cell for cell in out["cells"] for one in cell.get("outputs", []) if one["output_type"] == "error"]
+# any kernel: see test_aws_page.py
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs/pipelines").glob("*.ipynb")), ids=lambda path: path.stem)
