@@ -21,8 +21,8 @@ from ..core.project import project_root
 # %% ../../nbs/09a_cloud/02_place.ipynb #xf7886f9
 PlaceKind = Literal["local", "container", "notebook instance", "studio", "training job"]
 PERSISTENT = {"notebook instance": "home/ec2-user/SageMaker", "studio": "home/sagemaker-user"}  # survive a restart
-PLACE_WORDS = {"local": "a computer of one's own", "container": "a container", "notebook instance": "a notebook instance",
-         "studio": "a Studio space", "training job": "a training job"}
+PLACE_WORDS = {"local": "a computer of one's own", "container": "a container", "studio": "a Studio space",
+               "notebook instance": "a notebook instance", "training job": "a training job"}
 
 
 class Place(NamedTuple):

@@ -47,7 +47,8 @@ class AbilityAsked(NamedTuple):
 # of the benchmarks of the field: items as published, ends of one, tokens read for an end, tokens written at most
 _PUBLISHED = {"arc": (1172, 4, 45, 0), "arc_easy": (2376, 4, 40, 0), "hellaswag": (10042, 4, 110, 0),
               "mmlu": (14042, 4, 140, 0), "truthfulqa": (817, 5, 60, 0), "gsm8k": (1319, 0, 0, 256),
-              "ifeval": (541, 0, 0, 1280), "humaneval": (164, 0, 0, 0), "mbpp": (500, 0, 0, 0), "mt_bench": (80, 0, 0, 0)}
+              "ifeval": (541, 0, 0, 1280), "humaneval": (164, 0, 0, 0), "mbpp": (500, 0, 0, 0),
+              "mt_bench": (80, 0, 0, 0)}
 _LETTERS = 4.0  # of a token of English text, about
 
 
