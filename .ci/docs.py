@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS, BUILD, SITE = ROOT / "nbs", ROOT / "build", ROOT / "_docs"
 SOURCES = BUILD / "docs"  # the site in Markdown
 LARGEST = 300_000  # bytes that a page or a picture may have
-DOCS = ("engines", "cluster", "prompts", "pairs", "training", "evaluation", "studies", "run", "command", "keys",
+DOCS = ("engines", "cluster", "aws", "prompts", "pairs", "training", "evaluation", "studies", "run", "command", "keys",
         "risks", "contributing")
 LIST_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s")
 HIDDEN = re.compile(r"^#\|\s*(?:default_exp|hide)\b", re.M)

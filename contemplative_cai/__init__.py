@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 HOMES = {  # what a notebook begins with, and the module that defines it
     "begin": "command.pipeline",
     "write_setup": "command.pipeline",
+    "make_kernel": "cloud.place",
     "look": "report.look",
     "load_recipe": "core.recipe",
     "open_run": "core.run",

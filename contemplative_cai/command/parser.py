@@ -246,12 +246,15 @@ def _prompts_parser(commands) -> None:
 
 # %% ../../nbs/10_command/04_parser.ipynb #0000001d
 _PLAN_ABOUT = """Count what a recipe's training holds in memory at its batch and max_length, name the smallest machine
-of configs/machines.yaml that has it, and say how long it takes at a measured rate."""
+of configs/machines.yaml that has it, and say how long it takes at a measured rate. Then time and money of the whole
+run, low, middle and high: generation, training, evaluation, abilities, storage; on this computer, and on every machine
+that has a price (configs/prices.yaml). Each says whether its hours were measured in runs here or are extrapolated."""
 _PLAN_ENDING = """examples:
   ccai plan qwen2.5-7b
   ccai plan qwen2.5-7b -p train_quantization=int4 -p gradient_checkpointing=true
   ccai plan qwen2.5-7b --run mine --tokens-per-second 9000
-                                      with the lengths of a run's pairs, and a rate you measured"""
+                                      with the lengths of a run's pairs, and a rate you measured
+  ccai plan qwen2.5-7b --models       the same run with models of 0.5 to 32 billion parameters"""
 
 
 def _plan_parser(commands) -> None:
@@ -259,6 +262,7 @@ def _plan_parser(commands) -> None:
     plan = _add(commands, "plan", "memory, machine, hours and money of a recipe's training", _PLAN_ABOUT, _PLAN_ENDING)
     plan.add_argument("recipe", metavar="RECIPE", help="name in configs/, or a .yaml file")
     _add_overrides(plan, "change a key of the recipe")
+    plan.add_argument("--models", action="store_true", help="time and money for every size of model too")
     plan.add_argument("--run", help="take the number and the lengths of pairs from this trained run")
     plan.add_argument("--pairs", type=int, help="pairs that are trained on")
     plan.add_argument("--length", type=int, help="tokens of the longest prompt with its answer (default: max_length)")

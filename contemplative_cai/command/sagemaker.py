@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 
 from ..cloud.entry import Needs, command_line, entry_script, job_needs
 from ..cloud.machines import CloudSettings, cloud_settings, machine_of, missing_settings, step_settings
-from ..cloud.money import bound_words, check_budget, cost_bound, phase_costs, phase_rows
+from ..cloud.money import bound_words, check_budget, phase_rows
 from ..cloud.request import job_faults, plan, request_faults, request_rows
 from ..cloud.submit import submit
 from ..cloud.wheels import kept_as, wheels_place, with_wheels
 from ..cloud.travel import input_files, portable, refuse_weights, run_archive, source_archive
 from ..cloud.steps import StepJob, check_step_budgets, run_steps
 from .parameters import notebook_parameters
-from .plan import fit_on, run_phases
+from .pace import known_rates
+from .plan import fit_on, run_work
+from .priced import EXTRAPOLATED, price_on
 from ..core.errors import InputError
 from ..core.project import ALL, every, runs_root
 from ..core.recipe import Recipe
@@ -143,12 +145,14 @@ def _not_yet(missing: list[str]) -> str:
 
 def _cost_text(step: str, run: str, recipe: Recipe, where: CloudSettings) -> str:
     "Hours and dollars of each phase, and the most that the job can cost."
-    phases = run_phases(recipe, Run(run, runs_root() / run), _all_steps(step, recipe))
-    costs = phase_costs(phases, cost_bound(where).usd_per_hour)
-    unknown = [cost.name for cost in costs[:-1] if cost.hours is None]
-    note = (f"\nno run here has measured {', '.join(unknown)} with {recipe.model}: only the clock is known" if unknown
-            else "\nrates were measured here; another machine has others")
-    return f"{text_table(phase_rows(costs), table_width())}{note if phases else ''}\n{bound_words(where)}"
+    steps, bound = _all_steps(step, recipe), bound_words(where)
+    work = [one for one in run_work(recipe, Run(run, runs_root() / run)) if one.step in steps]
+    if not work: return bound
+    costs = price_on(recipe, work, where.instance, known_rates(), where)
+    unknown = [cost.name for cost in costs[:-2] if cost.hours is None]
+    note = (f"\nnobody knows how fast {', '.join(unknown)} goes on {where.instance}: only the clock is known"
+            if unknown else f"\n{EXTRAPOLATED}" if "extrapolated" in costs[-1].basis else "")
+    return f"{text_table(phase_rows(costs), table_width())}{note}\n{bound}"
 
 
 def _as_sent(job: Job) -> StepJob:
