@@ -217,13 +217,13 @@ def judged_arms(run: Run,  # evaluated
                 judge: str,  # whose values
                 names: Sequence[str],  # of arms
                 ) -> dict[str, JudgedArm] | None:
-    "What a judge said of arms' answers, and people of some; None where nobody labelled any answer of the run."
+    "What a judge said of arms' answers, and people of some; None where nobody was asked about the outcome."
     labels, _ = current_labels(run)
     if not labels: return None
     answers = read_rows(run.path("answers.jsonl"), Answer)
     known = _known(answers, read_rows(run.path("items.jsonl"), Item), read_rows(run.path("verdicts.jsonl"), Verdict),
                    label_verdicts(labels, answers)[0])
-    return {name: known.arm(outcome, judge, name) for name in names}
+    return {name: known.arm(outcome, judge, name) for name in names} if outcome.name in known.people else None
 
 # %% ../../nbs/08_evaluation/08e_corrections.ipynb #x5fc2b82
 def _narrowed(one: CorrectedComparison, more: int) -> float:

@@ -12,6 +12,7 @@ from contemplative_cai.core.schema import Answer, InputError, Prompt, Verdict
 from contemplative_cai.evaluation.claims import Comparison, Level, known_outcomes
 from contemplative_cai.evaluation.corrections import (
     claims_to_label,
+    judged_arms,
     load_corrections,
     transfer_of,
     with_people,
@@ -116,6 +117,23 @@ def test_what_was_not_answered_is_not_asked_about(runs):
     draw, _ = draw_labels(run, ["violation"], 10, questions=questions)
     asked = {(one.arm, one.prompt_id) for one in draw.answers}
     assert ("dpo", "p3") not in asked and ("base", "p4") not in asked and ("base", "p3") in asked
+
+
+def test_arms_are_held_beside_labels_in_what_people_were_asked_alone(runs):
+    run, questions = made(30)
+    outcomes = {outcome.label: outcome for outcome in known_outcomes()}
+    def verdict(arm, id, criterion, judge, value):
+        return Verdict(arm=arm, prompt_id=id, criterion=criterion, judge=judge, rubric="r@1", value=value)
+    write_rows(run.path("verdicts.jsonl"), [row for arm in ARMS for id in prompts(30) for row in (
+        verdict(arm, id, "violation", "probe", 0.2), verdict(arm, id, "words", "style", 41.0))])
+    assert judged_arms(run, outcomes["violation"], "probe", ARMS) is None, "nobody labelled anything"
+    _, sheet = draw_labels(run, ["violation"], 20, questions=questions)
+    fill(sheet, lambda row: "1")
+    read_labels(run, sheet, "ann")
+    arms = judged_arms(run, outcomes["violation"], "probe", ARMS)
+    assert {name: (len(arm.values), sum(label == 1 for label in arm.labels)) for name, arm in arms.items()} == {
+        "base": (30, 20), "dpo": (30, 20)}
+    assert judged_arms(run, outcomes["words"], "style", ARMS) is None, "of words nobody was asked"
 
 
 def test_the_sheet_does_not_say_who_answered(runs):
