@@ -4652,8 +4652,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                             'contemplative_cai/measure/rated.py'),
                                                  'contemplative_cai.measure.rated._mean_spread': ( '02_measure/rated.html#_mean_spread',
                                                                                                    'contemplative_cai/measure/rated.py'),
-                                                 'contemplative_cai.measure.rated._round_df': ( '02_measure/rated.html#_round_df',
-                                                                                                'contemplative_cai/measure/rated.py'),
                                                  'contemplative_cai.measure.rated._too_thin': ( '02_measure/rated.html#_too_thin',
                                                                                                 'contemplative_cai/measure/rated.py'),
                                                  'contemplative_cai.measure.rated.rated_difference': ( '02_measure/rated.html#rated_difference',

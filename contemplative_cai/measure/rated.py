@@ -124,7 +124,7 @@ def rated_difference(rows: Sequence[Rating],  # one a rater and item
                            p=float(2 * stats.t.sf(abs(facts["mean"]) / math.sqrt(variance), df)), parts=parts,
                            method=METHOD)
 
-# %% ../../nbs/02_measure/14_rated.ipynb #x6f4f62a
+# %% ../../nbs/02_measure/14_rated.ipynb #xd501dc4
 def round_variance(parts: RatedParts,  # of an earlier round
                    raters: int,
                    items: int,
@@ -132,14 +132,6 @@ def round_variance(parts: RatedParts,  # of an earlier round
                    ) -> float:
     "The variance of the mean of a balanced round."
     return parts.raters / raters + parts.items / items + parts.rest / (items * readers)
-
-
-def _round_df(parts: RatedParts, raters: int, items: int, readers: int) -> float:
-    "Degrees of freedom to expect of it: each term's share of the variance has those of its kind."
-    terms = [(parts.raters / raters, raters - 1), (parts.items / items, items - 1),
-             (parts.rest / (items * readers), max(items * readers - raters - items + 1, 1))]
-    uncertain = sum(share ** 2 / df for share, df in terms)
-    return max(min(raters, items) - 1.0, round_variance(parts, raters, items, readers) ** 2 / uncertain)
 
 
 def round_power(parts: RatedParts,  # of an earlier round
@@ -155,7 +147,7 @@ def round_power(parts: RatedParts,  # of an earlier round
         raise InputError(f"a round of {raters} raters, {items} items and {readers} raters of each: expected at least "
                          f"{FEWEST_RATERS} raters, {MIN_CLUSTERS} items, and 1 to {raters} raters of each")
     if (variance := round_variance(parts, raters, items, readers)) < 1e-24: return float(difference != 0)
-    df = _round_df(parts, raters, items, readers)
+    df = min(raters, items) - 1.0
     far, apart = float(stats.t.ppf(1 - alpha / 2, df)), abs(difference) / math.sqrt(variance)
     power = float(stats.nct.sf(far, df, apart) + stats.nct.cdf(-far, df, apart))
     return power if math.isfinite(power) else float(apart > far)

@@ -131,6 +131,7 @@ function experts(root, data, host) {
   function back() { if (here() && place > 0) go(stage, place - 1); else if (stage === "items" && known.practice.length) go("practice", known.practice.length - 1); }
 
   function begin() {
+    load();
     if (!state.agreed) { state.agreed = new Date().toISOString(); keep(); }
     const practice = known.practice.findIndex((one) => !whole("practice", one.id));
     const left = known.items.findIndex((one) => !whole("items", one.id));
@@ -151,6 +152,12 @@ function experts(root, data, host) {
   }
 
   function uncover() { if (here()?.hazard) { open.add(here().id); change({ uncovered: true }); draw(); root.focus({ preventScroll: true }); } }
+
+  function leave_out() { // a covered text: nothing can be said of it
+    if (!covered()) return;
+    change({ ratings: Object.fromEntries(data.questions.map((one) => [one.id, null])) });
+    next();
+  }
 
   // drawing
 
@@ -198,7 +205,8 @@ function experts(root, data, host) {
     const one = here(), note = make("textarea", { "aria-label": "note", rows: "2", placeholder: "a note, if you like", oninput: () => change({ note: note.value }) });
     note.value = said(stage, one.id).note;
     const text = covered()
-      ? [make("p", { class: "cce-cover" }, `Covered: this question is about a distressing matter (${one.hazard}). You need not read it: go on, and it stays open.`), button("x", "Show it", uncover)]
+      ? [make("p", { class: "cce-cover" }, `Covered: this question is about a distressing matter (${one.hazard}). You need not read it.`),
+        button("x", "Show it", uncover), " ", button("o", "Leave it out", leave_out)]
       : [make("h2", {}, "Question"), ...paragraphs(one.question), make("h2", {}, "Answer"), ...paragraphs(one.answer)];
     return [make("div", { class: "cce-body" },
       make("section", { class: "cce-read", tabindex: "0", "aria-label": "question and answer" }, ...text),
@@ -228,10 +236,11 @@ function experts(root, data, host) {
       make("span", { "data-name": "place" }), make("progress", { "aria-label": "rated" }), make("span", { "data-name": "count" }),
       make("span", { "data-name": "told", role: "status" })), ...(stage === "start" ? start() : stage === "end" ? end() : rating()));
     head(); mark();
+    root.querySelector(".cce-feedback")?.scrollIntoView({ block: "nearest" });
   }
 
   const KEYS = { n: () => (stage === "start" ? begin() : next()), Enter: () => (stage === "start" ? null : next()), p: () => (stage === "end" ? go("items", 0) : back()),
-    s: save, x: uncover, i: () => go("start", 0), m: () => root.querySelector("textarea")?.focus(),
+    s: save, x: uncover, o: leave_out, i: () => go("start", 0), m: () => root.querySelector("textarea")?.focus(),
     ArrowUp: () => { active = Math.max(0, active - 1); mark(); }, ArrowDown: () => { active = Math.min(data.questions.length - 1, active + 1); mark(); } };
   const listening = data.notebook ? root : document;
   listening.addEventListener("keydown", (event) => {

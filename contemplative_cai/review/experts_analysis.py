@@ -178,7 +178,7 @@ def next_rounds(parts: RatedParts,  # of the primary contrast
                       power=None if difference is None else round_power(parts, difference, r, q, k))
             for r, q, k in dict.fromkeys(sizes)]
 
-# %% ../../nbs/06a_review/11_experts_analysis.ipynb #xe210124
+# %% ../../nbs/06a_review/11_experts_analysis.ipynb #x7faa94a
 class ExpertsAnalysis(FileRecord):
     "`analysis.json` of an expert study."
     study: str
@@ -199,6 +199,7 @@ def analyse_ratings(plan: ExpertsPlan,
                     late: bool = True,  # those after the last day count
                     edited: bool = False,  # lines that do not agree with their sum count
                     simulated: str = "",  # how they were drawn, where no people gave them
+                    resamples: int = 300,  # for the intervals of agreement
                     ) -> ExpertsAnalysis:
     "What the ratings say; raises `InputError` where there are none."
     out: Mapping[str, int] = {"late": sum(one.late and not late for one in ratings),
@@ -212,7 +213,7 @@ def analyse_ratings(plan: ExpertsPlan,
         first and first.parts and first.items >= 5) else []
     return ExpertsAnalysis(study=plan.study, digest=plan.digest, ratings=len(kept), difference=difference,
                            left_out={why: count for why, count in out.items() if count}, contrasts=tuple(contrasts),
-                           agreement=tuple(expert_agreement(plan, kept)), raters=tuple(severities(plan, kept)),
+                           agreement=tuple(expert_agreement(plan, kept, resamples)), raters=tuple(severities(plan, kept)),
                            rounds=tuple(rounds), simulated=simulated)
 
 
