@@ -1,4 +1,4 @@
-"""A rater's page, from a file, in a real Chromium that has no network: rated, left, taken up, saved, collected, analysed."""
+"""A rater's page, from a file, in a real Chromium without a network: rated, left, taken up, saved, analysed."""
 import json
 import os
 import shutil

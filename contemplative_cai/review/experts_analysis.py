@@ -213,7 +213,8 @@ def analyse_ratings(plan: ExpertsPlan,
         first and first.parts and first.items >= 5) else []
     return ExpertsAnalysis(study=plan.study, digest=plan.digest, ratings=len(kept), difference=difference,
                            left_out={why: count for why, count in out.items() if count}, contrasts=tuple(contrasts),
-                           agreement=tuple(expert_agreement(plan, kept, resamples)), raters=tuple(severities(plan, kept)),
+                           agreement=tuple(expert_agreement(plan, kept, resamples)),
+                           raters=tuple(severities(plan, kept)),
                            rounds=tuple(rounds), simulated=simulated)
 
 

@@ -18,8 +18,9 @@ def run(monkeypatch):
     run = open_run("mine")
     run.record(recipe={"seed": 0})
     prompts = [Prompt(text=f"Question {k}?", source="demo") for k in range(12)]
-    write_rows(run.path("answers.jsonl"), [Answer(arm=arm, prompt_id=one.id, source="demo", text=f"{arm} {k}", model="m")
-                                           for k, one in enumerate(prompts) for arm in ("base", "dpo")])
+    write_rows(run.path("answers.jsonl"), [
+        Answer(arm=arm, prompt_id=one.id, source="demo", text=f"{arm} {k}", model="m")
+        for k, one in enumerate(prompts) for arm in ("base", "dpo")])
     write_rows(run.path("items.jsonl"), [Item(set="contemplative", prompt_id=one.id, cluster=one.id, source="demo")
                                          for one in prompts])
     monkeypatch.setattr("contemplative_cai.command.experts.asked_prompts", lambda run: {one.id: one for one in prompts})

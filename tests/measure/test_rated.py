@@ -1,4 +1,4 @@
-"""Differences over raters and items: variances recovered, alarms as rare as they should be, and models beside others."""
+"""Differences over raters and items: variances recovered, alarms as rare as they should be, models beside others."""
 import numpy as np
 import pytest
 
