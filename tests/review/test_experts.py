@@ -2,12 +2,13 @@
 import functools
 import json
 
+import nbformat
 import pytest
 
 from contemplative_cai.core.schema import Answer, InputError, Prompt
 from contemplative_cai.review.experts_analysis import analyse_ratings, arm_contrast, severities
 from contemplative_cai.review.experts_collect import collect_returned, collect_study, summed_line
-from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, text_blocks
+from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, rating_widget, text_blocks
 from contemplative_cai.review.experts_plan import (
     ExpertItem,
     StudyShape,
@@ -78,6 +79,18 @@ def test_a_pack_holds_no_arm_and_asks_for_nothing(tmp_path):
     assert page.count("<script") == 2 and "default-src 'none'" in page
     held = json.loads(page.split('id="data">')[1].split("</script>")[0])
     assert held == json.loads(json.dumps(data)) and text_blocks("*a* b\nc") == [("p", "a b c")]
+
+
+def test_a_notebook_keeps_what_is_said_beside_it_and_goes_on(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    packs, _ = pack_study(plan, tmp_path)
+    widget = rating_widget(packs[0])
+    assert widget.state is None and widget.data["rater"] == "s1"
+    widget.state = {"agreed": "now", "session": "x", "practice": {}, "items": {"i000": {"ratings": {"overall": 4}}}}
+    assert rating_widget(packs[0]).state == widget.state
+    widget._give(widget, {"give": "a line\n", "name": "../../study-s1.jsonl"}, [])
+    assert (packs[0] / "....study-s1.jsonl").read_text() == "a line\n"
+    nbformat.validate(nbformat.read(packs[0] / "rate.ipynb", 4))
 
 
 def test_hazards_by_name_only_stay_out_and_others_are_covered():
