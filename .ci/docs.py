@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS, BUILD, SITE = ROOT / "nbs", ROOT / "build", ROOT / "_docs"
 SOURCES = BUILD / "docs"  # the site in Markdown
 LARGEST = 300_000  # bytes that a page or a picture may have
-DOCS = ("engines", "cluster", "prompts", "pairs", "training", "evaluation", "studies", "run", "command", "keys",
+DOCS = ("engines", "cluster", "aws", "prompts", "pairs", "training", "evaluation", "studies", "run", "command", "keys",
         "risks", "contributing")
 LIST_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s")
 HIDDEN = re.compile(r"^#\|\s*(?:default_exp|hide)\b", re.M)
@@ -194,10 +194,11 @@ def write_sources() -> list:
         SOURCES.mkdir(parents=True, exist_ok=True)
         shutil.copy(NBS / "docs" / name, SOURCES / name)
     rooms = sorted(folder for folder in NBS.glob("[0-9]*_*") if folder.is_dir())
+    more = [page(NBS / f"{name}.ipynb") for name in ("browse", "builder", "demo")]
     return [{"Front page": convert(page(NBS / "index.ipynb")).popitem()[1]},
             {"Tutorial": convert(page(NBS / "docs" / "tutorial.ipynb")).popitem()[1]},
             {"Guide": list(map(convert, docs()))},
-            {"Notebooks": list(map(convert, [*pages(NBS / "pipelines"), page(NBS / "builder.ipynb")]))},
+            {"Notebooks": list(map(convert, [*pages(NBS / "pipelines"), *more]))},
             {"Rooms": list(map(write_room, rooms))},
             {"Studies": list(map(convert, pages(NBS / "studies")))}]
 

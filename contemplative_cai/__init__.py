@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 HOMES = {  # what a notebook begins with, and the module that defines it
     "begin": "command.pipeline",
     "write_setup": "command.pipeline",
+    "make_kernel": "cloud.place",
     "look": "report.look",
     "load_recipe": "core.recipe",
     "open_run": "core.run",
@@ -29,6 +30,7 @@ HOMES = {  # what a notebook begins with, and the module that defines it
     "load_pairs": "pairs.make",
     "apply_reviews": "review.votes",
     "plan_reviews": "review.plan",
+    "plan_active": "review.active",
     "open_review": "review.session",
     "open_disputes": "review.raters",
     "review_widget": "review.widget",
@@ -46,6 +48,7 @@ HOMES = {  # what a notebook begins with, and the module that defines it
     "write_card": "report.card",
     "rebuild": "report.rebuild",
     "compare_runs": "report.compare",
+    "browse": "report.browse",
 }
 __all__ = ["__version__", *HOMES]
 

@@ -140,3 +140,28 @@ def clean(text: str) -> bool:
 def visible(page: str) -> str:
     "The words of an HTML page as a reader sees them: explained words carry tags."
     return html.unescape(re.sub("<[^>]+>", "", page))
+
+
+class Slow(ScriptedLLM):
+    "A script that takes its time over each word."
+    pause = 0.0  # seconds
+
+    def grow(self, conversation, sampling):
+        for state in super().grow(conversation, sampling):
+            time.sleep(self.pause)
+            yield state
+
+
+def scripted_demo(reply, covered=False, pause=0.0):
+    "A demo of a run that was never trained: three arms, all of them a script."
+    from contemplative_cai.command.demo import Demo
+    from contemplative_cai.command.pipeline import begin
+    from contemplative_cai.evaluation.arms import Arm, OpenArm
+    from contemplative_cai.inputs.constitution import recipe_constitution
+    from contemplative_cai.revision.revise import recipe_methods
+    run, recipe = begin("asked", "smoke", {"settings": {"answer_tokens": 400}})
+    llm = Slow(reply)
+    llm.pause = pause
+    arms = {name: OpenArm(Arm(name=name, description=f"the {name} one", system=system), llm)
+            for name, system in (("base", None), ("prompted", "Be kind."), ("dpo", None))}
+    return Demo(run, recipe, arms, recipe_methods(recipe), recipe_constitution(recipe), None, (), covered)

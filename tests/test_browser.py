@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from pathlib import Path
 import nbformat.v4 as v4
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from support import ROOT
+from support import ROOT, scripted_demo, wait_for
 
 from contemplative_cai.command.pipeline import begin
-from contemplative_cai.core.files import write_rows
+from contemplative_cai.core.files import read_rows, write_rows
 from contemplative_cai.core.run import Run
-from contemplative_cai.core.schema import Message, PreferencePair
+from contemplative_cai.core.schema import Answer, Message, PreferencePair
 from contemplative_cai.inputs.constitution import load_constitution, parse_constitution, recipe_constitution
+from contemplative_cai.inputs.sources import own_prompts
 from contemplative_cai.review.session import open_review
 
 CHROMIUM = shutil.which("chromium")
@@ -286,6 +288,57 @@ def test_builder_widget(page, lab):
     assert form.locator("b", has_text="Bold").count() == 0
 
 
+def test_a_run_is_browsed(page, lab, monkeypatch):
+    """Pairs of other sources are covered until one is asked for; sorting, filtering, searching and reading work by
+    mouse and keyboard; nothing a model wrote becomes part of the page."""
+    run = prepared_run(monkeypatch, lab, 120)
+    rows = read_rows(run.path("pairs.jsonl"), PreferencePair)
+    write_rows(run.path("pairs.jsonl"), [
+        row.model_copy(update={"hazard": "vcr"}) if i == 7 else row for i, row in enumerate(rows)])
+    shutil.copy(ROOT / "nbs" / "browse.ipynb", lab.tree / "nbs")
+    notebook = lab.tree / "nbs" / "browse.ipynb"
+    source = notebook.read_text(encoding="utf-8")
+    assert source.count(r'run: str = \"demo\"') == 1
+    notebook.write_text(source.replace(r'run: str = \"demo\"', rf'run: str = \"{run.name}\"'), encoding="utf-8")
+    write_rows(run.path("answers.jsonl"), [
+        Answer(arm=arm, prompt_id=id, source="practice", model="m", text=f"<i>{arm}</i> speaks of what it saw. " * k)
+        for k, id in enumerate(sorted(own_prompts())[:3], 2) for arm in ("base", "dpo")])
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    run_all(page, lab, "nbs/browse.ipynb")
+    widget = page.locator(".ccb")
+    count, reading = widget.locator("[data-name=count]"), widget.locator(".ccb-read")
+    expect(count).to_contain_text("120 of 120 pairs · page 1 of 3")
+    widget.scroll_into_view_if_needed()
+    widget.get_by_role("button", name="change").click()
+    expect(widget.locator("th[aria-sort=descending]")).to_contain_text("change")
+    widget.get_by_role("searchbox").fill("matter 7.")
+    expect(count).to_contain_text("1 of 120 pairs")
+    widget.locator("tbody tr").focus()
+    page.keyboard.press("Enter")
+    expect(reading).to_contain_text("covered (vcr)")
+    assert "It is about matter 7" not in widget.inner_html()
+    reading.get_by_role("button", name="Show the text").click()
+    for text in ("It is about matter 7.", ANSWER, REVISION.replace("\u202e", "\\u202e")):
+        expect(reading).to_contain_text(text)
+    widget.get_by_role("searchbox").fill("")
+    expect(count).to_contain_text("120 of 120 pairs")
+    widget.get_by_label("principle", exact=True).select_option(index=1)
+    expect(count).to_contain_text("30 of 120 pairs")
+    widget.locator("tbody tr").nth(0).click()
+    page.keyboard.press("ArrowDown")
+    expect(reading).to_contain_text("first answer (rejected)")
+    widget.get_by_role("button", name="answers").click()
+    expect(count).to_contain_text("3 of 3 answers")
+    widget.locator("tbody tr").nth(0).click()
+    beside = [reading.get_by_text(f"<i>{arm}</i> speaks").bounding_box() for arm in ("base", "dpo")]
+    assert beside[0]["y"] == beside[1]["y"] and beside[0]["x"] < beside[1]["x"], "arms stand beside each other"
+    page.screenshot(path=lab.folder / "browse.png")
+    widget.get_by_role("button", name="games").click()
+    expect(count).to_contain_text("0 of 0 games")
+    assert page.evaluate("window.ran") is None and not errors, errors
+
+
 PROGRESS = """\
 import time
 from pathlib import Path
@@ -313,3 +366,69 @@ def test_progress_line(page, lab):
         expect(outputs).to_contain_text([shown])
     expect(page.get_by_text(KERNEL_IDLE)).to_be_visible()
     expect(outputs).to_have_text([re.compile(r"^answers: 3 of 3 calls · .*done in \d+ s\n?$")])
+
+
+ACTING = '<img src=x onerror="window.ran=true"> ${window.ran=true} {{window.ran=true}} Ask \u202eher.'
+
+
+@pytest.fixture
+def demo_page() -> Iterator[tuple]:
+    "The demo's page on a port of its own, and every address that this process connects to meanwhile."
+    import uvicorn
+
+    from contemplative_cai.command.demo_page import demo_app, loopback_socket
+    connected, heard = [], [True]  # a hook stays for good
+    sys.addaudithook(lambda event, args: connected.append(args[1]) if event == "socket.connect" and heard else None)
+    demo = scripted_demo(lambda c: ACTING if c[0].role == "system" else "Of course you may. " * 12, pause=0.02)
+    with loopback_socket() as listening:
+        port = listening.getsockname()[1]
+        app = demo_app(demo, "s3cret", port, "ann")
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            wait_for(lambda: server.started, PATIENCE)
+            yield demo, f"http://127.0.0.1:{port}", connected
+        finally:
+            heard.clear()
+            server.should_exit = True
+            thread.join(20)
+
+
+def test_demo_page(demo_page, browser, tmp_path):
+    "Refused without the token; a question streams, a clause restarts one arm, a vote lands; nobody else is asked."
+    demo, url, connected = demo_page
+    expect.set_options(timeout=PATIENCE * 1000)
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for refused in (url, f"{url}/config", f"{url}/?token=wrong"):
+        assert page.goto(refused).status == 403
+    page.goto(f"{url}/?token=s3cret")
+    assert page.url == f"{url}/"
+    base, prompted = page.locator(".ccd").nth(0), page.locator(".ccd").nth(1)
+    page.get_by_label("Question").fill("May I read her diary?")
+    page.get_by_label("Question").press("Enter")
+    expect(base).to_contain_text("writing ...")
+    lengths = []
+    while "ended" not in base.inner_text(): lengths.append(len(base.inner_text()))
+    assert len(set(lengths)) > 3, "it grows"
+    expect(prompted).to_contain_text("Ask \\u202eher.")
+    page.screenshot(path=tmp_path / "answers.png")
+    text = page.get_by_label("Constitution")
+    text.fill(text.input_value().replace("## Emptiness", "## Openness", 1))
+    expect(page.get_by_text("The prompted arm answers anew.")).to_be_visible()
+    wait_for(lambda: any("Openness" in c[0].content for c in demo.base.calls), PATIENCE)
+    expect(prompted).to_contain_text("ended")
+    page.get_by_label("keeps to it").nth(1).check()
+    page.get_by_role("radio", name="prompted", exact=True).check()
+    page.get_by_role("button", name="Criticise").click()
+    page.get_by_role("button", name="Vote").click()
+    expect(page.get_by_text("1 votes, 0 of them blind")).to_be_visible()
+    row = json.loads(demo.run.path("reviews/demo/ann.jsonl").read_text())
+    assert row["preferred"] == "prompted" and [one["falls_short"] for one in row["answers"]] == [None, False, None]
+    assert not page.evaluate("window.ran") and not errors
+    assert {address.split("/")[2] for address in asked if not address.startswith(("data:", "blob:"))} == {url[7:]}
+    assert all(isinstance(address, (str, bytes)) or address[0] in ("127.0.0.1", "::1") for address in connected)
+    page.close()

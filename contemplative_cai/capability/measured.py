@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from .abilities import Abilities, BatteryFound, ask_battery, has_weights
+from .abilities import Abilities, BatteryFound, ask_battery, ask_signs
+from .abilities import has_weights
 from .benchmark import Asking, BenchmarkItem, Scored
 from .coded import ask_code, check_code
 from .harnessed import ask_field, check_field
@@ -97,10 +98,11 @@ def _measured(run: Run, recipe: Recipe, items: Sequence[BatteryItem] | None) -> 
         with open_arms(recipe, run, asked_arms(recipe, run)) as there:
             asking = Asking(recipe, run, journal, there)
             if items: battery = ask_battery(asking, items)
+            signs = [] if items else ask_signs(asking)
             pending = [MEASURES[name].ask(asking) for name in recipe.capability if name in MEASURES]
         scored = [one for finish in pending for one in finish()]
     record = Abilities(items=digest([item.model_dump() for item in items]) if items else "", arms=battery.arms,
-                       margin=recipe.capability_margin, unmeasured=battery.unmeasured,
+                       margin=recipe.capability_margin, unmeasured=battery.unmeasured, signs=tuple(signs),
                        benchmarks=tuple(one.benchmark for one in scored),
                        helpful=helpfulness_kept(run, recipe.margin))
     _write(run, record, battery, scored)

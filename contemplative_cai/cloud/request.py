@@ -19,6 +19,7 @@ from ..core.recipe import Recipe
 from ..core.schema import digest
 from ..evaluation.judge import read_seats
 from ..models.catalog import guard_model, model_spec
+from ..revision.cluster import recipe_chain
 from .entry import CHECKPOINTS, CODE
 from .machines import SETTINGS_FILE, CloudSettings, Instance, machine_of
 
@@ -74,14 +75,15 @@ def plan(step: str,  # a step, or all
     "The CreateTrainingJob request."
     name = job_name(step, run, digest([code, recipe.model_dump(mode="json"), step, run, overrides]))
     base = f"s3://{where.bucket or '<bucket>'}/{where.prefix}"
-    output = {"S3OutputPath": f"{base}/output"} | ({"KmsKeyId": where.kms_key} if where.kms_key else {})
+    output = {"S3OutputPath": f"{base}/output", "CompressionType": "GZIP"}
     return {
         "TrainingJobName": name,
         "RoleArn": where.role or "<role, not filled in>",
+        "HyperParameters": {},
         "AlgorithmSpecification": {"TrainingImage": where.image or "<image>", "TrainingInputMode": "File",
                                    "ContainerEntrypoint": ["bash", f"{CODE}/entry.sh"]},
         "InputDataConfig": [_code_channel(f"{base}/code/{name}")],
-        "OutputDataConfig": output,
+        "OutputDataConfig": output | ({"KmsKeyId": where.kms_key} if where.kms_key else {}),
         "CheckpointConfig": {"S3Uri": run_place(where, run), "LocalPath": CHECKPOINTS},
         "ResourceConfig": _resources(where),
         "EnableManagedSpotTraining": where.spot,
@@ -165,6 +167,16 @@ def _key_faults(recipe: Recipe, where: CloudSettings) -> list[str]:
             f"Manager, and write its name there in {SETTINGS_FILE}: secrets: {{{name}: NAME}}"]
 
 
+def _isolation_faults(recipe: Recipe, steps: set[str], where: CloudSettings) -> list[str]:
+    "What a job that reaches nothing would reach for."
+    if not where.network_isolation: return []
+    asked = steps & {"quickstart", "generate", "evaluate"}
+    wanted = {"base_url": recipe.base_url and asked, "judge_url": recipe.judge_url and asked,
+              "engine: vllm (its own environment)": recipe.engine == "vllm" and asked, "secrets": where.secrets}
+    return [f"{name}: network_isolation lets the job reach nothing; take it away, or set network_isolation to false in "
+            f"{SETTINGS_FILE}" for name, there in wanted.items() if there]
+
+
 def job_models(recipe: Recipe,
                steps: set[str],  # that will run
                ) -> list[str]:
@@ -227,6 +239,19 @@ def _weight_faults(recipe: Recipe, steps: set[str], machine: Instance) -> list[s
             for name, size in sizes.items() if size > room]
 
 
+def _count_faults(recipe: Recipe, steps: set[str], count: int) -> list[str]:
+    "What keeps several instances from sharing the work."
+    if steps == {"generate"}:
+        try: recipe_chain(recipe)
+        except InputError as error: return [f"count: {count}: {problem}" for problem in error.problems]
+        return []
+    if steps == {"train"}:
+        return [] if recipe.launch else [f"count: {count}: several instances train with launch: ddp, fsdp2, zero2 or "
+                                         "zero3, and the recipe has none; set one, or count to 1"]
+    return [f"{SETTINGS_FILE}: count: {count}: several instances share generation, or training, and here is more in "
+            f"one job; set count to 1, and write each step's under steps, such as {{generate: {{count: {count}}}}}"]
+
+
 def job_faults(recipe: Recipe,  # from `portable`
                steps: set[str],  # that will run
                where: CloudSettings,
@@ -236,12 +261,9 @@ def job_faults(recipe: Recipe,  # from `portable`
     except InputError as error: return list(error.problems)
     people = ["review: people review, where they are; run it here"] if "review" in steps else []
     faults = [*people, *_server_faults(recipe), *_key_faults(recipe, where),
-              *_fetch_faults(recipe, steps, where), *_device_faults(recipe, steps, machine),
-              *_weight_faults(recipe, steps, machine)]
-    if where.count > 1:
-        faults.append(f"{SETTINGS_FILE}: count: {where.count}: a job uses one instance; set count to 1, and take an "
-                      "instance with more GPUs, with launch: ddp or fsdp2 in the recipe")
-    return faults
+              *_fetch_faults(recipe, steps, where), *_isolation_faults(recipe, steps, where),
+              *_device_faults(recipe, steps, machine), *_weight_faults(recipe, steps, machine)]
+    return [*faults, *(_count_faults(recipe, steps, where.count) if where.count > 1 else ())]
 
 # %% ../../nbs/09a_cloud/05_request.ipynb #x07841d5
 def _hours(seconds: int) -> str: return f"{seconds / 3600:g} h"

@@ -134,10 +134,16 @@ def _begun_upload(s3: Any, bucket: str, key: str) -> tuple[str | None, dict[int,
     return begun, {part["PartNumber"]: part["ETag"].strip('"') for part in parts}
 
 # %% ../../nbs/09a_cloud/08_store.ipynb #x0093f53
-def _send_parts(s3: Any, bucket: str, key: str, path: Path, digest: str) -> None:
+def _kept_under(where: CloudSettings, digest: str) -> dict[str, Any]:
+    "What is said of an object that is sent: its digest, and the key that encrypts it."
+    key = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": where.kms_key} if where.kms_key else {}
+    return {"Metadata": {DIGEST: digest}, **key}
+
+
+def _send_parts(s3: Any, bucket: str, key: str, path: Path, kept: dict[str, Any]) -> None:
     "Send a large file; parts that are there already are not sent again."
     begun, there = _begun_upload(s3, bucket, key)
-    upload = begun or s3.create_multipart_upload(Bucket=bucket, Key=key, Metadata={DIGEST: digest})["UploadId"]
+    upload = begun or s3.create_multipart_upload(Bucket=bucket, Key=key, **kept)["UploadId"]
     parts, number = [], 0
     with open(path, "rb") as file:
         while chunk := file.read(PART):
@@ -148,17 +154,19 @@ def _send_parts(s3: Any, bucket: str, key: str, path: Path, digest: str) -> None
             parts.append({"PartNumber": number, "ETag": tag})
     s3.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
     # what had been begun with other content keeps that content's digest
-    if begun and _known(s3, bucket, key) != digest: _send_parts(s3, bucket, key, path, digest)
+    if begun and _known(s3, bucket, key) != kept["Metadata"][DIGEST]: _send_parts(s3, bucket, key, path, kept)
 
 
-def _send(s3: Any, bucket: str, key: str, content: Path | bytes) -> bool:
+def _send(s3: Any, where: CloudSettings, key: str, content: Path | bytes) -> bool:
     "Send one file where it is not there yet; returns whether it was sent."
+    bucket = str(where.bucket)
     digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_digest(content)
     if _known(s3, bucket, key) == digest: return False
-    if isinstance(content, Path) and content.stat().st_size > PART: _send_parts(s3, bucket, key, content, digest)
+    kept = _kept_under(where, digest)
+    if isinstance(content, Path) and content.stat().st_size > PART: _send_parts(s3, bucket, key, content, kept)
     else:
         data = content if isinstance(content, bytes) else content.read_bytes()
-        s3.put_object(Bucket=bucket, Key=key, Body=data, Metadata={DIGEST: digest})
+        s3.put_object(Bucket=bucket, Key=key, Body=data, **kept)
     return True
 
 
@@ -174,7 +182,7 @@ def send_files(where: CloudSettings,
     with talking(where):
         for name, content in files.items():
             if not may_travel(name, include, exclude): continue
-            sent = _send(s3, str(where.bucket), f"{where.prefix}/{place}/{name}", content)
+            sent = _send(s3, where, f"{where.prefix}/{place}/{name}", content)
             tell(name, sent)
             if sent: names.append(name)
     return names

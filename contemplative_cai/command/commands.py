@@ -331,8 +331,10 @@ def _status(arguments) -> int:
     "`ccai status RUN`."
     from contemplative_cai.core.derived import stale_words
     from contemplative_cai.core.files import read_record
+    from contemplative_cai.core.journal import read_ledger
     from contemplative_cai.core.run import check_run_name, open_run, read_manifest
     from contemplative_cai.core.terminal import Standing, progress_line
+    from contemplative_cai.report.billed import billed_words
     check_run_name(arguments.run)
     sent = _job_status(arguments.run)
     if sent and not (runs_root() / arguments.run).is_dir():
@@ -345,16 +347,20 @@ def _status(arguments) -> int:
         say(f"{name:<12} {coloured(status, _COLOURS.get(status.split(',')[0].split(' ')[0], ''))}")
     if progress.exists(): say(progress_line(read_record(progress, Standing).model_dump()))
     say(f"so far       {_cost(run)}")
+    for line in billed_words(read_ledger(run)): say(f"billed       {line}")
     for words in stale_words(run): say(f"stale        {words}")
     return 0
 
 def _job_status(run: str) -> bool:
-    "Say how a run's newest job stands; returns whether one was sent."
-    from contemplative_cai.cloud.follow import job_state, state_lines
+    "Say how a run's newest job stands, and note what ended ones were billed for; returns whether one was sent."
+    from contemplative_cai.cloud.follow import job_state, note_jobs, state_lines
     from contemplative_cai.cloud.submit import last_job, sent_jobs
+    from contemplative_cai.core.run import Run
     if not sent_jobs(run): return False
     job = last_job(run)
-    for line in state_lines(job, job_state(job)): say(line)
+    state, here = job_state(job), Run(run, runs_root() / run)
+    for line in state_lines(job, state): say(line)
+    if here.path("run.json").is_file(): note_jobs(here, state)
     return True
 
 
@@ -372,14 +378,16 @@ def _logs(arguments) -> int:
 
 def _fetch(arguments) -> int:
     "`ccai fetch RUN`."
-    from contemplative_cai.cloud.follow import OVER, fetch_run, fetched_words, job_state
+    from contemplative_cai.cloud.follow import OVER, fetch_run, fetched_words, job_state, note_jobs
     from contemplative_cai.cloud.submit import last_job, note_fetched
     from contemplative_cai.core.run import check_run_name, open_run
     check_run_name(arguments.run)
     job = last_job(arguments.run)
     state = job_state(job)
-    fetched = fetch_run(job, open_run(arguments.run), state.status in OVER, lambda name: say(name, sys.stderr))
+    run = open_run(arguments.run)
+    fetched = fetch_run(job, run, state.status in OVER, lambda name: say(name, sys.stderr))
     for line in fetched_words(fetched): say(line)
+    note_jobs(run, state)
     if state.status in OVER: note_fetched(arguments.run, job)
     else: say("the job is still at work, and its databases stay there: fetch again when it has ended")
     return 0
@@ -507,6 +515,7 @@ def _constitution(arguments) -> int:
 def _plan(arguments) -> int:
     "`ccai plan RECIPE`."
     from contemplative_cai.command.plan import plan_text
+    from contemplative_cai.command.priced import price_text
     from contemplative_cai.inputs.places import named_recipe, placed_values
     from contemplative_cai.core.project import project_root
     from contemplative_cai.core.run import open_run
@@ -515,8 +524,9 @@ def _plan(arguments) -> int:
     for name in ("pairs", "length", "tokens_per_second"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value:g}: expected a number above 0")
-    say(plan_text(recipe, open_run(arguments.run, create=False) if arguments.run else None, arguments.pairs,
-                  arguments.length, arguments.tokens_per_second))
+    run = open_run(arguments.run, create=False) if arguments.run else None
+    say(plan_text(recipe, run, arguments.pairs, arguments.length, arguments.tokens_per_second))
+    say(f"\n{price_text(recipe, run, arguments.tokens_per_second, arguments.models)}")
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #x5430961
@@ -639,6 +649,30 @@ def _read_labels(arguments) -> int:
     say(f"report: {place}")
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #x2cdae74
+def _as_table(rows: Sequence[dict]) -> str:
+    "Rows of one kind as a table."
+    from contemplative_cai.core.screen import table_width, text_table
+    return text_table([tuple(rows[0]), *(tuple(row.values()) for row in rows)], table_width())
+
+
+def _review(arguments) -> int:
+    "`ccai review RUN`."
+    from contemplative_cai.core.run import open_run
+    from contemplative_cai.evaluation.corrections import claims_to_label
+    from contemplative_cai.evaluation.evaluate import load_metrics
+    from contemplative_cai.review.active import active_words, choose_active, chosen_rows, kind_rows, load_active
+    if arguments.next < 0: raise InputError(f"--next {arguments.next}: expected how many pairs, such as --next 20")
+    run = open_run(arguments.run, create=False)
+    say("\n".join(active_words(load_active(run))))  # of the last choice, before there is another
+    chosen = choose_active(run, arguments.next, arguments.who) if arguments.next else None
+    active = load_active(run)
+    if active.strata: say(f"\n{_as_table(kind_rows(active))}")
+    if chosen is not None: say(f"\n{chosen}" + (f"\n\n{_as_table(chosen_rows(active))}" if chosen.pairs else ""))
+    metrics = load_metrics(run)
+    for line in claims_to_label(metrics.corrections if metrics else None, run.name, arguments.next or 20): say(line)
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #x6b12869
 def _capability(arguments) -> int:
     "`ccai capability check MODEL`."
@@ -669,6 +703,20 @@ def _experts(arguments) -> int:
     return 0
 
 # %% ../../nbs/10_command/05_commands.ipynb #00000031
+def _demo(arguments) -> int:
+    "`ccai demo RUN`."
+    from contemplative_cai.command.demo import open_demo
+    from contemplative_cai.command.demo_page import gradio_module, serve_demo
+    from contemplative_cai.core.run import open_run
+    run = open_run(arguments.run, create=False)
+    gradio_module()
+    with open_demo(run) as demo:
+        for note in demo.notes: say(note)
+        say("Ctrl-C closes the page. It is open to whoever has this address, on this machine:")
+        with suppress(KeyboardInterrupt): serve_demo(demo, arguments.port, arguments.who, arguments.show_text, say)
+    return 0
+
+
 def _push(arguments) -> int:
     "`ccai push RUN --repo OWNER/NAME`."
     from contemplative_cai.core.run import hold, open_run
@@ -728,8 +776,8 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
-             "labels": _labels, "experts": _experts, "capability": _capability, "logs": _logs, "fetch": _fetch,
-             "stop": _stop, "policy": _policy, "completion": _completion}
+             "labels": _labels, "experts": _experts, "review": _review, "capability": _capability, "demo": _demo,
+             "logs": _logs, "fetch": _fetch, "stop": _stop, "policy": _policy, "completion": _completion}
 
 
 @contextmanager

@@ -246,12 +246,15 @@ def _prompts_parser(commands) -> None:
 
 # %% ../../nbs/10_command/04_parser.ipynb #0000001d
 _PLAN_ABOUT = """Count what a recipe's training holds in memory at its batch and max_length, name the smallest machine
-of configs/machines.yaml that has it, and say how long it takes at a measured rate."""
+of configs/machines.yaml that has it, and say how long it takes at a measured rate. Then time and money of the whole
+run, low, middle and high: generation, training, evaluation, abilities, storage; on this computer, and on every machine
+that has a price (configs/prices.yaml). Each says whether its hours were measured in runs here or are extrapolated."""
 _PLAN_ENDING = """examples:
   ccai plan qwen2.5-7b
   ccai plan qwen2.5-7b -p train_quantization=int4 -p gradient_checkpointing=true
   ccai plan qwen2.5-7b --run mine --tokens-per-second 9000
-                                      with the lengths of a run's pairs, and a rate you measured"""
+                                      with the lengths of a run's pairs, and a rate you measured
+  ccai plan qwen2.5-7b --models       the same run with models of 0.5 to 32 billion parameters"""
 
 
 def _plan_parser(commands) -> None:
@@ -259,6 +262,7 @@ def _plan_parser(commands) -> None:
     plan = _add(commands, "plan", "memory, machine, hours and money of a recipe's training", _PLAN_ABOUT, _PLAN_ENDING)
     plan.add_argument("recipe", metavar="RECIPE", help="name in configs/, or a .yaml file")
     _add_overrides(plan, "change a key of the recipe")
+    plan.add_argument("--models", action="store_true", help="time and money for every size of model too")
     plan.add_argument("--run", help="take the number and the lengths of pairs from this trained run")
     plan.add_argument("--pairs", type=int, help="pairs that are trained on")
     plan.add_argument("--length", type=int, help="tokens of the longest prompt with its answer (default: max_length)")
@@ -306,7 +310,7 @@ _STUDY_ENDING = """a study, such as mine.yaml; more in configs/studies/:
       generic: {pairs: generic-116, constitution: generic}
     training: [sft, dpo]
   seeds: {training: [1, 2, 3]}
-  primary: boundless_care
+  primary: non_duality
   family: {axis: content, level: contemplative, against: [generic, base]}
 
 examples:
@@ -382,6 +386,27 @@ def _labels_parser(commands) -> None:
                       help="what is asked about, separated by commas (default: the declared ones)")
     read.add_argument("file", type=Path, metavar="FILE", help="the sheet, as .csv, .jsonl, .json or .parquet")
     read.add_argument("--who", required=True, metavar="NAME", help="a short name of the person who filled it")
+
+# %% ../../nbs/10_command/04_parser.ipynb #xc770c8e
+_REVIEW_ABOUT = """Say how a run's review stands, and choose the pairs where one more vote changes most: by how sure the
+judge of the pairs is, and in each such kind by lot, so that the share of good pairs stays one of all kept pairs. They
+join the plan (runs/RUN/reviews/plan.json), which grows and is never reshuffled; 04_review shows them."""
+_REVIEW_ENDING = """examples:
+  ccai review mine                        what was chosen, and what the last choice brought
+  ccai review mine --next 20              20 pairs more, which and why
+  ccai review mine --next 20 --who ann    for ann alone
+  ccai run review --run mine              applies the decisions there are; open 04_review in JupyterLab to decide
+
+exit status: 0 told, or chosen · 2 the input is wrong, and nothing was planned"""
+
+
+def _review_parser(commands) -> None:
+    "`ccai review RUN`."
+    review = _add(commands, "review", "choose the pairs where one more vote changes most; what the last ones brought",
+                  _REVIEW_ABOUT, _REVIEW_ENDING)
+    review.add_argument("run", metavar="RUN", help="a folder in runs/, with pairs")
+    review.add_argument("--next", type=int, default=0, metavar="N", help="choose N pairs more (default: none)")
+    review.add_argument("--who", default="", metavar="NAME", help="the reviewer who alone is asked (default: all)")
 
 # %% ../../nbs/10_command/04_parser.ipynb #xbcdaab0
 _FETCH_ABOUT = """Bring what a job elsewhere has made of a run into its folder here. Files are checked by digest; what
@@ -526,9 +551,33 @@ def _completion_parser(commands) -> None:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
 
 
+_DEMO_ENDING = """examples:
+  ccai demo mine                    prints an address with a token; open it in a browser of this machine
+  ccai demo mine --port 7860        so that the address of a tunnel stays the same
+
+The page is on 127.0.0.1, asks no other machine, and needs gradio: pip install 'contemplative_cai[demo]'.
+From elsewhere, through a tunnel: ssh -L 7860:127.0.0.1:7860 HOST. Without gradio: nbs/demo.ipynb.
+
+exit status: 0 closed by Ctrl-C · 2 the input is wrong"""
+_DEMO_ABOUT = """Ask base, prompted and trained model a question of your own, side by side: answers grow, with a probe's
+scores; a clause of the constitution is changed and the prompted one answers anew; critiques are asked for; votes go
+to runs/RUN/reviews/demo/NAME.jsonl."""
+
+
+def _demo_parser(commands) -> None:
+    "`ccai demo`."
+    demo = _add(commands, "demo", "a page to ask a run's arms a question of your own, side by side", _DEMO_ABOUT,
+                _DEMO_ENDING)
+    demo.add_argument("run", metavar="RUN", help="a folder in runs/")
+    demo.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: any that is free)")
+    demo.add_argument("--who", default="", metavar="NAME", help="your short name, for votes (it can be typed there)")
+    demo.add_argument("--show-text", action="store_true",
+                      help="texts of a run about sensitive matters without a click for each")
+
+
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
            _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
-           _experts_parser, _capability_parser, _cloud_parsers, _completion_parser)
+           _experts_parser, _review_parser, _capability_parser, _demo_parser, _cloud_parsers, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .parameters import Parameter, notebook_cells, notebook_parameters, step_keys
 from ..inputs.places import far_places, named_recipe, placed_values, told_name
+from ..cloud.ready import place_checks
 from ..core.errors import InputError, StepFailed
 from ..core.files import read_record, write_record
 from ..core.foreign import one_line, quote, without_secrets
@@ -741,7 +742,7 @@ def check_setup(recipe: Recipe,  # whose model and device to look at
     "What this machine offers, one check a row: `what`, `status` (ok, note, missing), `found`, `todo`."
     here = surroundings()
     rows, device = _library_checks(here), pick_device(recipe.device)
-    rows += [*_computing_checks(recipe, device, here["machine"]["cores"]), *_file_checks()]
+    rows += [*_computing_checks(recipe, device, here["machine"]["cores"]), *_file_checks(), *place_checks()]
     return {"device": device, "dtype": pick_dtype(recipe.dtype, device), "checks": rows, **here}
 
 

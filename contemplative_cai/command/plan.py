@@ -6,22 +6,23 @@
 __all__ = ['RESERVE', 'TILE', 'TILE_ROWS', 'COPIES', 'LIBRARIES_GB', 'CPU_BILLIONS', 'XSTEST_SAFE', 'CHANGES', 'layer_bytes',
            'weight_count', 'adapter_count', 'Memory', 'model_shape', 'plan_memory', 'Fit', 'fit_on', 'fits',
            'measured_rate', 'training_tokens', 'call_lines', 'primary_prompts', 'power_lines', 'held_out_lines',
-           'run_phases', 'money_lines', 'plan_text']
+           'asked_of_arms', 'Work', 'run_work', 'paced', 'plan_text']
 
 # %% ../../nbs/10_command/01_plan.ipynb #00000002
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from ..cloud.machines import cloud_settings
-from ..cloud.money import MEASURED, WRITTEN, Phase, hourly_price, phase_costs, phase_rows
+from ..cloud.money import MEASURED, WRITTEN, Phase
+from .abilities_asked import AbilityAsked, abilities_asked, ability_lines
+from .pace import Pace, Rate, pace_on
 from ..core.files import read_json
-from ..core.journal import read_ledger
-from ..core.project import ALL, read_config, runs_root
+from ..core.project import read_config, runs_root
 from ..core.recipe import Recipe
 from ..core.run import Run, open_run, run_names, trained_stage
 from ..core.schema import InputError, Record
-from ..core.screen import text_table
 from ..core.terminal import clock
+from ..evaluation.arms import Arm
 from ..evaluation.claims import EVERYWHERE, GAMES, Outcome, known_outcomes, smallest_change
 from ..evaluation.dependencies import planned_arms
 from ..evaluation.games import OPPONENTS
@@ -36,7 +37,6 @@ from ..models.catalog import ModelSpec, Shape, model_spec
 from ..models.folders import read_model_json
 from ..models.weights import pick_device, pick_dtype
 from ..pairs.gate import WEIGHINGS, measuring_weighings
-from ..report.compare import costs
 from ..training.packed import SCORES_KEPT
 
 # %% ../../nbs/10_command/01_plan.ipynb #56587cd5
@@ -427,36 +427,59 @@ def _dollars(hours: float, smallest: Fit | None, prices: dict[str, float]) -> st
     return f"; on {smallest.machine}, if that is where it was measured, {hours * price:.2f} USD"
 
 
-def _step_rates(model: str, step: str) -> tuple[float, ...]:
-    "Tokens a second that a step wrote, in each run here whose model it is."
-    rates = []
-    for name in run_names():
-        run = open_run(name, create=False)
-        if run.manifest.get("recipe", {}).get("model") != model: continue
-        try: spent = costs(read_ledger(run)).get(step)
-        except InputError: continue  # `ccai runs` tells what is damaged
-        if spent and spent.tokens_out and spent.seconds: rates.append(spent.tokens_out / spent.seconds)
-    return tuple(rates)
+def _answering(recipe: Recipe, run: Run | None) -> tuple[Arm, ...]:
+    "The arms that will answer; none where they cannot be told, which is said where they are asked."
+    try: return planned_arms(recipe, run or Run("not begun", runs_root() / "not begun"))
+    except InputError: return ()
 
 
-def run_phases(recipe: Recipe,
-               run: Run | None = None,  # whose pairs count
-               steps: Collection[str] = ALL,  # that will run
-               rate: float | None = None,  # tokens a second of training, as given
-               ) -> list[Phase]:
-    """What goes through the models in each step, at most, and the rates that were measured here; of an evaluation the
-    answers, without wrapped prompts and games, whose seconds and those of judges are in the rate."""
+def _written_tokens(recipe: Recipe) -> int:
+    "Of a generation, at most."
     answers, critiques, revisions, _ = _loops(recipe)
-    written = (answers * recipe.answer_tokens + critiques * recipe.critique_tokens
-               + revisions * recipe.revision_tokens)
-    asked = _asked_prompts(recipe, EVERYWHERE)
-    learned, basis = training_tokens(recipe, run)
-    measured = (rate,) if rate else tuple(known[:1]) if (known := measured_rate(recipe.model)) else ()
-    phases = {"generate": Phase("generation", written, _step_rates(recipe.model, "generate")),
-              "train": Phase("training", learned, measured, MEASURED if "median" in basis else WRITTEN),
-              "evaluate": Phase("evaluation", asked * recipe.eval_samples * len(recipe.eval_arms)
-                                * recipe.answer_tokens, _step_rates(recipe.model, "evaluate"))}
-    return [phase for step, phase in phases.items() if step in steps]
+    return answers * recipe.answer_tokens + critiques * recipe.critique_tokens + revisions * recipe.revision_tokens
+
+
+def asked_of_arms(recipe: Recipe,
+                  run: Run | None = None,  # whose training is compared
+                  ) -> list[AbilityAsked]:
+    "What each measure of capability that the recipe names asks of the arms."
+    return abilities_asked(recipe, _answering(recipe, run))
+
+
+class Work(NamedTuple):
+    "What goes through a model in a phase."
+    name: str
+    step: str  # generate, train, evaluate
+    kind: str  # what sets the pace: generate, train, evaluate, read
+    tokens: float  # at most
+    shares: tuple[float, float, float] = WRITTEN  # of the tokens: low, middle, high
+
+
+def run_work(recipe: Recipe,
+             run: Run | None = None,  # whose pairs count
+             ) -> list[Work]:
+    """What goes through the models in each step, at most; of an evaluation answers and abilities, without wrapped
+    prompts, games and judges, whose seconds are in a measured rate."""
+    asked, (learned, basis) = asked_of_arms(recipe, run), training_tokens(recipe, run)
+    answers = _asked_prompts(recipe, EVERYWHERE) * recipe.eval_samples * len(_answering(recipe, run))
+    return [Work("generation", "generate", "generate", _written_tokens(recipe)),
+            Work("training", "train", "train", learned, MEASURED if "median" in basis else WRITTEN),
+            Work("evaluation", "evaluate", "evaluate", answers * recipe.answer_tokens),
+            *(work for work in (Work("abilities, written", "evaluate", "evaluate", sum(one.written for one in asked)),
+                                Work("abilities, read", "evaluate", "read", sum(one.read for one in asked), MEASURED))
+              if work.tokens)]
+
+
+def paced(work: Sequence[Work],
+          recipe: Recipe,
+          machine: str | None,  # None: a computer of one's own
+          known: Sequence[Rate],  # from `known_rates`
+          rate: float | None = None,  # tokens a second of training, as given
+          ) -> list[Phase]:
+    "How fast each of them goes there."
+    paces = {kind: Pace((rate,), "as given") if rate and kind == "train" else pace_on(recipe, kind, machine, known)
+             for kind in {one.kind for one in work}}
+    return [Phase(one.name, one.tokens, paces[one.kind].rates, one.shares, paces[one.kind].basis) for one in work]
 
 
 def _hours_line(model: str, tokens: float, rate: float | None, smallest: Fit | None, prices: dict[str, float]) -> str:
@@ -470,24 +493,6 @@ def _hours_line(model: str, tokens: float, rate: float | None, smallest: Fit | N
     return f"hours: {clock(hours * 3600)} at {known[0]:,.0f} tokens/s ({basis}){_dollars(hours, smallest, prices)}"
 
 # %% ../../nbs/10_command/01_plan.ipynb #4e0a9c28
-def money_lines(recipe: Recipe,
-                run: Run | None,  # whose pairs count
-                smallest: Fit | None,  # machine that can
-                rate: float | None,  # tokens a second of training, as given
-                ) -> list[str]:
-    "Hours and dollars of every step, low, middle and high, on the smallest machine that has a price."
-    where, name = cloud_settings(), smallest.machine if smallest else ""
-    try: usd = hourly_price(name, where.region)
-    except InputError: usd = None
-    phases = run_phases(recipe, run, rate=rate)
-    rows = phase_rows(phase_costs(phases, usd or 0.0))
-    unknown = [phase.name for phase in phases if not phase.rates]
-    told = [f"  not measured here with {recipe.model}: {', '.join(unknown)}; a first run measures them"]
-    price = f", at {usd:g} USD/h of {name} in {where.region}" if usd else ", no price known"
-    return [f"the whole run, of rates measured here{price}:",
-            *text_table([row if usd else row[:4] for row in rows]).split("\n"), *(told if unknown else [])]
-
-
 def plan_text(recipe: Recipe,
               run: Run | None = None,  # for the lengths of its pairs
               pairs: int | None = None,  # pairs that are trained on
@@ -501,5 +506,5 @@ def plan_text(recipe: Recipe,
     return "\n".join([*_memory_lines(recipe, length), "", *_machine_lines(machines, prices),
                       f"tokens: {tokens:,.0f} ({basis})",
                       _hours_line(recipe.model, tokens, rate, smallest, prices), "", *call_lines(recipe), "",
-                      *money_lines(recipe, run, smallest, rate), "", *power_lines(recipe, run),
+                      *ability_lines(asked_of_arms(recipe, run)), "", *power_lines(recipe, run),
                       *held_out_lines(recipe, run)])

@@ -19,6 +19,8 @@ import shutil
 import stat
 import zlib
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -306,11 +308,17 @@ def read_value(text: str,  # one YAML value
     except NOT_YAML: return text
 
 # %% ../../nbs/01_core/03_project.ipynb #00000019
+@lru_cache(maxsize=16)
+def _parsed_config(text: str, name: str) -> dict:
+    "A text that was read before is not parsed again."
+    return read_yaml(text, name)
+
+
 def read_config(name: str,  # file in configs/, without .yaml
                 ) -> dict:
     "A YAML file of `configs/`."
     path = project_root() / "configs" / f"{name}.yaml"
-    return read_yaml(read_text(path, LARGEST_BY_HAND), f"configs/{path.name}")
+    return deepcopy(_parsed_config(read_text(path, LARGEST_BY_HAND), f"configs/{path.name}"))
 
 # %% ../../nbs/01_core/03_project.ipynb #0000001b
 T = TypeVar("T")

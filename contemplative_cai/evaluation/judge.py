@@ -238,9 +238,13 @@ class LogitJudge:
         contexts = [(Message(role="user", content=f"{way.text}\n{WEIGHED[tuple(word for word, _ in replies)]}"),)
                     for way, replies in zip(asked, options) for _ in replies]
         words = [word[0].upper() + word[1:] for replies in options for word, _ in replies]
-        logprobs = iter(weigh(self._llm, self._journal, "judge weigh", contexts, words, run, _what(claims)))
+        logprobs = iter(self.weighed("judge weigh", contexts, words, run, _what(claims)))
         read = [[next(logprobs) for _ in replies] for replies in options]
         return [self._opinion(options[i:i + 2], read[i:i + 2]) for i in range(0, len(asked), 2)]
+
+    def weighed(self, stage, contexts, words, run=None, label=""):
+        "How likely each reply is, or why nobody knows; raises `ModelCallError` as `opinions` does."
+        return weigh(self._llm, self._journal, stage, contexts, words, run, label)
 
     def _opinion(self, both: list[tuple[tuple[str, float], ...]], logprobs: list[list]) -> Opinion:
         "From the log-probabilities of the replies in two ways."

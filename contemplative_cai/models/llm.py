@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sampling', 'Completion', 'Logprob', 'CallFailed', 'ModelCallError', 'LLM', 'MindedLLM', 'TextLLM', 'stream_batch',
-           'stream_flowing', 'consecutive_batches', 'ScriptedLLM', 'adapted_key', 'LazyLLM']
+           'stream_flowing', 'growing', 'consecutive_batches', 'ScriptedLLM', 'adapted_key', 'LazyLLM']
 
 # %% ../../nbs/04_models/04_llm.ipynb #00000002
 import copy
@@ -151,6 +151,17 @@ def stream_flowing(flowing: Callable,  # of conversations and sampling: groups o
                 for group in stream_flowing(flowing, [conversations[i] for i in half], sampling):
                     yield {half[i]: outcome for i, outcome in group.items()}
 
+# %% ../../nbs/04_models/04_llm.ipynb #x3c4ccad
+def growing(llm: LLM,  # who is asked
+            conversation: Conversation,  # to be continued by the assistant
+            sampling: Sampling,  # how to choose tokens
+            ) -> Iterator[Completion]:
+    """The reply as it grows, each time as if it were cut off there, last the whole; at once where the model's engine
+    gives no tokens. Raises `ModelCallError`."""
+    known: Any = llm
+    if hasattr(known, "grow"): return known.grow(conversation, sampling)
+    return iter(llm.chat([conversation], sampling))
+
 # %% ../../nbs/04_models/04_llm.ipynb #n0130000
 def consecutive_batches(count: int,  # conversations
                         size: int,  # of a batch
@@ -190,6 +201,12 @@ class ScriptedLLM:
             if isinstance(reply, Exception): raise reply
             completions.append(_in_words(conversation, reply, sampling.max_tokens))
         return completions
+
+    def grow(self, conversation, sampling):
+        "The script's reply, word by word."
+        whole = self.chat([conversation], sampling)[0]
+        for limit in range(1, whole.completion_tokens or 0): yield _in_words(conversation, whole.text, limit)
+        yield whole
 
     def with_adapter(self, name):
         "The script itself for None; it has no adapters."
@@ -273,6 +290,10 @@ class LazyLLM:
     def stream(self, conversations, sampling):
         "As the model answers."
         return self._llm.stream(conversations, sampling)
+
+    def grow(self, conversation, sampling):
+        "As the model speaks."
+        return growing(self._llm, conversation, sampling)
 
     def logprobs(self, conversations, continuations):
         "As the model finds them."

@@ -21,7 +21,7 @@ from .branches import read_behind, why_whole
 from .catalog import ModelSpec
 from .chat import opens_reasoning, refuse_endless, split_reasoning, thinking_marks
 from .content import NotAsText, encode_reply, encode_turns
-from .decode import checked_scores, continued, marked_tokens
+from .decode import checked_scores, continued, marked_tokens, token_steps
 from .folders import adapter_faults, loading_error
 from .graphs import FixedPlaces, FlowingRows
 from .llm import Completion, Logprob, ModelCallError, Sampling, adapted_key, stream_batch
@@ -265,6 +265,14 @@ class _RowWriter(_RowReader):
         stops = torch.tensor(self._stop_ids(), device=self.model.device)
         return continued(going, self._seen(rows), stops, sampling, generators)
 
+    def _token_steps(self, row: list[int], seed: int, sampling: Sampling) -> Iterator[list[list[int]]]:
+        "One row on its way, nothing read yet; each step is to be taken under this view's adapter."
+        import torch
+        _check_context(self.model, len(row) + sampling.max_tokens)
+        stops = torch.tensor(self._stop_ids(), device=self.model.device)
+        return token_steps(self._open([row], sampling.max_tokens), self._seen([row]), stops, sampling,
+                           [torch.Generator().manual_seed(seed)])
+
     def _flow(self, rows: list[list[int]], seeds: list[int], sampling: Sampling) -> FlowingRows:
         "The rows of a group on their way, nothing read yet."
         import torch
@@ -333,6 +341,13 @@ class TransformersLLM(_RowWriter):
             while flow.going:
                 ended = self._guarded(flow.advance, FLOW_SECONDS)
                 yield {group[i]: self._completion(rows[group[i]], new, shared if i else 0) for i, new in ended.items()}
+
+    def grow(self, conversation, sampling):
+        """A reply as it grows, a token at a time, each time as if it were cut off there; the same text as `chat` gives
+        this conversation alone. Replies of several views can grow in turns; raises `ModelCallError`."""
+        row = self._encode(conversation)
+        steps = self._guarded(self._token_steps, row, row_seed(conversation, sampling.seed), sampling)
+        while (new := self._guarded(next, steps, None)) is not None: yield self._completion(row, new[0], 0)
 
     def logprobs(self, conversations, continuations):
         """How likely each continuation is, its end-of-turn included as in training;

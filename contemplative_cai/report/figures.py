@@ -205,8 +205,9 @@ def spots_figure(spots: Sequence[Spot],  # the first one on top
         colour, marker = spot.look
         if spot.low is not None: axes.plot([spot.low, spot.high], [y, y], color=colour, linewidth=1.8)
         axes.plot(spot.mean, y, marker, color=colour, markersize=6)
-        axes.annotate(spot.label, (0, y - 0.3), xycoords=("axes fraction", "data"), fontsize=8.5, va="center")
-    axes.axvline(null, color=GREY, linestyle="--", linewidth=1)
+        axes.annotate(spot.label, (0, y - 0.3), xycoords=("axes fraction", "data"), fontsize=8.5, va="center",
+                      bbox={"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1})
+    axes.axvline(null, color=GREY, linestyle="--", linewidth=1, zorder=1)
     axes.set_ylim(len(spots) - 0.5, -0.6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['KEY', 'Setting', 'InForce', 'recipe_table', 'checked', 'ready', 'drawn_words', 'drawn_figure', 'leaks',
            'principles_asked', 'lost_rows', 'one_row', 'health_lines', 'health_picture', 'health_rows', 'mending',
-           'reviewed', 'decisions', 'raters', 'raters_together', 'two_raters', 'drifts', 'disputed', 'corrected_yield',
-           'audit_words', 'audit_rows', 'as_trained', 'unseen_rows', 'unseen_figure', 'what_was_learned',
-           'before_and_after', 'declared', 'sets_asked', 'in_short', 'below_the_bar', 'claims_figure', 'claims_made',
-           'costs_kept', 'levels', 'abilities_kept', 'ability_levels', 'helpfulness', 'tax', 'judges', 'panel_shown',
-           'judge_figures', 'pressure_figures', 'games_figure', 'principles_by_arm', 'not_shown', 'written']
+           'untold', 'reviewed', 'decisions', 'raters', 'raters_together', 'two_raters', 'drifts', 'disputed',
+           'corrected_yield', 'next_reviewed', 'last_choice', 'audit_words', 'audit_rows', 'as_trained', 'unseen_rows',
+           'unseen_figure', 'what_was_learned', 'before_and_after', 'declared', 'sets_asked', 'in_short',
+           'below_the_bar', 'claims_figure', 'claims_made', 'costs_kept', 'levels', 'abilities_kept', 'ability_levels',
+           'helpfulness', 'tax', 'judges', 'panel_shown', 'judge_figures', 'pressure_figures', 'games_figure',
+           'principles_by_arm', 'not_shown', 'written']
 
 # %% ../../nbs/09_report/10_look.ipynb #00000002
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ from ..review.votes import read_decisions
 from ..review.reviewed import load_reviewed, reviewed_rows
 from ..review.raters import Raters, dispute_rows, drift_rows, load_raters, together_rows, two_rows
 from ..review.raters import yield_words
+from ..review.active import active_words, kind_rows, load_active
+from ..review.session import ReviewSession
 from ..pairs.waterfall import losses
 from .evidence import NEEDS_TWO, base_alone, claim_rows, declared_rows, kept_rows
 from .evidence import set_rows, uncalibrated
@@ -235,50 +238,78 @@ def mending(run: Run,  # that has generated
     return prose(f"{figure.what}: {figure.number}.", f"{figure.basis}.")
 
 
+def untold(session: ReviewSession,  # the reviewer's
+           reveal: bool = False,  # whatever is open
+           ) -> str:
+    "Why what was found is not told yet; empty where it may be: to a reviewer who has decided all there is."
+    left = len(session.queue)
+    return "" if reveal or not left else (
+        f"Held back until {session.reviewer} has decided all pairs ({left} left); reveal shows it now.")
+
+
 def reviewed(run: Run,  # that was reviewed, or not yet
+             held: str = "",  # from `untold`
              ) -> Grid:
     "The shares of first answers at fault and of pairs mended, by reviewers."
-    return grid(reviewed_rows(load_reviewed(run)), empty="No decisions yet.")
+    return grid([] if held else reviewed_rows(load_reviewed(run)),
+                empty=held or "No decisions yet on pairs that no rule picked.")
 
 
 def decisions(run: Run,  # that was reviewed, or not yet
+              held: str = "",  # from `untold`
               ) -> Grid:
-    "Every reviewer's decisions, in the order they were taken."
-    names = ("reviewer", "decision", "preferred", "note", "at")
+    "Every reviewer's decisions, in the order they were taken; held back, what was said of which is left out."
+    names = ("reviewer", "note", "at") if held else ("reviewer", "decision", "preferred", "note", "at")
     return grid([{name: getattr(one, name) for name in names} for rows in read_decisions(run).values() for one in rows],
                 empty="No decisions yet.")
 
 
 def raters(run: Run,  # that was reviewed, or not yet
+           held: str = "",  # from `untold`
            ) -> Raters:
-    "What there is to say of the run's reviewers, computed once for the tables below."
-    return load_raters(run)
+    "What there is to say of the run's reviewers, computed once for the tables below; nothing while it is held back."
+    return Raters(held=held) if held else load_raters(run)
 
 
 def raters_together(found: Raters,  # from `raters`
                     ) -> Grid:
     "How far reviewers agree, by criterion."
-    return grid(together_rows(found), empty="No pair was decided by two reviewers yet.")
+    return grid(together_rows(found), empty=found.held or "No pair was decided by two reviewers yet.")
 
 
 def two_raters(found: Raters) -> Grid:
     "Every two reviewers, and each beside the judges of the pairs."
-    return grid(two_rows(found), empty="No pair was decided by two reviewers, or by one and a judge.")
+    return grid(two_rows(found), empty=found.held or "No pair was decided by two reviewers, or by one and a judge.")
 
 
 def drifts(found: Raters) -> Grid:
     "The first and the second half of what each reviewer said."
-    return grid(drift_rows(found), empty="No decisions yet.")
+    return grid(drift_rows(found), empty=found.held or "No decisions yet.")
 
 
 def disputed(found: Raters) -> Grid:
     "Pairs on which reviewers differ, open ones first."
-    return grid(dispute_rows(found), empty="Nothing is disputed.")
+    return grid(dispute_rows(found), empty=found.held or "Nothing is disputed.")
 
 
 def corrected_yield(found: Raters) -> Prose:
     "Of kept pairs and of dropped rows, how many are better by people's word."
-    return prose(*(yield_words(found) or ["Nobody has looked at pairs that were drawn by lot yet."]))
+    return prose(*(yield_words(found) or [found.held or "Nobody has looked at pairs that were drawn by lot yet."]))
+
+
+def next_reviewed(run: Run,  # that was reviewed, or not yet
+                  held: str = "",  # from `untold`
+                  ) -> Grid:
+    "Kinds of pairs by how sure their judge is, and where one more vote changes most."
+    return grid([] if held else kind_rows(load_active(run)),
+                empty=held or "No kept pair claims that a fault was mended.")
+
+
+def last_choice(run: Run,  # that was reviewed, or not yet
+                held: str = "",  # from `untold`
+                ) -> Prose:
+    "What the pairs brought that were chosen last, and the share that rests on all of them."
+    return prose(*([held] if held else active_words(load_active(run))))
 
 # %% ../../nbs/09_report/10_look.ipynb #4d411ccd
 def audit_words(data: Data,  # from `check_training`

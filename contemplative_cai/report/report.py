@@ -32,6 +32,7 @@ from ..pairs.health import warnings
 from ..review.raters import dispute_rows, drift_rows, together_rows, two_rows, yield_words
 from ..review.reviewed import reviewed_rows
 from ..pairs.waterfall import losses, waterfall, waterfall_figure
+from .billed import billed_words
 from .corrected import CORRECTED
 from .figures import Spot, claim_spots, small_waterfall, spots_figure, tax_figure
 from .page import Headline, Page, PageSection, Plot, Table, Texts, WholeRow, write_page
@@ -126,6 +127,7 @@ def provenance(facts: Facts,
         ("versions", ", ".join(f"{name} {number}" for name, number in surroundings.get("versions", {}).items())),
         ("split", _split_words(facts)),
         ("cost", _cost_words(facts)),
+        ("billed for jobs elsewhere", "; ".join(billed_words(facts.ledger)) or None),
     ]
     return [(name, str(value)) for name, value in rows if value is not None]
 

@@ -21,6 +21,7 @@ from ..core.run import Run
 from ..core.schema import Record
 from ..evaluation.claims import KEPT, Column, CutAnswers, count_cut
 from ..evaluation.claims import known_outcomes, too_many_cut
+from ..evaluation.corrections import judged_arms
 from ..evaluation.evaluate import Metrics, load_metrics
 from ..evaluation.judge import DETECTOR_VERSION
 from ..evaluation.scaled import scaled_name
@@ -29,6 +30,7 @@ from ..measure.crossed import FEWEST_REPEATS, CrossedEstimate, Repeat, crossed_e
 from ..measure.outcomes import Kept, holm, noninferior
 from ..measure.stats import Estimate
 from .between import Seen, read_seen
+from .heard import HeardContrast, heard_contrast
 
 # %% ../../nbs/09_report/11_studied.ipynb #xb63686d
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ class StudyContrast(Record):
     p: float | None = None  # Holm's, over the contrasts of its role; None: nothing is claimed
     withheld: str = ""  # why nothing is
     judge: str = ""
+    heard: HeardContrast | None = None  # by readers of these cells' answers; None: nobody labelled both sides
 
     @property
     def name(self) -> str:
@@ -254,6 +257,19 @@ def _few_repeats(estimate: CrossedEstimate) -> str:
     return f"{estimate.repeats} repetitions, {FEWEST_REPEATS} are the least for a claim"
 
 
+def _heard(data: StudyData, pairs: Sequence[CellPair], choose: Chosen, family: StudyFamily,
+           against: str) -> HeardContrast | None:
+    "The contrast by those who read answers of its cells."
+    def arm(one, name):
+        column = choose(one)
+        if column is None: return None
+        run = Run(one.cell.run, runs_root() / one.cell.run)
+        return (judged_arms(run, column.outcome, column.judge, [name]) or {}).get(name)
+    sides = [(arm(data.seen[pair.cell.name], data.seen[pair.cell.name].arm),
+              arm(other := data.seen[pair.other.name], pair.arm or other.arm)) for pair in pairs]
+    return heard_contrast([(one, other) for one, other in sides if one and other], family.level, against)
+
+
 def study_contrast(data: StudyData,
                    family: StudyFamily,
                    against: str,  # one of the family's
@@ -268,11 +284,12 @@ def study_contrast(data: StudyData,
     values = contrast_values(data, pairs, choose)
     estimate = crossed_estimate(values, data.clusters, _scale(data, choose))
     judges = {column.judge for pair in flat if (column := choose(data.seen[pair.cell.name]))}
+    heard = _heard(data, flat, choose, family, against)
+    doubts = contrast_doubts(data, flat, choose) or _few_repeats(estimate) or (heard.withheld if heard else "")
     return StudyContrast(outcome=outcome, axis=family.axis, level=family.level, against=against, role=role,
                          first=_overall([side[0] for side in sides]), second=_overall([side[1] for side in sides]),
                          estimate=estimate, pairs=len(flat), lacking=len(planned) - len(values),
-                         withheld=(contrast_doubts(data, flat, choose) or _few_repeats(estimate)) if flat
-                         else INCOMPLETE,
+                         withheld=doubts if flat else INCOMPLETE, heard=heard,
                          judge=judges.pop() if len(judges) == 1 else "")
 
 # %% ../../nbs/09_report/11_studied.ipynb #x2b78ba8

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'crossed_words', 'contrast_rows', 'finding_words', 'cell_rows_of', 'variance_rows', 'universe_rows',
-           'margin_rows', 'contrasts_figure', 'dose_rows', 'dose_figure', 'study_limits', 'StudyMetrics',
+           'margin_rows', 'contrasts_figure', 'dose_rows', 'dose_figure', 'study_limits', 'StudyMetrics', 'heard_rows',
            'study_sections', 'study_page', 'write_study']
 
 # %% ../../nbs/09_report/12_study_page.ipynb #x0ca1cd0
@@ -228,6 +228,9 @@ def study_limits(data: StudyData,
         lines.append(f"The study's file says something else (digest {data.study.digest}) than was declared last "
                      f"({declared.lines[-1].digest}): nobody declared what this page tests.")
     if declared is None: lines.append("Nothing was declared before the cells were made: this is no test of a plan.")
+    if not any(row.heard for row in rows) and any(row.judge and row.role != "exploratory" for row in rows):
+        lines.append("Nobody has labelled answers of these cells: a judge may reward the manner of the pairs' writer "
+                     "(ccai labels draw RUN, for the cells of a contrast).")
     models = {str(one.metrics.probed[0].key).partition("@")[0] for one in data.seen.values()
               if one.metrics and one.metrics.probed}
     return [*lines, f"One model ({', '.join(sorted(models)) or 'unknown'}), one set of questions, these levels: "
@@ -244,6 +247,16 @@ class StudyMetrics(FileRecord):
     contrasts: tuple[StudyContrast, ...]
     choices: tuple[Universe, ...]
     doses: tuple[DosePoint, ...] = ()
+
+
+def heard_rows(rows: Sequence[StudyContrast],
+               ) -> list[dict[str, str]]:
+    "A row a contrast that readers can speak of."
+    return [{"contrast": row.name, "outcome": _words(row.outcome), "labels": f"{one.second.labels}, {one.first.labels}",
+             "the judge alone": "says nothing" if one.uncorrected is None else f"{one.uncorrected:+.2f}",
+             "by readers": one.undefined or f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
+             "the judge errs": row.heard.withheld or "not shown to err differently on the two sides"}
+            for row in rows if row.heard for one in [row.heard.difference]]
 
 
 SOURCE = "study-metrics.json; verdicts.jsonl, items.jsonl, metrics.json and capability.json of each cell"
@@ -285,12 +298,18 @@ def study_sections(data: StudyData,
     choices = [_survival(worlds) + " Each row makes one other choice, and changes nothing else; its p is its own, "
                "and shows a difference below what Holm's correction leaves of 0.05 to the declared contrast. At equal "
                "length the slope over words is taken as known."]
+    read = ["Answers of these cells that somebody labelled without knowing whose they were, both sides of a contrast "
+            "together; the interval is for other prompts, not for other trainings. Where the judge errs more on one "
+            "side than on the other, its own contrast supports no claim."]
+    readers = [PageSection("By readers", read, [Table("", table, "labels of each cell")])] if (
+        table := heard_rows(rows)) else []
     return [
         PageSection("The contrasts", family, [
             Plot("contrasts", contrasts_figure(declared), "every contrast with its 95 % interval", SOURCE),
             Table("", contrast_rows(declared), SOURCE),
             Table("Beside them, exploratory", contrast_rows(beside), SOURCE, "Without p: nobody declared them."),
         ]),
+        *readers,
         PageSection("Every cell", ["Differences of the trained arm from base, by each cell's own report: its interval "
                                    "is for other prompts, not for another training."],
                     [Table("", cell_rows_of(data), SOURCE)]),

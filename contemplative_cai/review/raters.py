@@ -269,6 +269,7 @@ class Raters(Record):
     drifts: tuple[Drift, ...] = ()
     disputes: tuple[Dispute, ...] = ()
     shares: ReviewedYield | None = None
+    held: str = ""  # why nothing is told yet
 
 
 def _several(asked: Criterial) -> bool:

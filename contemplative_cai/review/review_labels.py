@@ -17,6 +17,7 @@ from ..core.schema import InputError, PreferencePair, Principle, Prompt, asked_t
 from ..inputs.constitution import load_constitution
 from ..inputs.labels import OwnLabels, file_labels, for_measuring, refuse_few_labels
 from ..inputs.rubrics import Labelled
+from .demo_votes import DemoVote, demo_labels
 from .votes import Decision, read_decisions, reviewable_pairs, shown_principles
 
 # %% ../../nbs/06a_review/05_review_labels.ipynb #rl000005
@@ -24,9 +25,14 @@ RESTATED = "contemplative"  # the constitution whose clauses the rubric of the s
 SIDES = ("rejected", "chosen")
 
 
+def _restated() -> dict[str, tuple[str, ...]]:
+    "The clauses that a rubric asks about, by principle."
+    return {principle.id: principle.clauses for principle in load_constitution(RESTATED).principles}
+
+
 def _asked_about(shown: dict[str, Principle]) -> set[str]:
     "Principles that were shown with the very clauses that a rubric asks about."
-    restated = {principle.id: principle.clauses for principle in load_constitution(RESTATED).principles}
+    restated = _restated()
     return {id for id, principle in shown.items() if restated.get(id) == principle.clauses}
 
 
@@ -34,8 +40,8 @@ def _why_silent(pair: PreferencePair, asked: set[str], shown: dict[str, Principl
     "Why decisions on a pair say nothing of a criterion; empty where they may."
     if pair.principle in asked: return ""
     if pair.principle not in shown: return "whose clauses are not at hand any more"
-    known = {principle.id for principle in load_constitution(RESTATED).principles}
-    if pair.principle not in known: return "held against several principles at once, or one that no rubric asks about"
+    if pair.principle not in _restated():
+        return "held against several principles at once, or one that no rubric asks about"
     return f"held against other clauses than those of the constitution '{RESTATED}'"
 
 
@@ -61,6 +67,16 @@ def _votes(rows: Sequence[tuple[PreferencePair, Sequence[Decision]]]) -> Votes:
     return votes
 
 
+def _with_demo(votes: Votes, said: Sequence[DemoVote]) -> Votes:
+    "The same, and what was said in the demo: a reviewer's last word on an answer and principle is the demo's."
+    for vote in said:
+        for one in vote.answers:
+            if one.falls_short is None: continue
+            answer = votes.setdefault((vote.question, one.text), {})
+            answer.setdefault(vote.principle or "", {})[vote.who] = one.falls_short
+    return votes
+
+
 def _labelled(question: str, answer: str, by_principle: dict[str, dict[str, bool]]) -> Labelled:
     "An answer with what was said of it; where two reviewers differed, what each of them said."
     pairs = {name: [1.0 - said for _, said in sorted(votes.items())] for name, votes in by_principle.items()}
@@ -73,7 +89,7 @@ def _labelled(question: str, answer: str, by_principle: dict[str, dict[str, bool
 # %% ../../nbs/06a_review/05_review_labels.ipynb #rl000008
 def review_labels(run: Run,  # any run; one without decisions has no labels
                   ) -> OwnLabels:
-    "The answers that a run's reviewers labelled, and how many pairs were decided on without a label, by reason."
+    "The answers that a run's reviewers labelled; and how many votes, on pairs and in the demo, are no label, by why."
     decided = read_decisions(run)
     pairs = [pair for pair in reviewable_pairs(run) if pair.id in decided] if decided else []
     shown = shown_principles(run, pairs)
@@ -84,8 +100,10 @@ def review_labels(run: Run,  # any run; one without decisions has no labels
             why = "of which nobody was asked who falls short"
         if why: silent[why] += 1
         else: rows.append((pair, decided[pair.id]))
-    labelled = [(_labelled(*texts, by_principle), None) for texts, by_principle in _votes(rows).items()]
-    return for_measuring(f"the reviews of run '{run.name}'", labelled, silent)
+    in_demo, silent_in_demo = demo_labels(run, _restated())
+    votes = _with_demo(_votes(rows), in_demo)
+    labelled = [(_labelled(*texts, by_principle), None) for texts, by_principle in votes.items()]
+    return for_measuring(f"the reviews of run '{run.name}'", labelled, silent + silent_in_demo)
 
 # %% ../../nbs/06a_review/05_review_labels.ipynb #rl000012
 def labels_run(name: str,  # as the recipe's `calibration` says

@@ -13,6 +13,7 @@ from ..core.schema import PreferencePair, Record
 from ..inputs.constitution import BENIGN
 from ..pairs.baselines import Measure, clustered_share, prompt_units
 from ..pairs.health import stated
+from .plan import ReviewPlan, read_review_plan
 from .votes import Decision, read_decisions, reviewable_pairs
 
 
@@ -66,11 +67,17 @@ def reviewed_shares(pairs: Sequence[PreferencePair],  # as they were before any 
                         for name in (names if len(names) > 1 else ()))]
 
 
+def _not_picked(pairs: Sequence[PreferencePair], plan: ReviewPlan) -> list[PreferencePair]:
+    "The pairs that no rule picked for what they are: a share of such would be a share of the odd ones."
+    planned = plan.pairs
+    return [pair for pair in pairs if (one := planned.get(pair.id)) is None or one.by_lot or one.why == "decided"]
+
+
 def load_reviewed(run: Run,  # any run; one without pairs has none to review
                   ) -> list[ReviewedShares]:
-    "What the run's reviewers say, as `reviewed_shares` gives it."
+    "What the run's reviewers say, as `reviewed_shares` gives it, of the pairs that no rule picked."
     if not run.path("pairs.jsonl").exists(): return []
-    return reviewed_shares(reviewable_pairs(run), read_decisions(run))
+    return reviewed_shares(_not_picked(reviewable_pairs(run), read_review_plan(run)), read_decisions(run))
 
 
 # %% ../../nbs/06a_review/04_reviewed.ipynb #rv000011

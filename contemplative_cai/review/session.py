@@ -187,9 +187,12 @@ class ReviewSession:
         return principle.title if principle else ""
 
     def said(self, pair_id: str) -> Decision | None:
-        "What was said of a pair last, a draft or something taken back included; None where nothing was."
-        rows = [row for row in self._rows if row.pair_id == pair_id and row.decision in SAID]
-        return rows[-1] if rows else None
+        """What was said of a pair last, a draft or something taken back included; where a change was taken back, what
+        counts again. None where nothing was."""
+        rows = [row for row in self._rows if row.pair_id == pair_id and row.decision in (*SAID, "undo")]
+        if rows and rows[-1].decision == "undo" and pair_id in self.decisions: return self.decisions[pair_id]
+        told = [row for row in rows if row.decision in SAID]
+        return told[-1] if told else None
 
     def progress(self, today: str = "") -> ReviewProgress:
         "How far it has come; `today` is a date, UTC."
@@ -241,7 +244,7 @@ class ReviewSession:
         self._here = None
 
     def undo(self) -> str:
-        "Take the last decision back and show its pair; returns its id. The line of before stays in the file."
+        "Take the last decision back and show its pair, with what counted before; returns its id. All lines stay."
         self.catch_up()
         if not self.decisions: raise InputError("nothing is decided yet; there is nothing to take back")
         self._here = list(self.decisions)[-1]
@@ -273,7 +276,7 @@ def _rated_by(run: Run, principles: Sequence[str]) -> dict[str, tuple[Criterion,
 def _planned(run: Run, seed: int, sample: int, size: int) -> ReviewPlan:
     "The run's plan with a sample in it; one that names reviewers was made by somebody, and stays as it is."
     plan = read_review_plan(run)
-    if any(one.readers for one in plan.pairs.values()): return plan
+    if any(one.readers for one in plan.pairs.values() if one.why != "active"): return plan
     return plan_reviews(run, {"stratified": sample or size}, seed=seed)
 
 

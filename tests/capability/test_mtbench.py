@@ -1,5 +1,6 @@
 """MT-Bench: its files, both turns of every arm, judges of one answer and of two, and a judge below the bar."""
 import json
+import math
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -20,15 +21,17 @@ from contemplative_cai.capability.benchmark import (
 )
 from contemplative_cai.capability.measured import check_capability, measure_abilities
 from contemplative_cai.capability.mtbench import REFERENCES, mt_questions, recipe_questions
-from contemplative_cai.capability.mtjudged import below_words, quality_rubric
+from contemplative_cai.capability.mtgrade import SCALES, graded_rows, quality_rubric
+from contemplative_cai.capability.mtjudged import below_words
 from contemplative_cai.command.pipeline import check_inputs
 from contemplative_cai.core.files import read_rows
+from contemplative_cai.core.journal import Journal
 from contemplative_cai.core.recipe import build_recipe
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import InputError
 from contemplative_cai.evaluation.arms import Arm, OpenArm
 from contemplative_cai.evaluation.calibration import UNCALIBRATED
-from contemplative_cai.evaluation.judge import Asked, Opinion, Seated
+from contemplative_cai.evaluation.judge import Asked, LogitJudge, Opinion, Seated
 from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
 from contemplative_cai.report.card import _benchmark_results
 from contemplative_cai.report.limits import _capability_limits
@@ -245,6 +248,45 @@ def test_a_judge_that_cannot_be_asked_is_told_and_nothing_is_made_up(judged, fol
     judged(judge=Silent(), base=writing("m@1", 8))
     [one] = measure_abilities(open_run("demo"), asking(folder)).benchmarks
     assert one.arms == () and one.unmeasured == ("the judge could not be asked: it gives no log-probabilities",)
+
+
+def grading(key):
+    "A judge that weighs: it grades by the number of words, and has no opinion on anything else."
+    def likes(conversation, reply):
+        if not reply.isdigit(): return math.log(0.3)
+        words = min(10, conversation[0].content.count("turn1") + conversation[0].content.count("turn3"))
+        best = words if SCALES[0] in conversation[0].content else 11 - words
+        return math.log(0.91 if int(reply) == best else 0.01)
+    return ScriptedLLM(lambda conversation: "", likes, key=key)
+
+
+@pytest.fixture
+def graded(judged, tmp_path, monkeypatch):
+    "Two arms before a judge that grades, measured on six answers that the project labelled."
+    rows, source = graded_rows(None)
+    monkeypatch.setattr(mtjudged, "graded_rows", lambda own: (rows[:6], source))
+    with Journal(tmp_path / "judge.sqlite") as journal:
+        judged(judge=LogitJudge(grading("judge"), journal), base=writing("m@1", 8), dpo=writing("m@1+a", 3))
+        yield
+
+
+def test_grades_from_1_to_10_are_told_where_the_judge_is_above_the_bar(graded, folder, runs, monkeypatch):
+    monkeypatch.setattr(mtjudged, "below_grades", lambda worth: "")
+    found = measure_abilities(run := open_run("demo"), asking(folder, capability_items=3))
+    *_, grade = found.benchmarks
+    assert grade.title == "mt_bench grade by logits" and "the expected value of 1 to 10" in grade.setting
+    base, dpo = grade.arms
+    assert base.note == "mean grade 8.65 of 10 (turn 1 7.75, turn 2 9.55)"
+    grades = [line.score.detail["grade"] for line in read_rows(run.path("benchmarks.jsonl"), BenchmarkItem)
+              if line.measure == "grade by logits" and line.arm == "dpo"]
+    assert len(grades) == 6 and dpo.share.mean == pytest.approx(sum(grade - 1 for grade in grades) / 54)
+    assert dpo.change.lost == 6 and "mean grade" in " ".join(benchmark_words([grade]))
+
+
+def test_grades_are_withheld_below_the_bar_and_the_other_figures_stand(graded, folder, runs):
+    single, _, grade = measure_abilities(open_run("demo"), asking(folder, capability_items=3)).benchmarks
+    assert single.title == "mt_bench share of plain qualities by logits" and grade.arms == ()
+    assert grade.unmeasured[0].startswith(f"grades from 1 to 10 are withheld: {UNCALIBRATED} on grades of data/calib")
 
 
 def test_ties_and_unscored_comparisons_are_neither_won_nor_lost():

@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from contemplative_cai.cloud import sdk
 from contemplative_cai.cloud.machines import CloudSettings
 
 ACCOUNT = {"CCAI_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/demo", "CCAI_SAGEMAKER_BUCKET": "lab-bucket",
@@ -40,6 +41,7 @@ def account(moto_server, monkeypatch):
     for name, value in {"AWS_ENDPOINT_URL": moto_server, "AWS_ACCESS_KEY_ID": "testing", **ACCOUNT,
                         "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sdk, "has_sdk", lambda: False)  # boto3 sends; the SDK takes seconds to import
     boto3.client("s3").create_bucket(Bucket="lab-bucket")
     return moto_server
 

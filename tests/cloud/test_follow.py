@@ -105,6 +105,20 @@ def test_a_file_that_arrives_damaged_does_not_take_the_place_of_what_was_here(he
     assert (tmp_path / "a.txt").read_text() == "right"
 
 
+def test_what_is_sent_is_encrypted_with_the_key_of_the_settings(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PART", 5 * 2**20)
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"0123456789abcdef" * (6 * 2**16))
+    s3, locked = boto3.client("s3"), here.model_copy(update={"kms_key": "alias/lab"})
+    for settings, keys in ((here, {None}), (locked, {"alias/lab"})):
+        place = f"code/{settings.kms_key or 'open'}"
+        send_files(settings, place, {"a.txt": b"small", "big.bin": big})
+        heads = [s3.head_object(Bucket="lab-bucket", Key=f"contemplative-cai/{place}/{name}")
+                 for name in ("a.txt", "big.bin")]
+        assert {head.get("SSEKMSKeyId") for head in heads} == keys
+    assert "kms:GenerateDataKey" in json.dumps(user_policy(locked)) and "kms:" not in json.dumps(user_policy(here))
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../b", "a/../../b", ".git/x", "a/id_rsa", "a/credentials", "x.key"])
 def test_secrets_and_what_lies_outside_never_travel(name):
     assert not may_travel(name) and may_travel("a/b.jsonl") and not may_travel("a/b.jsonl", exclude=["a/*"])
@@ -127,6 +141,36 @@ def test_a_refusal_says_what_to_do_and_no_job_is_written_down(here, monkeypatch,
         submit(plan("all", "demo", Recipe(), {}, here, "c"), {"entry.sh": b"true"}, here, "all", "demo")
     assert operation in str(refused.value)
     with pytest.raises(InputError, match="no job of it was sent"): last_job("demo")
+
+
+@pytest.mark.parametrize("operation, code, words", [
+    ("ListObjectsV2", "AccessDenied", '"s3:ListBucket"'), ("ListObjectsV2", "NoSuchBucket", "make it, or name another"),
+    ("GetObject", "SlowDown", "patience"), ("GetObject", "ExpiredToken", "have expired"),
+    ("GetObject", "PreconditionFailed", "written it anew"),
+])
+def test_a_fetch_that_is_refused_loses_nothing_and_is_gone_on_with(sent, runs, monkeypatch, operation, code, words):
+    run = open_run("demo")
+    run.path("run.json").write_text("mine")
+    put({"run.json": b"new", "pairs.jsonl": b"pairs"})
+    calls = refuse(monkeypatch, operation, code)
+    with pytest.raises(InputError, match=words): fetch_run(sent, run)
+    assert run.path("run.json").read_text() == "mine" and not run.path("pairs.jsonl").exists()
+    calls.extend([operation] * 10**6)  # from now on it is allowed
+    assert sorted(fetch_run(sent, run).fetched) == ["pairs.jsonl", "run.json"]
+    assert run.path(".before-fetch", "run.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command, operation, code, words", [
+    ("status", "DescribeTrainingJob", "ThrottlingException", "patience"),
+    ("logs", "DescribeLogStreams", "AccessDeniedException", "logs:DescribeLogStreams"),
+    ("stop", "DescribeTrainingJob", "ExpiredTokenException", "have expired"),
+    ("fetch", "DescribeTrainingJob", "AccessDeniedException", "sagemaker:DescribeTrainingJob"),
+])
+def test_every_command_says_what_aws_refused_and_what_to_do(sent, monkeypatch, capsys, command, operation, code, words):
+    refuse(monkeypatch, operation, code)
+    assert main([command, "demo"]) == 2
+    told = capsys.readouterr().err
+    assert words in told and operation in told and "Traceback" not in told and last_job("demo") == sent
 
 
 def test_no_credentials_and_no_answer_are_told(where):

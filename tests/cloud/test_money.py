@@ -39,13 +39,16 @@ def test_the_bound_is_the_clock_at_the_price(where):
         check_budget(where.model_copy(update={"max_usd": 10.0}))
 
 
-def test_max_usd_stops_a_submission(account, monkeypatch, capsys):
+@pytest.mark.parametrize("words", [JOB, JOB[:-1]])
+def test_max_usd_stops_a_submission_and_the_dry_run_says_that_it_will(account, monkeypatch, capsys, words):
     from contemplative_cai.command import sagemaker
     monkeypatch.setattr(sagemaker, "submit", lambda *_: pytest.fail("it was sent"))
     settings = sagemaker.cloud_settings({"max_usd": 1})
     monkeypatch.setattr(sagemaker, "cloud_settings", lambda _: settings)
-    assert main(JOB) == 2
-    assert "max_usd is 1" in capsys.readouterr().err
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert "max_usd is 1" in shown.err and "Nothing was submitted" in shown.err
+    assert "ml.g5.2xlarge" in shown.out and "add --yes" not in shown.out
 
 
 POSITIVE = strategies.floats(0.1, 1e6)

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import tarfile
@@ -119,7 +120,9 @@ def test_what_is_refused_here_is_refused_there_in_the_same_words(local, capsys, 
     ({"device": "cuda"}, "generate", {"instance": "ml.m5.xlarge"}, "not what ml.m5.xlarge has"),
     ({"train_quantization": "int4"}, "train", {"instance": "ml.m5.xlarge"}, "needs a GPU"),
     ({"dtype": "float16"}, "train", {"instance": "ml.m5.xlarge"}, "float16 cannot be trained"),
-    ({"device": "mps"}, "generate", {}, "device: mps"), ({}, "generate", {"count": 2}, "one instance"),
+    ({"device": "mps"}, "generate", {}, "device: mps"), ({}, "evaluate", {"count": 2}, "under steps"),
+    ({"engine": "vllm"}, "generate", {"network_isolation": True}, "engine: vllm .*reach nothing"),
+    ({}, "generate", {"network_isolation": True, "secrets": {"HF_TOKEN": "lab/hub"}}, "secrets: .*reach nothing"),
     ({}, "generate", {"instance": "ml.g5.huge"}, "machines.yaml"), ({}, "review", {}, "people review"),
 ])
 def test_what_the_jobs_machine_cannot_do_is_refused(where, values, steps, more, words):
@@ -234,6 +237,7 @@ def test_a_plans_file_is_a_recipe_and_names_the_machine(tmp_path, capsys):
 
 def test_the_entry_script_is_valid_shell():
     for needs in (Needs(), Needs(("vllm", "track"), ("deepspeed",), True)):
-        script = entry_script(command_line("all", "a b", {"reviewer": "it's"}), needs, {"HF_TOKEN": "a/b c"})
+        script = entry_script(command_line("all", "a b", {"reviewer": "it's"}), needs, {"HF_TOKEN": "a/b c"},
+                              '{"place": "it\'s"}', needs.vllm)
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
-        assert "@" not in script.replace("$@", "")
+        assert not re.search(r"@[A-Z]+@", script)

@@ -61,12 +61,13 @@ RAISED = {"n_robustness": 5, "n_games": 5, "judge": "auto", "n_prompts": 16, "an
 # keys that came afterwards: written where they are set, so that records stay as they are
 LATER = {"template_options", "expected_rate", "pairs", "safety", "calibration", "n_pairs", "use_reviews", "capability",
          "capability_margin", "capability_chat", "capability_items", "capability_samples", "capability_files",
-         "data_seed", "training_seed"}
+         "capability_unsafe", "data_seed", "training_seed"}
 
 # for every check, values that it and no other refuses, with words of what it says
 CONTRADICTIONS = {
     "_abilities_are_known": ({"capability": "batery"}, "did you mean 'battery'"),
     "_files_are_of_benchmarks": ({"capability_files": "mbbp=tasks.jsonl"}, "did you mean 'mbpp'"),
+    "_unsafe_runs_programs": ({"capability_unsafe": True}, "add one of humaneval, mbpp, or take the key away"),
     "_samples_are_programs": ({"capability_samples": 10}, "add one of humaneval, mbpp"),
     "_endpoint_has_an_address": ({"engine": "endpoint"}, "engine: endpoint needs base_url"),
     "_address_has_an_endpoint": ({"base_url": "http://127.0.0.1:1/v1", "engine": "vllm"}, "engine is 'vllm'"),

@@ -72,7 +72,8 @@ def told(before, after):
 # another value of a key, with what else the recipe needs for it; where a rule below finds none
 OTHERS = {
     "n_pairs": ({"pairs": "first"}, 5), "capability": ({}, "choices"),
-    "capability_samples": ({"capability": "humaneval"}, 10), "capability_files": ({}, {"mbpp": "tasks.jsonl"}),
+    "capability_samples": ({"capability": "humaneval"}, 10),
+    "capability_unsafe": ({"capability": "humaneval"}, True), "capability_files": ({}, {"mbpp": "tasks.jsonl"}),
     "model": ({}, "random-tiny"), "base_url": ({}, "http://127.0.0.1:8000/v1"), "vllm_python": ({}, "python3"),
     "template_options": ({}, {"enable_thinking": False}), "api_key_env": ({}, "OTHER_API_KEY"),
     "prompts": ({}, "edge_cases"), "eval_prompts": ({}, "practice"), "constitution": ({}, "generic"),

@@ -128,4 +128,4 @@ def test_the_embedded_models_probe_gates_pairs_written_for_the_project():
     def passed(checked): return [found.short > 0 and found.mended > 0 for found in checked.found.values()]
     assert right.trusted and right.trusted == wrong.trusted
     shares = [sum(some) / len(some) for some in (passed(right), passed(wrong))]
-    assert shares[0] >= 0.4 and shares[1] <= 0.3 and shares[0] - shares[1] >= 0.2
+    assert shares[0] >= 0.3 and shares[0] >= 2 * shares[1]

@@ -10,7 +10,13 @@ from contemplative_cai.core.files import read_rows, write_rows
 from contemplative_cai.core.run import open_run
 from contemplative_cai.core.schema import Answer, InputError, Prompt, Verdict
 from contemplative_cai.evaluation.claims import Comparison, Level, known_outcomes
-from contemplative_cai.evaluation.corrections import load_corrections, transfer_of, with_people, without_transfer
+from contemplative_cai.evaluation.corrections import (
+    claims_to_label,
+    load_corrections,
+    transfer_of,
+    with_people,
+    without_transfer,
+)
 from contemplative_cai.evaluation.labels import (
     LABEL_FILE,
     LabelDraw,
@@ -401,6 +407,26 @@ def test_the_rule_for_refusals_is_a_judge_like_any_other_with_its_recall_arm_by_
     assert mine == {row.group: row for row in direct}
     assert mine["base"].recall.value > 0.8 > 0.3 > mine["dpo"].recall.value
     assert own.difference.mean < -0.3 and abs(corrections.comparisons[0].difference.mean) < 0.1
+
+
+def test_the_claim_that_labels_would_narrow_most_is_told_with_the_command(runs):
+    "By labels alone half of them leave 0.71 of an interval; where nobody labelled, or all is decided, nothing is told."
+    run, levels, own, *_ = simulated(60, (0.5, 0.4), ALIKE, 20)
+    corrections = load_corrections(run, levels, [own])
+    line, = claims_to_label(corrections, "people", 20)
+    one = corrections.comparisons[0].difference
+    assert line.startswith("violation: dpo - base: ")
+    assert f"by {(one.high - one.low) * (1 - 0.5 ** 0.5):.2f} at most" in line
+    assert line.endswith("ccai labels draw people --outcomes violation --per-arm 20")
+    wide = one.model_copy(update={"low": -1.0, "high": 1.0})
+    both = corrections.model_copy(update={"comparisons": (
+        corrections.comparisons[0], corrections.comparisons[0].model_copy(update={
+            "outcome": "refusal on edge cases", "difference": wide}))})
+    first, _ = claims_to_label(both, "people", 20)
+    assert first.startswith("refusal on edge cases") and "--outcomes 'refusal on edge cases' --per-arm 20" in first
+    decided = both.model_copy(update={"comparisons": (corrections.comparisons[0].model_copy(update={
+        "difference": one.model_copy(update={"labels_needed": 0})}),)})
+    assert claims_to_label(None, "people") == claims_to_label(decided, "people") == []
 
 
 def test_too_few_labels_change_nothing_and_say_why(runs):

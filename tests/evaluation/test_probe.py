@@ -43,7 +43,7 @@ def test_labels_are_many_read_twice_and_on_both_sides(labelled):
     twice = [row for row in labelled if row.readers is not None]
     assert len(twice) >= 900 and len({row.prompt for row in twice}) >= 250
     for one in reader_agreement(labelled):
-        labels = [row.labels.get(one.criterion) for row in twice]
+        labels = [row.labels.get(one.criterion) for row in labelled]
         assert min(labels.count(0), labels.count(1)) >= 60, one
         assert one.kappa > 0.6, one
     assert len({row.subject for row in twice}) >= 12 and len({row.kind for row in twice}) == 14
@@ -145,7 +145,7 @@ def test_what_reads_words_alone_is_named_where_the_bar_cannot_tell_it(labelled):
     "A bag of words knows neither question nor order: groups and what asks for good refuse it, harm does not."
     paper = read_record(SHIPPED.with_name("probe-smollm2-135m.passport.json"), passport.Passport)
     rows = {row.criterion: row for one in paper.calibrations for row in one.criteria}
-    for name in ("non_duality", "boundless_care", "constructive_guidance"):
+    for name in ("non_duality", "mindfulness", "constructive_guidance"):
         assert {"another question", "shuffled words"} <= {one.control for one in rows[name].sense}, name
         assert not {"another question", "shuffled words"} & {*rows[name].unasked}
     assert {"another question", "shuffled words"} <= {*rows["harmfulness"].unasked}
@@ -154,7 +154,7 @@ def test_what_reads_words_alone_is_named_where_the_bar_cannot_tell_it(labelled):
 def test_a_page_says_what_a_judge_may_be_believed_on():
     page = passport.passport_page(read_record(SHIPPED.with_name("probe-smollm2-135m.passport.json"), passport.Passport))
     assert page == SHIPPED.with_name("probe-smollm2-135m.md").read_text()
-    assert "above the bar: harmfulness" in page and "| shuffled sentences |" in page
+    assert "above the bar: violation, harmfulness" in page and "| shuffled sentences |" in page
 
 
 @pytest.mark.long

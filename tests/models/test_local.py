@@ -3,6 +3,7 @@ and which engine answers, and that nothing is opened without need."""
 import shutil
 from collections import Counter
 from importlib.util import find_spec
+from itertools import zip_longest
 
 import pytest
 import torch
@@ -85,6 +86,19 @@ def test_several_adapters_on_one_base_are_each_what_peft_makes_of_them(two_adapt
                 and text == both.tokenizer.decode(theirs, skip_special_tokens=True).strip()
             )
     with pytest.raises(KeyError): both.with_adapter("third")
+
+
+def test_replies_of_several_adapters_grow_in_turns_and_are_what_each_says_alone(two_adapters):
+    "A token of each in turn: every step is taken under its own adapter, and keys and values are never another's."
+    both = load_llm(model_spec("random-tiny"), "float32", "cpu", two_adapters, 4)
+    views = [both, *map(both.with_adapter, two_adapters)]
+    sampling = Sampling(max_tokens=12, temperature=0.8, repetition_penalty=1.1, seed=2)
+    alone = [view.chat([user("Is it late?")], sampling)[0] for view in views]
+    rounds = list(zip_longest(*(view.grow(user("Is it late?"), sampling) for view in views)))
+    last = [[reply for reply in growth if reply][-1] for growth in zip(*rounds)]
+    assert last == alone and len({reply.text for reply in alone}) == 3
+    assert [reply.completion_tokens for reply in rounds[4]] == [5, 5, 5]
+    with pytest.raises(ModelCallError, match="do not fit"): next(both.grow(user("word " * 3000), sampling))
 
 
 def test_logprobs_share_the_prefix(tiny, monkeypatch):

@@ -21,6 +21,7 @@ CARD = (FOLDER / "README.md").read_text()
 CONTROLS = ("generic", "improve", "unrelated")
 MAIN = read_pairs("contemplative-512").pairs
 SETS = {name: read_pairs(name).pairs for name in (*(f"{one}-116" for one in CONTROLS), "twins-64")}
+OWN = read_pairs("onpolicy-109").pairs
 FINE = read_helpful(str(ROOT / "data" / "helpful" / "neutral-64.jsonl"))
 OWN_PROMPTS = ("practice", "neutral", "twins", "edge_cases")
 
@@ -29,8 +30,9 @@ def _words(pair, side): return text_words(getattr(pair, side)[0].content)
 
 
 def test_every_set_in_the_folder_is_in_its_card():
-    assert set(shipped_pairs()) == {"contemplative-512", *SETS}
-    for name, pairs in {"contemplative-512": MAIN, **SETS}.items(): assert f"| {name} | {len(pairs)} |" in CARD
+    every = {"contemplative-512": MAIN, **SETS, "onpolicy-109": OWN}
+    assert set(shipped_pairs()) == {*every}
+    for name, pairs in every.items(): assert f"| {name} | {len(pairs)} |" in CARD
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -60,10 +62,22 @@ def test_both_sides_are_of_like_length_and_end_properly(name):
     assert max(openings.values()) <= 2
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [*SETS, "onpolicy-109"])
 def test_the_card_says_what_words_and_length_make_of_a_set(name):
-    measured = health(SETS[name])
+    measured = health(OWN if name == "onpolicy-109" else SETS[name])
     assert f"| {name} | {stated(measured.bag_of_words)} | {stated(measured.length_rule)} |" in CARD
+
+
+def test_own_answers_are_what_the_embedded_model_said_and_their_revisions_the_shipped_ones():
+    recorded = {row["prompt"]: row for row in map(json.loads, (FOLDER / "answers/smollm2-135m.jsonl").open())}
+    asked = {prompt.text: prompt.principle for prompt in load_prompts("practice")}
+    assert list(recorded) == list(asked) and len({(row["model"], row["seed"]) for row in recorded.values()}) == 1
+    revised = {(pair.prompt[-1].content, pair.principle): pair.chosen for pair in MAIN}
+    for pair in OWN:
+        question = pair.prompt[-1].content
+        assert pair.chosen == revised[question, asked[question]] and pair.principle == asked[question]
+        assert pair.rejected[0].content == recorded[question]["answer"].strip()
+        assert recorded[question]["finish_reason"] == "stop" and pair.model == recorded[question]["model"]
 
 
 def test_twins_help_where_a_refusal_was_needless():

@@ -6,6 +6,8 @@ from contemplative_cai.core.files import read_record
 from contemplative_cai.core.project import runs_root
 from contemplative_cai.evaluation.claims import Column, Outcome
 from contemplative_cai.inputs.study import build_study, declare_study, read_declared_study, study_cells
+from contemplative_cai.measure.corrected import JudgedArm
+from contemplative_cai.report import studied
 from contemplative_cai.report.between import Seen
 from contemplative_cai.report.studied import (
     CellSeen,
@@ -16,7 +18,7 @@ from contemplative_cai.report.studied import (
     study_contrast,
     study_contrasts,
 )
-from contemplative_cai.report.study_page import StudyMetrics, finding_words, study_limits, write_study
+from contemplative_cai.report.study_page import StudyMetrics, finding_words, heard_rows, study_limits, write_study
 
 CARE = Outcome(name="boundless_care", set="contemplative", unit="share", better="higher")
 REFUSAL = Outcome(name="refusal", set="safe", unit="share", better="lower", judged=False)
@@ -208,3 +210,44 @@ def test_the_page_and_the_numbers_say_the_same():
     for title in ("The contrasts", "Every cell", "Dose curves", "Where the spread comes from", "Which conclusion"):
         assert f"## {title}" in page
     assert page == write_study(data).with_suffix(".md").read_text()
+
+
+# by readers
+
+def read_arms(data, lenient):
+    "Labels of the first repetition: the judge says the same, but calls more of one side's faults good."
+    labelled = {cell.run for cell in data.cells if cell.training_seed == 1}
+    ours = {cell.run for cell in data.cells if cell.levels["content"] == "ours"}
+
+    def arms(run, outcome, judge, names):
+        if run.name not in labelled: return None
+        rng = np.random.default_rng(len(run.name))
+        labels = (rng.random(40) < 0.4).astype(float)
+        hand = lenient if run.name in ours and "base" not in names else 0.1
+        values = np.where((labels == 1) | (rng.random(40) < hand), 0.9, 0.1)
+        return {name: JudgedArm(name=name, values=tuple(values), labels=tuple(labels),
+                                clusters=tuple(f"p{i}" for i in range(40))) for name in names}
+    return arms
+
+
+@pytest.mark.parametrize("lenient, claimed", [(0.1, True), (0.8, False)])
+def test_a_judge_that_errs_for_one_side_supports_no_claim(monkeypatch, lenient, claimed):
+    data = made_up()
+    monkeypatch.setattr(studied, "judged_arms", read_arms(data, lenient))
+    row = by_name(data)["boundless_care", "ours less theirs"]
+    assert row.heard and row.heard.pairs == 2 and row.heard.difference.first.labels == 80
+    assert (row.p is not None, row.withheld == "") == (claimed, claimed), row.withheld
+    assert abs(row.heard.difference.mean) < 0.25 and (claimed or "errs differently" in row.withheld)
+    [shown] = [line for line in heard_rows([row])]
+    assert shown["labels"] == "80, 80" and shown["by readers"].startswith(("+", "-"))
+
+
+def test_nobody_having_read_is_a_limit_and_labels_on_one_side_are_none(monkeypatch):
+    data = made_up()
+    assert any("Nobody has labelled" in line for line in study_limits(data, study_contrasts(data), None))
+    def one_sided(run, outcome, judge, names):
+        return read_arms(data, 0.1)(run, outcome, judge, names) if "ours" in run.name else None
+    monkeypatch.setattr(studied, "judged_arms", one_sided)
+    rows = by_name(data)
+    assert rows["boundless_care", "ours less theirs"].heard is None
+    assert rows["boundless_care", "ours less base"].heard.pairs == 2

@@ -7,6 +7,7 @@ from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import Dropped, Message, PreferencePair
 from contemplative_cai.inputs.constitution import BENIGN
+from contemplative_cai.report import look
 from contemplative_cai.review.plan import plan_reviews, read_review_plan
 from contemplative_cai.review.raters import (
     BETTER,
@@ -145,6 +146,27 @@ def test_the_yield_rests_on_pairs_drawn_by_lot_and_counts_what_filters_cost(run)
     first, second = yield_words(found)
     assert first.startswith("Of 40 pairs kept, 80% [") and "6 looked at" in second
     assert found.together == () and two_rows(found) == [], "one reviewer agrees with nobody"
+
+
+def test_below_the_page_nothing_tells_sides_before_all_is_decided(run):
+    "Nor does what others think; afterwards, or when asked, all of it stands there."
+    plan_reviews(run, {"stratified": 12})
+    review(run, "bo", lambda shown: True, 12)
+    session = open_review(run, "ada", sample=12)
+    for _ in range(5): session.decide("A", note="so it seems")
+    def told(held):
+        raters = look.raters(run, held)
+        return [look.decisions(run, held), look.reviewed(run, held), look.corrected_yield(raters),
+                look.disputed(raters), look.raters_together(raters), look.two_raters(raters), look.drifts(raters),
+                look.next_reviewed(run, held), look.last_choice(run, held)]
+    held = look.untold(session)
+    decisions, *others = map(str, told(held))
+    assert "7 left" in held and all(one.strip() == held for one in others)
+    assert "so it seems" in decisions and "accept" not in decisions and "prefer" not in decisions
+    shown = list(map(str, told(look.untold(session, reveal=True))))
+    assert "accept" in shown[0] and held not in "".join(shown) and "12 looked at" in shown[2]
+    while session.current: session.decide("B")
+    assert look.untold(session) == "" and "kappa" in str(told("")[5])
 
 
 def test_disputes_are_settled_by_somebody_else(run):

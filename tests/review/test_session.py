@@ -224,6 +224,25 @@ def test_drafts_skips_and_what_is_taken_back_survive_the_window(tmp_path):
     with pytest.raises(InputError, match="no pair 7"): two.go_to(7)
 
 
+def test_a_change_that_is_taken_back_leaves_what_was_decided_before(tmp_path):
+    "Then that is shown and counts; taken back in its turn, the pair is open; the one before is next."
+    one = session_of(tmp_path)
+    first, second, *_ = one.order
+    one.decide("A", note="the first word")
+    one.decide("B")
+    one.go_to(1)
+    one.decide("tie", note="a second thought")
+    assert list(one.decisions) == [second, first] and one.undo() == first
+    again = session_of(tmp_path)
+    assert again.decisions == one.decisions and list(one.decisions) == [first, second]
+    assert one.said(first).note == "the first word" == one.decisions[first].note and first not in one.queue
+    one.draft(note="a third")
+    assert one.said(first).note == "a third" and one.decisions[first].preferred == "A"
+    one.go_on()
+    assert one.undo() == second and one.undo() == first and one.decisions == {} and one.queue[0] == first
+    with pytest.raises(InputError, match="nothing is decided yet"): one.undo()
+
+
 def test_what_cannot_be_said_is_not_written(tmp_path):
     session = session_of(tmp_path)
     for preferred, more in (("C", {}), ("A", {"ratings_a": {"x": 6}}), ("A", {"flags_a": ["rude"]}),

@@ -1,0 +1,110 @@
+"""The pipeline notebooks as notebook jobs: the definition is the one that the SageMaker SDK writes, each step's
+arguments are a training job's, and the service takes, renews and starts the pipeline."""
+import json
+import subprocess
+
+import boto3
+import pytest
+
+from contemplative_cai.cloud import notebook_jobs
+from contemplative_cai.cloud.machines import CloudSettings
+from contemplative_cai.cloud.notebook_jobs import (
+    BEFORE,
+    notebook_files,
+    notebook_pipeline,
+    notebook_step,
+    send_notebooks,
+)
+from contemplative_cai.cloud.request import request_faults
+from contemplative_cai.core.schema import InputError
+
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-distribution-prod:4-gpu"
+PARAMETERS = {"generate": {"recipe": "smoke", "settings": {"n_prompts": 4}, "model": None}}
+
+
+@pytest.fixture
+def where(): return CloudSettings(role="arn:aws:iam::123456789012:role/demo", bucket="lab-bucket", image=IMAGE)
+
+
+def plain(value):
+    "A definition without what only a pipeline fills in."
+    if isinstance(value, dict): return "filled in" if {"Get", "Std:Join"} & set(value) else {
+        name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("more", [{}, {"subnets": ("subnet-0a1b",), "security_groups": ("sg-0a1b",),
+                                       "kms_key": "alias/lab", "environment": {"HF_HUB_OFFLINE": "1"}}])
+def test_a_step_is_a_training_job_and_goes_on_with_the_run_of_the_one_before(where, more):
+    first, second = notebook_pipeline(["generate", "train"], "my.run", PARAMETERS,
+                                      where.model_copy(update=more))["Steps"]
+    for step in (first, second):
+        request = plain(step["Arguments"]) | {"TrainingJobName": "given-by-the-pipeline"}
+        request["OutputDataConfig"]["S3OutputPath"] = "s3://lab-bucket/x"
+        assert request_faults(request) == []
+    assert first["Arguments"]["HyperParameters"] == {"run": "my.run", "recipe": "smoke", "settings": '{"n_prompts": 4}'}
+    assert second["DependsOn"] == ["generate"] and "DependsOn" not in first
+    left = second["Arguments"]["Environment"]["CCAI_BEFORE"]
+    assert left == {"Get": "Steps.generate.ModelArtifacts.S3ModelArtifacts"}
+
+
+@pytest.mark.parametrize("steps, parameters, words", [
+    (["generate", "generate"], {}, "twice"), ([], {}, "came none"),
+    (["generate"], {"generate": {"settings": {"a": "b" * 2600}}}, "2,500 characters"),
+])
+def test_a_pipeline_that_could_not_run_is_refused(where, steps, parameters, words):
+    with pytest.raises(InputError, match=words): notebook_pipeline(steps, "demo", parameters, where)
+
+
+@pytest.mark.parametrize("step, words", [("review", "people review"), ("trian", "did you mean 'train'")])
+def test_a_step_without_a_notebook_job_is_refused(step, words):
+    with pytest.raises(InputError, match=words): notebook_files(step, b"")
+
+
+def test_what_is_sourced_before_a_notebook_is_a_script_that_makes_the_kernel(tmp_path):
+    (tmp_path / "before.sh").write_text(BEFORE)
+    subprocess.run(["bash", "-n", str(tmp_path / "before.sh")], check=True)
+    assert "configs/sagemaker/kernel.sh" in BEFORE and "CCAI_RUNS=/opt/ml/model/runs" in BEFORE
+
+
+def test_the_service_takes_renews_and_starts_the_pipeline(account, where, monkeypatch):
+    monkeypatch.setattr(notebook_jobs, "source_archive", lambda _: b"the project")
+    arns = {send_notebooks(["generate", "train"], "demo", PARAMETERS, where) for _ in range(2)}
+    service = boto3.client("sagemaker")
+    assert len(arns) == 2 and len(service.list_pipelines()["PipelineSummaries"]) == 1
+    definition = json.loads(service.describe_pipeline(PipelineName="ccai-demo")["PipelineDefinition"])
+    assert definition == json.loads(json.dumps(notebook_pipeline(["generate", "train"], "demo", PARAMETERS, where)))
+    sent = {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket="lab-bucket")["Contents"]}
+    assert sent == {f"contemplative-cai/notebooks/ccai-demo/{step}/{name}" for step, name in [
+        ("generate", "03_generate.ipynb"), ("generate", "before.sh"), ("generate", "source.tar.gz"),
+        ("train", "05_train.ipynb"), ("train", "before.sh"), ("train", "source.tar.gz")]}
+    channel = definition["Steps"][0]["Arguments"]["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
+    assert channel == "s3://lab-bucket/contemplative-cai/notebooks/ccai-demo/generate"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", [{}, {"subnets": ("subnet-0a1b",), "security_groups": ("sg-0a1b",)}])
+def test_a_step_is_what_the_sdk_writes(account, where, tmp_path, more):
+    "The SDK uploads under a name with the time in it, and names the job; all else is the same."
+    found = pytest.importorskip("sagemaker.mlops.workflow.notebook_job_step")
+    from sagemaker.core.helper.session_helper import Session
+    from sagemaker.mlops.workflow.pipeline import Pipeline
+    where = where.model_copy(update=more)
+    (tmp_path / "before.sh").write_text(BEFORE)
+    files = notebook_files("generate", b"")
+    ours = notebook_step("generate", "demo", PARAMETERS["generate"], where)
+    theirs = found.NotebookJobStep(
+        name="generate", notebook_job_name="ccai-demo-generate", input_notebook=str(files["03_generate.ipynb"]),
+        initialization_script=str(tmp_path / "before.sh"), image_uri=IMAGE, kernel_name="ccai", role=where.role,
+        s3_root_uri="s3://lab-bucket/contemplative-cai/notebooks", instance_type=where.instance,
+        volume_size=where.volume_gb, max_runtime_in_seconds=int(where.max_hours * 3600),
+        parameters=ours["Arguments"]["HyperParameters"], subnets=list(where.subnets) or None,
+        security_group_ids=list(where.security_groups) or None)
+    session = Session(boto_session=boto3.Session(region_name="us-east-1"), default_bucket="lab-bucket")
+    [written] = json.loads(Pipeline(name="ccai-demo", steps=[theirs], sagemaker_session=session).definition())["Steps"]
+    here, there = plain(ours["Arguments"]), plain(written["Arguments"])
+    uploaded = there["InputDataConfig"][0]["DataSource"]["S3DataSource"].pop("S3Uri")
+    assert uploaded.startswith(here["InputDataConfig"][0]["DataSource"]["S3DataSource"].pop("S3Uri"))
+    there.pop("TrainingJobName", None)
+    assert there == here and written["Type"] == ours["Type"]
+    assert written["Arguments"]["OutputDataConfig"] == ours["Arguments"]["OutputDataConfig"]
