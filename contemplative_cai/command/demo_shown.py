@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COVER_WORDS', 'UNDECIDED_WORDS', 'STATES', 'MET', 'UNMET', 'State', 'EDIT_PAUSE', 'KEEPS', 'FALLS', 'SAID_WORDS',
-           'answer_html', 'scores_html', 'notes_html', 'problem_html', 'votes_html', 'paced', 'DemoPage', 'VotingPage']
+           'answer_html', 'scores_html', 'notes_html', 'problem_html', 'votes_html', 'in_steps', 'DemoPage',
+           'VotingPage']
 
 # %% ../../nbs/10_command/04c_demo_shown.ipynb #x4a240e0
 import time
@@ -116,7 +117,7 @@ def votes_html(window: DemoWindow,
 State = TypeVar("State")
 
 
-def paced(states: Iterator[State],
+def in_steps(states: Iterator[State],
           seconds: float = 0.15,  # at least between two that are shown
           ) -> Iterator[State]:
     "Some of the states, and always the last."
@@ -162,7 +163,7 @@ class DemoPage:
         "Columns and a note, as the answers grow."
         window = self.window(number)
         try:
-            for _ in paced(window.ask(question, blind)): yield [*self.columns(window), ""]
+            for _ in in_steps(window.ask(question, blind)): yield [*self.columns(window), ""]
             yield [*self.columns(window), votes_html(window)]
         except InputError as error: yield [*self.columns(window), problem_html(error)]
 
@@ -175,7 +176,7 @@ class DemoPage:
         try:
             told = window.amend(text) and bool(window.question)
             note = "The prompted arm answers anew." if told else "The constitution is read."
-            for _ in paced(window.again() if told else iter(())): yield [*self.columns(window), html_block(note)]
+            for _ in in_steps(window.again() if told else iter(())): yield [*self.columns(window), html_block(note)]
             yield [*self.columns(window), html_block(note)]
         except InputError as error: yield [*self.columns(window), problem_html(error)]
 
@@ -198,7 +199,7 @@ class VotingPage(DemoPage):
         window = self.window(number)
         try:
             arm = window.columns[place or 0]
-            for critique in paced(window.criticise(arm, principle)):
+            for critique in in_steps(window.criticise(arm, principle)):
                 yield _text_html(critique.text or critique.failure, self.demo.covered and not self._show_text)
         except InputError as error: yield problem_html(error)
 
