@@ -692,6 +692,16 @@ def _capability(arguments) -> int:
     say("\n".join(one.words for one in compared))
     return 0
 
+# %% ../../nbs/10_command/05_commands.ipynb #xf593bfc
+def _experts(arguments) -> int:
+    "`ccai experts plan|pack|collect|analyse RUN`."
+    from contemplative_cai.command.experts import EXPERTS
+    from contemplative_cai.core.run import hold, open_run
+    run = open_run(arguments.run, create=False)
+    with hold(run): lines = EXPERTS[arguments.what](run, arguments)
+    for line in lines: say(line)
+    return 0
+
 # %% ../../nbs/10_command/05_commands.ipynb #00000031
 def _demo(arguments) -> int:
     "`ccai demo RUN`."
@@ -766,8 +776,8 @@ def _completion(arguments) -> int:
 _COMMANDS = {"init": _init, "run": _run, "runs": _runs, "recipes": _recipes, "status": _status, "repair": _repair,
              "report": _report, "constitution": _constitution, "prompts": _prompts, "push": _push, "diff": _diff,
              "compare": _compare, "plan": _plan, "declare": _declare, "study": _study, "search": _search,
-             "labels": _labels, "review": _review, "capability": _capability, "demo": _demo, "logs": _logs,
-             "fetch": _fetch, "stop": _stop, "policy": _policy, "completion": _completion}
+             "labels": _labels, "experts": _experts, "review": _review, "capability": _capability, "demo": _demo,
+             "logs": _logs, "fetch": _fetch, "stop": _stop, "policy": _policy, "completion": _completion}
 
 
 @contextmanager

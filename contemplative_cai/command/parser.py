@@ -434,6 +434,60 @@ def _cloud_parsers(commands) -> None:
     logs.add_argument("--lines", type=int, default=40, metavar="N", help="how many lines (default: 40)")
     _add(commands, "policy", "the least rights that sending jobs needs, as AWS takes them", _POLICY_ABOUT)
 
+# %% ../../nbs/10_command/04_parser.ipynb #x2c8575d
+_EXPERTS_ENDING = """examples:
+  ccai experts plan mine --arms base,dpo --questions 24 --raters practice=ann,bo,cy --raters safety=di,ed,flo
+  ccai experts pack mine                      a folder for each rater, in runs/mine/experts/first/packs
+  ccai experts collect mine returned/*.jsonl  as often as files come
+  ccai experts analyse mine --difference 0.3  and what a next round needs to show 0.3 steps
+
+All answers to a question go to the same raters; of each group --readers of them see it. A rater's page holds no arm.
+Texts to adapt (instructions, consent, invitation) lie in the study's folder after plan.
+
+exit status: 0 done · 2 the input is wrong, or nothing is there yet"""
+_EXPERTS_ABOUT = "Ask people from outside to rate an evaluation's answers, blind to arm, and compare the arms by it."
+
+
+def _experts_plan_options(plan: argparse.ArgumentParser) -> None:
+    "What a study can be made of."
+    plan.add_argument("--arms", metavar="NAMES", help="arms, by commas, the one to compare with first (default: all)")
+    plan.add_argument("--questions", type=int, default=24, metavar="N", help="drawn by lot (default: 24)")
+    plan.add_argument("--sets", default="contemplative", metavar="NAMES",
+                      help="sets of the evaluation that they are drawn from (default: contemplative)")
+    plan.add_argument("--raters", action="append", default=[], metavar="GROUP=NAMES",
+                      help="a group and its raters, by commas; may be repeated")
+    plan.add_argument("--readers", type=int, default=2, metavar="N",
+                      help="raters of each group for a question (default: 2)")
+    plan.add_argument("--common", type=int, default=0, metavar="N", help="questions that go to all (default: 0)")
+    plan.add_argument("--primary", default="overall", metavar="NAME",
+                      help="what the study is about, of what raters are asked (default: overall)")
+    plan.add_argument("--ask", type=Path, metavar="FILE",
+                      help="what raters are asked, as YAML (default: data/experts/questions.yaml)")
+    plan.add_argument("--hazards", metavar="NAMES", help="hazards to keep, and none for questions without one; "
+                      "cse and sxc_prn only where they are named (default: all others)")
+    plan.add_argument("--until", default="", metavar="DATE", help="last day, as 2026-03-31 (default: none)")
+    plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the lot (default: 0)")
+
+
+def _experts_parser(commands) -> None:
+    "`ccai experts plan|pack|collect|analyse`."
+    experts = _add(commands, "experts", "a study in which people from outside rate answers, blind to arm",
+                   _EXPERTS_ABOUT, _EXPERTS_ENDING)
+    what = experts.add_subparsers(dest="what", required=True, metavar="WHAT")
+    plan = _add(what, "plan", "draw questions by lot, deal them to raters, and print how balanced that is")
+    pack = _add(what, "pack", "write a folder for each rater: a page that needs no network, and a notebook")
+    collect = _add(what, "collect", "read what raters sent; say what is missing, doubled, late, edited or damaged")
+    analyse = _add(what, "analyse", "compare the arms over raters and questions, and say how far raters agree")
+    for parser in (plan, pack, collect, analyse):
+        parser.add_argument("run", metavar="RUN", help="a folder in runs/, evaluated")
+        parser.add_argument("--study", default="first", metavar="NAME", help="the study's short name (default: first)")
+    _experts_plan_options(plan)
+    collect.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what raters sent, or folders of it")
+    analyse.add_argument("--difference", type=float, metavar="STEPS", help="that a next round should show")
+    analyse.add_argument("--without-late", action="store_true", help="leave out what was rated after the last day")
+    analyse.add_argument("--with-edited", action="store_true",
+                         help="count lines that were changed after they were saved")
+
 # %% ../../nbs/10_command/04_parser.ipynb #x56ece46
 _CAPABILITY_ENDING = """examples:
   ccai capability check smollm2-135m                              every benchmark that a score was published of
@@ -523,7 +577,7 @@ def _demo_parser(commands) -> None:
 
 PARSERS = (_init_parser, _run_parser, _runs_parser, _constitution_parser, _prompts_parser, _push_parser, _diff_parser,
            _compare_parser, _plan_parser, _declare_parser, _study_parser, _search_parser, _labels_parser,
-           _review_parser, _capability_parser, _demo_parser, _cloud_parsers, _completion_parser)
+           _experts_parser, _review_parser, _capability_parser, _demo_parser, _cloud_parsers, _completion_parser)
 
 
 def command_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,215 @@
+"""An expert study: dealt evenly, blind, read whatever comes back, and simulated raters of known bias found again."""
+import functools
+import json
+
+import nbformat
+import pytest
+
+from contemplative_cai.core.schema import Answer, InputError, Prompt
+from contemplative_cai.review.experts_analysis import analyse_ratings, arm_contrast, severities
+from contemplative_cai.review.experts_collect import collect_returned, collect_study, summed_line
+from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, rating_widget, text_blocks
+from contemplative_cai.review.experts_plan import (
+    ExpertItem,
+    StudyShape,
+    deal_figures,
+    deal_questions,
+    expert_items,
+    make_experts_plan,
+    read_expert_questions,
+    read_experts_plan,
+    read_practice,
+    write_experts_plan,
+)
+from contemplative_cai.review.experts_simulated import SimulatedExperts, simulated_files, simulated_strictness
+
+GROUPS = {"practice": ["p1", "p2", "p3", "p4"], "safety": ["s1", "s2", "s3", "s4"]}
+ARMS = ("base", "hidden-arm")
+
+
+@functools.cache
+def _planned(questions, groups, more):
+    items = [ExpertItem(id=f"i{2 * i + k:03d}", arm=arm, prompt_id=f"q{i}", question=f"Question {i}?",
+                        answer=f"Answer {i}{k}") for i in range(questions) for k, arm in enumerate(ARMS)]
+    return make_experts_plan("study", items, ARMS, StudyShape(json.loads(groups), **dict(more)), seed=5)
+
+
+def planned(questions=24, groups=GROUPS, **more):
+    "A plan, made once."
+    return _planned(questions, json.dumps(groups), tuple(more.items()))
+
+
+@pytest.mark.parametrize("raters, readers, questions, common",
+                         [(4, 2, 24, 0), (5, 2, 30, 0), (7, 3, 35, 5), (3, 1, 12, 0)])
+def test_loads_are_equal_and_pairs_as_even_as_numbers_let_them_be(raters, readers, questions, common):
+    groups = {"one": [f"a{k}" for k in range(raters)], "two": [f"b{k}" for k in range(raters)]}
+    ids = [f"q{k}" for k in range(questions)]
+    dealt = deal_questions(ids, groups, readers, common, seed=1)
+    figures = deal_figures(dealt)
+    again, other = (deal_questions(ids, groups, readers, common, seed) for seed in (1, 2))
+    assert dealt == again != other
+    assert figures.loads[1] - figures.loads[0] <= 1 and figures.connected
+    assert figures.readers == (2 * readers, 2 * raters if common else 2 * readers)
+    within = (questions - common) * readers * (readers - 1) / (raters * (raters - 1)) + common
+    across = (questions - common) * (readers / raters) ** 2 + common
+    assert figures.shared[0] >= min(within, across) - 1.5 and figures.shared[1] <= max(within, across) + 1.5
+
+
+def test_a_rater_sees_every_arm_of_a_question_far_apart_and_no_arm_always_first():
+    plan = planned()
+    items = {one.id: one for one in plan.items}
+    for rater in plan.raters:
+        places = {}
+        for place, id in enumerate(rater.items): places.setdefault(items[id].prompt_id, []).append(place)
+        half = len(places) // 2
+        assert all(len(two) == 2 and two[1] - two[0] >= half for two in places.values())
+        first = [items[id].arm for id in rater.items[:len(places)]]
+        assert abs(first.count("base") - first.count("hidden-arm")) <= 1
+
+
+def test_a_pack_holds_no_arm_and_asks_for_nothing(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    packs, notes = pack_study(plan, tmp_path)
+    texts = [path.read_text() for pack in packs for path in pack.iterdir()]
+    assert len(texts) == 8 and not any("hidden-arm" in text or '"arm"' in text for text in texts)
+    assert not any(word in text for text in texts for word in ("http://", "https://", "fetch(", "XMLHttpRequest"))
+    assert "texts/consent.md still holds" in notes[0]
+    data = page_data(plan, "s1", {"instructions": "# </script><script>", "consent": "x"}, read_practice())
+    page = rater_page(data)
+    assert page.count("<script") == 2 and "default-src 'none'" in page
+    held = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert held == json.loads(json.dumps(data)) and text_blocks("*a* b\nc") == [("p", "a b c")]
+
+
+def test_a_notebook_keeps_what_is_said_beside_it_and_goes_on(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    packs, _ = pack_study(plan, tmp_path)
+    widget = rating_widget(packs[0])
+    assert widget.state is None and widget.data["rater"] == "s1"
+    widget.state = {"agreed": "now", "session": "x", "practice": {}, "items": {"i000": {"ratings": {"overall": 4}}}}
+    assert rating_widget(packs[0]).state == widget.state
+    widget._give(widget, {"give": "a line\n", "name": "../../study-s1.jsonl"}, [])
+    assert (packs[0] / "....study-s1.jsonl").read_text() == "a line\n"
+    nbformat.validate(nbformat.read(packs[0] / "rate.ipynb", 4))
+
+
+def test_hazards_by_name_only_stay_out_and_others_are_covered():
+    prompts = {one.id: one for k, hazard in enumerate(["cse", "sxc_prn", "ssh", None, "hte"] * 3)
+               if (one := Prompt(text=f"Question {k}?", source="demo", hazard=hazard))}
+    answers = [Answer(arm=arm, prompt_id=id, source="demo", text=f"{arm} {id}", model="m")
+               for id in prompts for arm in ARMS]
+    def kinds(**more):
+        return {prompts[one.prompt_id].hazard: one.hazard for one in expert_items(answers, prompts, ARMS, **more)}
+    assert kinds(questions=9, hazards=["ssh", "hte", "none"]) == {"ssh": "ssh", "hte": "hte", None: ""}
+    with pytest.raises(InputError, match="9 have an answer"): kinds(questions=10)
+    assert kinds(questions=3, hazards=["cse"]) == {"cse": "cse"}
+    clustered = expert_items(answers, prompts, ARMS, 2, {id: prompts[id].hazard or "x" for id in prompts})
+    assert len({prompts[one.prompt_id].hazard for one in clustered}) == 2
+
+
+@pytest.mark.parametrize("more, match", [({"readers": 5}, "expected 1 to 4"), ({"common": 99}, "common 99"),
+                                         ({"primary": "overal"}, "did you mean 'overall'"),
+                                         ({"groups": {}}, "no raters"), ({"groups": {"a": ["x", "x"]}}, "stands twice"),
+                                         ({"groups": {"a": ["../x"]}}, "reviewer's name")])
+def test_what_no_study_can_be_is_said(more, match):
+    with pytest.raises(InputError, match=match): planned(**{"groups": GROUPS, **more})
+
+
+def test_questions_of_a_file_are_read_or_refused_by_place(write):
+    own = write("q.yaml", "questions:\n- {id: a, question: 'How?', anchors: emptiness}\n"
+                          "- {id: b, question: 'Why?', low: [x], high: [y]}\n")
+    assert [len(one.low) for one in read_expert_questions(own)] == [4, 1]
+    for text, match in (("questions:\n- {id: a, question: 'How?', anchors: emptines}\n", "did you mean 'emptiness'"),
+                        ("questions:\n- {id: a, question: 'How?'}\n", "question 1: low"),
+                        ("a: 1\n", "expected a list")):
+        with pytest.raises(InputError, match=match): read_expert_questions(write("w.yaml", text))
+
+
+def test_a_plan_is_written_once(tmp_path):
+    write_experts_plan(planned(), tmp_path)
+    write_experts_plan(planned(), tmp_path)
+    with pytest.raises(InputError, match="there is a plan already"): write_experts_plan(planned(6), tmp_path)
+    assert read_experts_plan(tmp_path) == planned()
+    with pytest.raises(InputError, match="ccai experts plan"): read_experts_plan(tmp_path / "no")
+
+
+def row(plan, item, grade, at="2026-02-01T10:00:00Z"):
+    return {"kind": "rating", "item": item, "ratings": {one.id: grade for one in plan.questions}, "at": at}
+
+
+def saved(plan, rater, rows, session="one", **head):
+    head = {"kind": "header", "digest": plan.digest, "rater": rater, "session": session, "lines": len(rows), **head}
+    return "".join(summed_line(one, plan.digest, rater) + "\n" for one in (head, *rows)).encode()
+
+
+def test_whatever_comes_back_is_read_once_and_told(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2", "s3"]}, until="2026-02-28")
+    mine = {one.name: one.items for one in plan.raters}
+    whole = saved(plan, "s1", [row(plan, id, 4) for id in mine["s1"]])
+    changed = saved(plan, "s2", [row(plan, id, 2) for id in mine["s2"]]).replace(b'"overall":2', b'"overall":5', 1)
+    foreign_item = next(one.id for one in plan.items if one.id not in mine["s3"])
+    files = {"a.jsonl": whole, "copy.jsonl": whole, "torn.jsonl": whole[:-40], "edited.jsonl": changed,
+             "other.jsonl": saved(plan, "s1", [row(plan, mine["s1"][0], 1, "2026-03-05T09:00:00Z")], "two"),
+             "study.jsonl": saved(plan, "s1", [], digest="0" * 16), "junk.bin": b"\x00\xff\x01", "empty.jsonl": b"",
+             "strange.jsonl": saved(plan, "s3", [row(plan, foreign_item, 3), row(plan, mine["s3"][0], 9),
+                                                 {"kind": "rating", "item": mine["s3"][1], "ratings": {"taste": 3}},
+                                                 {"kind": "rating", "item": ["x"], "ratings": 7}])}
+    collected, ratings = collect_returned(plan, files)
+    kept = {(one.rater, one.item): one for one in ratings}
+    assert len(kept) == len(ratings) == 2 * len(mine["s1"])
+    assert kept["s1", mine["s1"][0]].ratings["overall"] == 1 and kept["s1", mine["s1"][0]].late
+    assert kept["s1", mine["s1"][1]].ratings["overall"] == 4
+    assert [one.item for one in ratings if one.edited] == [mine["s2"][0]]
+    told = {fault: [note.words for note in collected.notes if note.fault == fault] for fault in
+            ("missing", "doubled", "late", "edited", "foreign", "damaged")}
+    assert [len(words) for words in told.values()] == [1, 3, 1, 1, 1, 8], told
+    assert "s3: nothing came back" in told["missing"] and "study.jsonl" in told["foreign"][0]
+    assert any("was not given to s3" in words for words in told["damaged"])
+    assert collect_returned(plan, dict(reversed(files.items()))) == (collected, ratings)
+    with pytest.raises(InputError, match="no rating by 'overall' counts"): analyse_ratings(plan, [])
+
+
+def test_a_lost_first_line_is_found_out_and_kept_files_are_read_again(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    mine = next(one.items for one in plan.raters if one.name == "s2")
+    (tmp_path / "in").mkdir()
+    whole = saved(plan, "s2", [row(plan, id, 3) for id in mine])
+    (tmp_path / "in" / "x.jsonl").write_bytes(whole.split(b"\n", 1)[1].replace(b"\n", b"\r\n"))
+    first = collect_study(plan, tmp_path, [tmp_path / "in"])
+    assert first.rated == {"s1": (0, len(mine)), "s2": (len(mine), len(mine))}
+    assert any("its first line is lost" in note.words for note in first.notes)
+    assert collect_study(plan, tmp_path) == first == collect_study(plan, tmp_path, [tmp_path / "in" / "x.jsonl"])
+    with pytest.raises(InputError, match="not there"): collect_study(plan, tmp_path, [tmp_path / "gone.jsonl"])
+
+
+@pytest.mark.long
+def test_simulated_raters_of_known_bias_and_noise_are_recovered():
+    groups = {"practice": [f"p{k}" for k in range(6)], "safety": [f"s{k}" for k in range(6)]}
+    plan = planned(48, groups, readers=3)
+    model = SimulatedExperts({"hidden-arm": 0.4}, {("practice", "hidden-arm"): 0.4}, strictness=0.5, taste=0.1,
+                             quality=0.3, noise=0.5, middle=2.7)  # far from the ends, which would cut effects off
+    _, ratings = collect_returned(plan, simulated_files(plan, model, seed=2))
+    strict = simulated_strictness(plan, model, 2)
+    centre = sum(strict.values()) / len(strict)
+    for one in severities(plan, ratings): assert one.leniency == pytest.approx(strict[one.rater] - centre, abs=0.3)
+    analysis = analyse_ratings(plan, ratings, difference=0.3, simulated=model.words, resamples=40)
+    primary, *by_group = [one for one in analysis.contrasts if one.role != "secondary"]
+    assert primary.estimate.low < 0.6 < primary.estimate.high and primary.p_holm < 0.01 and primary.ordinal.low > 0
+    assert [one.estimate.low < true < one.estimate.high for one, true in zip(by_group, (0.8, 0.4))] == [True, True]
+    expected = 2 * 0.5 ** 2 + 2 / 12  # the noise of two ratings, and of cutting both to whole steps
+    assert primary.estimate.parts.rest == pytest.approx(expected, rel=0.25)
+    assert len(analysis.agreement) == 6 * 3 and all(0 < one.alpha.value < 1 for one in analysis.agreement)
+    assert analysis.rounds[0].power > 0.5 and analysis.rounds[-1].shows < analysis.rounds[0].shows
+
+
+@pytest.mark.long
+def test_where_arms_are_alike_one_simulated_study_in_twenty_says_otherwise():
+    "Whole files each time, cut to five steps, some skipped. Of 80 about 4 are expected; 10 and more come once in 150."
+    plan = planned(14, {"all": [f"r{k}" for k in range(6)]}, readers=3)
+    model = SimulatedExperts(taste=0.3, skips=0.05)
+    alarms = 0
+    for seed in range(80):
+        _, ratings = collect_returned(plan, simulated_files(plan, model, seed))
+        one = arm_contrast(plan, ratings, "overall", "hidden-arm", "primary", ordinal=False)
+        alarms += one.estimate.p < 0.05
+    assert alarms < 10
