@@ -39,7 +39,7 @@ def crossed_words(estimate: CrossedEstimate,
 
 def _p_words(row: StudyContrast) -> str:
     "Holm's p, or why there is none."
-    if row.withheld: return f"no claim: {row.withheld.partition(';')[0]}"
+    if row.withheld: return f"no claim: {row.withheld.partition(';')[0].partition(' (')[0]}"
     if row.p is None: return "-"
     return "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
 
