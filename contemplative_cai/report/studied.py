@@ -251,10 +251,11 @@ def _overall(values: Sequence[dict[str, float]]) -> float | None:
     return math.fsum(means) / len(means) if means else None
 
 
-def _few_repeats(estimate: CrossedEstimate) -> str:
-    "Why nothing is claimed of few trainings: of two the interval errs up to twice as often as it says."
-    if not 1 < estimate.repeats < FEWEST_REPEATS: return ""
-    return f"{estimate.repeats} repetitions, {FEWEST_REPEATS} are the least for a claim"
+def _few_repeats(estimate: CrossedEstimate, planned: int) -> str:
+    """Why nothing is claimed of few trainings: of two the interval errs up to twice as often as it says, and of one
+    among several that were planned it says nothing of the others."""
+    if planned < 2 or estimate.repeats >= FEWEST_REPEATS: return ""
+    return f"{estimate.repeats} repetition{'s' * (estimate.repeats > 1)}, {FEWEST_REPEATS} are the least for a claim"
 
 
 def _heard(data: StudyData, pairs: Sequence[CellPair], choose: Chosen, family: StudyFamily,
@@ -285,7 +286,7 @@ def study_contrast(data: StudyData,
     estimate = crossed_estimate(values, data.clusters, _scale(data, choose))
     judges = {column.judge for pair in flat if (column := choose(data.seen[pair.cell.name]))}
     heard = _heard(data, flat, choose, family, against)
-    doubts = contrast_doubts(data, flat, choose) or _few_repeats(estimate) or (heard.withheld if heard else "")
+    doubts = contrast_doubts(data, flat, choose) or _few_repeats(estimate, len(planned)) or (heard.withheld if heard else "")
     return StudyContrast(outcome=outcome, axis=family.axis, level=family.level, against=against, role=role,
                          first=_overall([side[0] for side in sides]), second=_overall([side[1] for side in sides]),
                          estimate=estimate, pairs=len(flat), lacking=len(planned) - len(values),

@@ -118,6 +118,14 @@ def test_two_repetitions_claim_nothing_and_one_speaks_of_itself():
     assert "Shown to be more in this one training" in finding_words(row)
 
 
+def test_one_repetition_of_several_that_were_planned_supports_no_claim():
+    data = made_up()
+    first = {name: one for name, one in data.seen.items() if name.endswith(".t1")}
+    row = by_name(data._replace(seen=first))["boundless_care", "ours less theirs"]
+    assert row.estimate.repeats == 1 and row.estimate.low > 0 and row.p is None
+    assert row.withheld == "1 repetition, 3 are the least for a claim"
+
+
 def test_a_repetition_without_the_outcome_is_told_as_lacking():
     data = made_up()
     one = data.seen["theirs.dpo.t2"]
