@@ -6574,6 +6574,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                'contemplative_cai/pairs/gate.py'),
                                               'contemplative_cai.pairs.gate._strange': ( '06_pairs/gate.html#_strange',
                                                                                          'contemplative_cai/pairs/gate.py'),
+                                              'contemplative_cai.pairs.gate._telling': ( '06_pairs/gate.html#_telling',
+                                                                                         'contemplative_cai/pairs/gate.py'),
                                               'contemplative_cai.pairs.gate._turned_away': ( '06_pairs/gate.html#_turned_away',
                                                                                              'contemplative_cai/pairs/gate.py'),
                                               'contemplative_cai.pairs.gate._unlabelled': ( '06_pairs/gate.html#_unlabelled',

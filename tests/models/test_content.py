@@ -90,6 +90,7 @@ def test_a_mark_in_a_message_is_letters(name, tokenizers):
 @pytest.mark.parametrize("name", SPOKEN)
 def test_a_message_that_the_template_would_change_because_of_a_mark_is_refused(name, tokenizers):
     tokenizer, refused = tokenizers[name], 0
+    tokenizer_marks(tokenizer)  # makes its list of control tokens
     for mark in set(THOUGHTS) & {*tokenizer.all_special_tokens, *tokenizer.chat_control_tokens}:
         for messages in TALKS.values():
             turns = with_mark(messages, mark)

@@ -17,6 +17,7 @@ from contemplative_cai.inputs.constitution import BENIGN, load_constitution
 from contemplative_cai.inputs.rubrics import load_calibration, load_rubric
 from contemplative_cai.measure.bar import BarCase, measure_cases, standing_of
 from contemplative_cai.measure.bounded import score_interval
+from contemplative_cai.measure.text import word_count
 from contemplative_cai.models.llm import ModelCallError, ScriptedLLM
 from contemplative_cai.pairs.data_card import shared_pairs
 from contemplative_cai.pairs.gate import (
@@ -123,9 +124,10 @@ def test_the_bar_has_the_values_of_a_count_by_hand():
 def test_a_judge_that_knows_passes_and_says_on_what(contemplative, journal):
     standings = judge_standings(judge(knows), journal, contemplative.principles)
     assert list(standings) == ["emptiness", "non_duality", "boundless_care", "mindfulness"]
-    assert all(one.passed and one.languages == ("en",) and one.judge == "judge@1" for one in standings.values())
+    assert all(one.passed and one.languages[0] == "en" and one.judge == "judge@1" for one in standings.values())
     assert re.match(r"an answer falls short: AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d\. a revision is better: "
-                    r"AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d$", standings["emptiness"].why)
+                    r"AUC \d\.\d\d and \d\.\d\d on \d+, flips 0\.\d\d$", standings["mindfulness"].why)
+    assert standings["emptiness"].languages == ("en", "fr") and "in fr: an answer falls" in standings["emptiness"].why
 
 
 @pytest.mark.parametrize("likes, why", [
@@ -142,7 +144,7 @@ def test_a_judge_that_sees_faults_and_likes_whatever_stands_first_does_not_pass(
     def likes(conversation, reply):
         return float(reply == "A") if "Answer A: " in conversation[-1].content else knows(conversation, reply)
     standing = judge_standings(judge(likes), journal, contemplative.principles[:1])["emptiness"]
-    assert not standing.passed and re.match(r"a revision is better: AUC .*; flips on 100%", standing.why)
+    assert not standing.passed and re.match(r"in en: a revision is better: AUC .*; flips on 100%", standing.why)
 
 
 def test_a_principle_that_nobody_labelled_is_nobodys_to_judge(contemplative, journal):
@@ -335,7 +337,7 @@ def test_what_is_given_away_names_no_server(contemplative):
 
 
 @pytest.mark.parametrize("likes, more, said", [
-    (yes_to_all, {}, "no judge above the bar (judge@1; boundless care, emptiness, mindfulness, non duality: "),
+    (yes_to_all, {}, "no judge above the bar (judge@1; boundless care, emptiness: in en: an answer falls short: "),
     (None, {}, "it could not be measured"),
     (knows, {"judge": "none"}, "judge: none"),
     (knows, {"judge": "logits"}, "judge: logits kept what the critic prefers, a judge that nobody measured")])
@@ -537,10 +539,21 @@ def test_the_bar_rests_on_the_answers_in_the_pairs_own_language(contemplative, j
     assert [(one.prompt_id, one.fault_margin) for one in kept] == [("p0", 2.0), ("p1", None)] and not dropped
 
 
-def test_two_french_answers_measure_nobody_in_french(contemplative):
+def test_a_language_is_measured_where_it_has_labels_on_both_sides(contemplative):
     from contemplative_cai.pairs.gate import _measurable
+    every = labelled_answers(contemplative.principles)
+    assert {id for id, answers in every.items() if "fr" in _measurable(answers)} == {"emptiness", "boundless_care"}
+    for answers in every.values():
+        french = [one for one in answers if one.language == "fr"]
+        assert list(_measurable([one for one in answers if one not in french[2:]])) == ["en"], "two are too few"
+
+
+def test_questions_that_measure_a_judge_do_not_give_the_better_answer_away_by_its_length(contemplative):
     for id, answers in labelled_answers(contemplative.principles).items():
-        assert list(_measurable(answers)) == ["en"], id
+        pairs = labelled_pairs([one for one in answers if one.language == "en"])
+        longer = [(word_count(one.row.answer) > word_count(two.row.answer)) == (one.short < two.short)
+                  for one, two in pairs]
+        assert 0.4 < sum(longer) / len(longer) < 0.6, id
 
 
 @pytest.mark.parametrize("share, passed", [(0.6, True), (0.4, False)])
