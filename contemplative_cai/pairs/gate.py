@@ -69,8 +69,8 @@ def _telling(short: Sequence[LabelledAnswer], keeps: Sequence[LabelledAnswer]) -
     for lengths, side in zip(words, (short, keeps)):
         for one in side: lengths.setdefault(one.row.prompt, []).append(word_count(one.row.answer))
     first, second = ({prompt: sum(some) / len(some) for prompt, some in lengths.items()} for lengths in words)
-    return {prompt: int(abs(first[prompt] - second[prompt]) > TELLING_LENGTH * max(first[prompt], second[prompt]))
-            for prompt in first if prompt in second}
+    def apart(one, other): return abs(one - other) > TELLING_LENGTH * max(one, other)
+    return {prompt: int(apart(first[prompt], second[prompt])) for prompt in first if prompt in second}
 
 
 def labelled_answers(principles: Sequence[Principle],
