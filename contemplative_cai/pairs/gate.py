@@ -60,7 +60,7 @@ def _labelled_rows(ids: Iterable[str]) -> dict[str, list[tuple[Labelled, float]]
             for id, asked in own.items()}
 
 
-TELLING_LENGTH = 0.25  # a question whose better answers are longer or shorter by a greater share tells them by their length
+TELLING_LENGTH = 0.25  # where better answers are longer or shorter by a greater share, length tells them
 
 
 def _telling(short: Sequence[LabelledAnswer], keeps: Sequence[LabelledAnswer]) -> dict[str, int]:
