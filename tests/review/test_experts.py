@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from contemplative_cai.core.schema import Answer, InputError, Prompt
-from contemplative_cai.review.experts_analysis import analyse_ratings, arm_contrast, severities
+from contemplative_cai.review.experts_analysis import analyse_ratings, analyse_study, arm_contrast, severities
 from contemplative_cai.review.experts_collect import collect_returned, collect_study, summed_line
 from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, rating_widget, text_blocks
 from contemplative_cai.review.experts_plan import (
@@ -180,6 +180,59 @@ def test_a_lost_first_line_is_found_out_and_kept_files_are_read_again(tmp_path):
     assert any("its first line is lost" in note.words for note in first.notes)
     assert collect_study(plan, tmp_path) == first == collect_study(plan, tmp_path, [tmp_path / "in" / "x.jsonl"])
     with pytest.raises(InputError, match="not there"): collect_study(plan, tmp_path, [tmp_path / "gone.jsonl"])
+    with pytest.raises(InputError, match="collected for another plan"):
+        analyse_study(plan.model_copy(update={"seed": 6}), tmp_path)
+
+
+@pytest.mark.parametrize("ratings", [7, True, None, "abc", [[1]], [{}], {"overall": []}])
+def test_a_line_of_any_shape_costs_itself(ratings):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    one, two, *_ = next(rater.items for rater in plan.raters if rater.name == "s1")
+    strange = {"kind": "rating", "item": one, "ratings": ratings}
+    collected, kept = collect_returned(plan, {"a.jsonl": saved(plan, "s1", [strange, row(plan, two, 3)])})
+    assert [each.item for each in kept] == [two]
+    assert [note.fault for note in collected.notes] == ["damaged", "missing", "missing"]
+
+
+def test_an_item_that_was_only_opened_is_not_rated_and_takes_nothing_back():
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    one, two, *_ = next(rater.items for rater in plan.raters if rater.name == "s1")
+    opened = [row(plan, id, 1, "2026-02-09T10:00:00Z") | {"ratings": {}, "uncovered": True} for id in (one, two)]
+    changed = row(plan, two, 4, "2026-02-10T10:00:00Z") | {"ratings": {"overall": None}}
+    collected, _ = collect_returned(plan, {"a.jsonl": saved(plan, "s1", opened)})
+    assert collected.rated["s1"][0] == 0 and any("12 of 12 items are not rated" in each.words
+                                                 for each in collected.notes)
+    collected, kept = collect_returned(plan, {"a.jsonl": saved(plan, "s1", [row(plan, id, 2) for id in (one, two)]),
+                                              "b.jsonl": saved(plan, "s1", opened, "two"),
+                                              "c.jsonl": saved(plan, "s1", [changed], "two")})
+    assert collected.rated["s1"][0] == 2 and set(kept[0].ratings.values()) == {2}
+    assert kept[1].ratings == {each.id: None if each.id == "overall" else 2 for each in plan.questions}
+
+
+def test_what_a_program_drew_is_never_told_as_peoples_word():
+    plan = planned(6, {"safety": ["s1", "s2", "s3"]})
+    _, drawn = collect_returned(plan, simulated_files(plan, SimulatedExperts()))
+    assert analyse_ratings(plan, drawn, resamples=5).simulated == "drawn by a program"
+    with pytest.raises(InputError, match="of simulated raters"):
+        analyse_ratings(plan, [drawn[0].model_copy(update={"session": "x"}), *drawn[1:]])
+
+
+def test_raters_whom_no_answer_compares_are_not_said_to_be_strict():
+    plan = planned()
+    items, (one, two, *_) = {each.id: each.prompt_id for each in plan.items}, plan.raters
+    _, ratings = collect_returned(plan, simulated_files(plan, SimulatedExperts()))
+    asked = {items[id] for id in one.items}
+    apart = [each for each in ratings if each.rater == one.name
+             or (each.rater == two.name and items[each.item] not in asked)]
+    assert {each.leniency for each in severities(plan, apart)} == {None}
+
+
+def test_a_next_round_is_reckoned_from_the_ratings_that_came():
+    plan = planned()
+    _, ratings = collect_returned(plan, simulated_files(plan, SimulatedExperts()))
+    some = [one for one in ratings if one.rater in ("p1", "p2", "s1")]
+    first = analyse_ratings(plan, some, resamples=5).rounds[0]
+    assert (first.raters, first.readers) == (3, 2)  # 4 of each question were planned
 
 
 @pytest.mark.long
