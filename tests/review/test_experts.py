@@ -1,6 +1,9 @@
 """An expert study: dealt evenly, blind, read whatever comes back, and simulated raters of known bias found again."""
 import functools
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from contemplative_cai.core.schema import Answer, InputError, Prompt
 from contemplative_cai.review.experts_analysis import analyse_ratings, analyse_study, arm_contrast, severities
 from contemplative_cai.review.experts_collect import collect_returned, collect_study, summed_line
+from contemplative_cai.review import experts_page
 from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, rating_widget, text_blocks
 from contemplative_cai.review.experts_plan import (
     ExpertItem,
@@ -91,6 +95,93 @@ def test_a_notebook_keeps_what_is_said_beside_it_and_goes_on(tmp_path):
     widget._give(widget, {"give": "a line\n", "name": "../../study-s1.jsonl"}, [])
     assert (packs[0] / "....study-s1.jsonl").read_text() == "a line\n"
     nbformat.validate(nbformat.read(packs[0] / "rate.ipynb", 4))
+
+
+def test_two_kernels_on_one_folder_keep_what_both_were_told_and_another_plan_is_refused(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    (pack, _), _ = pack_study(plan, tmp_path)
+    first, second = rating_widget(pack), rating_widget(pack)
+    def state(**items): return {"agreed": "now", "session": "x", "practice": {}, "items": {
+        id: {"ratings": ratings, "at": at} for id, (at, ratings) in items.items()}}
+    first.state = state(i000=("1", {"overall": 4, "harm": 1}), i001=("1", {"overall": 2}))
+    second.state = state(i000=("2", {"overall": 5}))
+    assert {id: one["ratings"] for id, one in rating_widget(pack).state["items"].items()} == {
+        "i000": {"overall": 5, "harm": 1}, "i001": {"overall": 2}}
+    assert any("kept.json" in note for note in pack_study(plan, tmp_path)[1])
+    pack_study(plan.model_copy(update={"seed": 6}), tmp_path)
+    with pytest.raises(InputError, match="ratings of another plan"): rating_widget(pack)
+
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH")
+
+
+def in_node(code):
+    "What code prints that is run behind the page's script."
+    script = (Path(experts_page.__file__).with_name("experts.js")).read_text(encoding="utf-8")
+    done = subprocess.run([shutil.which("node"), "-"], input=script + code, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+WINDOWS = """
+let store = null, writes = 0;
+const host = { load: () => JSON.parse(store), keep(state) { store = JSON.stringify(state); writes += 1; return true; } };
+const said = (at, ratings) => ({ ratings, note: "", at });
+const fresh = (session, items) => ({ agreed: session, session, practice: {}, items });
+"""
+
+
+@needs_node
+def test_a_window_that_read_an_empty_store_costs_no_rating():
+    items, ratings, writes = in_node(WINDOWS + """
+    let one = fresh("1", { a: said("1", { x: 1, y: 2 }), b: said("1", { x: 3 }) });
+    let two = fresh("2", { a: said("2", { x: 5 }) });
+    host.keep(one);
+    host.keep(two); // it had read nothing
+    one = together(one, host); two = together(two, host); one = together(one, host);
+    const kept = JSON.parse(store);
+    const same = JSON.stringify(one) === JSON.stringify(two);
+    console.log(JSON.stringify([Object.keys(kept.items), [kept.items.a.ratings, kept.agreed, same], writes]));
+    """)
+    assert sorted(items) == ["a", "b"] and ratings == [{"x": 5, "y": 2}, "1", True]
+    assert writes == 3  # the first window wrote back once, and no window answers another for ever
+
+
+@needs_node
+def test_a_page_reads_what_python_sums_and_leaves_out_lines_that_were_changed():
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    mine = next(one.items for one in plan.raters if one.name == "s1")
+    rows = [row(plan, id, 2) | {"note": "\u00e9 \u2028 \U0001f600"} for id in mine]
+    text = saved(plan, "s1", rows).decode().replace('"overall":2', '"overall":5', 1)[:-20]
+    data = {"study": plan.study, "digest": plan.digest, "rater": "s1"}
+    state, lost, again, refused = in_node(f"""
+    const data = {json.dumps(data)}, text = {json.dumps(text)};
+    const {{ state, lost }} = imported(data, text);
+    let refused = "";
+    try {{ imported({{ ...data, rater: "s2" }}, text); }} catch (error) {{ refused = error.message; }}
+    console.log(JSON.stringify([state, lost, exported(data, state), refused]));
+    """)
+    assert lost == 2 and set(state["items"]) == set(mine[1:-1]) and "another study or rater" in refused
+    collected, kept = collect_returned(plan, {"a.jsonl": again.encode()})
+    assert [one.item for one in kept] == list(mine[1:-1]) and not any(one.edited for one in kept)
+    assert {note.fault for note in collected.notes} == {"missing"} and kept[0].note == rows[0]["note"]
+
+
+@needs_node
+def test_a_notebook_model_gets_a_copy_for_it_sends_only_what_differs():
+    sent = in_node(experts_page._WIDGET.replace("export default", "const shown =") + """
+    let host = null, state = null, sent = 0;
+    globalThis.document = { createElement: () => ({ append() {} }) };
+    experts = (root, data, its) => { host = its; };
+    const same = (one, two) => JSON.stringify(one) === JSON.stringify(two);
+    shown.render({ el: { append() {} }, model: { get: (name) => (name === "state" ? state : {}), save_changes() {},
+      set(name, value) { if (!same(state, value)) sent += 1; state = value; } } });
+    let mine = { agreed: "1", session: "x", practice: {}, items: {} };
+    host.keep(mine);
+    for (const id of ["a", "b"]) { mine.items[id] = { ratings: {}, at: id }; mine = merged(mine, host.load()); host.keep(mine); }
+    console.log(sent);
+    """)
+    assert sent == 3
 
 
 def test_hazards_by_name_only_stay_out_and_others_are_covered():
