@@ -9,9 +9,9 @@ import nbformat
 import pytest
 
 from contemplative_cai.core.schema import Answer, InputError, Prompt
+from contemplative_cai.review import experts_page
 from contemplative_cai.review.experts_analysis import analyse_ratings, analyse_study, arm_contrast, severities
 from contemplative_cai.review.experts_collect import collect_returned, collect_study, summed_line
-from contemplative_cai.review import experts_page
 from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, rating_widget, text_blocks
 from contemplative_cai.review.experts_plan import (
     ExpertItem,
@@ -125,7 +125,7 @@ def in_node(code):
 
 WINDOWS = """
 let store = null, writes = 0;
-const host = { load: () => JSON.parse(store), keep(state) { store = JSON.stringify(state); writes += 1; return true; } };
+const host = { load: () => JSON.parse(store), keep(state) { store = JSON.stringify(state); writes += 1; } };
 const said = (at, ratings) => ({ ratings, note: "", at });
 const fresh = (session, items) => ({ agreed: session, session, practice: {}, items });
 """
@@ -178,7 +178,11 @@ def test_a_notebook_model_gets_a_copy_for_it_sends_only_what_differs():
       set(name, value) { if (!same(state, value)) sent += 1; state = value; } } });
     let mine = { agreed: "1", session: "x", practice: {}, items: {} };
     host.keep(mine);
-    for (const id of ["a", "b"]) { mine.items[id] = { ratings: {}, at: id }; mine = merged(mine, host.load()); host.keep(mine); }
+    for (const id of ["a", "b"]) {
+      mine.items[id] = { ratings: {}, at: id };
+      mine = merged(mine, host.load());
+      host.keep(mine);
+    }
     console.log(sent);
     """)
     assert sent == 3
@@ -198,8 +202,23 @@ def test_hazards_by_name_only_stay_out_and_others_are_covered():
     assert len({prompts[one.prompt_id].hazard for one in clustered}) == 2
 
 
+def test_a_cluster_of_near_duplicates_is_drawn_as_often_as_a_question_that_stands_alone():
+    prompts = {one.id: one for k in range(24) if (one := Prompt(text=f"Question {k}?", source="demo"))}
+    answers = [Answer(arm=arm, prompt_id=id, source="demo", text=f"{arm} {id}", model="m")
+               for id in prompts for arm in ARMS]
+    clusters = {id: f"three {k // 3}" if k < 12 else id for k, id in enumerate(prompts)}  # 4 of three, 12 alone
+    drawn = [clusters[one.prompt_id] for seed in range(150) for one in expert_items(answers, prompts, ARMS, 4, clusters,
+                                                                                    seed=seed)]
+    share = sum(name.startswith("three") for name in drawn) / len(drawn)
+    assert share == pytest.approx(4 / 16, abs=0.06)  # standard error 0.018
+    for arms, many, match in ((ARMS, 0, "expected 1 or more"), (("base", "base"), 2, "stands twice")):
+        with pytest.raises(InputError, match=match): expert_items(answers, prompts, arms, many)
+
+
 @pytest.mark.parametrize("more, match", [({"readers": 5}, "expected 1 to 4"), ({"common": 99}, "common 99"),
                                          ({"primary": "overal"}, "did you mean 'overall'"),
+                                         ({"groups": {"a": ["Ann", "ann"]}}, "more than capitals"),
+                                         ({"questions": 1, "groups": {"a": ["x", "y", "z"]}}, "would get no question"),
                                          ({"groups": {}}, "no raters"), ({"groups": {"a": ["x", "x"]}}, "stands twice"),
                                          ({"groups": {"a": ["../x"]}}, "reviewer's name")])
 def test_what_no_study_can_be_is_said(more, match):
