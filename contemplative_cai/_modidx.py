@@ -8124,6 +8124,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/contemplative_cai', 'doc_h
                                                                                                 'contemplative_cai/review/active.py'),
                                                  'contemplative_cai.review.active._counts': ( '06a_review/active.html#_counts',
                                                                                               'contemplative_cai/review/active.py'),
+                                                 'contemplative_cai.review.active._grow': ( '06a_review/active.html#_grow',
+                                                                                            'contemplative_cai/review/active.py'),
                                                  'contemplative_cai.review.active._outside': ( '06a_review/active.html#_outside',
                                                                                                'contemplative_cai/review/active.py'),
                                                  'contemplative_cai.review.active._points': ( '06a_review/active.html#_points',
