@@ -282,7 +282,8 @@ def look_on(browser: Browser,
     except (InputError, OSError) as error:
         browser.problem, browser.look = visible(str(error)), Browsing()
         browser._shelves.setdefault("pairs", Shelf((), (), []))
-    except (ValueError, TypeError, OverflowError) as error: browser.problem = f"Not understood ({error}): run the cell again."
+    except (ValueError, TypeError, OverflowError) as error:
+        browser.problem = f"Not understood ({error}): run the cell again."
 
 # %% ../../nbs/09_report/13_browse.ipynb #x5ee4fa0
 @functools.cache

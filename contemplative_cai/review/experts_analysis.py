@@ -9,7 +9,7 @@ __all__ = ['ArmContrast', 'arm_contrast', 'arm_contrasts', 'ExpertAgreement', 'S
 # %% ../../nbs/06a_review/11_experts_analysis.ipynb #xd4eff5c
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..core.files import FileRecord, read_record, read_rows, write_record
 from ..core.schema import InputError, Record
@@ -138,7 +138,7 @@ def expert_agreement(plan: ExpertsPlan,
     return found
 
 
-def _compared(said: Sequence[tuple[str, str, int]],  # rater, item, grade
+def _compared(said: Sequence[tuple[str, str, Any]],  # rater, item, grade
               ) -> set[str]:
     "The most raters who are compared with one another, through others where need be; empty: nobody is."
     parts: list[tuple[set[str], set[str]]] = []
@@ -232,8 +232,8 @@ def analyse_ratings(plan: ExpertsPlan,
         raise InputError(f"no rating by '{plan.primary}' counts; collect what raters sent: ccai experts collect")
     contrasts = arm_contrasts(plan, kept)
     first = next((one.estimate for one in contrasts if one.role == "primary" and one.estimate.parts), None)
-    rounds = next_rounds(first.parts, first.raters, first.items, max(round(first.ratings / first.items), 1), difference) if (
-        first and first.parts and first.items >= 5) else []
+    rounds = next_rounds(first.parts, first.raters, first.items, max(round(first.ratings / first.items), 1),
+                         difference) if (first and first.parts and first.items >= 5) else []
     return ExpertsAnalysis(study=plan.study, digest=plan.digest, difference=difference,
                            ratings=sum(bool(one.ratings) for one in kept),
                            left_out={why: count for why, count in out.items() if count}, contrasts=tuple(contrasts),

@@ -151,7 +151,7 @@ def _kept_state(folder: Path, plan_digest: str) -> dict[str, Any] | None:
 
 def _keep_state(folder: Path, plan_digest: str, state: dict[str, Any]) -> None:
     "Keep what is said beside what another kernel kept: of each item and question what was said last."
-    before, both = _kept_state(folder, plan_digest) or {}, {**state, "digest": plan_digest}
+    before, both = _kept_state(folder, plan_digest) or {}, dict[str, Any](state, digest=plan_digest)
     for kind in ("practice", "items"):
         both[kind] = dict(before.get(kind, {}))
         for id, said in state.get(kind, {}).items():
