@@ -62,43 +62,46 @@ class _Design:
         return upper, lower
 
     def density(self, at, upper, lower):
-        "The logarithm of the joint density, and each row's two shares and their difference; minus infinity: no order."
+        "The logarithm of the joint density, and each row's two logits; minus infinity: no order."
         import numpy as np
+        from scipy.special import log_expit
         if (np.diff(at[:self.levels - 1]) <= 1e-6).any(): return -math.inf, None
-        high = np.where(self.last, 1.0, 0.5 * (1 + np.tanh(upper @ at / 2)))
-        low = np.where(self.first, 0.0, 0.5 * (1 + np.tanh(lower @ at / 2)))
-        share = np.maximum(high - low, 1e-300)
-        return float(np.log(share).sum() - 0.5 * at[self.levels:] @ at[self.levels:]), (high, low, share)
+        high = np.where(self.last, math.inf, upper @ at)
+        low = np.where(self.first, -math.inf, lower @ at)
+        logs = log_expit(high) + log_expit(-low) + np.log(-np.expm1(low - high))  # of a difference of two shares
+        return float(logs.sum() - 0.5 * at[self.levels:] @ at[self.levels:]), (high, low)
 
 
-def _slopes(design: _Design, at, upper, lower, shares):
-    "Gradient and negative Hessian of the joint density."
+def _slopes(design: _Design, at, upper, lower, logits):
+    "Gradient and negative Hessian of the joint density, which has no hollow: exact where shares are next to 0 or 1."
     import numpy as np
-    high, low, share = shares
-    bend = [high * (1 - high), low * (1 - low)]
-    rise = [bend[0] / share, -bend[1] / share]
+    from scipy.special import expit
+    high, low = logits
+    apart = np.minimum(high - low, 600.0)
+    between, both = 1 / np.expm1(apart), 0.25 / np.sinh(apart / 2) ** 2
     ridge = (np.arange(len(at)) >= design.levels) * 1.0
-    curve = [bend[0] * (1 - 2 * high) / share - rise[0] ** 2, -bend[1] * (1 - 2 * low) / share - rise[1] ** 2]
-    mixed = (upper.T * (rise[0] * rise[1])) @ lower
-    hessian = mixed + mixed.T - (upper.T * curve[0]) @ upper - (lower.T * curve[1]) @ lower
-    return upper.T @ rise[0] + lower.T @ rise[1] - ridge * at, hessian + np.diag(ridge)
+    mixed = (upper.T * both) @ lower
+    hessian = ((upper.T * (expit(high) * expit(-high) + both)) @ upper
+               + (lower.T * (expit(low) * expit(-low) + both)) @ lower - mixed - mixed.T)
+    gradient = upper.T @ (expit(-high) + between) - lower.T @ (expit(low) + between)
+    return gradient - ridge * at, hessian + np.diag(ridge)
 
 
 def _climb(design: _Design, spread, at):
     "The most likely thresholds, effect and random effects of these spreads; the marginal likelihood, and the Hessian."
     import numpy as np
     upper, lower = design.scaled(spread)
-    value, shares = design.density(at, upper, lower)
+    value, logits = design.density(at, upper, lower)
     for _ in range(60):
-        gradient, hessian = _slopes(design, at, upper, lower, shares)
-        step = np.linalg.solve(hessian, gradient)
+        gradient, hessian = _slopes(design, at, upper, lower, logits)
+        step = np.linalg.solve(hessian + 1e-10 * np.eye(len(at)), gradient)
         size, (better, more) = 1.0, (-math.inf, None)
         while size > 1e-6 and not better > value:
             better, more = design.density(at + size * step, upper, lower)
             size /= 2
         if not better > value + 1e-9: break
-        at, value, shares = at + 2 * size * step, better, more
-    hessian = _slopes(design, at, upper, lower, shares)[1]
+        at, value, logits = at + 2 * size * step, better, more
+    hessian = _slopes(design, at, upper, lower, logits)[1]
     inner = hessian[design.levels:, design.levels:]
     return at, value - 0.5 * float(np.linalg.slogdet(inner)[1]), hessian
 
@@ -117,7 +120,9 @@ def _effect(design: _Design) -> tuple[float, float, dict[str, float]]:
                              options={"maxiter": 30, "ftol": 1e-6, "eps": 1e-3})
     unlikely(best.x)
     place = design.levels - 1
-    error = math.sqrt(float(np.linalg.inv(state["hessian"])[place, place]))
+    one, more = np.eye(len(state["at"])), 1e-10 * np.eye(len(state["at"]))  # more: where the data do not bind at all
+    variance = float(np.linalg.solve(state["hessian"] + more, one[place])[place])
+    error = math.sqrt(variance) if variance > 0 else math.inf
     return float(state["at"][place]), error, dict(zip(_SPREADS, map(float, np.exp(best.x))))
 
 

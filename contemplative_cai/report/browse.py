@@ -185,7 +185,7 @@ class Browsing:
 
 def _matches(row: BrowsedRow, look: Browsing) -> bool:
     "Whether a row is looked for."
-    if any(cell_text(row.cell(name)) != value for name, value in look.filters.items()): return False
+    if any(visible(cell_text(row.cell(name))) != value for name, value in look.filters.items()): return False
     wanted = look.search.casefold()
     return not wanted or any(wanted in str(part).casefold() for part in (*row.texts.values(), *row.cells.values()))
 
@@ -272,6 +272,7 @@ def look_on(browser: Browser,
             ) -> None:
     "Look for what the page asks for; what cannot be looked for is told, and changes nothing."
     browser.problem = ""
+    browser._shelves = {name: shelf for name, shelf in browser._shelves.items() if shelf.columns}  # what was read
     try:
         if not isinstance(message, dict): raise ValueError("message")
         if (name := message.get("run", browser.run.name)) != browser.run.name:
@@ -281,7 +282,8 @@ def look_on(browser: Browser,
     except (InputError, OSError) as error:
         browser.problem, browser.look = visible(str(error)), Browsing()
         browser._shelves.setdefault("pairs", Shelf((), (), []))
-    except ValueError as error: browser.problem = f"Not understood ({error}): run the cell again."
+    except (ValueError, TypeError, OverflowError) as error:
+        browser.problem = f"Not understood ({error}): run the cell again."
 
 # %% ../../nbs/09_report/13_browse.ipynb #x5ee4fa0
 @functools.cache

@@ -115,25 +115,30 @@ def active_ids(plan: ReviewPlan,
     return [id for id, one in plan.pairs.items() if "active" in (one.why, one.also)]
 
 
+def _grow(run: Run, many: int, more: bool, reviewer: str, seed: int) -> tuple[ReviewPlan, ReviewPlan]:
+    "The plan before and after so many pairs are chosen in all, or so many more; nobody else plans meanwhile."
+    if reviewer: check_reviewer(reviewer)
+    if many < 0: raise InputError(f"active: expected 0 or more pairs to choose, came {many}; write 20")
+    pool, decided = review_pool(run), read_decisions(run)
+    if many and not _claiming(pool):
+        raise InputError(f"run '{run.name}' has no kept pair to choose from; generate first: "
+                         f"ccai run generate --run {run.name}")
+    with reviews_alone(run, "plan") as folder:
+        plan = begun_plan(run, pool, seed)
+        lacking = many if more else many - sum(id in pool.pairs for id in active_ids(plan))
+        if lacking <= 0: return plan, plan
+        grown = with_choice(plan, pool, decided, lacking, reviewer, now())
+        if grown.rounds and grown != plan: write_record(folder / "plan.json", grown)
+    return plan, grown
+
+
 def plan_active(run: Run,  # a run that has generated
                 in_all: int,  # pairs that are to be chosen so, with those that were before
                 reviewer: str = "",  # who alone is asked about the new ones; empty: everybody
                 seed: int = 0,  # of a plan that is not begun
                 ) -> ReviewPlan:
     "Let the run's plan grow to so many chosen pairs; it never shrinks. Raises `InputError`."
-    if reviewer: check_reviewer(reviewer)
-    if in_all < 0: raise InputError(f"active: expected 0 or more pairs to choose, came {in_all}; write 20")
-    pool, decided = review_pool(run), read_decisions(run)
-    if in_all and not _claiming(pool):
-        raise InputError(f"run '{run.name}' has no kept pair to choose from; generate first: "
-                         f"ccai run generate --run {run.name}")
-    with reviews_alone(run, "plan") as folder:
-        plan = begun_plan(run, pool, seed)
-        have = sum(id in pool.pairs for id in active_ids(plan))
-        if in_all <= have: return plan
-        grown = with_choice(plan, pool, decided, in_all - have, reviewer, now())
-        if grown.rounds and grown != plan: write_record(folder / "plan.json", grown)
-    return grown
+    return _grow(run, in_all, False, reviewer, seed)[1]
 
 # %% ../../nbs/06a_review/06a_active.ipynb #x8c52ba4
 class ChosenPairs(Record):
@@ -153,8 +158,7 @@ def choose_active(run: Run,  # a run that has generated
                   reviewer: str = "",  # who alone is asked about them; empty: everybody
                   ) -> ChosenPairs:
     "Let the plan grow by so many chosen pairs. Raises `InputError`."
-    before = read_review_plan(run)
-    plan = plan_active(run, len(active_ids(before)) + many, reviewer)
+    before, plan = _grow(run, many, True, reviewer, 0)
     new = len(set(plan.pairs) - set(before.pairs))
     return ChosenPairs(pairs=new, met=len(active_ids(plan)) - len(active_ids(before)) - new, wanted=many)
 

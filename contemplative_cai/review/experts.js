@@ -35,15 +35,29 @@ function blocks(parts) { // [kind, text]: headings, paragraphs and items of list
   return box;
 }
 
-function merged(mine, other) { // of two windows, or of a file and a window: what was said last, item by item
+function later(one, two) { // what was said of an item in two places: by each question what was said last
+  if (!one || !two) return one ?? two;
+  const order = one.at === two.at ? JSON.stringify(one) < JSON.stringify(two) : one.at < two.at;
+  const [old, young] = order ? [one, two] : [two, one];
+  return { ...old, ...young, ratings: { ...old.ratings, ...young.ratings } };
+}
+
+function merged(mine, other) { // of two windows, or of a file and a window; the same whichever is which
   if (!other) return mine;
-  const both = { ...other, ...mine, agreed: mine.agreed || other.agreed, session: other.session || mine.session };
+  const first = mine.agreed && !(other.agreed && other.agreed < mine.agreed) ? mine : other;
+  const both = { ...other, ...mine, agreed: first.agreed, session: first.session || mine.session };
   for (const kind of ["practice", "items"]) {
     both[kind] = { ...other[kind] };
-    for (const [id, said] of Object.entries(mine[kind])) {
-      if (!(both[kind][id]?.at > said.at)) both[kind][id] = said;
-    }
+    for (const [id, said] of Object.entries(mine[kind])) both[kind][id] = later(said, both[kind][id]);
   }
+  return both;
+}
+
+function together(state, host) { // what was said here and what is kept; written back where another window kept less
+  const kept = host.load(), both = merged(state, kept);
+  const there = (kind, id) => JSON.stringify(kept?.[kind]?.[id]) === JSON.stringify(both[kind][id]);
+  const lost = ["practice", "items"].some((kind) => Object.keys(both[kind]).some((id) => !there(kind, id)));
+  if (lost) host.keep(both);
   return both;
 }
 
@@ -58,16 +72,23 @@ function exported(data, state) { // a line a rating, each with its sum
     agreed: state.agreed, exported: new Date().toISOString(), lines: lines.length }, ...lines].map(line).join("\n") + "\n";
 }
 
-function imported(data, text) { // a file that was saved before; what is not this rater's is refused
+function row_of(data, line) { // a line of a saved file; null where it is not as it was saved
+  let row = null;
+  try { row = JSON.parse(line); } catch { return null; }
+  if (row?.kind === "header" && (row.digest !== data.digest || row.rater !== data.rater)) throw new Error("it is of another study or rater");
+  const whole = /^(.*),"check":"([0-9a-f]{8})"\}$/s.exec(line);
+  return whole && checksum(`${data.digest}\n${data.rater}\n${whole[1]}`) === whole[2] ? row : null;
+}
+
+function imported(data, text) { // a file that was saved before; what is not this rater's, or was changed, is left out
   const state = { agreed: "", session: "", practice: {}, items: {} };
-  for (const line of text.split("\n").filter((line) => line.trim())) {
-    const { kind, item, check, ...said } = JSON.parse(line);
-    if (kind === "header" && (said.digest !== data.digest || said.rater !== data.rater)) throw new Error("it is of another study or rater");
+  const rows = text.split("\n").map((line) => line.trim()).filter(Boolean).map((line) => row_of(data, line));
+  for (const { kind, item, check, ...said } of rows.filter(Boolean)) {
     if (kind === "header") Object.assign(state, { agreed: said.agreed, session: said.session });
     else state[kind === "practice" ? "practice" : "items"][item] = said;
   }
-  if (!state.session) throw new Error("it has no first line of a study");
-  return state;
+  if (!rows.some(Boolean)) throw new Error("no line of it is as this study saved it");
+  return { state, lost: rows.filter((row) => !row).length };
 }
 
 function experts(root, data, host) {
@@ -84,9 +105,9 @@ function experts(root, data, host) {
   const here = () => known[stage]?.[place];
   const covered = () => Boolean(here()?.hazard) && !open.has(here().id) && !said(stage, here().id).uncovered;
 
-  function load() { state = merged(state, host.load()); }
+  function load() { state = together(state, host); }
 
-  function keep() { load(); told = host.keep(state) ? "" : "This browser keeps nothing: save your file before you close this page."; }
+  function keep() { state = merged(state, host.load()); told = host.keep(state) ? "" : "This browser keeps nothing: save your file before you close this page."; }
 
   setInterval(() => {
     const now = performance.now();
@@ -94,7 +115,8 @@ function experts(root, data, host) {
     tick = now;
   }, 500);
 
-  function change(more) { // of the item that is shown
+  function change(more) { // of the item that is shown, in whichever window something was said of it before
+    load();
     const before = said(stage, here().id);
     state[stage][here().id] = { ...before, ...more, seconds: Math.round(10 * (before.seconds + looked)) / 10,
       changes: before.changes + (more.ratings ? 1 : 0), at: new Date().toISOString() };
@@ -146,7 +168,12 @@ function experts(root, data, host) {
   }
 
   async function take(file) {
-    try { state = merged(state, imported(data, await file.text())); keep(); told = `${file.name} was read; go on where it stopped.`; }
+    try {
+      const { state: saved, lost } = imported(data, await file.text());
+      state = merged(state, saved);
+      keep();
+      told = `${file.name} was read; go on where it stopped.` + (lost ? ` ${lost} of its lines were damaged or changed, and left out.` : "");
+    }
     catch (error) { told = `${file.name} was not read: ${error.message}. Nothing here has changed.`; }
     draw();
   }

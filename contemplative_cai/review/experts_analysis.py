@@ -9,16 +9,16 @@ __all__ = ['ArmContrast', 'arm_contrast', 'arm_contrasts', 'ExpertAgreement', 'S
 # %% ../../nbs/06a_review/11_experts_analysis.ipynb #xd4eff5c
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ..core.files import FileRecord, read_rows, write_record
+from ..core.files import FileRecord, read_record, read_rows, write_record
 from ..core.schema import InputError, Record
 from ..measure.agreement import Agreement, krippendorff_alpha
 from ..measure.ordinal import OrdinalEffect, OrdinalRating, ordinal_effect
 from ..measure.outcomes import holm
 from ..measure.rated import RatedDifference, RatedParts, rated_difference, round_power
 from ..measure.rated import shown_difference
-from .experts_collect import ExpertRating
+from .experts_collect import SIMULATED, Collected, ExpertRating
 from .experts_plan import SCALE, ExpertsPlan
 
 # %% ../../nbs/06a_review/11_experts_analysis.ipynb #xe0ce0d1
@@ -138,10 +138,22 @@ def expert_agreement(plan: ExpertsPlan,
     return found
 
 
+def _compared(said: Sequence[tuple[str, str, Any]],  # rater, item, grade
+              ) -> set[str]:
+    "The most raters who are compared with one another, through others where need be; empty: nobody is."
+    parts: list[tuple[set[str], set[str]]] = []
+    for rater, item, _ in said:
+        near = [part for part in parts if rater in part[0] or item in part[1]]
+        parts = [part for part in parts if part not in near]
+        parts.append(({rater}.union(*(part[0] for part in near)), {item}.union(*(part[1] for part in near))))
+    most = max((part[0] for part in parts), key=len, default=set())
+    return most if len(most) > 1 else set()
+
+
 def severities(plan: ExpertsPlan,
                ratings: Sequence[ExpertRating],
                ) -> list[Severity]:
-    "How strict every rater is by the primary question; the mean of all raters is 0."
+    "How strict every rater is by the primary question; the mean of all who are compared is 0, others have none."
     import numpy as np
     said = [(one.rater, one.item, one.ratings[plan.primary]) for one in ratings
             if one.ratings.get(plan.primary) is not None]
@@ -150,7 +162,9 @@ def severities(plan: ExpertsPlan,
     for k, (rater, item, _) in enumerate(said): design[k, names.index(rater)] = design[k, len(names)
                                                                                       + items.index(item)] = 1
     fitted = np.linalg.lstsq(design, np.array([row[2] for row in said], dtype=float), rcond=None)[0][:len(names)]
-    own = {name: float(value - fitted.mean()) for name, value in zip(names, fitted)}
+    compared = _compared(said)
+    mine = {name: float(value) for name, value in zip(names, fitted) if name in compared}
+    own = {name: value - sum(mine.values()) / len(mine) for name, value in mine.items()}
     def grades(name): return [grade for rater, _, grade in said if rater == name]
     return [Severity(rater=one.name, group=one.group, rated=len(grades(one.name)), mean=_mean(grades(one.name)),
                      leniency=own.get(one.name)) for one in plan.raters]
@@ -193,6 +207,14 @@ class ExpertsAnalysis(FileRecord):
     simulated: str = ""  # how the ratings were drawn by a program; empty: people gave them
 
 
+def _drawn_words(ratings: Sequence[ExpertRating]) -> str:
+    "What is to be said where a program gave the ratings; raises `InputError` where it gave some of them."
+    drawn = sum(one.session == SIMULATED for one in ratings)
+    if drawn in (0, len(ratings)): return "drawn by a program" if drawn else ""
+    raise InputError(f"{drawn} of {len(ratings)} ratings are of simulated raters, beside people's; take the simulated "
+                     "files out of the study's returned/, and collect again")
+
+
 def analyse_ratings(plan: ExpertsPlan,
                     ratings: Sequence[ExpertRating],
                     difference: float | None = None,  # in steps, that the next round should show
@@ -202,16 +224,18 @@ def analyse_ratings(plan: ExpertsPlan,
                     resamples: int = 300,  # for the intervals of agreement
                     ) -> ExpertsAnalysis:
     "What the ratings say; raises `InputError` where there are none."
+    simulated = simulated or _drawn_words(ratings)
     out: Mapping[str, int] = {"late": sum(one.late and not late for one in ratings),
                               "edited": sum(one.edited and not edited for one in ratings)}
     kept = [one for one in ratings if (late or not one.late) and (edited or not one.edited)]
     if not any(one.ratings.get(plan.primary) is not None for one in kept):
         raise InputError(f"no rating by '{plan.primary}' counts; collect what raters sent: ccai experts collect")
-    contrasts, readers = arm_contrasts(plan, kept), [len(names) for names in plan.dealt.values()]
+    contrasts = arm_contrasts(plan, kept)
     first = next((one.estimate for one in contrasts if one.role == "primary" and one.estimate.parts), None)
-    rounds = next_rounds(first.parts, first.raters, first.items, round(sum(readers) / len(readers)), difference) if (
-        first and first.parts and first.items >= 5) else []
-    return ExpertsAnalysis(study=plan.study, digest=plan.digest, ratings=len(kept), difference=difference,
+    rounds = next_rounds(first.parts, first.raters, first.items, max(round(first.ratings / first.items), 1),
+                         difference) if (first and first.parts and first.items >= 5) else []
+    return ExpertsAnalysis(study=plan.study, digest=plan.digest, difference=difference,
+                           ratings=sum(bool(one.ratings) for one in kept),
                            left_out={why: count for why, count in out.items() if count}, contrasts=tuple(contrasts),
                            agreement=tuple(expert_agreement(plan, kept, resamples)),
                            raters=tuple(severities(plan, kept)),
@@ -223,6 +247,9 @@ def analyse_study(plan: ExpertsPlan,
                   **options,  # as `analyse_ratings` takes them
                   ) -> ExpertsAnalysis:
     "Analyse the ratings of a study's folder, and write `analysis.json`."
+    if (place := folder / "collected.json").exists() and read_record(place, Collected).digest != plan.digest:
+        raise InputError(f"{place}: collected for another plan than plan.json; collect again with: "
+                         "ccai experts collect")
     analysis = analyse_ratings(plan, read_rows(folder / "ratings.jsonl", ExpertRating), **options)
     write_record(folder / "analysis.json", analysis)
     return analysis

@@ -131,14 +131,34 @@ function render({ model, el }) {
   const box = make("div"), root = make("div");
   box.className = "cce-notebook";
   box.append(root); el.append(box);
-  experts(root, { ...model.get("data"), notebook: true }, {
+  experts(root, { ...model.get("data"), notebook: true }, { // the model gets a copy: it sends what differs from before
     load: () => model.get("state"),
-    keep(state) { model.set("state", state); model.save_changes(); return true; },
+    keep(state) { model.set("state", structuredClone(state)); model.save_changes(); return true; },
     give(text, name) { model.send({ give: text, name }); return `${name} was saved beside the notebook.`; },
   });
 }
 export default { render };
 """
+
+
+def _kept_state(folder: Path, plan_digest: str) -> dict[str, Any] | None:
+    "What was said in a rater's folder; raises `InputError` where it was said of another plan."
+    if not (place := folder / "kept.json").exists(): return None
+    state = read_json(place)
+    if state.pop("digest", plan_digest) == plan_digest: return state
+    raise InputError(f"{place}: ratings of another plan than pack.json's; move it away")
+
+
+def _keep_state(folder: Path, plan_digest: str, state: dict[str, Any]) -> None:
+    "Keep what is said beside what another kernel kept: of each item and question what was said last."
+    before, both = _kept_state(folder, plan_digest) or {}, dict[str, Any](state, digest=plan_digest)
+    for kind in ("practice", "items"):
+        both[kind] = dict(before.get(kind, {}))
+        for id, said in state.get(kind, {}).items():
+            some = sorted([said, both[kind].get(id, said)], key=lambda one: one.get("at", ""))
+            ratings = {name: grade for one in some for name, grade in one.get("ratings", {}).items()}
+            both[kind][id] = {**some[0], **some[1], "ratings": ratings}
+    write_json(folder / "kept.json", both)
 
 
 @functools.cache
@@ -157,11 +177,10 @@ def _rating_class() -> type:
         state = traitlets.Any().tag(sync=True)
 
         def __init__(self, folder: Path, **more: Any):
-            self._kept, self._folder = folder / "kept.json", folder
+            self._folder = folder
             data = read_json(folder / "pack.json")
-            state = read_json(self._kept) if self._kept.exists() else None
-            super().__init__(data=data, state=state, **more)
-            self.observe(lambda change: write_json(self._kept, change["new"]), "state")
+            super().__init__(data=data, state=_kept_state(folder, data["digest"]), **more)
+            self.observe(lambda change: _keep_state(folder, data["digest"], change["new"]), "state")
             self.on_msg(self._give)
 
         def _give(self, _: Any, message: Any, buffers: Any) -> None:
@@ -213,6 +232,8 @@ def pack_study(plan: ExpertsPlan,
         until = f" by {plan.until}" if plan.until else ""
         write_text(place / "README.txt", _NOTE.format(rater=rater.name, study=plan.study, until=until))
         packs.append(place)
+    begun = [f"packs/{place.name}/kept.json holds ratings that were given here; take it out before you send the folder"
+             for place in packs if (place / "kept.json").exists()]
     open_places = {name: unadapted(texts[name]) for name in ("instructions", "consent")}
-    return packs, [f"texts/{name}.md still holds {len(some)} places to adapt, such as {some[0]}"
-                   for name, some in open_places.items() if some]
+    return packs, begun + [f"texts/{name}.md still holds {len(some)} places to adapt, such as {some[0]}"
+                           for name, some in open_places.items() if some]

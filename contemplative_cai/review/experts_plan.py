@@ -94,14 +94,18 @@ def expert_items(answers: Sequence[Answer],  # of all arms
                  seed: int = 0,  # of the lot
                  ) -> tuple[ExpertItem, ...]:
     "So many questions by lot, near duplicates as one, with every arm's answer; raises `InputError` for too few."
+    if questions < 1: raise InputError(f"questions {questions}: expected 1 or more")
+    if twice := [arm for arm, count in Counter(arms).items() if count > 1]:
+        raise InputError(f"arm '{twice[0]}' stands twice; name each once")
     texts: dict[str, dict[str, str]] = {}
     for answer in sorted(answers, key=lambda answer: -answer.sample):
         if answer.arm in arms and answer.text and answer.text.strip():
             texts.setdefault(answer.prompt_id, {})[answer.arm] = answer.text
     whole = [id for id, by_arm in texts.items() if id in prompts and len(by_arm) == len(arms)
              and _takes(prompts[id], hazards)]
-    by_lot = sorted(whole, key=lambda id: digest([seed, "question", id]))
-    chosen = list({(clusters or {}).get(id, id): id for id in reversed(by_lot)}.values())[::-1]
+    # one of each cluster, then the clusters, by two lots: a large cluster comes as often as a small one
+    of_each = {(clusters or {}).get(id, id): id for id in sorted(whole, key=lambda id: digest([seed, "one", id]))}
+    chosen = sorted(of_each.values(), key=lambda id: digest([seed, "question", id]))
     if len(chosen) < questions:
         raise InputError(f"{questions} questions were asked for, and {len(chosen)} have an answer of each of "
                          f"{', '.join(arms)}; ask for fewer, or name hazards or other arms")
@@ -270,8 +274,9 @@ def _refuse_shape(shape: StudyShape, asked: int) -> None:
     "Raises `InputError` for what no study can be."
     names = [name for some in shape.groups.values() for name in some]
     for name in names: check_reviewer(name)
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice: raise InputError(f"rater '{twice[0]}' stands twice; give everybody a name of their own")
+    twice = [name for name, count in Counter(map(str.lower, names)).items() if count > 1]  # folders have their names
+    if twice: raise InputError(f"rater '{twice[0]}' stands twice; give everybody a name of their own, "
+                               "which more than capitals tell apart")
     if not names: raise InputError("no raters; name some, such as --raters safety=ann,bo")
     few = min((len(some), group) for group, some in shape.groups.items())
     if not 1 <= shape.readers <= few[0]:
@@ -296,6 +301,10 @@ def make_experts_plan(study: str,  # a short name
     if shape.primary not in (known := [one.id for one in questions]):
         raise InputError(f"primary: no question '{shape.primary}'; {did_you_mean(shape.primary, known)}")
     dealt = deal_questions(asked, shape.groups, shape.readers, shape.common, seed)
+    busy = {name for names in dealt.values() for name in names}
+    if idle := [name for names in shape.groups.values() for name in names if name not in busy]:
+        raise InputError(f"rater '{idle[0]}' would get no question; ask for more questions or readers, or name fewer "
+                         "raters")
     raters = [ExpertRater(name=name, group=group, items=_rater_order(
         name, [id for id in asked if name in dealt[id]], by_place, arms, seed))
         for group, names in shape.groups.items() for name in names]

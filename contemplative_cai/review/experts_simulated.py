@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .experts_collect import summed_line
+from .experts_collect import SIMULATED, summed_line
 from .experts_plan import SCALE, ExpertsPlan
 
 # %% ../../nbs/06a_review/12_experts_simulated.ipynb #x28fcc07
@@ -64,7 +64,7 @@ def simulated_files(plan: ExpertsPlan,
                  "note": "", "seconds": round(lot.uniform(30, 120), 1), "changes": len(plan.questions), "at": at}
                 for id in rater.items]
         head = {"kind": "header", "format": 1, "study": plan.study, "digest": plan.digest, "rater": rater.name,
-                "session": "simulated", "agreed": "", "exported": at, "lines": len(rows)}
+                "session": SIMULATED, "agreed": "", "exported": at, "lines": len(rows)}
         lines = [summed_line(row, plan.digest, rater.name) for row in (head, *rows)]
         files[f"{plan.study}-{rater.name}.jsonl"] = ("\n".join(lines) + "\n").encode()
     return files

@@ -1,4 +1,6 @@
 """Differences over raters and items: variances recovered, alarms as rare as they should be, models beside others."""
+import random
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,23 @@ def test_what_no_ordinal_model_can_be_made_of_is_said():
     assert ordinal_effect(same).undefined == "all ratings are the same"
     assert "at least 3" in ordinal_effect([row for row in ordinal_rows(0, 0.0) if row.rater in ("r0", "r1")]).undefined
     assert "one of the arms" in ordinal_effect([row for row in ordinal_rows(0, 0.0) if row.second]).undefined
+
+
+@pytest.mark.parametrize("grade", [
+    lambda r, q, second: 5 if second else 1 + q % 2, lambda r, q, second: 5 if second or r else 4,
+    lambda r, q, second: 5 if (r, q, second) == (0, 0, True) else 4])
+def test_ratings_that_the_steps_tell_apart_wholly_or_nearly_give_a_reason_and_no_fault(grade):
+    rows = [OrdinalRating(f"r{r}", f"q{q}", second, grade(r, q, second))
+            for r in range(4) for q in range(6) for second in (False, True)]
+    found = ordinal_effect(rows)
+    assert found.undefined == "the arms' ratings do not overlap" or found.low < found.log_odds < found.high
+
+
+def test_few_ratings_of_any_kind_give_an_interval_or_a_reason():
+    lot = random.Random(3)
+    for _ in range(12):
+        shift, most = lot.choice((0, 1, 3)), lot.randint(2, 5)
+        rows = [OrdinalRating(f"r{r}", f"q{q}", second, min(5, lot.randint(1, most) + shift * second))
+                for r in range(lot.randint(3, 5)) for q in range(6) for second in (False, True) if lot.random() < 0.8]
+        found = ordinal_effect(rows)
+        assert found.undefined or found.low < found.log_odds < found.high

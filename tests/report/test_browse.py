@@ -166,3 +166,28 @@ def test_the_notebook_runs_without_anybody(run, tmp_path, monkeypatch):
                         "PYTHONPATH": str(ROOT)})
     shown = [cell.get("outputs", []) for cell in nbformat.read(out, 4).cells]
     assert "4 of 4 pairs of run looked" in str(shown) and "looked" in str(shown) and SECRET not in out.read_text()
+
+
+def test_a_file_that_cannot_be_read_is_told_until_it_can(run):
+    browser, other = Browser(run), open_run("broken")
+    other.record(recipe={})
+    other.path("pairs.jsonl").write_text("{\n")
+    for message in ({"run": "broken"}, {"search": "x"}, {"shelf": "pairs"}):
+        state = seen(browser, **message)
+        assert "pairs.jsonl, line 1" in state["problem"] and state["total"] == 0
+    other.path("pairs.jsonl").write_text(run.path("pairs.jsonl").read_text())
+    state = seen(browser, shelf="pairs")
+    assert (state["problem"], state["total"]) == ("", 4)
+
+
+@pytest.mark.parametrize("message", [{"shelf": ["x"]}, {"page": None}, {"page": 1e400}, {"row": [0]}])
+def test_a_message_of_any_shape_is_told(run, message):
+    browser = Browser(run)
+    assert "Not understood" in seen(browser, **message)["problem"] and seen(browser)["total"] == 4
+
+
+def test_a_value_with_hidden_signs_is_found_by_how_it_is_shown(run):
+    write_rows(run.path("pairs.jsonl"), [pair(1, source="a\u202eb"), pair(2)])
+    browser = Browser(run)
+    (shown, _), _ = dict(browsed_state(browser)["facets"])["source"]
+    assert shown == "a\\u202eb" and seen(browser, filters={"source": shown})["found"] == 1

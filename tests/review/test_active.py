@@ -8,12 +8,13 @@ import pytest
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.core.errors import InputError
-from contemplative_cai.core.files import append_row, write_rows
+from contemplative_cai.core.files import append_row, write_record, write_rows
 from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import Message, PreferencePair
 from contemplative_cai.inputs.constitution import BENIGN
 from contemplative_cai.measure.corrected import corrected_levels
 from contemplative_cai.measure.strata import LabelStratum, allotted, stratified_share
+from contemplative_cai.review import active
 from contemplative_cai.review.active import (
     JUDGED_KINDS,
     active_words,
@@ -181,6 +182,23 @@ def test_what_was_voted_on_is_not_asked_again_and_a_rules_pair_is_met(run):
     assert {plan.pairs[id].also for id in ruled} == {"active"}
     assert "no others are left to choose" in str(choose_active(run, 3))
     assert open_review(run, "cy", sample=12).progress().total >= 12, "whom nobody is named for sees a sample by lot"
+
+
+def test_so_many_more_are_chosen_whatever_else_was_planned_and_whoever_plans_meanwhile(run, monkeypatch):
+    choose_active(run, 20)
+    write_rows(run.path("pairs.jsonl"), [pair(i, 0.1 + i / 30) for i in range(200, 260)])  # others were generated
+    assert choose_active(run, 10).pairs == 10
+    began = active.begun_plan
+
+    def meanwhile(*more):
+        monkeypatch.setattr(active, "begun_plan", began)
+        grown = active.with_choice(began(*more), active.review_pool(run), {}, 5, "ada")
+        write_record(run.path("reviews", "plan.json"), grown)
+        return began(*more)
+    monkeypatch.setattr(active, "begun_plan", meanwhile)
+    assert choose_active(run, 8, "bo").pairs == 8
+    readers = Counter(one.readers for one in read_review_plan(run).pairs.values())
+    assert (readers["ada",], readers["bo",]) == (5, 8)
 
 
 def test_kinds_stay_where_they_were_when_pairs_come(run):

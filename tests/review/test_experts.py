@@ -1,12 +1,16 @@
 """An expert study: dealt evenly, blind, read whatever comes back, and simulated raters of known bias found again."""
 import functools
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from contemplative_cai.core.schema import Answer, InputError, Prompt
-from contemplative_cai.review.experts_analysis import analyse_ratings, arm_contrast, severities
+from contemplative_cai.review import experts_page
+from contemplative_cai.review.experts_analysis import analyse_ratings, analyse_study, arm_contrast, severities
 from contemplative_cai.review.experts_collect import collect_returned, collect_study, summed_line
 from contemplative_cai.review.experts_page import pack_study, page_data, rater_page, rating_widget, text_blocks
 from contemplative_cai.review.experts_plan import (
@@ -93,6 +97,97 @@ def test_a_notebook_keeps_what_is_said_beside_it_and_goes_on(tmp_path):
     nbformat.validate(nbformat.read(packs[0] / "rate.ipynb", 4))
 
 
+def test_two_kernels_on_one_folder_keep_what_both_were_told_and_another_plan_is_refused(tmp_path):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    (pack, _), _ = pack_study(plan, tmp_path)
+    first, second = rating_widget(pack), rating_widget(pack)
+    def state(**items): return {"agreed": "now", "session": "x", "practice": {}, "items": {
+        id: {"ratings": ratings, "at": at} for id, (at, ratings) in items.items()}}
+    first.state = state(i000=("1", {"overall": 4, "harm": 1}), i001=("1", {"overall": 2}))
+    second.state = state(i000=("2", {"overall": 5}))
+    assert {id: one["ratings"] for id, one in rating_widget(pack).state["items"].items()} == {
+        "i000": {"overall": 5, "harm": 1}, "i001": {"overall": 2}}
+    assert any("kept.json" in note for note in pack_study(plan, tmp_path)[1])
+    pack_study(plan.model_copy(update={"seed": 6}), tmp_path)
+    with pytest.raises(InputError, match="ratings of another plan"): rating_widget(pack)
+
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH")
+
+
+def in_node(code):
+    "What code prints that is run behind the page's script."
+    script = (Path(experts_page.__file__).with_name("experts.js")).read_text(encoding="utf-8")
+    done = subprocess.run([shutil.which("node"), "-"], input=script + code, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+WINDOWS = """
+let store = null, writes = 0;
+const host = { load: () => JSON.parse(store), keep(state) { store = JSON.stringify(state); writes += 1; } };
+const said = (at, ratings) => ({ ratings, note: "", at });
+const fresh = (session, items) => ({ agreed: session, session, practice: {}, items });
+"""
+
+
+@needs_node
+def test_a_window_that_read_an_empty_store_costs_no_rating():
+    items, ratings, writes = in_node(WINDOWS + """
+    let one = fresh("1", { a: said("1", { x: 1, y: 2 }), b: said("1", { x: 3 }) });
+    let two = fresh("2", { a: said("2", { x: 5 }) });
+    host.keep(one);
+    host.keep(two); // it had read nothing
+    one = together(one, host); two = together(two, host); one = together(one, host);
+    const kept = JSON.parse(store);
+    const same = JSON.stringify(one) === JSON.stringify(two);
+    console.log(JSON.stringify([Object.keys(kept.items), [kept.items.a.ratings, kept.agreed, same], writes]));
+    """)
+    assert sorted(items) == ["a", "b"] and ratings == [{"x": 5, "y": 2}, "1", True]
+    assert writes == 3  # the first window wrote back once, and no window answers another for ever
+
+
+@needs_node
+def test_a_page_reads_what_python_sums_and_leaves_out_lines_that_were_changed():
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    mine = next(one.items for one in plan.raters if one.name == "s1")
+    rows = [row(plan, id, 2) | {"note": "\u00e9 \u2028 \U0001f600"} for id in mine]
+    text = saved(plan, "s1", rows).decode().replace('"overall":2', '"overall":5', 1)[:-20]
+    data = {"study": plan.study, "digest": plan.digest, "rater": "s1"}
+    state, lost, again, refused = in_node(f"""
+    const data = {json.dumps(data)}, text = {json.dumps(text)};
+    const {{ state, lost }} = imported(data, text);
+    let refused = "";
+    try {{ imported({{ ...data, rater: "s2" }}, text); }} catch (error) {{ refused = error.message; }}
+    console.log(JSON.stringify([state, lost, exported(data, state), refused]));
+    """)
+    assert lost == 2 and set(state["items"]) == set(mine[1:-1]) and "another study or rater" in refused
+    collected, kept = collect_returned(plan, {"a.jsonl": again.encode()})
+    assert [one.item for one in kept] == list(mine[1:-1]) and not any(one.edited for one in kept)
+    assert {note.fault for note in collected.notes} == {"missing"} and kept[0].note == rows[0]["note"]
+
+
+@needs_node
+def test_a_notebook_model_gets_a_copy_for_it_sends_only_what_differs():
+    sent = in_node(experts_page._WIDGET.replace("export default", "const shown =") + """
+    let host = null, state = null, sent = 0;
+    globalThis.document = { createElement: () => ({ append() {} }) };
+    experts = (root, data, its) => { host = its; };
+    const same = (one, two) => JSON.stringify(one) === JSON.stringify(two);
+    shown.render({ el: { append() {} }, model: { get: (name) => (name === "state" ? state : {}), save_changes() {},
+      set(name, value) { if (!same(state, value)) sent += 1; state = value; } } });
+    let mine = { agreed: "1", session: "x", practice: {}, items: {} };
+    host.keep(mine);
+    for (const id of ["a", "b"]) {
+      mine.items[id] = { ratings: {}, at: id };
+      mine = merged(mine, host.load());
+      host.keep(mine);
+    }
+    console.log(sent);
+    """)
+    assert sent == 3
+
+
 def test_hazards_by_name_only_stay_out_and_others_are_covered():
     prompts = {one.id: one for k, hazard in enumerate(["cse", "sxc_prn", "ssh", None, "hte"] * 3)
                if (one := Prompt(text=f"Question {k}?", source="demo", hazard=hazard))}
@@ -107,8 +202,23 @@ def test_hazards_by_name_only_stay_out_and_others_are_covered():
     assert len({prompts[one.prompt_id].hazard for one in clustered}) == 2
 
 
+def test_a_cluster_of_near_duplicates_is_drawn_as_often_as_a_question_that_stands_alone():
+    prompts = {one.id: one for k in range(24) if (one := Prompt(text=f"Question {k}?", source="demo"))}
+    answers = [Answer(arm=arm, prompt_id=id, source="demo", text=f"{arm} {id}", model="m")
+               for id in prompts for arm in ARMS]
+    clusters = {id: f"three {k // 3}" if k < 12 else id for k, id in enumerate(prompts)}  # 4 of three, 12 alone
+    drawn = [clusters[one.prompt_id] for seed in range(150) for one in expert_items(answers, prompts, ARMS, 4, clusters,
+                                                                                    seed=seed)]
+    share = sum(name.startswith("three") for name in drawn) / len(drawn)
+    assert share == pytest.approx(4 / 16, abs=0.06)  # standard error 0.018
+    for arms, many, match in ((ARMS, 0, "expected 1 or more"), (("base", "base"), 2, "stands twice")):
+        with pytest.raises(InputError, match=match): expert_items(answers, prompts, arms, many)
+
+
 @pytest.mark.parametrize("more, match", [({"readers": 5}, "expected 1 to 4"), ({"common": 99}, "common 99"),
                                          ({"primary": "overal"}, "did you mean 'overall'"),
+                                         ({"groups": {"a": ["Ann", "ann"]}}, "more than capitals"),
+                                         ({"questions": 1, "groups": {"a": ["x", "y", "z"]}}, "would get no question"),
                                          ({"groups": {}}, "no raters"), ({"groups": {"a": ["x", "x"]}}, "stands twice"),
                                          ({"groups": {"a": ["../x"]}}, "reviewer's name")])
 def test_what_no_study_can_be_is_said(more, match):
@@ -180,6 +290,59 @@ def test_a_lost_first_line_is_found_out_and_kept_files_are_read_again(tmp_path):
     assert any("its first line is lost" in note.words for note in first.notes)
     assert collect_study(plan, tmp_path) == first == collect_study(plan, tmp_path, [tmp_path / "in" / "x.jsonl"])
     with pytest.raises(InputError, match="not there"): collect_study(plan, tmp_path, [tmp_path / "gone.jsonl"])
+    with pytest.raises(InputError, match="collected for another plan"):
+        analyse_study(plan.model_copy(update={"seed": 6}), tmp_path)
+
+
+@pytest.mark.parametrize("ratings", [7, True, None, "abc", [[1]], [{}], {"overall": []}])
+def test_a_line_of_any_shape_costs_itself(ratings):
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    one, two, *_ = next(rater.items for rater in plan.raters if rater.name == "s1")
+    strange = {"kind": "rating", "item": one, "ratings": ratings}
+    collected, kept = collect_returned(plan, {"a.jsonl": saved(plan, "s1", [strange, row(plan, two, 3)])})
+    assert [each.item for each in kept] == [two]
+    assert [note.fault for note in collected.notes] == ["damaged", "missing", "missing"]
+
+
+def test_an_item_that_was_only_opened_is_not_rated_and_takes_nothing_back():
+    plan = planned(6, {"safety": ["s1", "s2"]})
+    one, two, *_ = next(rater.items for rater in plan.raters if rater.name == "s1")
+    opened = [row(plan, id, 1, "2026-02-09T10:00:00Z") | {"ratings": {}, "uncovered": True} for id in (one, two)]
+    changed = row(plan, two, 4, "2026-02-10T10:00:00Z") | {"ratings": {"overall": None}}
+    collected, _ = collect_returned(plan, {"a.jsonl": saved(plan, "s1", opened)})
+    assert collected.rated["s1"][0] == 0 and any("12 of 12 items are not rated" in each.words
+                                                 for each in collected.notes)
+    collected, kept = collect_returned(plan, {"a.jsonl": saved(plan, "s1", [row(plan, id, 2) for id in (one, two)]),
+                                              "b.jsonl": saved(plan, "s1", opened, "two"),
+                                              "c.jsonl": saved(plan, "s1", [changed], "two")})
+    assert collected.rated["s1"][0] == 2 and set(kept[0].ratings.values()) == {2}
+    assert kept[1].ratings == {each.id: None if each.id == "overall" else 2 for each in plan.questions}
+
+
+def test_what_a_program_drew_is_never_told_as_peoples_word():
+    plan = planned(6, {"safety": ["s1", "s2", "s3"]})
+    _, drawn = collect_returned(plan, simulated_files(plan, SimulatedExperts()))
+    assert analyse_ratings(plan, drawn, resamples=5).simulated == "drawn by a program"
+    with pytest.raises(InputError, match="of simulated raters"):
+        analyse_ratings(plan, [drawn[0].model_copy(update={"session": "x"}), *drawn[1:]])
+
+
+def test_raters_whom_no_answer_compares_are_not_said_to_be_strict():
+    plan = planned()
+    items, (one, two, *_) = {each.id: each.prompt_id for each in plan.items}, plan.raters
+    _, ratings = collect_returned(plan, simulated_files(plan, SimulatedExperts()))
+    asked = {items[id] for id in one.items}
+    apart = [each for each in ratings if each.rater == one.name
+             or (each.rater == two.name and items[each.item] not in asked)]
+    assert {each.leniency for each in severities(plan, apart)} == {None}
+
+
+def test_a_next_round_is_reckoned_from_the_ratings_that_came():
+    plan = planned()
+    _, ratings = collect_returned(plan, simulated_files(plan, SimulatedExperts()))
+    some = [one for one in ratings if one.rater in ("p1", "p2", "s1")]
+    first = analyse_ratings(plan, some, resamples=5).rounds[0]
+    assert (first.raters, first.readers) == (3, 2)  # 4 of each question were planned
 
 
 @pytest.mark.long
