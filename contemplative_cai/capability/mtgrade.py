@@ -102,17 +102,19 @@ def quality_rubric() -> Rubric:
 
 def labelled_good(row: Labelled,
                   ) -> float:
-    "1 where no quality is missing, 0 where one is; 0.5 in between, or where too few are labelled."
+    "1 where no quality is missing, 0 where one is, or something is made up; 0.5 in between, or of too few labels."
     labels = [row.labels[name] for name in QUALITIES if name in row.labels]
-    if 0 in labels: return 0.0
+    if 0 in labels or row.labels.get("candour") == 0: return 0.0
     return 1.0 if len(labels) >= LEAST_QUALITIES and set(labels) == {1} else 0.5
 
 
 def graded_rows(own: OwnLabels | None,  # labelled answers of one's own
                 ) -> tuple[list[Labelled], str]:
-    "What grades are measured on, and whose it is: one's own answers where they have labels enough by all qualities."
+    "What grades are measured on, and whose it is: one's own answers where enough are labelled by most qualities."
     _, projects = shared_out(rubric := quality_rubric(), own)
-    if own is not None and projects is None: return list(own.rows), own.source
+    good = [labelled_good(row) for row in own.rows] if own else []  # scattered labels tell of no answer that it is good
+    enough = projects is None and min(good.count(1), good.count(0)) >= LEAST_LABELS
+    if own is not None and enough: return list(own.rows), own.source
     return passport_rows(rubric), PROJECTS_LABELS
 
 # %% ../../nbs/08a_capability/07c_mtgrade.ipynb #x95719a2

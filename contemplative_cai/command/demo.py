@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from ..core.project import brief
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run, now
 from ..core.schema import Constitution, InputError, Message, Principle, Prompt, Response, Rubric
@@ -28,7 +29,7 @@ from ..inputs.rubrics import judged_rubrics, load_calibration, load_rubric
 from ..inputs.sources import own_prompts
 from ..models.choose import choose_engine
 from ..models.llm import LLM, Completion, MindedLLM, ModelCallError, Sampling, growing
-from ..review.demo_votes import DemoVote, SaidOfAnswer, keep_demo_vote
+from ..review.demo_votes import UNDECIDED, DemoVote, SaidOfAnswer, keep_demo_vote
 from ..review.votes import reviewable_pairs
 from ..revision.revise import Methods, recipe_methods
 from ..revision.templates import critique_conversation
@@ -247,6 +248,7 @@ class DemoTalk:
         self.hidden = False  # which arm is which, and the scores; until they are revealed
         self.blind = False  # so it has been since the question
         self.critique_seen = False
+        self._named: set[str] = set()  # questions whose answers were seen with the arms' names
         self._turns = dict.fromkeys(demo.arms, 0)
 
     @property
@@ -266,7 +268,9 @@ class DemoTalk:
             ) -> Iterator[dict[str, GrowingAnswer]]:
         "Ask every arm; raises `InputError` for an empty question."
         if not question.strip(): raise InputError("question: expected one, came nothing; write it, and ask again")
-        self.question, self.hidden, self.blind, self.critique_seen = question.strip(), blind, blind, False
+        self.question, self.hidden, self.critique_seen = question.strip(), blind, False
+        self.blind = blind and self.question not in self._named
+        if not blind: self._named.add(self.question)
         def by_lot(arm): return digest([self.question, now(), arm])
         self.columns = sorted(self.demo.arms, key=by_lot) if blind else list(self.demo.arms)
         return self._stream(list(self.demo.arms))
@@ -286,6 +290,7 @@ class DemoTalk:
     def reveal(self) -> None:
         "Show which arm is which, and the scores; what is said from now on is not blind."
         self.hidden = self.blind = False
+        self._named.add(self.question)
 
     def stop(self, arms: Sequence[str] = ()) -> None:
         "End the turn of these arms, or of all."
@@ -304,7 +309,9 @@ class DemoWindow(DemoTalk):
         before, self.constitution = self.constitution, parsed_amendment(text)
         self.text = text
         changed = constitution_prompt(before) != constitution_prompt(self.constitution)
-        if changed and self.question: self.blind = False  # the column that changes says which it is
+        if changed and self.question:  # the column that changes says which it is
+            self.blind = False
+            self._named.add(self.question)
         return changed
 
     def again(self) -> Iterator[dict[str, GrowingAnswer]]:
@@ -340,9 +347,14 @@ class DemoWindow(DemoTalk):
         return self._critique(arm, asked)
 
     def _critique(self, arm: str, asked: Any) -> Iterator[GrowingAnswer]:
-        "A critique, a token at a time."
-        replies, critique, reply = growing(self.demo.base, asked, self.demo.methods.critique), GrowingAnswer(arm), None
+        "A critique, a token at a time, until it is stopped; empty where the answer is another by then."
+        def growth(): yield from growing(self.demo.base, asked, self.demo.methods.critique)  # asked under the lock
+        replies, critique, reply = growth(), GrowingAnswer(arm), None
+        turn, about = self._turns[arm], self.answers[arm]
         while True:
+            if self._turns[arm] != turn:
+                yield replace(critique, state="stopped", text=critique.text if self.answers[arm] is about else "")
+                return
             try:
                 with self.demo.lock: following = next(replies, None)
             except ModelCallError as error:
@@ -366,6 +378,10 @@ class DemoWindow(DemoTalk):
             raise InputError("vote: nothing was said; say which answer is best, or whether one falls short")
         self._refuse_unfinished(self.columns)
         held = self.principle(principle) if principle else None
+        if preferred is not None and preferred not in (known := (*self.columns, *UNDECIDED)):
+            raise InputError(f"vote: expected one of {', '.join(known)} as the best, came '{brief(preferred)}'")
+        if held is None and any(one is not None for one in said.values()):
+            raise InputError("vote: an answer falls short of something, and no principle was named; name one")
         answers = tuple(SaidOfAnswer(arm=arm, model=self.demo.arms[arm].llm.key, text=self.answers[arm].text,
                                      falls_short=said.get(arm)) for arm in self.columns)
         constitution = f"{self.constitution.id}@{self.constitution.digest}"

@@ -12,7 +12,6 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,10 +31,9 @@ def _header(scope: Mapping[str, Any], name: bytes) -> str:
 
 
 def _cookie(scope: Mapping[str, Any], name: str) -> str:
-    "A cookie of a request; empty where it has none that can be read."
-    try: morsel = SimpleCookie(_header(scope, b"cookie")).get(name)
-    except CookieError: return ""
-    return morsel.value if morsel else ""
+    "A cookie of a request; empty where it has none. Those of other pages of this machine may be of any form."
+    pairs = (pair.strip().partition("=") for pair in _header(scope, b"cookie").split(";"))
+    return next((value for key, _, value in pairs if key == name), "")
 
 
 class LoopbackGate:

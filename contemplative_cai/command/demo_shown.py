@@ -106,7 +106,8 @@ def votes_html(window: DemoWindow,
                said: str = "",  # what was just done
                ) -> str:
     "How many votes there are, and what was preferred; nothing of that while the arms are hidden."
-    votes, damage = demo_votes(window.demo.run)
+    try: votes, damage = demo_votes(window.demo.run)
+    except InputError as error: votes, damage = [], list(error.problems)  # what was just said is kept all the same
     if window.hidden: counts = "what was preferred is shown with the arms"
     else: counts = ", ".join(f"{name} {count}" for name, count in preferred_counts(votes).items())
     blind = sum(vote.blind for vote in votes)
@@ -211,7 +212,8 @@ class VotingPage(DemoPage):
         try: window.vote(who.strip(), preferred, principle, short)
         except (InputError, OSError) as error:
             return problem_html(error if isinstance(error, InputError) else InputError(str(error)))
-        return votes_html(window, "Kept" + (", blind" if window.blind else ""))
+        known = ", not blind: the arms were told apart before" if window.hidden else ""
+        return votes_html(window, "Kept" + (", blind" if window.blind else known))
 
     def reveal(self, number: str) -> list:
         "Columns with names and scores, and a note."

@@ -8,7 +8,7 @@ __all__ = ['HeardContrast', 'one_side', 'heard_contrast']
 # %% ../../nbs/09_report/10b_heard.ipynb #x692fd90
 from collections.abc import Sequence
 
-from ..core.schema import Record
+from ..core.schema import Record, digest
 from ..measure.corrected import CorrectedDifference, JudgedArm, audit_transfer
 from ..measure.corrected import corrected_difference, transfer_withheld
 
@@ -32,6 +32,18 @@ def one_side(arms: Sequence[JudgedArm],  # of cells that stand on one side of a 
 def _labelled(arm: JudgedArm) -> bool: return any(label is not None for label in arm.labels)
 
 
+def _evened(arms: Sequence[JudgedArm]) -> list[JudgedArm]:
+    "The same with as large a share labelled in each: a cell with more labels would speak for what others have judged."
+    share = min((len(arm.labels) - arm.labels.count(None)) / len(arm.labels) for arm in arms)
+    evened = []
+    for arm in arms:
+        places = [i for i, label in enumerate(arm.labels) if label is not None]
+        drawn = sorted(places, key=lambda i: digest(["heard", arm.clusters[i], i]))[:round(share * len(arm.labels))]
+        labels = tuple(label if i in set(drawn) else None for i, label in enumerate(arm.labels))
+        evened.append(arm.model_copy(update={"labels": labels}))
+    return evened
+
+
 def heard_contrast(pairs: Sequence[tuple[JudgedArm, JudgedArm]],  # of cells: the level's arm, its opponent's
                    level: str,
                    against: str,
@@ -39,6 +51,6 @@ def heard_contrast(pairs: Sequence[tuple[JudgedArm, JudgedArm]],  # of cells: th
     "The contrast by readers; None where no pair of cells has labels on both sides."
     both = [(one, other) for one, other in pairs if _labelled(one) and _labelled(other)]
     if not both: return None
-    first, second = (one_side([pair[i] for pair in both], name) for i, name in ((1, against), (0, level)))
+    first, second = (one_side(_evened([pair[i] for pair in both]), name) for i, name in ((1, against), (0, level)))
     return HeardContrast(pairs=len(both), difference=corrected_difference(first, second),
                          withheld=transfer_withheld(audit_transfer(first, second)))

@@ -69,20 +69,36 @@ def _shares(readings: Iterable[PrincipleReading], principles: Sequence[str]) -> 
                    for prompt, rows in by_prompt.items()} for name in principles}
 
 
+def _side(readings: Iterable[PrincipleReading], arm: str) -> dict[tuple[str, str], PrincipleReading]:
+    "An arm's readings by prompt and reader; raises `InputError` where one read the same answer twice."
+    side: dict[tuple[str, str], PrincipleReading] = {}
+    for one in readings:
+        if one.arm != arm: continue
+        if (place := (one.prompt_id, one.reader)) in side:
+            raise InputError(f"{one.reader} read {arm}'s answer to {one.prompt_id} twice; expected one reading of an "
+                             "answer by a reader: keep one of them")
+        side[place] = one
+    return side
+
+
 def round_trip(readings: Sequence[PrincipleReading],  # of base and the arm, perhaps of others
                arm: str,
                principles: Sequence[str],  # the list that readers chose from
                trained: Collection[str],  # of the list, those that the arm was trained on
                clusters: Mapping[str, str] | None = None,  # by prompt; None: each its own
                ) -> RoundTrip:
-    "What readers infer; raises `InputError` for what is not on the list, and where base or the arm was not read."
-    if strange := {name for one in readings for name in one.shows} - set(principles):
-        raise InputError(f"readings name {', '.join(sorted(strange))}; expected principles of the list "
-                         f"({', '.join(principles)})")
-    sides = [[one for one in readings if one.arm == name] for name in ("base", arm)]
+    """What readers infer, where the same reader read base's and the arm's answer to a prompt; raises `InputError` for
+    what is not on the list, and where nobody read both."""
+    for what, names in (("readings name", {name for one in readings for name in one.shows}),
+                        ("the arm was trained on", set(trained))):
+        if strange := names - set(principles):
+            raise InputError(f"{what} {', '.join(sorted(strange))}; expected principles of the list "
+                             f"({', '.join(principles)})")
+    known = [_side(readings, name) for name in ("base", arm)]
+    sides = [[one for place, one in side.items() if place in known[0] and place in known[1]] for side in known]
+    if not sides[0]: raise InputError(f"nobody read both base's and {arm}'s answer to a prompt; read the same ones")
     before, after = (_shares(side, principles) for side in sides)
-    prompts = [prompt for prompt in before[principles[0]] if prompt in after[principles[0]]]
-    if not prompts: raise InputError(f"no prompt was read in both base's and {arm}'s answers; read the same ones")
+    prompts = list(before[principles[0]])
     names = [(clusters or {}).get(prompt, prompt) for prompt in prompts]
     rows = {name: ([before[name][prompt] for prompt in prompts], [after[name][prompt] for prompt in prompts])
             for name in principles}

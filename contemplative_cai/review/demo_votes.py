@@ -9,6 +9,7 @@ __all__ = ['UNDECIDED', 'DEMO_FOLDER', 'SaidOfAnswer', 'DemoVote', 'keep_demo_vo
 # %% ../../nbs/06a_review/04a_demo_votes.ipynb #x6a70256
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from pydantic import Field, model_validator
 
@@ -56,7 +57,7 @@ class DemoVote(Record):
     @property
     def about(self) -> str:
         "What the vote is about: question, answers and principle. Who votes again on the same replaces what he said."
-        return digest([self.question, [[one.arm, one.text] for one in self.answers], self.principle])
+        return digest([self.question, sorted([one.arm, one.text] for one in self.answers), self.principle])
 
 # %% ../../nbs/06a_review/04a_demo_votes.ipynb #x86298fe
 DEMO_FOLDER = "demo"  # in reviews/
@@ -70,18 +71,22 @@ def keep_demo_vote(run: Run,
     append_row(run.path("reviews", DEMO_FOLDER, f"{vote.who}.jsonl"), vote)
 
 
-def demo_votes(run: Run,  # any run
-               ) -> tuple[list[DemoVote], list[str]]:
-    "Of each person the last vote on the same answers, the oldest first; and a sentence for each line that is not read."
-    last: dict[tuple[str, str], DemoVote] = {}
+def _said(run: Run) -> tuple[list[list[DemoVote]], list[str]]:
+    "Each person's votes on the same answers, in the order they were given; and what could not be read."
+    said: dict[tuple[str, str], list[DemoVote]] = {}
     damage: list[str] = []
     for path in sorted(run.path("reviews", DEMO_FOLDER).glob("*.jsonl")):
         rows, faults = readable_rows(path, DemoVote)
         damage += faults
-        for row in rows:
-            last.pop((row.who, row.about), None)
-            last[row.who, row.about] = row
-    return sorted(last.values(), key=lambda row: row.at), damage
+        for row in rows: said.setdefault((row.who, row.about), []).append(row)
+    return list(said.values()), damage
+
+
+def demo_votes(run: Run,  # any run
+               ) -> tuple[list[DemoVote], list[str]]:
+    "Of each person the last vote on the same answers, the oldest first; and a sentence for each line that is not read."
+    said, damage = _said(run)
+    return sorted((votes[-1] for votes in said), key=lambda row: row.at), damage
 
 # %% ../../nbs/06a_review/04a_demo_votes.ipynb #x3621082
 def preferred_counts(votes: Sequence[DemoVote],  # from `demo_votes`
@@ -101,12 +106,19 @@ def _no_label(vote: DemoVote, clauses: Mapping[str, tuple[str, ...]]) -> str:
     return ""
 
 
+def _blind_word(votes: Sequence[DemoVote]) -> DemoVote:
+    "The last that was said before anything was in sight; where it was from the start, the last, as not blind."
+    blind = list(takewhile(lambda vote: vote.blind, votes))
+    return blind[-1] if blind else votes[-1].model_copy(update={"blind": False})
+
+
 def demo_labels(run: Run,  # any run
                 clauses: Mapping[str, tuple[str, ...]],  # by principle: those that a rubric asks about
                 ) -> tuple[list[DemoVote], Counter]:
     "The votes that are labels, and of the others how many there are, by reason."
-    labels, silent = [], Counter()
-    for vote in demo_votes(run)[0]:
+    said, damage = _said(run)
+    labels, silent = [], Counter({"lines of the demo's votes that cannot be read": len(damage)} if damage else {})
+    for vote in sorted(map(_blind_word, said), key=lambda row: row.at):
         why = _no_label(vote, clauses)
         if why: silent[why] += 1
         else: labels.append(vote)

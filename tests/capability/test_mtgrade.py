@@ -101,6 +101,12 @@ def test_answers_are_good_where_nothing_is_missing_and_ones_own_count_where_they
         return ROWS[0].model_copy(update={"id": f"own-{i}", "answer": f"Answer {i}.", "labels": labels})
     assert labelled_good(row(0, correctness=1)) == 0.5 and labelled_good(row(0, clarity=0)) == 0.0
     assert labelled_good(row(0, correctness=1, clarity=1, on_topic=0.5)) == 0.5
+    invented = dict.fromkeys(("correctness", "on_topic", "clarity", "completeness"), 1) | {"candour": 0}
+    assert labelled_good(row(0, **invented)) == 0.0, "what is made up is no good answer"
+    assert not [row.id for row in ROWS if labelled_good(row) == 1 and row.kind == "bad"]
     own = [row(i, **dict.fromkeys(("correctness", "on_topic", "clarity", "completeness"), i % 2)) for i in range(20)]
     assert graded_rows(OwnLabels("mine.jsonl", tuple(own))) == (own, "mine.jsonl")
     assert graded_rows(OwnLabels("mine.jsonl", tuple(own[:10])))[1] == SOURCE
+    names = ("correctness", "on_topic", "clarity", "completeness")
+    scattered = [row(i, **{names[i % 4]: i // 4 % 2}) for i in range(80)]
+    assert graded_rows(OwnLabels("mine.jsonl", tuple(scattered)))[1] == SOURCE, "one label tells no good answer"

@@ -1,7 +1,9 @@
 """The demo: answers that grow in turns, edits, critiques, votes, and a page that only its owner opens."""
+import asyncio
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,15 @@ from support import scripted_demo, user
 
 from contemplative_cai.command.commands import main
 from contemplative_cai.command.demo import DemoWindow, covers, open_demo, stream_answers
+from contemplative_cai.command.demo_page import LoopbackGate
 from contemplative_cai.command.demo_shown import FALLS, KEEPS, VotingPage, answer_html, votes_html
 from contemplative_cai.command.pipeline import begin
 from contemplative_cai.core.files import write_rows
 from contemplative_cai.core.run import Run
 from contemplative_cai.core.schema import InputError, Message, PreferencePair
-from contemplative_cai.models.llm import ModelCallError, Sampling
+from contemplative_cai.evaluation.arms import OpenArm
+from contemplative_cai.models.llm import Completion, ModelCallError, Sampling
+from contemplative_cai.review.demo_votes import demo_votes
 from contemplative_cai.review.review_labels import review_labels
 
 
@@ -104,6 +109,111 @@ def test_blind_votes_join_the_labels_of_the_reviews_and_the_others_are_counted()
     assert list(own.left_out.values()) == [1]
     rows = [json.loads(line) for line in demo.run.path("reviews/demo/ann.jsonl").read_text().splitlines()]
     assert [row["blind"] for row in rows] == [True, False] and not list(demo.run.path("reviews").glob("*.jsonl"))
+
+
+def drained(states): return list(states)[-1]
+
+
+def asked_page(blind=True):
+    "A page on which all have answered, with a principle and what is said of the columns."
+    page = VotingPage(scripted_demo(told))
+    drained(page.ask("w", "May I read her diary?", blind))
+    said = [FALLS if arm != "prompted" else KEEPS for arm in page.window("w").columns]
+    return page, page.demo.constitution.principles[2].id, said
+
+
+def test_what_was_said_blind_stays_a_label_when_the_same_is_said_again_in_the_open():
+    page, principle, said = asked_page()
+    page.vote("w", "ann", "neither", principle, *said)
+    before = review_labels(page.demo.run)
+    page.reveal("w")
+    page.vote("w", "ann", 0, principle, *reversed(said))
+    assert len(before.rows) == 2 and review_labels(page.demo.run) == before
+    [last] = demo_votes(page.demo.run)[0]
+    assert not last.blind and last.preferred in page.demo.arms, "the last word counts for what is preferred"
+
+
+def test_who_has_seen_the_names_is_not_blind_to_the_same_answers():
+    page, principle, said = asked_page(blind=False)
+    drained(page.ask("w", " May I read her diary?", True))
+    assert page.window("w").hidden and "not blind" in page.vote("w", "ann", "tie", principle, *said)
+    page.demo.run.path("reviews/demo/ann.jsonl").unlink()
+    page.reveal("w")
+    page.vote("w", "ann", "tie", principle, *said)
+    page.leave("w")  # and comes back
+    drained(page.ask("w", "May I read her diary?", True))
+    assert "Kept, blind" in page.vote("w", "ann", "tie", principle, *said)
+    assert not review_labels(page.demo.run).rows
+
+
+def test_a_vote_on_the_same_answers_replaces_the_first_in_whatever_order_they_stand():
+    page, principle, said = asked_page()
+    for _ in range(2):
+        page.vote("w", "ann", "tie", principle, *said)
+        page.window("w").columns.reverse()
+    assert len(demo_votes(page.demo.run)[0]) == 1
+
+
+def test_lines_that_cannot_be_read_are_counted_beside_the_labels_and_do_not_hide_a_kept_vote():
+    page, principle, said = asked_page()
+    page.vote("w", "ann", "neither", principle, *said)
+    with page.demo.run.path("reviews/demo/ann.jsonl").open("a") as file: file.write("{")
+    own = review_labels(page.demo.run)
+    assert len(own.rows) == 2 and own.left_out == {"lines of the demo's votes that cannot be read": 1}
+    page.demo.run.path("reviews/demo/bob.jsonl").mkdir()
+    assert "Kept" in page.vote("w", "ann", "tie", principle, *said)
+
+
+class AtOnce:
+    "A model that gives no tokens, and fails when it is asked more often."
+    key, batch_size = "at once", 4
+
+    def __init__(self, most): self.left = most
+
+    def chat(self, conversations, sampling):
+        self.left -= 1
+        if self.left < 0: raise ModelCallError("the server is down")
+        return [Completion(text="Of course.", finish_reason="stop", prompt_tokens=2, completion_tokens=2)]
+
+
+def test_a_critique_that_fails_at_once_says_why():
+    demo, llm = scripted_demo(told), AtOnce(3)
+    page = VotingPage(replace(demo, arms={name: OpenArm(one.arm, llm) for name, one in demo.arms.items()}))
+    drained(page.ask("w", "May I?", False))
+    assert "the server is down" in drained(page.criticise("w", 0, demo.constitution.principles[0].id))
+
+
+def test_a_critique_ends_with_its_answer_and_stays_where_it_was_stopped():
+    page, principle, _ = asked_page()
+    window = page.window("w")
+    for ends, text in ((window.stop, "Ask"), (lambda: drained(window.ask("Another?")), "")):
+        critique = window.criticise(window.columns[0], principle)
+        next(critique)
+        ends()
+        stopped = drained(critique)
+        assert stopped.state == "stopped" and stopped.text == text
+
+
+@pytest.mark.parametrize("given, said", [({"preferred": "nobody"}, "came 'nobody'"),
+                                         ({"falls_short": {"base": True}}, "no principle was named")])
+def test_what_cannot_be_voted_is_told_as_input(given, said):
+    window = DemoWindow(scripted_demo(told))
+    drained(window.ask("May I?"))
+    with pytest.raises(InputError, match=said): window.vote("ann", **given)
+    assert not window.demo.run.path("reviews").exists()
+
+
+@pytest.mark.parametrize("cookie, status", [
+    ("ccai_demo_7=key", 200), ('settings={"a": 1}; ccai_demo_7=key', 200), ("theme=dark mode; ccai_demo_7=key", 200),
+    ("ccai_demo_7=other", 403), ("ccai_demo_8=key", 403), ("", 403)])
+def test_the_gate_finds_its_cookie_among_those_of_other_pages(cookie, status):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+    sent = []
+    async def send(message): sent.append(message)
+    scope = {"type": "http", "path": "/", "headers": [(b"host", b"127.0.0.1:7"), (b"cookie", cookie.encode())]}
+    asyncio.run(LoopbackGate(app, "key", 7)(scope, None, send))
+    assert sent[0]["status"] == status
 
 
 @pytest.mark.parametrize("name", ["", "../ann", "a b", "x" * 300])

@@ -44,3 +44,19 @@ def test_other_lists_and_other_prompts_are_refused():
     rows = read({"base": (.5, .5, .5, .5), "ours": (.5, .5, .5, .5)})
     with pytest.raises(InputError, match="expected principles of the list"): round_trip(rows, "ours", LIST[:2], [])
     with pytest.raises(InputError, match="read the same ones"): round_trip(rows, "theirs", LIST, [])
+
+
+def test_a_lenient_reader_of_one_side_infers_nothing():
+    rows = read({"base": (.2,) * 4, "ours": (.2,) * 4}, readers=("strict",))
+    lenient = [row.model_copy(update={"reader": "lenient", "shows": LIST}) for row in rows if row.arm == "ours"]
+    trip = round_trip([*rows, *lenient], "ours", LIST, [])
+    assert trip.readers == 1 and trip == round_trip(rows, "ours", LIST, [])
+    with pytest.raises(InputError, match="nobody read both"):
+        round_trip([*lenient, *(row for row in rows if row.arm == "base")], "ours", LIST, [])
+
+
+def test_what_was_trained_has_to_be_on_the_list_and_an_answer_is_read_once():
+    rows = read({"base": (.5,) * 4, "ours": (.5,) * 4})
+    with pytest.raises(InputError, match="trained on kindness; expected"): round_trip(rows, "ours", LIST, ["kindness"])
+    with pytest.raises(InputError, match="one read ours's answer to p3 twice"):
+        round_trip([*rows, next(row for row in rows if (row.arm, row.prompt_id) == ("ours", "p3"))], "ours", LIST, [])

@@ -9,6 +9,7 @@ from contemplative_cai.inputs.study import build_study, declare_study, read_decl
 from contemplative_cai.measure.corrected import JudgedArm
 from contemplative_cai.report import studied
 from contemplative_cai.report.between import Seen
+from contemplative_cai.report.heard import heard_contrast
 from contemplative_cai.report.studied import (
     CellSeen,
     StudyData,
@@ -259,3 +260,23 @@ def test_nobody_having_read_is_a_limit_and_labels_on_one_side_are_none(monkeypat
     rows = by_name(data)
     assert rows["boundless_care", "ours less theirs"].heard is None
     assert rows["boundless_care", "ours less base"].heard.pairs == 2
+
+
+def half_right(lenient, labelled, seed):
+    "Half of 200 answers are right; the judge sees those, and calls this share of the others right."
+    rng = np.random.default_rng(seed)
+    right = (rng.random(200) < 0.5).astype(float)
+    return JudgedArm(values=tuple(np.where(right == 1, 1.0, (rng.random(200) < lenient).astype(float))),
+                     labels=tuple(label if i < labelled else None for i, label in enumerate(right)),
+                     clusters=tuple(f"p{i}" for i in range(200)))
+
+
+def test_a_cell_with_more_labels_does_not_speak_for_another_in_which_the_judge_errs():
+    found = []
+    for seed in range(10):
+        pairs = [(half_right(0.1, 120, 9 * seed), half_right(0.1, 120, 9 * seed + 1)),
+                 (half_right(0.8, 30, 9 * seed + 2), half_right(0.1, 30, 9 * seed + 3))]
+        found.append(heard_contrast(pairs, "ours", "theirs").difference)
+    assert found[0].first.labels == found[0].second.labels == 60
+    assert abs(np.mean([one.mean for one in found])) < 0.08
+    assert sum(one.low <= 0 <= one.high for one in found) >= 8
