@@ -157,8 +157,8 @@ def notebook_faults(steps: Sequence[str],
     if where.network_isolation: faults.append(f"{SETTINGS_FILE}: network_isolation: a notebook job installs what it "
                                               "needs from the index; set it to false, or send the run as a job")
     if where.secrets: faults.append(f"{SETTINGS_FILE}: secrets: a notebook job is given none; send the run as a job")
-    faults += [f"{SETTINGS_FILE}: count: {job.where.count}: the notebook job of {job.step} has one instance; set it to 1"
-               for job in jobs if job.where.count > 1]
+    faults += [f"{SETTINGS_FILE}: count: {job.where.count}: the notebook job of {job.step} has one instance; set it "
+               "to 1" for job in jobs if job.where.count > 1]
     try: check_step_budgets(jobs, where.max_usd)
     except InputError as error: faults += error.problems
     return faults

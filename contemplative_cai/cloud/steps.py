@@ -40,7 +40,7 @@ def check_step_budgets(jobs: list[StepJob],
 
 # %% ../../nbs/09a_cloud/11_steps.ipynb #x5bf7936
 def _sent_before(run: str, job: StepJob) -> SentJob | None:
-    "The newest job that did the same, and since which nothing came that writes what it wrote; None where there is none."
+    "The newest job that did the same, if none has written over it since; None where there is none."
     newest = newest_writer(run, job.step)
     return newest if newest and (newest.step, newest.content) == (job.step, job.content) else None
 

@@ -138,7 +138,7 @@ def test_all_is_shown_as_a_job_a_step_and_sent_in_order(account, runs, monkeypat
     assert [job.step for job in sent_jobs("demo")] == ["generate", "train", "evaluate"]
     shown = capsys.readouterr().out
     assert all(text in shown for text in ("2 x ml.g6e.2xlarge", "1 x ml.g5.12xlarge", "1 x ml.g5.2xlarge"))
-    assert "3 jobs, one after the other" in shown and "ccai fetch demo" in shown
+    assert "3 jobs, one after the other: at most" in shown and "ccai fetch demo" in shown
 
 
 # several instances
