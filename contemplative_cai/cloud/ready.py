@@ -8,10 +8,11 @@ __all__ = ['found_role', 'found_bucket', 'found_quota', 'place_checks']
 # %% ../../nbs/09a_cloud/08a_ready.ipynb #xc3a4e28
 from typing import Any
 
-from .machines import OWN, SETTINGS_FILE, CloudSettings, cloud_settings
+from .machines import OWN, SETTINGS_FILE, CloudSettings, cloud_settings, step_settings
 from .place import KERNEL, KERNEL_SCRIPT, PERSISTENT, PLACE_WORDS, Place, jupyter_kernels, this_place
 from .store import aws, talking
 from ..core.errors import InputError
+from ..core.project import ALL
 
 # %% ../../nbs/09a_cloud/08a_ready.ipynb #x6de06f3
 def _row(what: str, status: str, found: str, todo: str = "") -> dict[str, str]:
@@ -29,10 +30,10 @@ def found_role(place: Place,
             told = aws("sagemaker", where).describe_notebook_instance(NotebookInstanceName=place.name)
             return told["RoleArn"]
         who = aws("sts", where).get_caller_identity()["Arn"]
-    part, account, name = who.split(":")[1], who.split(":")[4], who.split("/")[1] if who.count("/") else ""
     if ":assumed-role/" not in who:
         raise InputError(f"AWS: whoever asks is {who}, which is no role; name one in {SETTINGS_FILE} or {OWN['role']}")
-    return f"arn:{part}:iam::{account}:role/{name}"
+    with talking(where):  # what STS says lacks the role's path, such as service-role/
+        return aws("iam", where).get_role(RoleName=who.split("/")[1])["Role"]["Arn"]
 
 
 def found_bucket(where: CloudSettings) -> str:
@@ -63,6 +64,14 @@ def found_quota(where: CloudSettings) -> float | None:
             more = {"NextToken": token}
 
 
+def _jobs_machines(where: CloudSettings) -> list[CloudSettings]:
+    "The settings of the jobs of `all`, one for each kind of machine: the one with most of them."
+    kinds: dict[str, CloudSettings] = {}
+    for one in [step_settings(where, step) for step in ALL] if where.steps else [where]:
+        if (name := _quota_name(one)) not in kinds or kinds[name].count < one.count: kinds[name] = one
+    return list(kinds.values())
+
+
 def _quota_row(where: CloudSettings) -> dict[str, str]:
     "Whether a job may run."
     allowed, name = found_quota(where), _quota_name(where)
@@ -89,7 +98,8 @@ def place_checks(place: Place | None = None,  # None: where this process runs
     rows += [_row("region", "ok", where.region),
              _looked("role", lambda: found_role(place, where), f"name it in {SETTINGS_FILE}, or {OWN['role']}"),
              _looked("bucket", lambda: found_bucket(where), f"name it in {SETTINGS_FILE}, or {OWN['bucket']}"),
-             _looked("quota", lambda: _quota_row(where), "look under Service Quotas, Amazon SageMaker")]
+             *(_looked("quota", lambda one=one: _quota_row(one), "look under Service Quotas, Amazon SageMaker")
+               for one in _jobs_machines(where))]
     if place.kind not in PERSISTENT: return rows
     there = KERNEL in jupyter_kernels()
     return [*rows, _row("kernel", "ok" if there else "missing", KERNEL if there else f"no kernel is called {KERNEL}",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .follow import OVER, JobState, job_state
 from .machines import SETTINGS_FILE, CloudSettings
 from .money import cost_bound
-from .submit import SentJob, sent_jobs, submit, unfetched
+from .submit import SentJob, newest_writer, submit, unfetched
 from ..core.errors import InputError, StepFailed
 from ..core.terminal import clock
 
@@ -40,8 +40,9 @@ def check_step_budgets(jobs: list[StepJob],
 
 # %% ../../nbs/09a_cloud/11_steps.ipynb #x5bf7936
 def _sent_before(run: str, job: StepJob) -> SentJob | None:
-    "The newest job that did the same; None where there is none."
-    return next((one for one in reversed(sent_jobs(run)) if (one.step, one.content) == (job.step, job.content)), None)
+    "The newest job that did the same, if none has written over it since; None where there is none."
+    newest = newest_writer(run, job.step)
+    return newest if newest and (newest.step, newest.content) == (job.step, job.content) else None
 
 
 def _wait(sent: SentJob, pause: float, tell: Callable[[str], None]) -> JobState:

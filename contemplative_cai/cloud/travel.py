@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ..core.journal import JOBS_FILE
 from ..core.project import project_root
 from ..core.recipe import Recipe, build_recipe
 from ..core.run import Run
@@ -160,7 +161,8 @@ def _closed_copy(path: Path) -> bytes:
 
 def _travels(parts: tuple[str, ...]) -> bool:
     "Whether a file of a run goes along."
-    hidden = any(part.startswith(".") or part in STAY or part.startswith("checkpoint-") for part in parts)
+    hidden = parts == (JOBS_FILE,) or any(part.startswith(".") or part in STAY or part.startswith("checkpoint-")
+                                          for part in parts)  # what was billed is written here
     return not hidden and not parts[-1].endswith(("-wal", "-shm", "-journal"))
 
 

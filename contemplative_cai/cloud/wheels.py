@@ -51,7 +51,7 @@ def with_wheels(request: dict,  # from `plan`
         if not where.network_isolation: return request
         raise InputError(f"network_isolation: the job can install nothing, and no wheels of such a job are at "
                          f"s3://{where.bucket}/{where.prefix}/{place}; send the same once with network_isolation: "
-                         f"false in {SETTINGS_FILE} (-p n_prompts=1 is enough): it keeps what it installs there. "
+                         f"false in {SETTINGS_FILE} (as another run, with -p n_prompts=1): it keeps what it installs. "
                          "Nothing was submitted")
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{where.bucket}/{where.prefix}/{place}",
               "S3DataDistributionType": "FullyReplicated"}

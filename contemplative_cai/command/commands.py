@@ -352,15 +352,21 @@ def _status(arguments) -> int:
     return 0
 
 def _job_status(run: str) -> bool:
-    "Say how a run's newest job stands, and note what ended ones were billed for; returns whether one was sent."
+    """Say how a run's newest job stands, and note what ended ones were billed for; returns whether one was sent. What
+    AWS refuses is told, and raised only where the run is not here: then nothing else can be told of it."""
     from contemplative_cai.cloud.follow import job_state, note_jobs, state_lines
     from contemplative_cai.cloud.submit import last_job, sent_jobs
     from contemplative_cai.core.run import Run
     if not sent_jobs(run): return False
-    job = last_job(run)
-    state, here = job_state(job), Run(run, runs_root() / run)
+    job, here = last_job(run), Run(run, runs_root() / run)
+    is_here = here.path("run.json").is_file()
+    try: state = job_state(job)
+    except InputError as error:
+        if not is_here: raise
+        say(f"job          {job.job} ({job.step}): nobody knows how it stands: {error}")
+        return True
     for line in state_lines(job, state): say(line)
-    if here.path("run.json").is_file(): note_jobs(here, state)
+    if is_here: note_jobs(here, state)
     return True
 
 

@@ -21,7 +21,7 @@ from ..report.compare import costs
 
 # %% ../../nbs/10_command/00a_pace.ipynb #xf1b49dc
 class Rate(NamedTuple):
-    "Tokens a second of a step of a run."
+    "Tokens a second of a step of a run, on one machine."
     model: str
     step: str  # generate, train, evaluate
     machine: str | None  # None: a computer that nobody named
@@ -45,7 +45,8 @@ def _run_rates(run: Run) -> list[Rate]:
     rates = {step: written / seconds for step, (written, seconds) in spent.items()
              if step != "train" and written and seconds}
     if trained := _training_rate(run): rates["train"] = trained
-    return [Rate(str(model), step, noted.get(step, {}).get("instance"), rate, run.name)
+    places = {step: noted.get(step, {}) for step in rates}
+    return [Rate(str(model), step, places[step].get("instance"), rate / (places[step].get("machines") or 1), run.name)
             for step, rate in rates.items()]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..cloud.machines import CloudSettings, cloud_settings
-from ..cloud.money import Cost, Span, hourly_price, phase_costs, phase_rows, storage_cost, whole_cost
+from ..cloud.money import Cost, Phase, Span, hourly_price, phase_costs, phase_rows, storage_cost, whole_cost
 from ..cloud.request import WEIGHTS_SHARE
 from .pace import Rate, known_rates
 from .plan import Work, fit_on, paced, plan_memory, run_work
@@ -36,6 +36,13 @@ def kept_gb(recipe: Recipe) -> Span:
     return JOURNAL_GB + result, JOURNAL_GB + result + checkpoint, JOURNAL_GB + result + 3 * checkpoint
 
 
+def _shared(phases: list[Phase], machines: int) -> list[Phase]:
+    "Phases whose work several machines share evenly, which is the best that they can do."
+    if machines == 1: return phases
+    return [phase._replace(rates=tuple(rate * machines for rate in phase.rates), basis=phase.basis and "extrapolated")
+            for phase in phases]
+
+
 def price_on(recipe: Recipe,
              work: Sequence[Work],  # from `run_work`
              machine: str,  # such as ml.g5.2xlarge
@@ -43,7 +50,8 @@ def price_on(recipe: Recipe,
              where: CloudSettings,
              ) -> list[Cost]:
     "Hours and dollars of each phase and of storage; raises `InputError` where the machine has no price."
-    costs = phase_costs(paced(work, recipe, machine, known), hourly_price(machine, where.region) * where.count)
+    costs = phase_costs(_shared(paced(work, recipe, machine, known), where.count),
+                        hourly_price(machine, where.region) * where.count)
     parts = [*costs[:-1], storage_cost(costs[-1].hours, where.volume_gb * where.count, kept_gb(recipe))]
     return [*parts, whole_cost(parts)]
 

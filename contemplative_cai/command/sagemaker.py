@@ -196,6 +196,9 @@ def launch(step: str,  # a step, or all
         say(text_table([("what", "it is"), *request_rows(job.request), *_job_rows(job, recipe_name)], table_width()))
         say(f"\n{_cost_text(job.step, run, portable(recipe), job.where)}\n")
     prices = _prices(jobs, where.max_usd)
+    if len(jobs) > 1:
+        whole = sum(price * job.where.max_hours for price, job in zip(prices, jobs))
+        say(f"{len(jobs)} jobs, one after the other: at most {whole:,.2f} USD together\n")
     if not yes:
         say(_not_yet(missing))
         return 0

@@ -45,6 +45,7 @@ class StepEntry(Record):
     pid: int | None = None  # process that works, or worked, on it
     error: str | None = None  # what it failed of
     instance: str | None = None  # the machine it ran on, by its name in configs/prices.yaml
+    machines: int | None = None  # how many of them, where SageMaker says more than one
     recipe: str | None = None  # digest of the run's recipe when it began; None: nobody wrote it down
 
 # %% ../../nbs/01_core/05_run.ipynb #n0040003
@@ -283,6 +284,12 @@ def instance_name() -> str | None:
     return read_json(_SAGEMAKER).get("current_instance_type")
 
 
+def _machine_entry() -> dict[str, Any]:
+    "What a step notes of where it runs: the machine's name, and how many share the work."
+    name, hosts = instance_name(), read_json(_SAGEMAKER).get("hosts") if _SAGEMAKER.is_file() else None
+    return ({"instance": name} if name else {}) | ({"machines": len(hosts)} if hosts and len(hosts) > 1 else {})
+
+
 @contextmanager
 def step(run: Run,  # the run it belongs to
          name: str,  # generate, review, train, evaluate, ...
@@ -293,7 +300,7 @@ def step(run: Run,  # the run it belongs to
     with nullcontext() if name == "review" else hold(run):
         entry = {"status": "running", "started": now(), "ended": None, "pid": os.getpid(),
                  "recipe": digest(run.manifest.get("recipe", {})), **facts}
-        if name_here := instance_name(): entry["instance"] = name_here
+        entry |= _machine_entry()
         def save(): run.record(steps=run.manifest.get("steps", {}) | {name: entry})
         save()
         try:

@@ -98,7 +98,8 @@ def step_dollars(manifest: Manifest,
     "What a step cost; None where no price is known."
     noted = manifest.steps.get(step)
     instance = noted.instance if noted else None
-    if instance in prices.hour and seconds is not None: return prices.hour[instance] * seconds / 3600
+    if noted and instance in prices.hour and seconds is not None:
+        return prices.hour[instance] * (noted.machines or 1) * seconds / 3600
     calls = {name: cost for name, cost in ledger.stages.items()
              if name not in STEP_ENTRIES and stage_of(name) == step and cost.calls}
     if instance is not None or not calls: return None

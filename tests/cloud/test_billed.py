@@ -113,6 +113,12 @@ def test_status_and_fetch_write_it_down_and_a_fetch_leaves_it(job, run, monkeypa
     assert main(["fetch", "demo"]) == 0 and run.path(JOBS_FILE).read_bytes() == noted
 
 
+def test_a_job_on_demand_saved_nothing(run):
+    told = answer(EnableManagedSpotTraining=False, BillableTimeInSeconds=5000)
+    state = follow._state_of(told, sent("a"), datetime(2026, 1, 1, tzinfo=UTC))
+    assert state.saved is None and follow._billed(sent("a"), state).saved is None
+
+
 def test_the_report_names_what_jobs_were_billed_for(run):
     def told():
         return dict(provenance(SimpleNamespace(manifest=read_manifest(run), given=None, split=None,

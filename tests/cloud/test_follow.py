@@ -173,6 +173,14 @@ def test_every_command_says_what_aws_refused_and_what_to_do(sent, monkeypatch, c
     assert words in told and operation in told and "Traceback" not in told and last_job("demo") == sent
 
 
+def test_a_run_that_is_here_is_told_of_whatever_aws_says(sent, monkeypatch, capsys):
+    open_run("demo").record(recipe={"model": "smollm2-135m"})
+    refuse(monkeypatch, "DescribeTrainingJob", "ExpiredTokenException")
+    assert main(["status", "demo"]) == 0
+    shown = capsys.readouterr().out
+    assert "nobody knows how it stands" in shown and "have expired" in shown and "train        to do" in shown
+
+
 def test_no_credentials_and_no_answer_are_told(where):
     assert "aws sso login" in aws_fault(NoCredentialsError(), where)
     assert "region" in aws_fault(EndpointConnectionError(endpoint_url="https://s3.nowhere"), where)

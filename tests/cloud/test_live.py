@@ -77,6 +77,7 @@ def test_a_run_that_was_not_sent_and_a_clock_that_does_not_tick_are_refused(acco
 def test_our_own_progress_lines_are_read_back(stage, done, total):
     state = {"stage": stage.strip() or "x", "unit": "calls", "done": min(done, total), "total": total, "fresh": done,
              "tokens": 0, "read": 0, "written": 0, "elapsed": 3.0}
+    assert advance_in(["words: , of , more"]) is None
     found = advance_in(["something: else", progress_line(state), "a line that is none"])
     if stage.isalpha(): assert found == Advance(stage, min(done, total), total)
     assert found is None or found.done <= found.total

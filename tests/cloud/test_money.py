@@ -37,6 +37,8 @@ def test_the_bound_is_the_clock_at_the_price(where):
     assert check_budget(where.model_copy(update={"max_usd": 12.12})).usd == 12.12
     with pytest.raises(InputError, match="set max_hours to 6.6 or less, or max_usd to 13"):
         check_budget(where.model_copy(update={"max_usd": 10.0}))
+    with pytest.raises(InputError, match="can cost 12.12 USD; set max_usd to 13"):  # no time is short enough
+        check_budget(where.model_copy(update={"max_usd": 0.1}))
 
 
 @pytest.mark.parametrize("words", [JOB, JOB[:-1]])

@@ -51,6 +51,8 @@ def test_a_step_is_a_training_job_and_goes_on_with_the_run_of_the_one_before(whe
 @pytest.mark.parametrize("steps, parameters, words", [
     (["generate", "generate"], {}, "twice"), ([], {}, "came none"),
     (["generate"], {"generate": {"settings": {"a": "b" * 2600}}}, "2,500 characters"),
+    (["trian"], {}, "did you mean 'train'"), (["generate", "review"], {}, "people review"),
+    (["generate"], {"genrate": {"recipe": "smoke"}}, "parameters: genrate: none of the steps generate"),
 ])
 def test_a_pipeline_that_could_not_run_is_refused(where, steps, parameters, words):
     with pytest.raises(InputError, match=words): notebook_pipeline(steps, "demo", parameters, where)
@@ -61,6 +63,26 @@ def test_a_step_without_a_notebook_job_is_refused(step, words):
     with pytest.raises(InputError, match=words): notebook_files(step, b"")
 
 
+@pytest.mark.parametrize("more, words", [
+    ({"max_usd": 20.0}, r"max_usd is 20, .*36\.36 USD \(generate 12\.12, train 12\.12, evaluate 12\.12\)"),
+    ({"network_isolation": True}, "network_isolation"), ({"secrets": {"HF_TOKEN": "lab/hub"}}, "secrets"),
+    ({"steps": {"generate": {"count": 2}}}, "count: 2"), ({"bucket": None, "role": None}, "role is empty"),
+])
+def test_settings_that_a_notebook_job_does_not_keep_to_are_refused_before_anything_is_sent(where, monkeypatch, more,
+                                                                                           words):
+    monkeypatch.setattr(notebook_jobs, "send_files", lambda *_: pytest.fail("something was sent"))
+    monkeypatch.setattr(notebook_jobs, "source_archive", lambda _: b"the project")
+    settings = CloudSettings(**where.model_dump() | more)
+    with pytest.raises(InputError, match=words): send_notebooks(["generate", "train", "evaluate"], "demo", {}, settings)
+
+
+def test_a_step_has_the_machine_that_the_settings_give_it(where):
+    own = CloudSettings(**where.model_dump() | {"steps": {"train": {"instance": "ml.g5.12xlarge", "max_hours": 2}}})
+    first, second = (step["Arguments"] for step in notebook_pipeline(["generate", "train"], "demo", {}, own)["Steps"])
+    assert [one["ResourceConfig"]["InstanceType"] for one in (first, second)] == ["ml.g5.2xlarge", "ml.g5.12xlarge"]
+    assert second["StoppingCondition"]["MaxRuntimeInSeconds"] == 7200
+
+
 def test_what_is_sourced_before_a_notebook_is_a_script_that_makes_the_kernel(tmp_path):
     (tmp_path / "before.sh").write_text(BEFORE)
     subprocess.run(["bash", "-n", str(tmp_path / "before.sh")], check=True)
@@ -69,9 +91,12 @@ def test_what_is_sourced_before_a_notebook_is_a_script_that_makes_the_kernel(tmp
 
 def test_the_service_takes_renews_and_starts_the_pipeline(account, where, monkeypatch):
     monkeypatch.setattr(notebook_jobs, "source_archive", lambda _: b"the project")
+    for n in range(12):  # more than a page of names that begin alike
+        boto3.client("sagemaker").create_pipeline(PipelineName=f"ccai-demo-{n}", RoleArn=where.role,
+                                                  PipelineDefinition="{}", ClientRequestToken=f"{n:032}")
     arns = {send_notebooks(["generate", "train"], "demo", PARAMETERS, where) for _ in range(2)}
     service = boto3.client("sagemaker")
-    assert len(arns) == 2 and len(service.list_pipelines()["PipelineSummaries"]) == 1
+    assert len(arns) == 2 and len(service.list_pipelines(MaxResults=100)["PipelineSummaries"]) == 13
     definition = json.loads(service.describe_pipeline(PipelineName="ccai-demo")["PipelineDefinition"])
     assert definition == json.loads(json.dumps(notebook_pipeline(["generate", "train"], "demo", PARAMETERS, where)))
     sent = {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket="lab-bucket")["Contents"]}

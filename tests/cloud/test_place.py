@@ -2,7 +2,10 @@
 folder that stays; and the pipeline notebooks ask for no kernel of their own."""
 import base64
 import json
+import os
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import boto3
@@ -68,6 +71,16 @@ def test_role_and_bucket_are_found_where_they_are_not_named(account, where):
     assert found_bucket(where.model_copy(update={"bucket": "lab-bucket"})) == "lab-bucket"
 
 
+def test_the_role_that_is_worked_under_is_told_with_its_path(account, where, monkeypatch):
+    iam = boto3.client("iam")
+    role = iam.create_role(RoleName="lab", Path="/service-role/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    taken = boto3.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"]
+    for name, key in {"AWS_ACCESS_KEY_ID": "AccessKeyId", "AWS_SECRET_ACCESS_KEY": "SecretAccessKey",
+                      "AWS_SESSION_TOKEN": "SessionToken"}.items(): monkeypatch.setenv(name, taken[key])
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials that it began with
+    assert found_role(Place("training job"), where) == role == "arn:aws:iam::123456789012:role/service-role/lab"
+
+
 @pytest.fixture
 def quotas(account, monkeypatch):
     "Quotas of two pages; the stand-in has no such call."
@@ -90,6 +103,17 @@ def test_a_quota_is_found_on_every_page_and_spare_capacity_has_its_own(quotas, w
     assert ready._quota_row(where)["status"] == "missing" and "Service Quotas" in ready._quota_row(where)["todo"]
 
 
+def test_each_kind_of_machine_that_the_steps_have_needs_its_own_quota(quotas, monkeypatch):
+    quotas += [[{"QuotaName": "ml.g5.2xlarge for spot training job usage", "Value": 1.0}],
+               [{"QuotaName": "ml.g5.12xlarge for training job usage", "Value": 0.0}]]
+    settings = CloudSettings(bucket="lab-bucket", role="mine", steps={
+        "generate": {"count": 2}, "train": {"instance": "ml.g5.12xlarge", "spot": False}})
+    monkeypatch.setattr(ready, "cloud_settings", lambda _: settings)
+    rows = [row for row in place_checks(Place("training job")) if row["what"] == "quota"]
+    assert [row["found"] for row in rows] == ["1 x ml.g5.2xlarge for spot training job usage, and a job asks for 2",
+                                              "0 x ml.g5.12xlarge for training job usage, and a job asks for 1"]
+
+
 def test_on_sagemaker_every_row_is_there_and_what_aws_does_not_tell_is_a_note(quotas, account, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
@@ -108,7 +132,8 @@ STUB = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$STUB_LOG"
 case "$*" in
   "-c import sys, venv"*) exit ${STUB_OLD:-0};;
-  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python";;
+  "-m venv "*) mkdir -p "$3/bin" && rm -f "$3/bin/broken" && cp "$0" "$3/bin/python";;
+  *"-m pip --version"*) [ ! -e "$(dirname "$0")/broken" ]; exit;;
   *"-m pip"*) exit ${STUB_PIP:-0};;
   "-m ipykernel"*) KERNEL=$JUPYTER_DATA_DIR/kernels/ccai && mkdir -p "$KERNEL" &&
     echo '{"argv": ["x"], "display_name": "ccai", "language": "python"}' > "$KERNEL/kernel.json";;
@@ -137,7 +162,49 @@ def test_the_kernel_is_made_once_survives_a_restart_and_takes_nothing_of_the_ima
     (tmp_path / "jupyter/kernels/ccai/kernel.json").unlink()  # as a restart leaves it
     (tmp_path / "jupyter/kernels/ccai").rmdir()
     assert "ccai" not in jupyter_kernels()
-    assert "is made" in make_kernel(there, tell=lambda _: None) and stub().count("-m pip") == 3
+    assert "is made" in make_kernel(there, tell=lambda _: None) and stub().count("-m pip install") == 3
+
+
+def test_a_kernel_whose_making_was_broken_off_or_whose_project_moved_is_made_anew(stub, tmp_path):
+    venv = tmp_path / "lab/.ccai-kernel"
+    there = {"CCAI_PERSISTENT": str(tmp_path / "lab"), **os.environ}
+    def make(project): subprocess.run(["bash", str(project / "configs/sagemaker/kernel.sh")], check=True, env=there)
+    make(ROOT)
+    (venv / "bin/broken").touch()
+    make(ROOT)
+    assert not (venv / "bin/broken").exists() and stub().count("-m venv") == 2
+    assert stub().count("-m pip install") == 3
+    moved = tmp_path / "clone"
+    (moved / "configs/sagemaker").mkdir(parents=True)
+    for name in ("configs/sagemaker/kernel.sh", "constraints.txt", "settings.ini"):
+        shutil.copy2(ROOT / name, moved / name)
+    make(moved)
+    assert f"-e {moved}[sagemaker]" in stub() and stub().count("-m pip install") == 6
+
+
+SUDO = """#!/bin/bash
+# as sudo -u USER -i does: a command's words are escaped for the login shell, which without a command reads its input
+shift 3
+[ $# -gt 0 ] || exec bash
+exec python3 -c 'import os, re, sys
+words = " ".join(re.sub(r"([^a-zA-Z0-9_$-])", r"\\\\\\1", word) for word in sys.argv[1:])
+os.execvp("bash", ["bash", "-c", words])' "$@"
+"""
+
+
+def test_the_lifecycle_configuration_makes_the_kernel_as_the_instances_user(tmp_path):
+    home = tmp_path / "SageMaker"
+    script = home / "contemplative_cai/configs/sagemaker/kernel.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text("echo made $PWD")
+    (tmp_path / "sudo").write_text(SUDO)
+    (tmp_path / "sudo").chmod(0o755)
+    text = (ROOT / "configs/sagemaker/on-start.sh").read_text().replace("/home/ec2-user/SageMaker", str(home))
+    subprocess.run(["bash", "-c", text], check=True, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    for _ in range(100):
+        if (log := home / ".ccai-kernel.log").exists() and log.read_text(): break
+        time.sleep(0.05)
+    assert log.read_text() == f"made {home}/contemplative_cai\n"
 
 
 @pytest.mark.parametrize("name, value, words", [("STUB_OLD", "1", "expected Python 3.11 or newer"),

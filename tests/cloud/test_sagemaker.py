@@ -190,7 +190,8 @@ def test_a_refusal_is_the_services_own_words(account, capsys, monkeypatch):
 
 def test_a_run_that_lives_here_goes_along_without_what_is_not_its_own(runs):
     run = open_run("mine")
-    for name in ("run.json", "reviews/ann.jsonl", ".lock", "notebooks/x.ipynb", "dpo/checkpoint-4/w", "dpo/adapter/a"):
+    for name in ("run.json", "reviews/ann.jsonl", ".lock", "notebooks/x.ipynb", "dpo/checkpoint-4/w", "dpo/adapter/a",
+                 "jobs.json"):
         run.path(name).parent.mkdir(parents=True, exist_ok=True)
         run.path(name).write_text("{}")
     with closing(sqlite3.connect(run.path("journal.sqlite"))) as db:

@@ -75,6 +75,19 @@ def test_what_a_run_measured_counts_on_its_machine_alone(runs):
     assert small.basis == "extrapolated from qwen2.5-7b" and small.rates[1] == pytest.approx(100 * 7.616 / 0.494)
 
 
+def test_machines_that_share_a_step_take_their_part_of_the_time_and_the_same_money(runs, work, where):
+    run = open_run("two")
+    run.record(recipe={"model": "qwen2.5-7b"},
+               steps={"generate": {"status": "done", "instance": "ml.g5.2xlarge", "machines": 2}})
+    journal.write_ledger(run, respond={"tokens_out": 1000, "seconds": 10.0})
+    known = pace.known_rates()
+    assert known[0].tokens_per_second == 50  # of each
+    alone, shared = (price_on(seven(), work[:1], "ml.g5.2xlarge", known, where.model_copy(update={"count": count}))[0]
+                     for count in (1, 2))
+    assert shared.hours[1] == pytest.approx(alone.hours[1] / 2) and shared.usd == pytest.approx(alone.usd)
+    assert (alone.basis, shared.basis) == ("measured", "extrapolated")
+
+
 def test_a_larger_machine_is_never_slower_and_a_larger_model_never_faster():
     for step in ("generate", "train", "read"):
         on = {name: pace_on(seven(), step, name, []).rates for name in ("ml.g5.2xlarge", "ml.p4d.24xlarge")}

@@ -253,6 +253,19 @@ def test_a_step_records_the_instance_it_was_told_of(monkeypatch, tmp_path):
     assert run_module.instance_name() == "ml.p4d.24xlarge"
 
 
+def test_a_step_on_several_instances_costs_as_much_as_they_do_together(monkeypatch, tmp_path):
+    write_json(tmp_path / "resourceconfig.json", {"current_instance_type": "ml.g5.2xlarge",
+                                                   "hosts": ["algo-1", "algo-2"]})
+    monkeypatch.setattr(run_module, "_SAGEMAKER", tmp_path / "resourceconfig.json")
+    run = open_run("mine")
+    with step(run, "generate"): pass
+    assert run.manifest["steps"]["generate"]["machines"] == 2
+    one = Manifest(steps={"generate": {"status": "done", "instance": "ml.g5.2xlarge"}})
+    two = run_module.read_manifest(run)
+    alone, shared = (step_dollars(manifest, "generate", Ledger(), 3600.0, PRICES) for manifest in (one, two))
+    assert alone and shared == 2 * alone
+
+
 def test_cost_rows_show_seconds_tokens_money_and_the_share_of_a_kept_pair(monkeypatch):
     from contemplative_cai.report import compare
     from contemplative_cai.report.compare import cost_rows
