@@ -33,7 +33,9 @@ def copied(folder: Path) -> Path:
     "A copy of the tree to build in."
     unwanted = shutil.ignore_patterns(".venv*", ".git", "runs", "build", "_docs", "__pycache__", "*.egg-info",
                                       "benchmarks")
-    return Path(shutil.copytree(ROOT, folder / "project", ignore=unwanted))
+    project = Path(shutil.copytree(ROOT, folder / "project", ignore=unwanted))
+    shutil.copytree(ROOT / "runs" / "content", project / "runs" / "content")  # what is kept of a run: pages link to it
+    return project
 
 
 def build(project: Path) -> subprocess.CompletedProcess:
