@@ -96,8 +96,7 @@ def test_base_alone_has_levels_and_no_differences(runs, tmp_path):
     assert all(row.mean.n + row.unscored == row.asked == 6 for row in metrics.level_parts)
     assert metrics.sets["safety"].sources == ("own.csv",) and not run.path("split.json").exists()
     figures = {figure.what: figure for figure in headline(collect(run))}
-    assert figures["Primary outcome"].number == "no claim", "a rule is measured like any judge"
-    assert "refusal: base: UNCALIBRATED JUDGE" in figures["Primary outcome"].basis
+    assert figures["Primary outcome"].number == "0.00 [0.00,\u00a00.29]", "a rule is measured like any judge, and passes"
     assert figures["Trained"].number == "nothing" and figures["Pairs kept"].number == "none"
     assert "alone answered" in what_was_done(collect(run))
     assert any("a difference needs two" in line for line in limits(collect(run)))
@@ -319,7 +318,7 @@ def test_evaluate_and_train_begin_a_run_of_their_own(runs, tmp_path, capfd):
              "-p", "primary_outcome=refusal", "-p", "secondary_outcomes=[]"]
     assert commands.main(["run", "evaluate", "--run", "before", "--recipe", "smoke", *small]) == 0
     told = capfd.readouterr().out
-    assert "UNCALIBRATED JUDGE" in told and "Trained: nothing" in told
+    assert "Primary outcome: 0.00" in told and "Trained: nothing" in told
     assert not (runs / "before" / "pairs.jsonl").exists() and (runs / "before" / "report.html").exists()
     pairs = f"pairs={pairs_file(tmp_path)}"
     learns = ["-p", "accumulation=2", "-p", "learning_rate=0.01", "-p", "test_share=0.4"]
