@@ -39,7 +39,8 @@ NURSERY = """
     log, kills, dice = sys.argv[1], int(sys.argv[2]), random.Random(7)
     recipe = build_recipe(dict(
         model="smollm2-135m", temperature=0, repetition_penalty=1.15, n_prompts=4, n_few_shot=1, answer_tokens=24,
-        critique_tokens=20, revision_tokens=24, batch_size=4, filters=[], n_eval_prompts=0, guarded=[]))
+        critique_tokens=20, revision_tokens=24, batch_size=4, filters=[], n_eval_prompts=0, guarded=[],
+        judge="none"))  # a critic that is measured for the first time asks more than one that is remembered
 
     def live(name, told):
         llm = load_llm(model_spec(recipe.model), recipe.dtype, "cpu", batch_size=recipe.batch_size)

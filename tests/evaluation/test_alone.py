@@ -96,7 +96,7 @@ def test_base_alone_has_levels_and_no_differences(runs, tmp_path):
     assert all(row.mean.n + row.unscored == row.asked == 6 for row in metrics.level_parts)
     assert metrics.sets["safety"].sources == ("own.csv",) and not run.path("split.json").exists()
     figures = {figure.what: figure for figure in headline(collect(run))}
-    assert figures["Primary outcome"].number == "0.00 [0.00,\u00a00.29]", "a rule is measured like any judge, and passes"
+    assert figures["Primary outcome"].number == "0.00 [0.00,\u00a00.29]", "the rule is measured, and passes"
     assert figures["Trained"].number == "nothing" and figures["Pairs kept"].number == "none"
     assert "alone answered" in what_was_done(collect(run))
     assert any("a difference needs two" in line for line in limits(collect(run)))
