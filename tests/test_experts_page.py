@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from contemplative_cai.review.experts_analysis import analyse_study
+from contemplative_cai.core.schema import InputError
+from contemplative_cai.review.experts_analysis import analyse_ratings, analyse_study
 from contemplative_cai.review.experts_collect import ExpertRating, collect_study
 from contemplative_cai.review.experts_page import pack_study
 from contemplative_cai.review.experts_plan import ExpertItem, StudyShape, make_experts_plan, write_experts_plan
@@ -149,7 +150,9 @@ def test_a_rater_rates_from_a_file_leaves_goes_on_saves_and_is_analysed(context,
             for line in (tmp_path / "study" / "ratings.jsonl").read_text().splitlines()]
     assert next(one for one in kept if (one.rater, one.item) == ("ann", mine[0])).ratings["overall"] == 2
     assert not any(one.edited or one.late for one in kept)
-    assert analyse_study(plan, tmp_path / "study").ratings == 48
+    with pytest.raises(InputError, match="36 of 48 ratings are of simulated raters"):
+        analyse_study(plan, tmp_path / "study")
+    assert analyse_ratings(plan, [one.model_copy(update={"session": "a person's"}) for one in kept]).ratings == 48
     taken = context.new_page()  # another computer: what was saved is read again
     taken.goto((tmp_path / "study" / "packs" / "ann" / "rate.html").as_uri())
     taken.evaluate("localStorage.clear()")

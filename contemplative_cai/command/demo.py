@@ -7,7 +7,6 @@ __all__ = ['SCORE_EVERY', 'AnswerChances', 'Scorer', 'GrowingAnswer', 'stream_an
            'demo_scores', 'covers', 'Demo', 'open_demo', 'parsed_amendment', 'DemoTalk', 'DemoWindow']
 
 # %% ../../nbs/10_command/04b_demo.ipynb #x93163f8
-import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from ..evaluation.verdicts import mask_vocabulary
 from ..inputs.constitution import dump_constitution, parse_constitution, recipe_constitution
 from ..inputs.rubrics import judged_rubrics, load_calibration, load_rubric
 from ..inputs.sources import own_prompts
+from ..measure.stats import share_of_odds
 from ..models.choose import choose_engine
 from ..models.llm import LLM, Completion, MindedLLM, ModelCallError, Sampling, growing
 from ..review.demo_votes import UNDECIDED, DemoVote, SaidOfAnswer, keep_demo_vote
@@ -147,10 +147,6 @@ def _asked_of(judge: Any, probe: Probe, rubric: Rubric) -> list[ScoreAsked]:
             for name, criteria in _parts(rubric).items() if all(c.id in probe.criteria for c in criteria)]
 
 # %% ../../nbs/10_command/04b_demo.ipynb #xe6938de
-def _chance(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
-
-
 class AnswerScores:
     "A probe that reads answers as they grow; call it with question and answer."
 
@@ -169,7 +165,7 @@ class AnswerScores:
         readings = [Reading(question, answer), Reading(mask_vocabulary(question), mask_vocabulary(answer))]
         odds = probe_log_odds(self._probe, read_states(self._llm, readings, self._probe.layers))
         def mean(asked):
-            chances = [_chance(float(odds[name][int(asked.masked)])) for name in asked.criteria]
+            chances = [share_of_odds(float(odds[name][int(asked.masked)])) for name in asked.criteria]
             return sum(chances) / len(chances)
         return {asked.name: round(mean(asked), 3) for asked in self.asked}
 

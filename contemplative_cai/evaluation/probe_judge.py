@@ -26,6 +26,7 @@ from .probe import READ_TOGETHER, RUIN_SHARE, Probe, Reading, check_fittable, fi
 from .probe import fitted_rows, labels_digest, probe_log_odds, probed_layers, read_labelled
 from .probe import read_states
 from ..inputs.rubrics import load_calibration
+from ..measure.stats import share_of_odds
 from ..models.ask import HOPELESS
 from ..models.choose import for_model, open_llm
 from ..models.llm import CallFailed, MindedLLM, ModelCallError
@@ -33,10 +34,6 @@ from ..models.weights import cache_folder
 
 # %% ../../nbs/08_evaluation/01b_probe_judge.ipynb #pb000024
 PAIRED = {"helpfulness": "helpfulness"}  # a criterion that compares, and the one of single answers it rests on
-
-
-def _share(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
 
 
 class ProbeJudge:
@@ -102,7 +99,7 @@ class ProbeJudge:
         for read in (known[reading] for reading in _readings_of(claim)):
             if isinstance(read, CallFailed): return Opinion(reason=f"the judge could not read it: {read.reason}")
             odds.append(read[name])
-        support = _share(odds[-1] - odds[0]) if isinstance(claim, Paired) else _share(odds[0])
+        support = share_of_odds(odds[-1] - odds[0] if isinstance(claim, Paired) else odds[0])
         return Opinion(direct=support, turned=support)
 
 

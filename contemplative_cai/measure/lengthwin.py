@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from .stats import Estimate, too_few
+from .stats import Estimate, share_of_odds, too_few
 
 # %% ../../nbs/02_measure/07a_lengthwin.ipynb #xb35f874
 class WinsAtLength(Estimate):
@@ -50,9 +50,6 @@ def _fitted(wins: Sequence[float], longer: Sequence[float], clusters: Sequence[s
     return fitted if sound else None
 
 
-def _share(log_odds: float) -> float: return 1 / (1 + math.exp(-log_odds))
-
-
 def wins_at_equal_length(wins: Sequence[float],  # 1 won, 0.5 a tie, 0 lost; one a comparison
                          longer: Sequence[float],  # by how much the arm's answer is longer than the other
                          clusters: Sequence[str],  # of each comparison, such as its prompt
@@ -68,6 +65,7 @@ def wins_at_equal_length(wins: Sequence[float],  # 1 won, 0.5 a tie, 0 lost; one
         return WinsAtLength(**facts, mean=None, undefined="length alone tells who won: the regression has no solution")
     (theta, slope), (error, slope_error) = map(float, fitted.params), map(float, fitted.bse)
     far = float(stats.t.ppf(0.975, units - 1))
-    return WinsAtLength(**facts, mean=_share(theta), low=_share(theta - far * error), high=_share(theta + far * error),
+    low, mean, high = (share_of_odds(theta + side * far * error) for side in (-1, 0, 1))
+    return WinsAtLength(**facts, mean=mean, low=low, high=high,
                         p=float(2 * stats.t.sf(abs(theta / error), units - 1)) if error else None, slope=slope,
                         slope_low=slope - far * slope_error, slope_high=slope + far * slope_error)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_CLUSTERS', 'LARGEST', 'Estimate', 'too_few', 'cluster_means', 'hedges_correction', 'estimate',
-           'paired_difference', 'shown', 'Pairing', 'pair_by_prompt', 'share_interval', 'estimate_each',
-           'estimate_accuracy']
+           'paired_difference', 'shown', 'Pairing', 'pair_by_prompt', 'share_interval', 'share_of_odds',
+           'estimate_each', 'estimate_accuracy']
 
 # %% ../../nbs/02_measure/04_stats.ipynb #00000002
 import math
@@ -184,6 +184,12 @@ def share_interval(successes: int,  # how many of them
     if total == 0: return None
     interval = stats.binomtest(successes, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+# %% ../../nbs/02_measure/04_stats.ipynb #x9e46a4c
+def share_of_odds(log_odds: float,  # natural logarithm of the odds
+                  ) -> float:
+    "The probability that has these odds."
+    return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0
 
 # %% ../../nbs/02_measure/04_stats.ipynb #4deaeadc
 def estimate_each(values: Sequence[float],  # one a pair, between the ends

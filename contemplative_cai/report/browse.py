@@ -11,7 +11,6 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from ..core.files import read_rows
@@ -23,6 +22,7 @@ from ..evaluation.questions import Item
 from ..inputs.sources import own_prompts
 from ..measure.grid import Grid, cell_text, grid
 from ..measure.text import similarity
+from ..review.widget import anywidget_module, page_part
 
 # %% ../../nbs/09_report/13_browse.ipynb #xd1f1f1c
 @dataclass
@@ -289,17 +289,12 @@ def look_on(browser: Browser,
 @functools.cache
 def _browser_class() -> type:
     "The widget's class, made when it is first needed."
-    try: import anywidget
-    except ImportError:
-        raise InputError("browsing needs the package anywidget, which is not installed; "
-                         "install it with: pip install anywidget") from None
+    anywidget = anywidget_module("browsing")
     import traitlets
-    texts = {name: (files("contemplative_cai.report") / f"browse.{name}").read_text(encoding="utf-8")
-             for name in ("js", "css")}
 
     class BrowseWidget(anywidget.AnyWidget):
         "A run on a page."
-        _esm, _css = texts["js"], texts["css"]
+        _esm, _css = page_part("report", "browse.js"), page_part("report", "browse.css")
         state = traitlets.Dict().tag(sync=True)
 
         def __init__(self, browser: Browser):

@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..core.project import project_root, read_text
 from ..core.schema import InputError
 from ..inputs.sources import HAZARDS, hazard_of
 from .experts_plan import ExpertsPlan, PracticeItem, read_practice
+from .widget import anywidget_module, page_part
 
 # %% ../../nbs/06a_review/09_experts_page.ipynb #xbca75e0
 STUDY_TEXTS = ("instructions", "consent", "recruitment")
@@ -84,11 +84,6 @@ def page_data(plan: ExpertsPlan,
         "items": [_shown_item(id, by_id[id].question, by_id[id].answer, by_id[id].hazard) for id in mine.items]}
 
 # %% ../../nbs/06a_review/09_experts_page.ipynb #x5bf53ee
-@functools.cache
-def _part(name: str) -> str:
-    return (files("contemplative_cai.review") / name).read_text(encoding="utf-8")
-
-
 _HOST = """
 const data = JSON.parse(document.getElementById("data").textContent);
 const key = `ccai-experts:${data.digest}:${data.rater}`;
@@ -118,12 +113,12 @@ _HTML = """<!doctype html>
 def rater_page(data: Mapping[str, Any],  # from `page_data`
                ) -> str:
     "The page as HTML that needs nothing else."
-    script = _part("experts.js") + _HOST
+    script = page_part("review", "experts.js") + _HOST
     known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     held = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
     return _HTML.format(policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{known}'",
-                        title=html_text(f"{data['study']} - {data['rater']}"), style=_part("experts.css"), data=held,
-                        script=script)
+                        title=html_text(f"{data['study']} - {data['rater']}"),
+                        style=page_part("review", "experts.css"), data=held, script=script)
 
 # %% ../../nbs/06a_review/09_experts_page.ipynb #x873d9d2
 _WIDGET = """
@@ -164,15 +159,12 @@ def _keep_state(folder: Path, plan_digest: str, state: dict[str, Any]) -> None:
 @functools.cache
 def _rating_class() -> type:
     "The widget's class, made when it is first needed."
-    try: import anywidget
-    except ImportError:
-        raise InputError("rating in a notebook needs the package anywidget, which is not installed; install it with: "
-                         "pip install anywidget, or open rate.html in a browser") from None
+    anywidget = anywidget_module("rating in a notebook", ", or open rate.html in a browser")
     import traitlets
 
     class RatingWidget(anywidget.AnyWidget):
         "A rater's page in a notebook."
-        _esm, _css = _part("experts.js") + _WIDGET, _part("experts.css")
+        _esm, _css = page_part("review", "experts.js") + _WIDGET, page_part("review", "experts.css")
         data = traitlets.Dict().tag(sync=True)
         state = traitlets.Any().tag(sync=True)
 
